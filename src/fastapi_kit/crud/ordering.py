@@ -1,0 +1,53 @@
+"""An order that is total and the same on every database."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias, cast
+
+from sqlalchemy import Column, ColumnExpressionArgument, nulls_first, nulls_last
+from sqlalchemy.orm import QueryableAttribute
+from sqlalchemy.sql import operators
+
+__all__ = ["OrderBy", "total_order"]
+
+OrderBy: TypeAlias = ColumnExpressionArgument[Any] | Sequence[ColumnExpressionArgument[Any]]
+"""One column or expression, or several: ``Note.title``, ``[Note.created_at.desc(), Note.title]``."""
+
+_PLACED = {operators.nulls_first_op, operators.nulls_last_op}
+
+
+def total_order(order_by: OrderBy, key: Sequence[QueryableAttribute[Any]], *, dialect: str) -> Iterator[Any]:
+    """Yield *order_by* and then the *key* attributes it does not name, so that no two rows tie.
+
+    Nulls come last ascending and first descending, as on PostgreSQL, unless ``nulls_first()`` or ``nulls_last()`` says otherwise.
+    """
+    given = cast("Sequence[Any]", order_by if isinstance(order_by, Sequence) else (order_by,))
+    expressions = [_expression(item) for item in given]
+    for expression in expressions:
+        yield _placed(expression) if dialect == "sqlite" else expression
+    named = [_column(expression) for expression in expressions]
+    for attribute in key:
+        if not any(column is _column(_expression(attribute)) for column in named):
+            yield attribute
+
+
+def _expression(item: Any) -> Any:
+    return item.__clause_element__() if hasattr(item, "__clause_element__") else item
+
+
+def _column(expression: Any) -> Any:
+    """Return what is ordered, without direction and null placement; of a mapped attribute the table's column."""
+    while getattr(expression, "modifier", None) is not None:
+        expression = expression.element
+    bare = getattr(expression, "_deannotate", None)
+    return expression if bare is None else bare()
+
+
+def _placed(expression: Any) -> Any:
+    modifier = getattr(expression, "modifier", None)
+    if isinstance(expression, str) or modifier in _PLACED or _never_null(_column(expression)):
+        return expression
+    return nulls_first(expression) if modifier is operators.desc_op else nulls_last(expression)
+
+
+def _never_null(column: object) -> bool:
+    return isinstance(column, Column) and not column.nullable

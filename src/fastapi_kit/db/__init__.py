@@ -1,0 +1,22 @@
+"""SQLAlchemy, no web: engine and sessions, transactions, base, mixins, types."""
+
+from fastapi_kit.db.base import NAMING_CONVENTION, Base
+from fastapi_kit.db.database import Database, DatabaseOptions
+from fastapi_kit.db.mixins import TimestampMixin, UUIDv7Mixin
+from fastapi_kit.db.transaction import UnitOfWork, on_commit, run_transaction, unit_of_work
+from fastapi_kit.db.types import UTCDateTime, uuid7
+
+__all__ = [
+    "NAMING_CONVENTION",
+    "Base",
+    "Database",
+    "DatabaseOptions",
+    "TimestampMixin",
+    "UTCDateTime",
+    "UUIDv7Mixin",
+    "UnitOfWork",
+    "on_commit",
+    "run_transaction",
+    "unit_of_work",
+    "uuid7",
+]

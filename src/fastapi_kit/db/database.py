@@ -1,0 +1,167 @@
+"""One database: engine, sessions, and the ways to get a session."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Self
+
+from sqlalchemy import URL, Connection, MetaData, event, text
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.orm import Session
+
+from fastapi_kit.db.base import Base
+from fastapi_kit.db.engine import DatabaseOptions, adopt_engine, make_engine, masked
+from fastapi_kit.db.reads import OWN
+from fastapi_kit.db.session import Place, close, log_host_commits, report_second_commit
+from fastapi_kit.db.sqlite import begin_immediate
+from fastapi_kit.db.transaction import unit_of_work
+from fastapi_kit.db.violations import as_kit_error
+from fastapi_kit.errors import UnavailableError
+from fastapi_kit.settings import KitSettings
+
+if TYPE_CHECKING:
+    from fastapi.params import Depends
+
+__all__ = ["Database", "DatabaseOptions"]
+
+_TABLES_LOCK = 0x666B_7461_626C_6573
+"""Key of the PostgreSQL advisory lock that ``create_tables`` holds: "fktables" as a number."""
+_log = logging.getLogger("fastapi_kit.db")
+
+
+class Database:
+    """An engine and its sessions. Nothing connects before the first statement; ``lifespan`` checks and disposes.
+
+    SQLite gets working savepoints, foreign keys, a busy timeout and WAL, and ``:memory:`` means a private temporary file that ``dispose``
+    removes; ``postgres://`` URLs get an installed async driver. The URL never shows a password. Several databases work side by side.
+    """
+
+    def __init__(self, url: str | URL | AsyncEngine, *, options: DatabaseOptions | None = None) -> None:
+        """Wrap *url*, or the host's own engine before its first connection. Raises ConfigurationError if *url* cannot be read."""
+        options = options or DatabaseOptions()
+        self._cleanup: Callable[[], object] | None = None
+        if isinstance(url, AsyncEngine):
+            self.engine = url
+            adopt_engine(url, options)
+        else:
+            self.engine, self._cleanup = make_engine(url, options)
+        self.sessions: async_sessionmaker[AsyncSession] = self._make_sessions()
+        self._reported: set[Place] = set()
+
+    @classmethod
+    def from_settings(cls, settings: KitSettings) -> Self:
+        """Build it from DATABASE_URL, DB_POOL_SIZE, DB_MAX_OVERFLOW and DB_STATEMENT_TIMEOUT_SECONDS."""
+        options = DatabaseOptions(
+            pool_size=settings.DB_POOL_SIZE,
+            max_overflow=settings.DB_MAX_OVERFLOW,
+            statement_timeout=settings.DB_STATEMENT_TIMEOUT_SECONDS,
+        )
+        return cls(settings.DATABASE_URL, options=options)
+
+    def __repr__(self) -> str:
+        return f"Database({masked(self.engine.url)!r})"
+
+    @property
+    def session(self) -> "Depends":
+        """Marker for ``Annotated[AsyncSession, db.session]``: the request's one session; each service write commits itself."""
+        return _marker(self.get_session)
+
+    @property
+    def transaction(self) -> "Depends":
+        """Marker for ``Annotated[AsyncSession, db.transaction]``: the same session, the whole request one transaction.
+
+        It is committed when the handler has returned and before the response starts, and rolled back on any exception.
+        """
+        return _marker(self._get_transaction)
+
+    async def get_session(self) -> AsyncIterator[AsyncSession]:
+        """Give a request its session; the plain dependency behind ``session``.
+
+        For ``Depends(db.get_session, scope="function")`` and ``dependency_overrides``: with that scope the session is closed, and its
+        connection back in the pool, before the response is sent. What is still open then is rolled back.
+        """
+        async with self._open_session() as session:
+            report_second_commit(session, reported=self._reported)
+            yield session
+
+    @cached_property
+    def _get_transaction(self) -> Callable[..., AsyncIterator[AsyncSession]]:
+        async def get_transaction(session: Annotated[AsyncSession, self.session]) -> AsyncIterator[AsyncSession]:
+            async with unit_of_work(session):
+                yield session
+
+        return get_transaction
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncGenerator[AsyncSession]:
+        """Open a session of one's own in one transaction: commits at the end, rolls back on error.
+
+        For scripts, tasks and streamed bodies, whatever outlives the request. A failing COMMIT is raised as a typed error.
+        """
+        async with self._open_session() as session, unit_of_work(session):
+            yield session
+
+    async def create_tables(self, metadata: MetaData | None = None) -> None:
+        """Create missing tables of *metadata*, or of ``Base``, one process at a time. For development and tests; commits."""
+        async with self.engine.begin() as connection:
+            await connection.run_sync(_create_tables, metadata or Base.metadata)
+
+    async def ping(self) -> None:
+        """Ask the database for an answer. Raises UnavailableError."""
+        try:
+            async with self.engine.connect() as connection:
+                await connection.execute(text("SELECT 1"))
+        except Exception as error:
+            raise as_kit_error(error) or UnavailableError("database") from error
+
+    async def dispose(self) -> None:
+        """Close every pooled connection. The next statement opens a new one, but for ``:memory:``, whose data is gone."""
+        await self.engine.dispose()
+        if self._cleanup is not None:
+            await asyncio.to_thread(self._cleanup)
+
+    @asynccontextmanager
+    async def lifespan(self, app: object) -> AsyncGenerator[None]:
+        """Try the database, and dispose the engine at the end: a lifespan for hosts that compose their own.
+
+        A database that does not answer yet is logged and stops nothing: requests get 503 until it does.
+        """
+        try:
+            await self.ping()
+        except UnavailableError as error:
+            _log.warning("%r does not answer yet: %s", self, error)
+        try:
+            yield
+        finally:
+            await self.dispose()
+
+    def _make_sessions(self) -> async_sessionmaker[AsyncSession]:
+        # A class of this database's own, so that its events are not every session's.
+        session_class = type("Session", (Session,), {})
+        event.listen(session_class, "after_commit", log_host_commits)
+        return async_sessionmaker(self.engine, expire_on_commit=False, sync_session_class=session_class, info={OWN: True})
+
+    @asynccontextmanager
+    async def _open_session(self) -> AsyncGenerator[AsyncSession]:
+        session = self.sessions()
+        try:
+            yield session
+        finally:
+            await close(session)
+
+
+def _marker(dependency: Callable[..., AsyncIterator[AsyncSession]]) -> "Depends":
+    # The only FastAPI below the web floor: a script that uses a Database never imports it.
+    from fastapi.params import Depends
+
+    return Depends(dependency, scope="function")
+
+
+def _create_tables(connection: Connection, metadata: MetaData) -> None:
+    if connection.dialect.name == "sqlite":
+        begin_immediate(connection)
+    elif connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _TABLES_LOCK})
+    metadata.create_all(connection)

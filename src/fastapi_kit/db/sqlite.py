@@ -1,0 +1,97 @@
+"""SQLite made honest: real transactions, foreign keys, patience.
+
+The driver's own transaction control neither protects a SAVEPOINT nor a DDL statement, and a transaction that begins
+by reading cannot be promoted to a writer when another one wrote in between. So the driver is told to leave
+transactions alone: a read sends no BEGIN, and the first write or savepoint of a transaction sends BEGIN IMMEDIATE.
+"""
+
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+from sqlalchemy import URL, Connection, Engine, Select, event
+from sqlalchemy.engine.interfaces import ExecutionContext
+from sqlalchemy.exc import OperationalError
+
+__all__ = ["begin_immediate", "is_memory", "make_honest", "private_file"]
+
+_READ = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/|\()*(?:(SELECT|VALUES|EXPLAIN|PRAGMA)|(WITH))\b", re.IGNORECASE | re.DOTALL)
+_WRITE_IN_WITH = re.compile(r"\b(INSERT|UPDATE|DELETE|REPLACE)\b", re.IGNORECASE)
+
+
+def make_honest(engine: Engine, *, busy_timeout: float) -> None:
+    """Install the rules above on *engine*, before its first connection. *busy_timeout* is in seconds."""
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: object) -> None:  # pyright: ignore[reportUnusedFunction]
+        _configure(connection, busy_timeout)
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def begin_before_write(  # pyright: ignore[reportUnusedFunction]
+        connection: Connection, _cursor: object, statement: str, _parameters: object, context: ExecutionContext | None, _many: bool
+    ) -> None:
+        if _writes(statement, context):
+            begin_immediate(connection)
+
+
+def begin_immediate(connection: Connection) -> None:
+    """Begin a write transaction on the SQLite *connection*, unless it is in one. Waits for another writer."""
+    if not _in_transaction(connection.connection):
+        cursor = connection.connection.cursor()
+        try:
+            connection.dialect.do_execute(cursor, "BEGIN IMMEDIATE", ())
+        except connection.dialect.loaded_dbapi.Error as error:
+            raise OperationalError("BEGIN IMMEDIATE", None, error) from error
+        finally:
+            cursor.close()
+
+
+def private_file(url: URL) -> tuple[URL, Callable[[], object]]:
+    """Return *url* with a new temporary file in place of ``:memory:``, and what removes the file.
+
+    A shared in-memory database loses or locks under concurrent sessions. The file goes when the function is called, or with the process.
+    """
+    folder = tempfile.TemporaryDirectory(prefix="fastapi_kit-", ignore_cleanup_errors=True)
+    return url.set(database=str(Path(folder.name) / "memory.db"), query={}), folder.cleanup
+
+
+def is_memory(url: URL) -> bool:
+    """Return whether *url* names an in-memory database."""
+    return url.database in {None, "", ":memory:"} or url.query.get("mode") == "memory" or ":memory:" in (url.database or "")
+
+
+def _configure(connection: Any, busy_timeout: float) -> None:
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in ("foreign_keys=ON", f"busy_timeout={int(busy_timeout * 1000)}"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+    _use_wal(connection)
+
+
+def _use_wal(connection: Any) -> None:
+    cursor = connection.cursor()
+    try:
+        cursor.execute("PRAGMA journal_mode=WAL")
+    except Exception as error:
+        # Two processes that switch a new file at once: the other one does it, and the mode is kept in the file.
+        if "locked" not in str(error):
+            raise
+    finally:
+        cursor.close()
+
+
+def _in_transaction(connection: Any) -> bool:
+    return bool(connection.driver_connection.in_transaction)
+
+
+def _writes(statement: str, context: ExecutionContext | None) -> bool:
+    invoked: object = getattr(context, "invoked_statement", None)
+    if isinstance(invoked, Select):
+        return getattr(cast("Any", invoked), "_for_update_arg", None) is not None
+    read = _READ.match(statement)
+    if read is None:
+        return True
+    return read[2] is not None and _WRITE_IN_WITH.search(statement) is not None

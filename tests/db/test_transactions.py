@@ -1,0 +1,621 @@
+"""Who commits, what a refused write undoes, what stays readable."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from sqlalchemy import func, inspect, select, text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.orm import selectinload
+
+from fastapi_kit.db import Database, on_commit, unit_of_work
+from fastapi_kit.db.boundary import is_opened
+from fastapi_kit.db.snapshot import MAX_OBJECTS
+from fastapi_kit.db.transaction import typed_errors
+from fastapi_kit.errors import ConfigurationError, ConflictError, KitError, UnavailableError, UnknownReferenceError
+from tests.models import (
+    Author,
+    AuthorCreate,
+    AuthorService,
+    AuthorUpdate,
+    BookService,
+    LibraryBase,
+    LoanCreate,
+    LoanService,
+    Tag,
+    TagService,
+)
+
+HostSessions = async_sessionmaker[AsyncSession]
+
+
+async def emails(library: Database) -> set[str]:
+    """What another session sees: what is committed."""
+    async with library.begin() as session:
+        return set(await session.scalars(select(Author.email)))
+
+
+@pytest.fixture
+async def ada(library: Database) -> Author:
+    """An author who is in the database already."""
+    async with library.begin() as session:
+        return await AuthorService(session).create({"email": "ada@example.org", "name": "Ada"})
+
+
+# T1: opened or not
+
+
+async def test_a_write_in_a_session_nobody_opened_commits_itself(library: Database, session: AsyncSession) -> None:
+    """T1: the row is there for others as soon as the service returns."""
+    await AuthorService(session).create(AuthorCreate(email="new@example.org"))
+
+    assert await emails(library) == {"new@example.org"}
+    assert not session.in_transaction()
+
+
+async def test_a_service_in_an_app_whose_get_db_never_commits_loses_no_write(library: Database, host_sessions: HostSessions) -> None:
+    """T1: on the host's plain session too."""
+    async with host_sessions() as session:
+        author = await AuthorService(session).create(AuthorCreate(email="new@example.org"))
+        await AuthorService(session).update(author.id, AuthorUpdate(name="New"))
+
+    async with host_sessions() as session:
+        assert (await session.scalars(select(Author.name))).one() == "New"
+
+
+async def test_a_success_commits_what_the_host_had_pending(library: Database, session: AsyncSession) -> None:
+    """T1: exactly as session.commit() would."""
+    session.add(Author(email="pending@example.org"))
+
+    await AuthorService(session).create(AuthorCreate(email="new@example.org"))
+
+    assert await emails(library) == {"pending@example.org", "new@example.org"}
+
+
+@asynccontextmanager
+async def by_begin(session: AsyncSession) -> AsyncIterator[None]:
+    async with session.begin():
+        yield
+
+
+@asynccontextmanager
+async def by_begin_nested(session: AsyncSession) -> AsyncIterator[None]:
+    await session.execute(select(Author.id))
+    async with session.begin_nested():
+        yield
+    await session.commit()
+
+
+@asynccontextmanager
+async def by_unit(session: AsyncSession) -> AsyncIterator[None]:
+    async with unit_of_work(session):
+        yield
+
+
+@asynccontextmanager
+async def by_unit_after_a_read(session: AsyncSession) -> AsyncIterator[None]:
+    await session.execute(select(Author.id))
+    async with unit_of_work(session):
+        yield
+
+
+@pytest.mark.parametrize("opened", [by_begin, by_begin_nested, by_unit, by_unit_after_a_read])
+async def test_in_an_opened_transaction_the_opener_commits(library: Database, host_sessions: HostSessions, opened: object) -> None:
+    """T1: a service inside begin(), begin_nested() or a unit only flushes; the opener's commit keeps it."""
+    assert callable(opened)
+    async with host_sessions() as session:
+        async with opened(session):
+            assert is_opened(session)
+            await AuthorService(session).create(AuthorCreate(email="new@example.org"))
+            assert session.in_transaction()
+        assert not is_opened(session)
+
+    assert await emails(library) == {"new@example.org"}
+
+
+@pytest.mark.parametrize("opened", [by_begin, by_begin_nested, by_unit, by_unit_after_a_read])
+async def test_in_an_opened_transaction_the_opener_rolls_back(library: Database, host_sessions: HostSessions, opened: object) -> None:
+    """T1: nothing that a service did outlives the opener's rollback, on the stock SQLite driver either."""
+    assert callable(opened)
+    with pytest.raises(ZeroDivisionError):
+        async with host_sessions() as session, opened(session):
+            await AuthorService(session).create(AuthorCreate(email="new@example.org"))
+            raise ZeroDivisionError
+
+    assert await emails(library) == set()
+
+
+async def test_sessionmaker_begin_is_opened(library: Database, host_sessions: HostSessions) -> None:
+    """T1: two services compose into the host's one transaction."""
+    with pytest.raises(ConflictError):
+        async with host_sessions.begin() as session:
+            await AuthorService(session).create(AuthorCreate(email="one@example.org"))
+            await AuthorService(session).create(AuthorCreate(email="one@example.org"))
+
+    assert await emails(library) == set()
+
+
+async def test_reading_does_not_open(session: AsyncSession) -> None:
+    """T1: a transaction that began by itself is nobody's."""
+    await session.execute(select(Author.id))
+
+    assert session.in_transaction()
+    assert not is_opened(session)
+
+
+async def test_a_second_self_commit_of_a_request_is_reported_once_per_place(library: Database, caplog: pytest.LogCaptureFixture) -> None:
+    """T1: the log names both services and the cure."""
+
+    async def handle(number: int) -> None:
+        async with asynccontextmanager(library.get_session)() as session:
+            author = await AuthorService(session).create(AuthorCreate(email=f"{number}@example.org"))
+            await BookService(session).create({"title": "Book", "author_id": author.id})
+
+    with caplog.at_level(logging.WARNING, logger="fastapi_kit.db"):
+        await handle(1)
+        await handle(2)
+
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert "AuthorService.create and BookService.create" in message
+    assert "test_transactions.py" in message
+    assert "db.transaction" in message
+
+
+async def test_the_log_says_who_committed(session: AsyncSession, caplog: pytest.LogCaptureFixture) -> None:
+    """D5: one debug line per commit: a service, a unit or the host."""
+    with caplog.at_level(logging.DEBUG, logger="fastapi_kit.db"):
+        await TagService(session).create({"name": "a"})
+        async with unit_of_work(session):
+            await TagService(session).create({"name": "b"})
+        session.add(Tag(name="c"))
+        async with session.begin_nested():
+            pass
+        await session.commit()
+
+    lines = [record.getMessage() for record in caplog.records if record.levelno == logging.DEBUG]
+    assert lines == ["commit by TagService.create", "commit by unit_of_work", "commit by the host"]
+
+
+# T2: a refused write undoes itself and nothing else
+
+
+async def test_refused_with_no_transaction_leaves_the_session_idle(library: Database, session: AsyncSession, ada: Author) -> None:
+    """T2, first row: nothing is stored, no transaction stays, the next statement works."""
+    with pytest.raises(ConflictError):
+        await AuthorService(session).create(AuthorCreate(email=ada.email))
+
+    assert not session.in_transaction()
+    await AuthorService(session).create(AuthorCreate(email="next@example.org"))
+    assert await emails(library) == {ada.email, "next@example.org"}
+
+
+async def test_refused_after_host_work_keeps_the_host_work(library: Database, session: AsyncSession, ada: Author) -> None:
+    """T2, second row: what the host added and flushed stays, uncommitted; committing it works."""
+    session.add(Author(email="flushed@example.org"))
+    await session.flush()
+    session.add(Author(email="pending@example.org"))
+
+    with pytest.raises(ConflictError):
+        await AuthorService(session).create(AuthorCreate(email=ada.email))
+
+    assert session.in_transaction()
+    await session.commit()
+    assert await emails(library) == {ada.email, "flushed@example.org", "pending@example.org"}
+
+
+async def test_refused_after_host_work_commits_nothing(library: Database, session: AsyncSession, ada: Author) -> None:
+    """T2, second row: a refusal does not commit the host's work either."""
+    session.add(Author(email="flushed@example.org"))
+
+    with pytest.raises(ConflictError):
+        await AuthorService(session).create(AuthorCreate(email=ada.email))
+    await session.rollback()
+
+    assert await emails(library) == {ada.email}
+
+
+async def test_refused_in_an_opened_transaction_undoes_only_itself(library: Database, host_sessions: HostSessions, ada: Author) -> None:
+    """T2, third row: the host catches the error, goes on and commits the rest."""
+    async with host_sessions() as session, session.begin():
+        await AuthorService(session).create(AuthorCreate(email="first@example.org"))
+        with pytest.raises(ConflictError):
+            await AuthorService(session).create(AuthorCreate(email=ada.email))
+        await AuthorService(session).create(AuthorCreate(email="second@example.org"))
+
+    assert await emails(library) == {ada.email, "first@example.org", "second@example.org"}
+
+
+async def test_refused_on_a_bound_connection_leaves_its_transaction(library: Database, ada: Author) -> None:
+    """T2, third row: a fixture's session on one connection keeps its outer transaction."""
+    async with library.engine.connect() as connection:
+        outer = await connection.begin()
+        session = AsyncSession(connection, expire_on_commit=False, join_transaction_mode="create_savepoint")
+        await AuthorService(session).create(AuthorCreate(email="kept@example.org"))
+        with pytest.raises(ConflictError):
+            await AuthorService(session).create(AuthorCreate(email=ada.email))
+        await AuthorService(session).create(AuthorCreate(email="after@example.org"))
+        assert await AuthorService(session).count() == 3
+        await session.close()
+        await outer.rollback()
+
+    assert await emails(library) == {ada.email}
+
+
+async def test_an_error_of_the_hosts_own_pending_rows_is_not_the_services(session: AsyncSession, ada: Author) -> None:
+    """T2: it comes as SQLAlchemy raised it, and before the service's savepoint."""
+    session.add(Author(email=ada.email))
+
+    with pytest.raises(IntegrityError):
+        await AuthorService(session).create(AuthorCreate(email="innocent@example.org"))
+
+
+async def test_a_failing_override_undoes_its_write_in_a_unit(library: Database, session: AsyncSession) -> None:
+    """T2: any exception undoes a unit, not only the database's."""
+    with pytest.raises(ZeroDivisionError):
+        async with unit_of_work(session):
+            await AuthorService(session).create(AuthorCreate(email="new@example.org"))
+            raise ZeroDivisionError
+
+    assert await emails(library) == set()
+
+
+async def test_cancelled_writes_are_undone(library: Database, session: AsyncSession) -> None:
+    """T2: a cancelled unit leaves no row, and its session goes on working."""
+    started = asyncio.Event()
+
+    async def work() -> None:
+        async with unit_of_work(session):
+            await AuthorService(session).create(AuthorCreate(email="new@example.org"))
+            started.set()
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(work())
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert await AuthorService(session).count() == 0
+    assert not session.in_transaction()
+
+
+# T3: what was loaded stays readable
+
+
+async def test_the_loaded_user_survives_a_refused_update(session: AsyncSession, ada: Author) -> None:
+    """T3: the target of a refused UPDATE reads as before, with no statement and nothing dirty."""
+    other = await AuthorService(session).create(AuthorCreate(email="other@example.org", name="Other"))
+
+    with pytest.raises(ConflictError):
+        await AuthorService(session).update(other.id, AuthorUpdate(email=ada.email, name="Changed"))
+
+    assert (other.email, other.name) == ("other@example.org", "Other")
+    assert not session.dirty
+
+
+async def test_the_target_survives_a_refused_update_in_an_opened_transaction(session: AsyncSession, ada: Author) -> None:
+    """T3: ROLLBACK TO expires the target; it is put back as well."""
+    async with unit_of_work(session):
+        other = await AuthorService(session).create(AuthorCreate(email="other@example.org", name="Other"))
+        with pytest.raises(ConflictError):
+            await AuthorService(session).update(other.id, AuthorUpdate(email=ada.email, name="Changed"))
+        assert (other.email, other.name) == ("other@example.org", "Other")
+
+
+async def test_a_loaded_collection_survives_a_refused_insert(session: AsyncSession, ada: Author) -> None:
+    """T3: relationships stay loaded, and the refused row is not among them."""
+    await BookService(session).create({"title": "One", "author_id": ada.id})
+    author = await AuthorService(session).get_one(ada.id, options=[selectinload(Author.books)])
+
+    with pytest.raises(KitError):
+        await BookService(session).create({"title": "Two", "author": author, "pages": -1})
+
+    assert [book.title for book in author.books] == ["One"]
+    assert author.name == "Ada"
+    assert not session.dirty
+    assert not session.new
+
+
+async def test_what_was_loaded_survives_a_failed_commit(session: AsyncSession, ada: Author) -> None:
+    """T3: a deferred foreign key fails at COMMIT; the rollback of all expires nothing that was loaded."""
+    author = await AuthorService(session).get_one(ada.id)
+
+    with pytest.raises(UnknownReferenceError):
+        await LoanService(session).create(LoanCreate(book_id=99))
+
+    assert author.name == "Ada"
+    assert not session.in_transaction()
+
+
+async def test_what_was_loaded_survives_a_failed_commit_after_host_work(session: AsyncSession, ada: Author) -> None:
+    """T3: the same where the host's transaction had begun: its work is undone with the rest, its loaded rows stay readable."""
+    author = (await session.scalars(select(Author).where(Author.id == ada.id))).one()
+
+    with pytest.raises(UnknownReferenceError):
+        await LoanService(session).create(LoanCreate(book_id=99))
+
+    assert author.name == "Ada"
+
+
+async def test_what_was_loaded_survives_a_unit_that_fails(session: AsyncSession, ada: Author) -> None:
+    """T3: after a unit is rolled back the current user can still be read."""
+    user = await AuthorService(session).get_one(ada.id)
+
+    with pytest.raises(ConflictError):
+        async with unit_of_work(session):
+            await AuthorService(session).update(user.id, {"name": "Changed"})
+            await AuthorService(session).create(AuthorCreate(email=ada.email))
+
+    assert user.name == "Ada"
+
+
+async def test_many_loaded_objects_take_the_savepoint(session: AsyncSession, ada: Author) -> None:
+    """T3: beyond the bound nothing is copied, and untouched objects stay readable all the same."""
+    tags = await TagService(session).create_many([{"name": f"tag {number}"} for number in range(MAX_OBJECTS + 1)])
+
+    with pytest.raises(ConflictError):
+        await TagService(session).update(tags[1].id, {"name": "tag 0"})
+
+    assert [tag.name for tag in tags] == [f"tag {number}" for number in range(MAX_OBJECTS + 1)]
+
+
+async def test_a_refused_row_is_transient_again(session: AsyncSession, ada: Author) -> None:
+    """T3: what was new inside the undone part belongs to no session."""
+    author = Author(email=ada.email)
+
+    with pytest.raises(ConflictError):
+        async with typed_errors(session):
+            session.add(author)
+
+    assert inspect(author).transient
+
+
+# T4: the host's session may be SQLAlchemy's default
+
+
+async def test_rows_are_readable_after_a_write_on_a_default_session(host_sessions: HostSessions) -> None:
+    """T4: expire_on_commit=True expires nothing of a service's own commit, and is what it was afterwards."""
+    async with host_sessions() as session:
+        author = await AuthorService(session).create(AuthorCreate(email="new@example.org"))
+        assert (author.id, author.email) == (1, "new@example.org")
+        author = await AuthorService(session).update(author.id, AuthorUpdate(name="New"))
+        assert author.name == "New"
+        assert author.updated_at >= author.created_at
+        rows = await AuthorService(session).create_many([{"email": "a@example.org"}, {"email": "b@example.org"}])
+        assert [row.email for row in rows] == ["a@example.org", "b@example.org"]
+        assert session.sync_session.expire_on_commit
+
+
+# T6: on_commit
+
+
+async def test_hooks_run_in_order_after_the_outermost_commit(library: Database, session: AsyncSession) -> None:
+    """T6: sync and async ones, once each, when the row is there for others and no connection is held."""
+    seen: list[str] = []
+
+    async def look(name: str) -> None:
+        seen.append(f"{name} {sorted(await emails(library))} {session.in_transaction()}")
+
+    async with unit_of_work(session) as outer:
+        outer.on_commit(seen.append, "first")
+        async with unit_of_work(session) as inner:
+            await AuthorService(session).create(AuthorCreate(email="new@example.org"))
+            inner.on_commit(look, "second")
+        assert seen == []
+
+    assert seen == ["first", "second ['new@example.org'] False"]
+
+
+async def test_hooks_of_an_undone_unit_are_dropped(session: AsyncSession) -> None:
+    """T6: with their savepoint or transaction; those around it run."""
+    seen: list[str] = []
+
+    async with unit_of_work(session) as outer:
+        outer.on_commit(seen.append, "outer")
+        async with unit_of_work(session) as inner:
+            inner.on_commit(seen.append, "inner")
+            async with unit_of_work(session) as innermost:
+                innermost.on_commit(seen.append, "innermost")
+            await inner.rollback()
+    with pytest.raises(ZeroDivisionError):
+        async with unit_of_work(session) as failing:
+            failing.on_commit(seen.append, "failing")
+            raise ZeroDivisionError
+    await TagService(session).create({"name": "later"})
+
+    assert seen == ["outer"]
+
+
+async def test_a_hook_runs_after_a_self_committing_write(session: AsyncSession) -> None:
+    """T6: queued on an idle session it waits for the next commit, reads do not count."""
+    seen: list[str] = []
+    on_commit(session, seen.append, "done")
+
+    await TagService(session).count()
+    assert seen == []
+    await TagService(session).create({"name": "a"})
+
+    assert seen == ["done"]
+
+
+async def test_a_refused_self_committing_write_drops_its_hooks(session: AsyncSession) -> None:
+    """T6: what was queued for it is not run by a later write."""
+    seen: list[str] = []
+    await TagService(session).create({"name": "a"})
+    on_commit(session, seen.append, "never")
+
+    with pytest.raises(ConflictError):
+        await TagService(session).create({"name": "a"})
+    await TagService(session).create({"name": "b"})
+
+    assert seen == []
+
+
+async def test_hooks_run_after_the_hosts_own_commit(host_sessions: HostSessions) -> None:
+    """T6: whoever commits, by commit() or by leaving begin()."""
+    seen: list[str] = []
+
+    async def later(name: str) -> None:
+        await asyncio.sleep(0)
+        seen.append(name)
+
+    async with host_sessions() as session:
+        session.add(Tag(name="a"))
+        on_commit(session, later, "commit")
+        await session.commit()
+        async with session.begin():
+            session.add(Tag(name="b"))
+            on_commit(session, later, "begin")
+        await session.execute(select(Tag.id))
+        on_commit(session, later, "rolled back")
+        await session.rollback()
+        await session.commit()
+
+    assert seen == ["commit", "begin"]
+
+
+async def test_a_failing_hook_is_logged_and_stops_nothing(session: AsyncSession, caplog: pytest.LogCaptureFixture) -> None:
+    """T6: the commit stands, the next hook runs."""
+    seen: list[str] = []
+
+    async def fail() -> None:
+        raise ZeroDivisionError
+
+    async with unit_of_work(session) as uow:
+        uow.on_commit(fail)
+        uow.on_commit(seen.append, "next")
+        await TagService(session).create({"name": "a"})
+
+    assert seen == ["next"]
+    assert "ZeroDivisionError" in caplog.text
+    assert await TagService(session).count() == 1
+
+
+# Units of work
+
+
+async def test_a_unit_that_fails_on_its_second_write_leaves_no_row(library: Database, session: AsyncSession, ada: Author) -> None:
+    """D5: after a read, and on a transaction that began by itself."""
+    await session.execute(select(Author.id))
+
+    with pytest.raises(ConflictError):
+        async with unit_of_work(session):
+            await AuthorService(session).create(AuthorCreate(email="first@example.org"))
+            await AuthorService(session).create(AuthorCreate(email=ada.email))
+
+    assert await emails(library) == {ada.email}
+
+
+async def test_a_unit_undoes_only_itself(library: Database, session: AsyncSession) -> None:
+    """D5: what the host flushed before stays, for the host to commit."""
+    session.add(Author(email="host@example.org"))
+    with pytest.raises(ZeroDivisionError):
+        async with unit_of_work(session):
+            await AuthorService(session).create(AuthorCreate(email="unit@example.org"))
+            raise ZeroDivisionError
+    await session.commit()
+
+    assert await emails(library) == {"host@example.org"}
+
+
+async def test_rollback_leaves_the_unit_and_the_code_after_it_goes_on(library: Database, session: AsyncSession) -> None:
+    """D5: not even ``except Exception`` inside keeps it from leaving."""
+    reached = False
+    async with unit_of_work(session) as uow:
+        await AuthorService(session).create(AuthorCreate(email="undone@example.org"))
+        try:
+            await uow.rollback()
+        except Exception:
+            pytest.fail("rollback() was caught as an error")
+        reached = True
+    await AuthorService(session).create(AuthorCreate(email="kept@example.org"))
+
+    assert not reached
+    assert await emails(library) == {"kept@example.org"}
+
+
+async def test_rollback_of_the_outer_unit_leaves_both(library: Database, session: AsyncSession) -> None:
+    """D5: the inner block is left on the way."""
+    async with unit_of_work(session) as outer, unit_of_work(session):
+        await AuthorService(session).create(AuthorCreate(email="undone@example.org"))
+        await outer.rollback()
+
+    assert await emails(library) == set()
+
+
+@pytest.mark.parametrize("by_hand", ["commit", "rollback"])
+async def test_ending_the_transaction_inside_a_unit_is_loud(session: AsyncSession, by_hand: str) -> None:
+    """D5: a unit that was committed or rolled back by hand cannot keep its promise, and says so."""
+    with pytest.raises(ConfigurationError, match="inside the block"):
+        async with unit_of_work(session):
+            await AuthorService(session).create(AuthorCreate(email="new@example.org"))
+            await getattr(session, by_hand)()
+
+    assert not session.in_transaction()
+
+
+async def test_typed_errors_types_a_hosts_own_statements(session: AsyncSession, ada: Author) -> None:
+    """D6: hand-written code gets the same error and the same undo, and commits by itself."""
+    with pytest.raises(ConflictError) as caught:
+        async with typed_errors(session):
+            session.add(Author(email=ada.email))
+
+    assert caught.value.fields == ("email",)
+    assert await AuthorService(session).count() == 1
+
+
+# T8: errors while committing
+
+
+async def test_a_failed_commit_of_a_write_is_typed_and_half_written_nothing(library: Database, session: AsyncSession) -> None:
+    """T8: the constraint's own error; the same session and pool go on."""
+    with pytest.raises(UnknownReferenceError):
+        await LoanService(session).create(LoanCreate(book_id=99))
+
+    assert await LoanService(session).count() == 0
+    await AuthorService(session).create(AuthorCreate(email="next@example.org"))
+    assert await emails(library) == {"next@example.org"}
+
+
+async def test_a_failed_commit_of_a_unit_is_typed(library: Database, session: AsyncSession) -> None:
+    """T8: nothing of the unit stays."""
+    with pytest.raises(UnknownReferenceError):
+        async with unit_of_work(session):
+            await AuthorService(session).create(AuthorCreate(email="undone@example.org"))
+            await LoanService(session).create(LoanCreate(book_id=99))
+
+    assert await emails(library) == set()
+
+
+async def test_a_failed_commit_of_begin_is_typed_and_the_connection_is_whole(library: Database) -> None:
+    """T8: the next transaction on the pool works."""
+    with pytest.raises(UnknownReferenceError):
+        async with library.begin() as session:
+            await LoanService(session).create(LoanCreate(book_id=99))
+
+    async with library.begin() as session:
+        await AuthorService(session).create(AuthorCreate(email="next@example.org"))
+    assert await emails(library) == {"next@example.org"}
+
+
+async def test_a_lost_connection_is_unavailable_and_the_session_recovers(postgres_database: Database) -> None:
+    """T8: its server process killed in the middle of a unit, the unit is gone and the next write works."""
+    await postgres_database.create_tables(LibraryBase.metadata)
+    async with asynccontextmanager(postgres_database.get_session)() as session:
+        with pytest.raises(UnavailableError):
+            async with unit_of_work(session):
+                await AuthorService(session).create(AuthorCreate(email="undone@example.org"))
+                await _kill_connection_of(session, postgres_database)
+                await AuthorService(session).create(AuthorCreate(email="never@example.org"))
+        await AuthorService(session).create(AuthorCreate(email="next@example.org"))
+
+    assert await emails(postgres_database) == {"next@example.org"}
+
+
+async def _kill_connection_of(session: AsyncSession, database: Database) -> None:
+    pid = (await session.execute(text("SELECT pg_backend_pid()"))).scalar_one()
+    async with database.begin() as other:
+        await other.execute(select(func.pg_terminate_backend(pid)))
