@@ -54,7 +54,7 @@ class Boundary:
         if _needs_savepoint(self.session) or not self.commits:
             await self.session.flush()
             with typed(self.mapper):
-                await self.session.run_sync(_begin_sqlite)
+                await self.session.run_sync(_connect, self.mapper)
                 self._transaction = (await self.session.begin_nested()).sync_transaction
         else:
             self._transaction = (await self.session.begin()).sync_transaction
@@ -117,10 +117,14 @@ def _needs_savepoint(session: AsyncSession) -> bool:
     return sync.in_transaction() or isinstance(session.bind, AsyncConnection) or len(sync.identity_map) > MAX_OBJECTS
 
 
-def _begin_sqlite(session: Session) -> None:
-    # The stock driver lets a SAVEPOINT that comes first begin, and its RELEASE commit, the transaction.
-    if session.bind is not None and session.bind.dialect.name == "sqlite":
-        begin_immediate(session.connection())
+def _connect(session: Session, mapper: Mapper[Any] | None) -> None:
+    if mapper is None and session.bind is None:
+        return
+    # A savepoint that comes first would count as a transaction begun on purpose, and stay one after it is undone.
+    connection = session.connection(bind_arguments={} if mapper is None else {"mapper": mapper})
+    if connection.dialect.name == "sqlite":
+        # The stock driver lets a SAVEPOINT that comes first begin, and its RELEASE commit, the transaction.
+        begin_immediate(connection)
 
 
 def _is_open(session: Session, transaction: SessionTransaction) -> bool:

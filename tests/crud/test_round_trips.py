@@ -1,0 +1,143 @@
+"""What a service costs: round trips on PostgreSQL's wire, statements on both databases."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from fastapi_kit.db import Database, unit_of_work
+from fastapi_kit.errors import ConflictError
+from fastapi_kit.pagination import PageParams
+from fastapi_kit.testing.queries import assert_max_queries
+from tests.models import Author, AuthorCreate, AuthorRead, AuthorService, AuthorUpdate, LibraryBase, TagService
+from tests.wire import Wire, counted
+
+
+@pytest.fixture
+async def wired(postgres_url: URL, postgres_database: Database) -> AsyncIterator[tuple[Wire, Database]]:
+    """The library behind a counting proxy."""
+    await postgres_database.create_tables(LibraryBase.metadata)
+    async with counted(postgres_url) as wire:
+        database = Database(wire.url)
+        yield wire, database
+        await database.dispose()
+
+
+async def read_one(session: AsyncSession) -> None:
+    await AuthorService(session).get(1)
+
+
+async def read_list(session: AsyncSession) -> None:
+    await AuthorService(session).list()
+
+
+async def read_page(session: AsyncSession) -> None:
+    await AuthorService(session).page_as(AuthorRead, PageParams())
+
+
+async def update(session: AsyncSession) -> None:
+    author = await AuthorService(session).update(1, AuthorUpdate(name=f"name {id(session)}"))
+    assert author.updated_at > author.created_at
+
+
+async def update_nothing(session: AsyncSession) -> None:
+    await AuthorService(session).update(1, AuthorUpdate())
+
+
+_numbers = iter(range(1000))
+
+
+async def create(session: AsyncSession) -> None:
+    author = await AuthorService(session).create(AuthorCreate(email=f"{next(_numbers)}@example.org"))
+    assert author.created_at == author.updated_at
+
+
+async def create_in_a_unit(session: AsyncSession) -> None:
+    async with unit_of_work(session):
+        await create(session)
+
+
+async def create_refused(session: AsyncSession) -> None:
+    with pytest.raises(ConflictError):
+        await AuthorService(session).create(AuthorCreate(email="taken@example.org"))
+
+
+async def create_after_a_read_by_hand(session: AsyncSession) -> None:
+    await session.get(Author, 1)
+    await create(session)
+
+
+
+ROUND_TRIPS = [
+    (read_one, 1),
+    (read_list, 1),
+    (read_page, 2),
+    (create, 3),
+    (create_refused, 3),
+    (create_in_a_unit, 5),
+    (create_after_a_read_by_hand, 6),
+    (update, 4),
+    (update_nothing, 3),
+]
+
+
+@pytest.mark.parametrize(("work", "expected"), ROUND_TRIPS, ids=[work.__name__ for work, _ in ROUND_TRIPS])
+async def test_round_trips(wired: tuple[Wire, Database], work: Callable[[AsyncSession], Awaitable[None]], expected: int) -> None:
+    """T2, T5: a read is one round trip, a write its transaction and no more; keeping loaded rows readable costs none."""
+    wire, database = wired
+    async with database.begin() as session:
+        await AuthorService(session).create_many([{"email": "taken@example.org"}, {"email": "other@example.org"}])
+
+    used = 0
+    for _ in range(3):  # the driver prepares each statement, and looks types up, when it meets them first
+        async with asynccontextmanager(database.get_session)() as session:
+            before = wire.round_trips
+            await work(session)
+        used = wire.round_trips - before
+
+    assert used == expected
+
+
+async def test_a_delete_is_three_round_trips(wired: tuple[Wire, Database]) -> None:
+    """D27: BEGIN, DELETE and COMMIT where the mapping asks no more."""
+    wire, database = wired
+    async with database.begin() as session:
+        tags = await TagService(session).create_many([{"name": name} for name in "abc"])
+
+    used = 0
+    for tag in tags:
+        async with asynccontextmanager(database.get_session)() as session:
+            before = wire.round_trips
+            await TagService(session).delete(tag.id)
+        used = wire.round_trips - before
+
+    assert used == 3
+
+
+async def test_create_many_of_a_thousand_is_few_statements(session: AsyncSession, library: Database) -> None:
+    """D22: at most three statements on both databases, whatever defaults are left to them."""
+    rows = [{"name": f"tag {number}", "weight": number if number % 3 else None} for number in range(1000)]
+
+    with assert_max_queries(library, 3):
+        tags = await TagService(session).create_many(rows)
+
+    assert [tag.name for tag in tags] == [row["name"] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("work", "expected"),
+    [(read_one, 1), (read_list, 1), (read_page, 2), (create, 1), (create_refused, 1), (update, 2)],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
+async def test_statements(library: Database, work: Callable[[AsyncSession], Awaitable[None]], expected: int) -> None:
+    """D22: no statement beside the work itself, on both databases; a refused write is not read again."""
+    async with library.begin() as session:
+        await AuthorService(session).create_many([{"email": "taken@example.org"}, {"email": "other@example.org"}])
+
+    async with asynccontextmanager(library.get_session)() as session:
+        with assert_max_queries(library, expected) as log:
+            await work(session)
+
+    assert log.count == expected

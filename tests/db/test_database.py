@@ -1,0 +1,343 @@
+"""The engine: drivers, pools, what a repr shows, tables, and SQLite made honest."""
+
+import asyncio
+import logging
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import event, select, text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from fastapi_kit.db import Database, DatabaseOptions
+from fastapi_kit.db.engine import async_url
+from fastapi_kit.errors import ConfigurationError, UnavailableError, UnknownReferenceError
+from fastapi_kit.settings import KitSettings
+from tests.models import Author, AuthorCreate, AuthorService, BookService, LibraryBase, Tag, TagService
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("postgres://u:p@host/name", "postgresql+asyncpg://u:p@host/name"),
+        ("postgresql://u:p@host/name", "postgresql+asyncpg://u:p@host/name"),
+        ("postgresql+psycopg://host/name", "postgresql+psycopg://host/name"),
+        ("sqlite:///file.db", "sqlite+aiosqlite:///file.db"),
+        ("sqlite+aiosqlite:///file.db", "sqlite+aiosqlite:///file.db"),
+    ],
+)
+def test_urls_get_an_installed_async_driver(given: str, expected: str) -> None:
+    """D1: what hosting companies hand out works as it is."""
+    assert async_url(given).render_as_string(hide_password=False) == expected
+
+
+@pytest.mark.parametrize("url", ["", "no url: hunter2", "postgres"])
+def test_a_url_that_cannot_be_read_is_a_clear_error(url: str) -> None:
+    """D1: that does not show it."""
+    with pytest.raises(ConfigurationError, match="looks like") as caught:
+        Database(url)
+
+    assert "hunter2" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_a_missing_driver_says_what_to_do() -> None:
+    """D1: an unknown dialect names the form of the URL."""
+    with pytest.raises(ConfigurationError, match=r"no async driver for 'oracle'"):
+        Database("oracle://host/name")
+
+
+async def test_nothing_shows_the_password(caplog: pytest.LogCaptureFixture) -> None:
+    """D1: neither the repr nor a log line nor an error, wherever in the URL it stands."""
+    database = Database("postgresql://user:hunter2@127.0.0.1:1/name?ssl=prefer&password=hunter2")
+    with caplog.at_level(logging.DEBUG, logger="fastapi_kit"):
+        async with database.lifespan(None):
+            with pytest.raises(UnavailableError) as caught:
+                await database.ping()
+
+    assert "does not answer yet" in caplog.text
+    assert "hunter2" not in caplog.text + repr(database) + str(caught.value)
+
+
+async def test_pool_arguments_reach_the_pools_that_take_them(tmp_path: Path) -> None:
+    """D1: a file and a server get the sizes, and a memory database does not fail on them."""
+    options = DatabaseOptions(pool_size=3, max_overflow=1)
+    for url in ("postgresql://127.0.0.1/name", f"sqlite:///{tmp_path / 'a.db'}", "sqlite://"):
+        database = Database(url, options=options)
+        pool: Any = database.engine.pool
+        assert pool.size() == 3
+        await database.dispose()
+
+
+async def test_from_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """D1: the settings' sizes and statement timeout are used."""
+    monkeypatch.chdir(tmp_path)
+    settings = KitSettings(DATABASE_URL="postgres://127.0.0.1/name", DB_POOL_SIZE=2, DB_MAX_OVERFLOW=0)
+
+    database = Database.from_settings(settings)
+
+    pool: Any = database.engine.pool
+    assert (pool.size(), pool._max_overflow) == (2, 0)
+    assert repr(database) == "Database('postgresql+asyncpg://127.0.0.1/name')"
+
+
+async def test_statement_timeout_is_the_servers(postgres_url: Any) -> None:
+    """D1: set at connect, without a round trip of its own."""
+    database = Database(postgres_url, options=DatabaseOptions(statement_timeout=0.25))
+    async with database.begin() as session:
+        assert (await session.scalars(text("SHOW statement_timeout"))).one() == "250ms"
+    await database.dispose()
+
+
+async def test_an_idle_connection_is_pinged_and_replaced(postgres_url: Any) -> None:
+    """D1: one that died while it was idle is found at checkout; a busy one is not asked."""
+    database = Database(postgres_url, options=DatabaseOptions(ping_after_idle=0.0, pool_size=1, max_overflow=0))
+    async with database.begin() as session:
+        pid = (await session.scalars(text("SELECT pg_backend_pid()"))).one()
+    other = Database(postgres_url)
+    async with other.begin() as session:
+        await session.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+    await other.dispose()
+
+    async with database.begin() as session:
+        assert (await session.scalars(text("SELECT pg_backend_pid()"))).one() != pid
+    await database.dispose()
+
+
+async def test_echo_is_off_and_parameters_are_hidden() -> None:
+    """D1: no statement and no value of a user ends up in a log."""
+    database = Database("sqlite://")
+
+    assert not database.engine.echo
+    assert database.engine.sync_engine.hide_parameters
+    await database.dispose()
+
+
+async def test_construction_connects_to_nothing(tmp_path: Path) -> None:
+    """D1: importing an app needs no database."""
+    database = Database(f"sqlite:///{tmp_path / 'missing' / 'a.db'}")
+
+    with pytest.raises(UnavailableError):
+        await database.ping()
+
+
+async def test_the_hosts_own_engine_is_wrapped(tmp_path: Path) -> None:
+    """D1: and made honest on SQLite."""
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'a.db'}", poolclass=NullPool)
+    database = Database(engine)
+    await database.create_tables(LibraryBase.metadata)
+
+    async with database.begin() as session:
+        with pytest.raises(UnknownReferenceError):
+            await BookService(session).create({"title": "Orphan", "author_id": 1})
+
+    assert database.engine is engine
+
+
+async def test_create_tables_defaults_to_base_and_repeats_harmlessly(library: Database) -> None:
+    """D3: a second call finds everything there."""
+    await library.create_tables(LibraryBase.metadata)
+    async with library.begin() as session:
+        await TagService(session).create({"name": "kept"})
+    await library.create_tables(LibraryBase.metadata)
+
+    async with library.begin() as session:
+        assert await TagService(session).count() == 1
+
+
+async def test_four_processes_create_tables_at_once(database: Database) -> None:
+    """D3: workers that start together do not collide."""
+    program = (
+        "import asyncio, sys\n"
+        "from fastapi_kit.db import Database\n"
+        "from tests.models import LibraryBase\n"
+        "database = Database(sys.argv[1])\n"
+        "asyncio.run(database.create_tables(LibraryBase.metadata))\n"
+    )
+    url = database.engine.url.render_as_string(hide_password=False)
+    workers = [
+        await asyncio.create_subprocess_exec(sys.executable, "-c", program, url, stderr=asyncio.subprocess.PIPE) for _ in range(4)
+    ]
+    outputs = [await worker.communicate() for worker in workers]
+
+    assert [(worker.returncode, error) for worker, (_, error) in zip(workers, outputs, strict=True)] == [(0, b"")] * 4
+    async with database.begin() as session:
+        assert await TagService(session).count() == 0
+
+
+async def test_lifespan_disposes(library: Database) -> None:
+    """D1: the pool is empty afterwards."""
+    async with library.lifespan(None):
+        pass
+
+    pool: Any = library.engine.pool
+    assert pool.checkedin() == 0
+
+
+# SQLite
+
+
+@pytest.fixture
+async def sqlite(sqlite_database: Database) -> Database:
+    await sqlite_database.create_tables(LibraryBase.metadata)
+    return sqlite_database
+
+
+@pytest.fixture
+async def sent(sqlite: Database) -> AsyncIterator[list[str]]:
+    """What the driver is told, transaction control included."""
+    lines: list[str] = []
+    async with sqlite.engine.connect() as connection:
+        raw: Any = (await connection.get_raw_connection()).driver_connection
+        await raw.set_trace_callback(lines.append)
+    yield lines
+
+
+async def test_reads_send_no_begin(sqlite: Database, sent: list[str]) -> None:
+    """T7: a read takes no lock that a writer waits for."""
+    async with sqlite.begin() as session:
+        await TagService(session).list()
+        await session.execute(text("WITH x AS (SELECT 1) SELECT * FROM x"))
+
+    assert [line for line in sent if line.startswith(("BEGIN", "COMMIT", "ROLLBACK"))] == []
+
+
+@pytest.mark.parametrize("kind", ["orm", "core", "text", "savepoint", "with", "ddl", "lock"])
+async def test_the_first_write_or_savepoint_begins_immediate(sqlite: Database, sent: list[str], kind: str) -> None:
+    """T7: once, before it, whoever writes it."""
+    async with sqlite.begin() as session:
+        await session.execute(select(Tag))
+        await _write(session, kind)
+        await session.execute(text("INSERT INTO tags (name) VALUES ('second')"))
+
+    control = [line for line in sent if line.startswith(("BEGIN", "COMMIT", "ROLLBACK"))]
+    assert control == ["BEGIN IMMEDIATE", "COMMIT"]
+
+
+async def _write(session: AsyncSession, kind: str) -> None:
+    if kind == "orm":
+        session.add(Tag(name="first"))
+        await session.flush()
+    elif kind == "core":
+        await session.execute(Tag.__table__.insert(), [{"name": "first"}, {"name": "other"}])
+    elif kind == "savepoint":
+        async with session.begin_nested():
+            pass
+    elif kind == "lock":
+        await session.execute(select(Tag).with_for_update())
+    else:
+        statements = {
+            "text": "/* note */ UPDATE tags SET weight = 1",
+            "with": "WITH x AS (SELECT 1) INSERT INTO tags (name) SELECT 'first'",
+            "ddl": "CREATE TABLE other (id INTEGER)",
+        }
+        await session.execute(text(statements[kind]))
+
+
+async def test_savepoints_and_rollbacks_really_undo(sqlite: Database) -> None:
+    """T7: a savepoint as the first write, then the outer rollback: nothing stays."""
+    async with sqlite.sessions() as session:
+        async with session.begin_nested():
+            session.add(Tag(name="a"))
+        await session.rollback()
+
+    async with sqlite.begin() as session:
+        assert await TagService(session).count() == 0
+
+
+async def test_ddl_is_part_of_the_transaction(sqlite: Database) -> None:
+    """T7: a table made in a transaction that fails is not there."""
+    with pytest.raises(ZeroDivisionError):
+        async with sqlite.engine.begin() as connection:
+            await connection.execute(text("CREATE TABLE other (id INTEGER)"))
+            raise ZeroDivisionError
+
+    async with sqlite.engine.connect() as connection:
+        assert (await connection.execute(text("SELECT count(*) FROM sqlite_master WHERE name = 'other'"))).scalar() == 0
+
+
+async def test_twenty_requests_that_read_and_then_write_all_succeed(sqlite: Database) -> None:
+    """T7: with a deferred BEGIN most of them would fail at once with "database is locked"."""
+
+    async def work(number: int) -> None:
+        async with sqlite.begin() as session:
+            await AuthorService(session).count()
+            await asyncio.sleep(0.001)
+            await AuthorService(session).create(AuthorCreate(email=f"{number}@example.org"))
+
+    await asyncio.gather(*(work(number) for number in range(20)))
+
+    async with sqlite.begin() as session:
+        assert await AuthorService(session).count() == 20
+
+
+async def test_readers_do_not_wait_for_a_writer(sqlite: Database) -> None:
+    """T7: while one transaction writes, another reads what was committed."""
+    async with sqlite.begin() as writer:
+        await TagService(writer).create({"name": "a"})
+        async with sqlite.begin() as reader:
+            assert await TagService(reader).count() == 0
+
+
+async def test_pragmas(sqlite: Database) -> None:
+    """T7: foreign keys, patience and WAL on every connection."""
+    async with sqlite.begin() as session:
+        found = [(await session.execute(text(f"PRAGMA {name}"))).scalar() for name in ("foreign_keys", "busy_timeout", "journal_mode")]
+
+    assert found == [1, 5000, "wal"]
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite+aiosqlite:///:memory:", "sqlite+aiosqlite:///file::memory:?cache=shared&uri=true"])
+async def test_memory_means_a_private_file_removed_at_dispose(url: str) -> None:
+    """T7: concurrent sessions see one database, two databases do not share, nothing stays."""
+    database, other = Database(url), Database(url)
+    await database.create_tables(LibraryBase.metadata)
+    path = Path(database.engine.url.database or "")
+
+    async def create(number: int) -> None:
+        async with database.begin() as session:
+            session.add(Author(email=f"{number}@example.org"))
+
+    await asyncio.gather(*(create(number) for number in range(10)))
+    async with database.begin() as session:
+        assert await AuthorService(session).count() == 10
+    async with other.begin() as session:
+        assert (await session.execute(text("SELECT count(*) FROM sqlite_master"))).scalar() == 0
+
+    assert path.exists()
+    await database.dispose()
+    await other.dispose()
+    assert not path.exists()
+
+
+async def test_a_lock_that_is_not_given_up_is_unavailable(tmp_path: Path) -> None:
+    """T7, D6: after the patience of the database, not for ever."""
+    patience = DatabaseOptions(pool_timeout=0.1)
+    one, two = (Database(f"sqlite:///{tmp_path / 'a.db'}", options=patience) for _ in range(2))
+    await one.create_tables(LibraryBase.metadata)
+
+    async with one.begin() as writer:
+        await TagService(writer).create({"name": "a"})
+        with pytest.raises(UnavailableError):
+            async with two.begin() as waiting:
+                await TagService(waiting).create({"name": "b"})
+
+    for database in (one, two):
+        await database.dispose()
+
+
+async def test_no_statement_listener_sees_a_begin_of_ours(sqlite: Database) -> None:
+    """T7: hosts that count statements count theirs."""
+    seen: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
+        seen.append(statement)
+
+    event.listen(sqlite.engine.sync_engine, "before_cursor_execute", note)
+    async with sqlite.begin() as session:
+        await TagService(session).create({"name": "a"})
+
+    assert not [statement for statement in seen if statement.startswith("BEGIN")]

@@ -1,0 +1,108 @@
+"""isolated(): tests that leave nothing behind."""
+
+
+from contextlib import asynccontextmanager
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from fastapi_kit.db import Database, on_commit, unit_of_work
+from fastapi_kit.errors import ConfigurationError, ConflictError
+from fastapi_kit.testing.database import isolated
+from tests.models import TagService
+
+
+async def tags(library: Database) -> int:
+    async with library.begin() as session:
+        return await TagService(session).count()
+
+
+async def test_everything_in_the_block_sees_the_same_and_nothing_survives(library: Database) -> None:
+    """T9: the request's session, db.begin() and streams; self-committed writes and units."""
+    async with isolated(library):
+        async with asynccontextmanager(library.get_session)() as session:
+            await TagService(session).create({"name": "a"})
+            async with unit_of_work(session):
+                await TagService(session).create({"name": "b"})
+        async with library.begin() as session:
+            await TagService(session).create({"name": "c"})
+            assert [tag.name async for tag in TagService(session).stream()] == ["a", "b", "c"]
+        assert await tags(library) == 3
+
+    assert await tags(library) == 0
+
+
+async def test_a_refused_write_ends_nothing(library: Database) -> None:
+    """T9: the outer transaction goes on, and nothing leaks from it."""
+    async with isolated(library):
+        async with asynccontextmanager(library.get_session)() as session:
+            await TagService(session).create({"name": "a"})
+            with pytest.raises(ConflictError):
+                await TagService(session).create({"name": "a"})
+            await TagService(session).create({"name": "b"})
+        assert await tags(library) == 2
+
+    assert await tags(library) == 0
+
+
+async def test_a_rolled_back_unit_is_rolled_back(library: Database) -> None:
+    """T9: the code under test keeps its own meaning."""
+    async with isolated(library):
+        with pytest.raises(ZeroDivisionError):
+            async with library.begin() as session:
+                await TagService(session).create({"name": "a"})
+                raise ZeroDivisionError
+        assert await tags(library) == 0
+
+
+async def test_hooks_run(library: Database) -> None:
+    """T9: a commit inside is a commit to the code under test."""
+    seen: list[str] = []
+    async with isolated(library), library.begin() as session:
+        on_commit(session, seen.append, "committed")
+        await TagService(session).create({"name": "a"})
+
+    assert seen == ["committed"]
+
+
+async def test_a_hosts_own_sessionmaker_is_isolated(library: Database, host_sessions: async_sessionmaker[AsyncSession]) -> None:
+    """T9: on the stock SQLite driver too."""
+    async with isolated(host_sessions):
+        async with host_sessions() as session:
+            await TagService(session).create({"name": "a"})
+            await session.commit()
+        async with host_sessions.begin() as session:
+            assert await TagService(session).count() == 1
+    async with host_sessions() as session:
+        assert session.bind is not None
+
+    assert await tags(library) == 0
+
+
+async def test_a_second_session_at_the_same_time_is_a_clear_error(library: Database) -> None:
+    """T9: two transactions cannot share one connection; the first goes on."""
+    async with isolated(library), library.begin() as session:
+        await TagService(session).create({"name": "a"})
+        with pytest.raises(ConfigurationError, match="two sessions"):
+            await tags(library)
+        await TagService(session).create({"name": "b"})
+        assert await TagService(session).count() == 2
+
+
+async def test_isolating_twice_is_a_clear_error(library: Database) -> None:
+    """T9: and leaves the first as it was."""
+    async with isolated(library):
+        with pytest.raises(ConfigurationError):
+            async with isolated(library):
+                pass
+        assert await tags(library) == 0
+
+
+async def test_afterwards_the_database_is_as_it_was(library: Database) -> None:
+    """T9: commits are commits again."""
+    async with isolated(library):
+        pass
+    async with library.begin() as session:
+        await TagService(session).create({"name": "a"})
+
+    assert await tags(library) == 1
