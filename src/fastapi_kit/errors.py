@@ -150,7 +150,7 @@ class InvalidDataError(KitError):
     """The database refuses values of *fields*; *reason* says why, for machines.
 
     Reasons of the library: ``null``, ``check``, ``too_long``, ``out_of_range``, ``invalid_text``, ``wrong_type``,
-    ``read_only``, ``unknown_field``, ``unknown_reference`` and ``invalid``.
+    ``naive_datetime``, ``read_only``, ``unknown_field``, ``unknown_reference`` and ``invalid``.
     """
 
     code = "invalid_data"
@@ -331,6 +331,7 @@ _FIELD_MESSAGES = {
     "out_of_range": "is out of range",
     "invalid_text": "has characters that cannot be stored",
     "wrong_type": "has the wrong type",
+    "naive_datetime": "needs a time zone",
     "read_only": "cannot be changed",
     "unknown_field": "is not known",
     "unknown_reference": "does not exist",

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,12 @@ import pytest
 from sqlalchemy import event, select, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.pool import NullPool
+from tests.models import Author, AuthorCreate, AuthorService, BookService, LibraryBase, Tag, TagService
 
 from fastapi_kit.db import Database, DatabaseOptions
 from fastapi_kit.db.engine import async_url
 from fastapi_kit.errors import ConfigurationError, UnavailableError, UnknownReferenceError
 from fastapi_kit.settings import KitSettings
-from tests.models import Author, AuthorCreate, AuthorService, BookService, LibraryBase, Tag, TagService
 
 
 @pytest.mark.parametrize(
@@ -158,9 +157,7 @@ async def test_four_processes_create_tables_at_once(database: Database) -> None:
         "asyncio.run(database.create_tables(LibraryBase.metadata))\n"
     )
     url = database.engine.url.render_as_string(hide_password=False)
-    workers = [
-        await asyncio.create_subprocess_exec(sys.executable, "-c", program, url, stderr=asyncio.subprocess.PIPE) for _ in range(4)
-    ]
+    workers = [await asyncio.create_subprocess_exec(sys.executable, "-c", program, url, stderr=asyncio.subprocess.PIPE) for _ in range(4)]
     outputs = [await worker.communicate() for worker in workers]
 
     assert [(worker.returncode, error) for worker, (_, error) in zip(workers, outputs, strict=True)] == [(0, b"")] * 4
@@ -187,13 +184,13 @@ async def sqlite(sqlite_database: Database) -> Database:
 
 
 @pytest.fixture
-async def sent(sqlite: Database) -> AsyncIterator[list[str]]:
+async def sent(sqlite: Database) -> list[str]:
     """What the driver is told, transaction control included."""
     lines: list[str] = []
     async with sqlite.engine.connect() as connection:
         raw: Any = (await connection.get_raw_connection()).driver_connection
         await raw.set_trace_callback(lines.append)
-    yield lines
+    return lines
 
 
 async def test_reads_send_no_begin(sqlite: Database, sent: list[str]) -> None:
@@ -311,6 +308,9 @@ async def test_memory_means_a_private_file_removed_at_dispose(url: str) -> None:
     await database.dispose()
     await other.dispose()
     assert not path.exists()
+    async with database.begin() as session:
+        assert (await session.execute(text("SELECT count(*) FROM sqlite_master"))).scalar() == 0
+    await database.dispose()
 
 
 async def test_a_lock_that_is_not_given_up_is_unavailable(tmp_path: Path) -> None:

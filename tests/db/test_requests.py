@@ -12,10 +12,10 @@ from fastapi.responses import StreamingResponse
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.types import Message, Receive, Scope, Send
+from tests.models import Author, AuthorCreate, AuthorService, BookService, LoanCreate, LoanService
 
 from fastapi_kit.db import Database, on_commit
 from fastapi_kit.errors import KitError, UnknownReferenceError
-from tests.models import Author, AuthorCreate, AuthorService, BookService, LoanCreate, LoanService
 
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 

@@ -10,12 +10,6 @@ from sqlalchemy import func, inspect, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import selectinload
-
-from fastapi_kit.db import Database, on_commit, unit_of_work
-from fastapi_kit.db.boundary import is_opened
-from fastapi_kit.db.snapshot import MAX_OBJECTS
-from fastapi_kit.db.transaction import typed_errors
-from fastapi_kit.errors import ConfigurationError, ConflictError, KitError, UnavailableError, UnknownReferenceError
 from tests.models import (
     Author,
     AuthorCreate,
@@ -28,6 +22,12 @@ from tests.models import (
     Tag,
     TagService,
 )
+
+from fastapi_kit.db import Database, on_commit, unit_of_work
+from fastapi_kit.db.boundary import is_opened
+from fastapi_kit.db.snapshot import MAX_OBJECTS
+from fastapi_kit.db.transaction import typed_errors
+from fastapi_kit.errors import ConfigurationError, ConflictError, KitError, UnavailableError, UnknownReferenceError
 
 HostSessions = async_sessionmaker[AsyncSession]
 
@@ -494,7 +494,7 @@ async def test_a_failing_hook_is_logged_and_stops_nothing(session: AsyncSession,
     assert await TagService(session).count() == 1
 
 
-# Units of work
+# Several writes, one transaction
 
 
 async def test_a_unit_that_fails_on_its_second_write_leaves_no_row(library: Database, session: AsyncSession, ada: Author) -> None:

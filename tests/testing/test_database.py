@@ -1,15 +1,15 @@
 """isolated(): tests that leave nothing behind."""
 
-
 from contextlib import asynccontextmanager
 
 import pytest
+from sqlalchemy import inspect
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from tests.models import LibraryBase, TagService
 
 from fastapi_kit.db import Database, on_commit, unit_of_work
 from fastapi_kit.errors import ConfigurationError, ConflictError
 from fastapi_kit.testing.database import isolated
-from tests.models import TagService
 
 
 async def tags(library: Database) -> int:
@@ -106,3 +106,17 @@ async def test_afterwards_the_database_is_as_it_was(library: Database) -> None:
         await TagService(session).create({"name": "a"})
 
     assert await tags(library) == 1
+
+
+async def test_an_app_that_makes_its_tables_and_disposes_runs_inside(database: Database) -> None:
+    """T9: its lifespan works on the isolated connection, again and again, and its tables go with the rest."""
+    async with isolated(database):
+        for name in "ab":
+            async with database.lifespan(None):
+                await database.create_tables(LibraryBase.metadata)
+                async with database.begin() as session:
+                    await TagService(session).create({"name": name})
+        assert await tags(database) == 2
+
+    async with database.engine.connect() as connection:
+        assert not await connection.run_sync(lambda sync: inspect(sync).get_table_names())

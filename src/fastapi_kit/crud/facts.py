@@ -128,7 +128,7 @@ class ModelFacts:
             raise ConfigurationError(f"{self.name} has no column {', '.join(unknown)}")
 
     def inserts_plainly(self, session: Session) -> bool:
-        """Whether INSERT statements alone do what the unit of work would: no constructor, validator or listener of the host's, one table."""
+        """Whether INSERTs alone do what the unit of work would: no constructor, validator or listener of the host's, one table."""
         mapper = self.mapper
         return (
             mapper.class_manager.original_init is mapper.registry.constructor

@@ -9,8 +9,8 @@ __all__ = ["overrides", "type_arguments"]
 def type_arguments(cls: type[Any], base: type[Any]) -> tuple[Any, ...] | None:
     """Return what *cls* gives for the parameters of *base*, through generic classes between them; None where it gives nothing.
 
-    ``class NoteService(TenantService[Note, ...])`` with ``class TenantService(CRUDService[M, ...])``, or the PEP 695 form of it, gives ``Note``.
-    A parameter that is still open stays a TypeVar.
+    ``class NoteService(TenantService[Note, ...])`` with ``class TenantService(CRUDService[M, ...])``, or the PEP 695 form of it, gives
+    ``Note``. A parameter that is still open stays a TypeVar.
     """
     for parent in cls.__dict__.get("__orig_bases__", cls.__bases__):
         origin = get_origin(parent) or parent

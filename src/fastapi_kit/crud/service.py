@@ -1,8 +1,8 @@
 """Reading and writing rows of one model."""
 
 import builtins
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel
@@ -10,7 +10,7 @@ from sqlalchemy import CursorResult, delete, inspect
 from sqlalchemy.orm.exc import StaleDataError
 
 from fastapi_kit.crud.bulk import insert_rows
-from fastapi_kit.crud.construction import build
+from fastapi_kit.crud.construction import assign, build
 from fastapi_kit.crud.facts import Key
 from fastapi_kit.crud.inference import overrides
 from fastapi_kit.crud.reading import ReadService
@@ -30,9 +30,10 @@ UpdateT = TypeVar("UpdateT", bound=BaseModel)
 class CRUDService(ReadService[ModelT], Generic[ModelT, CreateT, UpdateT]):
     """Create, read, update and delete rows of one model: ``class NoteService(CRUDService[Note, NoteCreate, NoteUpdate])``.
 
-    A write commits itself (and what the session held before it), unless a transaction was opened on purpose: then it flushes and the opener commits.
-    A refused write raises a typed error, undoes itself and nothing else, and leaves what was loaded before readable; a row that was new or
-    changed inside it is not. Override a method and call ``super()`` to do more; bulk writes then go row by row, which is slower.
+    A write commits itself (and what the session held before it), unless a transaction was opened on purpose: then it flushes and the
+    opener commits. A refused write raises a typed error, undoes itself and nothing else, and leaves what was loaded before readable; a row
+    that was new or changed inside it is not. Override a method and call ``super()`` to do more; bulk writes then go row by row, which is
+    slower.
     """
 
     create_schema: type[CreateT]
@@ -77,9 +78,9 @@ class CRUDService(ReadService[ModelT], Generic[ModelT, CreateT, UpdateT]):
         columns = await self._changes(data)
         async with self._writing("update") as changing:
             row = await self._row_to_change(key, ident, changing, expected_version)
-            for name, value in columns.items():
-                setattr(row, name, value)
-            await self._flush_changed(row, ident, expected_version)
+            assign(row, columns)
+            with self._stale(row, ident):
+                await self._flush(row)
         return row
 
     async def delete(self, ident: object, /, *, expected_version: int | None = None) -> None:
@@ -92,7 +93,8 @@ class CRUDService(ReadService[ModelT], Generic[ModelT, CreateT, UpdateT]):
             else:
                 row = await self._row_to_change(key, ident, changing, expected_version)
                 await self.session.delete(row)
-                await self._flush_changed(None, ident, expected_version)
+                with self._stale(row, ident):
+                    await self.session.flush()
 
     async def create_values(self, data: CreateT) -> dict[str, Any]:
         """Return the column values of a new row: what the schema holds, its defaults included. Override to hash, rename or derive.
@@ -141,13 +143,16 @@ class CRUDService(ReadService[ModelT], Generic[ModelT, CreateT, UpdateT]):
         if missing:
             await self.session.refresh(row, sorted(missing))
 
-    async def _flush_changed(self, row: ModelT | None, ident: object, expected_version: int | None) -> None:
+    @contextmanager
+    def _stale(self, row: ModelT, ident: object) -> Generator[None]:
+        """Say what it means that the row which was just read is no longer there to be changed."""
+        version: int | None = getattr(row, self._facts.version_name) if self._facts.version_name else None
         try:
-            await (self.session.flush() if row is None else self._flush(row))
+            yield
         except StaleDataError as error:
-            if expected_version is None:
+            if version is None:
                 raise NotFoundError(self.model, ident) from error
-            raise StaleVersionError(expected=expected_version) from error
+            raise StaleVersionError(expected=version) from error
 
     @property
     def _deletes_plainly(self) -> bool:

@@ -20,8 +20,8 @@ __all__ = ["Boundary", "is_opened", "typed"]
 def is_opened(session: AsyncSession) -> bool:
     """Return whether somebody opened a transaction on purpose, and so commits; if not, a service's write commits itself.
 
-    On purpose are ``session.begin()``, ``sessionmaker.begin()``, an open savepoint, ``unit_of_work`` and ``db.transaction``: the last two begin
-    the transaction, or, where one has begun by itself, a savepoint.
+    On purpose are ``session.begin()``, ``sessionmaker.begin()``, an open savepoint, ``unit_of_work`` and ``db.transaction``: the last two
+    begin the transaction, or, where one has begun by itself, a savepoint.
     """
     transaction = session.sync_session.get_transaction()
     if transaction is None:

@@ -2,20 +2,23 @@
 
 import asyncio
 import logging
+import shutil
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self
 
 from sqlalchemy import URL, Connection, MetaData, event, text
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
 from fastapi_kit.db.base import Base
 from fastapi_kit.db.engine import DatabaseOptions, adopt_engine, make_engine, masked
 from fastapi_kit.db.reads import OWN
 from fastapi_kit.db.session import Place, close, log_host_commits, report_second_commit
-from fastapi_kit.db.sqlite import begin_immediate
+from fastapi_kit.db.sqlite import begin_immediate, remove_files
 from fastapi_kit.db.transaction import unit_of_work
 from fastapi_kit.db.violations import as_kit_error
 from fastapi_kit.errors import UnavailableError
@@ -41,12 +44,14 @@ class Database:
     def __init__(self, url: str | URL | AsyncEngine, *, options: DatabaseOptions | None = None) -> None:
         """Wrap *url*, or the host's own engine before its first connection. Raises ConfigurationError if *url* cannot be read."""
         options = options or DatabaseOptions()
-        self._cleanup: Callable[[], object] | None = None
+        self._folder: Path | None = None
         if isinstance(url, AsyncEngine):
             self.engine = url
             adopt_engine(url, options)
         else:
-            self.engine, self._cleanup = make_engine(url, options)
+            self.engine, self._folder = make_engine(url, options)
+        if self._folder is not None:
+            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self.sessions: async_sessionmaker[AsyncSession] = self._make_sessions()
         self._reported: set[Place] = set()
 
@@ -105,7 +110,8 @@ class Database:
 
     async def create_tables(self, metadata: MetaData | None = None) -> None:
         """Create missing tables of *metadata*, or of ``Base``, one process at a time. For development and tests; commits."""
-        async with self.engine.begin() as connection:
+        bound = self._bound_connection
+        async with nullcontext(bound) if bound is not None else self.engine.begin() as connection:
             await connection.run_sync(_create_tables, metadata or Base.metadata)
 
     async def ping(self) -> None:
@@ -117,10 +123,15 @@ class Database:
             raise as_kit_error(error) or UnavailableError("database") from error
 
     async def dispose(self) -> None:
-        """Close every pooled connection. The next statement opens a new one, but for ``:memory:``, whose data is gone."""
+        """Close every pooled connection. The next statement opens a new one; what was in a ``:memory:`` database is gone.
+
+        While a test has the database isolated, nothing is closed: its data must outlive the lifespan of the app under test.
+        """
+        if self._bound_connection is not None:
+            return
         await self.engine.dispose()
-        if self._cleanup is not None:
-            await asyncio.to_thread(self._cleanup)
+        if self._folder is not None:
+            await asyncio.to_thread(remove_files, self._folder)
 
     @asynccontextmanager
     async def lifespan(self, app: object) -> AsyncGenerator[None]:
@@ -136,6 +147,12 @@ class Database:
             yield
         finally:
             await self.dispose()
+
+    @property
+    def _bound_connection(self) -> AsyncConnection | None:
+        """The connection that every session is bound to while a test has the database isolated."""
+        bind: object = self.sessions.kw.get("bind")
+        return bind if isinstance(bind, AsyncConnection) else None
 
     def _make_sessions(self) -> async_sessionmaker[AsyncSession]:
         # A class of this database's own, so that its events are not every session's.

@@ -1,8 +1,9 @@
 """Making an engine: which driver, which pool, which limits."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -22,8 +23,8 @@ class DatabaseOptions:
     """How to connect. Pool sizes apply only where the pool has a size; times are seconds.
 
     *pool_timeout* bounds the wait for a connection, and on SQLite the wait for another writer. A connection that was idle longer than
-    *ping_after_idle* is tried before it is used. *command_timeout* is the client's bound on one statement and finds a frozen server (asyncpg);
-    *statement_timeout* is the server's (PostgreSQL).
+    *ping_after_idle* is tried before it is used. *command_timeout* is the client's bound on one statement and finds a frozen server
+    (asyncpg); *statement_timeout* is the server's (PostgreSQL).
     """
 
     pool_size: int = 10
@@ -60,14 +61,15 @@ def async_url(url: str | URL) -> URL:
     raise ConfigurationError(f"no async driver for {dialect!r} is installed; install one and name it: {dialect}+DRIVER://...")
 
 
-def make_engine(url: str | URL, options: DatabaseOptions) -> tuple[AsyncEngine, Callable[[], object] | None]:
-    """Build the engine for *url*; nothing connects yet. Returns as well what removes a private file, or None."""
-    target, cleanup = async_url(url), None
+def make_engine(url: str | URL, options: DatabaseOptions) -> tuple[AsyncEngine, Path | None]:
+    """Build the engine for *url*; nothing connects yet. Returns as well the folder of a private file, or None."""
+    target, folder = async_url(url), None
     if target.get_backend_name() == "sqlite" and is_memory(target):
-        target, cleanup = private_file(target)
-    engine = create_async_engine(target, hide_parameters=True, connect_args=_connect_args(target, options), **_pool_arguments(target, options))
+        target, folder = private_file(target)
+    arguments = _pool_arguments(target, options)
+    engine = create_async_engine(target, hide_parameters=True, connect_args=_connect_args(target, options), **arguments)
     adopt_engine(engine, options)
-    return engine, cleanup
+    return engine, folder
 
 
 def adopt_engine(engine: AsyncEngine, options: DatabaseOptions) -> None:

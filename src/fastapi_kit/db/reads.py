@@ -29,8 +29,8 @@ def is_idle(session: AsyncSession) -> bool:
 async def read(session: AsyncSession, statement: Select[Any], *, mapper: Mapper[Any], keep_transaction: bool = False) -> Result[Any]:
     """Run the read *statement* through *session* and return its buffered rows. Database errors are typed.
 
-    On an idle session of a ``Database`` no transaction stays open and no connection is held afterwards, unless *keep_transaction* (a row lock
-    lives as long as its transaction); on PostgreSQL it is one round trip. A host's session is used as ``session.execute`` would.
+    On an idle session of a ``Database`` no transaction stays open and no connection is held afterwards, unless *keep_transaction* (a row
+    lock lives as long as its transaction); on PostgreSQL it is one round trip. A host's session is used as ``session.execute`` would.
     """
     with one_task(session), typed(mapper):
         stays_idle = is_idle(session) and not keep_transaction

@@ -30,7 +30,7 @@ def one_task(session: AsyncSession) -> Generator[None]:
     task = asyncio.current_task()
     owner = session.info.get(_TASK)
     if owner is not None and owner is not task:
-        raise ConfigurationError("two tasks use one session at once: give each its own (async with db.begin() as session), or await them in turn")
+        raise ConfigurationError("two tasks use one session at once: give each its own (async with db.begin()), or await them in turn")
     session.info[_TASK] = task
     try:
         yield

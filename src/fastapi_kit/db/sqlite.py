@@ -7,7 +7,6 @@ transactions alone: a read sends no BEGIN, and the first write or savepoint of a
 
 import re
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +14,7 @@ from sqlalchemy import URL, Connection, Engine, Select, event
 from sqlalchemy.engine.interfaces import ExecutionContext
 from sqlalchemy.exc import OperationalError
 
-__all__ = ["begin_immediate", "is_memory", "make_honest", "private_file"]
+__all__ = ["begin_immediate", "is_memory", "make_honest", "private_file", "remove_files"]
 
 _READ = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/|\()*(?:(SELECT|VALUES|EXPLAIN|PRAGMA)|(WITH))\b", re.IGNORECASE | re.DOTALL)
 _WRITE_IN_WITH = re.compile(r"\b(INSERT|UPDATE|DELETE|REPLACE)\b", re.IGNORECASE)
@@ -48,13 +47,19 @@ def begin_immediate(connection: Connection) -> None:
             cursor.close()
 
 
-def private_file(url: URL) -> tuple[URL, Callable[[], object]]:
-    """Return *url* with a new temporary file in place of ``:memory:``, and what removes the file.
+def private_file(url: URL) -> tuple[URL, Path]:
+    """Return *url* with a file in place of ``:memory:``, and the file's new temporary folder, which is the caller's to remove.
 
-    A shared in-memory database loses or locks under concurrent sessions. The file goes when the function is called, or with the process.
+    A shared in-memory database loses or locks under concurrent sessions.
     """
-    folder = tempfile.TemporaryDirectory(prefix="fastapi_kit-", ignore_cleanup_errors=True)
-    return url.set(database=str(Path(folder.name) / "memory.db"), query={}), folder.cleanup
+    folder = Path(tempfile.mkdtemp(prefix="fastapi_kit-"))
+    return url.set(database=str(folder / "memory.db"), query={}), folder
+
+
+def remove_files(folder: Path) -> None:
+    """Empty the *folder* of a private file; the folder stays for the next connection."""
+    for file in folder.iterdir():
+        file.unlink(missing_ok=True)
 
 
 def is_memory(url: URL) -> bool:

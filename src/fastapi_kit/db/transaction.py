@@ -42,7 +42,7 @@ class UnitOfWork:
         raise _LeavingUnit(self)
 
 
-class _LeavingUnit(BaseException):  # noqa: N818  a signal, not an error
+class _LeavingUnit(BaseException):
     # No Exception: an ``except Exception`` inside the unit must not keep it from leaving.
     def __init__(self, unit: UnitOfWork) -> None:
         super().__init__("leaving the unit of work")

@@ -1,0 +1,234 @@
+"""What the database drivers say of a refused statement, read from their codes without importing them."""
+
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from traceback import walk_tb
+from typing import Any
+
+from sqlalchemy.exc import EmulatedDBAPIException, StatementError
+
+__all__ = ["Failure", "driver_error", "read_failure"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """One refused statement or lost connection, in the words of its driver; what the driver did not say is empty."""
+
+    kind: str
+    """A reason of InvalidDataError; or unique, foreign_key, unknown_reference, still_referenced, integrity, unavailable."""
+    code: str = ""
+    schema: str | None = None
+    table: str | None = None
+    constraint: str | None = None
+    columns: tuple[str, ...] = ()
+    text: str = ""
+    """PostgreSQL's DETAIL, or SQLite's text of a CHECK: its name or its expression."""
+    position: int | None = None
+    """Number of the bind parameter at fault, from 1."""
+
+
+def driver_error(error: BaseException) -> BaseException:
+    """Return the exception of the driver inside SQLAlchemy's *error*, or *error* itself."""
+    inner = error.orig if isinstance(error, StatementError) and error.orig is not None else error
+    if isinstance(inner, EmulatedDBAPIException):
+        return inner.orig or inner
+    return inner
+
+
+def read_failure(error: BaseException) -> Failure | None:
+    """Return what *error*, an exception of a driver or of its socket, says; None if it says nothing of data or availability."""
+    world = type(error).__module__.partition(".")[0]
+    if world == "sqlite3":
+        return _read_sqlite(error)
+    if world in _MYSQL_DRIVERS:
+        return _read_mysql(error)
+    state = getattr(error, "sqlstate", None)
+    if isinstance(state, str):
+        return _read_postgres(error, state)
+    if world == "builtins" or isinstance(error, OSError):
+        return _read_builtin(error)
+    return _read_client(error, world)
+
+
+# --- PostgreSQL: SQLSTATE (appendix A of its manual) and the names that come with it. ---
+
+_POSTGRES = {
+    "23505": "unique",
+    "23P01": "unique",
+    "23503": "foreign_key",
+    "23001": "still_referenced",
+    "23502": "null",
+    "23514": "check",
+    "44000": "check",
+    "22001": "too_long",
+    "54000": "too_long",
+    "54001": "invalid",
+    "22003": "out_of_range",
+    "22008": "out_of_range",
+    "22021": "invalid_text",
+    "22P05": "invalid_text",
+    "22007": "wrong_type",
+    "22P02": "wrong_type",
+    "55P03": "unavailable",
+    "57014": "unavailable",
+    "40001": "unavailable",
+    "40003": "unavailable",
+    "40P01": "unavailable",
+    "25P03": "unavailable",
+    "25P04": "unavailable",
+}
+_POSTGRES_CLASSES = {"22": "invalid", "23": "integrity", "08": "unavailable", "53": "unavailable", "57": "unavailable", "58": "unavailable"}
+
+
+def _read_postgres(error: Any, state: str) -> Failure | None:
+    if state == "22000" and error.__cause__ is not None:
+        return _read_asyncpg_argument(error)
+    kind = _POSTGRES.get(state) or _POSTGRES_CLASSES.get(state[:2])
+    if kind is None:
+        return None
+    names = getattr(error, "diag", error)
+    column = getattr(names, "column_name", None)
+    return Failure(
+        kind=kind,
+        code=state,
+        schema=getattr(names, "schema_name", None),
+        table=getattr(names, "table_name", None),
+        constraint=getattr(names, "constraint_name", None),
+        columns=(column,) if column else (),
+        text=getattr(names, "detail", None) or getattr(names, "message_detail", None) or "",
+    )
+
+
+def _read_asyncpg_argument(error: BaseException) -> Failure:
+    # asyncpg encodes in the client and keeps the encoder's own exception as the cause.
+    kinds: Mapping[type[BaseException | None], str] = {OverflowError: "out_of_range", UnicodeEncodeError: "invalid_text"}
+    position = re.search(r"query argument \$(\d+)", str(error))
+    return Failure(kind=kinds.get(type(error.__cause__), "wrong_type"), position=int(position[1]) if position else None)
+
+
+def _read_client(error: BaseException, world: str) -> Failure | None:
+    name, text = type(error).__name__, str(error)
+    if world == "asyncpg" and _ASYNCPG_LOST.get(name, "\0") in text:
+        return Failure(kind="unavailable")
+    if world == "psycopg" and name in _PSYCOPG:
+        known = name != "ProgrammingError" or text.startswith("cannot adapt")
+        return Failure(kind=_PSYCOPG[name]) if known else None
+    return None
+
+
+_ASYNCPG_LOST = {
+    "InterfaceError": "closed",
+    "InternalClientError": "switch to state",
+    "ProtocolError": "",
+    "TargetServerAttributeNotMatched": "",
+}
+_PSYCOPG = {"OperationalError": "unavailable", "DataError": "invalid_text", "ProgrammingError": "wrong_type"}
+
+
+# --- SQLite: extended result codes. Its text alone names columns. ---
+
+_SQLITE = {
+    "SQLITE_CONSTRAINT_UNIQUE": "unique",
+    "SQLITE_CONSTRAINT_PRIMARYKEY": "unique",
+    "SQLITE_CONSTRAINT_ROWID": "unique",
+    "SQLITE_CONSTRAINT_FOREIGNKEY": "foreign_key",
+    "SQLITE_CONSTRAINT_NOTNULL": "null",
+    "SQLITE_CONSTRAINT_CHECK": "check",
+    "SQLITE_CONSTRAINT_DATATYPE": "wrong_type",
+    "SQLITE_MISMATCH": "wrong_type",
+    "SQLITE_TOOBIG": "too_long",
+}
+_SQLITE_CLASSES = {
+    "CONSTRAINT": "integrity",
+    "BUSY": "unavailable",
+    "LOCKED": "unavailable",
+    "FULL": "unavailable",
+    "IOERR": "unavailable",
+    "CANTOPEN": "unavailable",
+    "INTERRUPT": "unavailable",
+    "NOMEM": "unavailable",
+    "PROTOCOL": "unavailable",
+}
+
+
+def _read_sqlite(error: BaseException) -> Failure | None:
+    code, text = getattr(error, "sqlite_errorname", None), str(error)
+    if not isinstance(code, str):
+        return _read_sqlite_client(text)
+    if code == "SQLITE_CONSTRAINT_TRIGGER" and text == "FOREIGN KEY constraint failed":
+        return Failure(kind="still_referenced", code=code)  # ON DELETE RESTRICT works by a trigger.
+    kind = _SQLITE.get(code) or _SQLITE_CLASSES.get(code.split("_")[1])
+    if kind is None:
+        return None
+    said = text.partition("constraint failed: ")[2]
+    if kind in {"unique", "null"}:
+        return Failure(kind=kind, code=code, **_sqlite_names(said))
+    return Failure(kind=kind, code=code, text=said)
+
+
+def _sqlite_names(said: str) -> Mapping[str, Any]:
+    index = re.fullmatch(r"index '(.*)'", said)
+    if index:
+        return {"constraint": index[1]}
+    pairs = [part.rpartition(".") for part in said.split(", ")]
+    return {"table": pairs[0][0] or None, "columns": tuple(column for _, _, column in pairs)}
+
+
+def _read_sqlite_client(text: str) -> Failure | None:
+    position = re.match(r"Error binding parameter (\d+)", text)
+    if position:
+        return Failure(kind="wrong_type", position=int(position[1]))
+    return Failure(kind="unavailable") if text in {"no active connection", "connection closed"} else None
+
+
+# --- MySQL and MariaDB: error numbers; the names stand in quotes in the text. ---
+
+_MYSQL_DRIVERS = {"MySQLdb", "aiomysql", "asyncmy", "mariadb", "mysql", "pymysql"}
+_MYSQL = {
+    "unique": (1062, 1586),
+    "still_referenced": (1217, 1451),
+    "unknown_reference": (1216, 1452),
+    "null": (1048, 1364),
+    "check": (3819, 4025),
+    "too_long": (1406,),
+    "out_of_range": (1264, 1690),
+    "invalid_text": (1366,),
+    "wrong_type": (1292,),
+    "unavailable": (1021, 1040, 1053, 1205, 1213, 1317, 2002, 2003, 2006, 2013, 2055, 3024),
+}
+_MYSQL_KINDS = {number: kind for kind, numbers in _MYSQL.items() for number in numbers}
+
+
+def _read_mysql(error: BaseException) -> Failure | None:
+    number, text = (*error.args, None, "")[:2] if len(error.args) > 1 else (getattr(error, "errno", None), str(error))
+    kind = _MYSQL_KINDS.get(number) if isinstance(number, int) else None
+    if kind is None:
+        return None
+    # The value that was sent may stand in the text too, but before the names.
+    columns = re.findall(r"(?:[Cc]olumn|Field) '([^']+)'", str(text))[-1:]
+    constraints = re.findall(r"(?:key '(?:[^'.]*\.)?|onstraint '|CONSTRAINT `)([^'`]+)", str(text))[-1:]
+    return Failure(kind=kind, code=str(number), constraint=next(iter(constraints), None), columns=tuple(columns))
+
+
+# --- What arrives raw, because SQLAlchemy wraps only the exceptions of a driver. ---
+
+_WORLDS = {"aiosqlite", "asyncpg", "psycopg", "psycopg_binary", "sqlalchemy"}
+
+
+def _read_builtin(error: BaseException) -> Failure | None:
+    if isinstance(error, OSError):
+        # A timeout or a missing file may as well be the host's own.
+        bare = type(error).__module__ in {"builtins", "socket"} and isinstance(error, ConnectionError | socket.gaierror)
+        return Failure(kind="unavailable") if bare or _is_of_database(error) else None
+    if isinstance(error, OverflowError) and "SQLite INTEGER" in str(error):
+        return Failure(kind="out_of_range")
+    if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed" and _is_of_database(error):
+        return Failure(kind="invalid_text")
+    return None
+
+
+def _is_of_database(error: BaseException) -> bool:
+    frames = walk_tb(error.__traceback__)
+    return error.__traceback__ is None or any(frame.f_globals.get("__name__", "").partition(".")[0] in _WORLDS for frame, _ in frames)

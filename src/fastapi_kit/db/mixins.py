@@ -1,0 +1,72 @@
+"""Columns by inheritance. Every mixin works on any declarative base, dataclass bases and SQLModel included."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, TypeVar
+from uuid import UUID
+
+from sqlalchemy import Uuid
+from sqlalchemy.orm import Mapped, declared_attr, mapped_column
+
+from fastapi_kit.db.types import ServerNow, UTCDateTime, utc_now, uuid7
+
+__all__ = ["TimestampMixin", "UUIDv7Mixin"]
+
+_T = TypeVar("_T")
+
+
+def _unannotated(make: Callable[[object], Mapped[_T]]) -> declared_attr[_T]:
+    """Return an attribute that is made for each model by *make*, a lambda, so that nobody finds an annotation.
+
+    SQLAlchemy refuses ``Mapped[...]`` on a mixin of a dataclass model, and SQLModel makes a field of it.
+    """
+    return declared_attr(make)
+
+
+class TimestampMixin:
+    """Aware-UTC ``created_at`` and ``updated_at``, the last columns, equal on insert.
+
+    ``updated_at`` advances on every real change: flushed objects, ORM ``update()`` and Core updates of the table alike.
+    Both are made in Python and readable after the flush without IO; the server defaults are for inserts from elsewhere.
+    With joined-table inheritance, it is the columns of the table that has the stamps whose change counts.
+    On SQLModel they are mapped attributes, not fields: read schemas have them, ``model_dump()`` of the row has not.
+    """
+
+    created_at = _unannotated(lambda _: _created_at())
+    updated_at = _unannotated(lambda _: _updated_at())
+
+
+class UUIDv7Mixin:
+    """Primary key ``id``, the first column: a time-ordered UUID made in Python on insert, where none is given.
+
+    An INSERT from a SELECT makes one key for all its rows, as every default made in Python: give it the keys.
+    """
+
+    id = _unannotated(lambda _: _uuid7_key())
+
+
+def _created_at() -> Mapped[datetime]:
+    return mapped_column(UTCDateTime(), insert_default=utc_now, server_default=ServerNow(), nullable=False, sort_order=1000)
+
+
+def _updated_at() -> Mapped[datetime]:
+    return mapped_column(
+        UTCDateTime(),
+        insert_default=_same_as_created,
+        onupdate=utc_now,
+        server_default=ServerNow(),
+        nullable=False,
+        sort_order=1001,
+    )
+
+
+def _same_as_created(context: Any) -> datetime:
+    parameters = context.get_current_parameters(isolate_multiinsert_groups=False)
+    # SQLAlchemy numbers the parameters of a VALUES list: updated_at, updated_at_m1, ...; those given for its first row end with _m0.
+    row = context.current_column.key.removeprefix("updated_at")
+    created_at = parameters.get(f"created_at{row}", parameters.get(f"created_at{row or '_m0'}"))
+    return created_at if isinstance(created_at, datetime) else utc_now()
+
+
+def _uuid7_key() -> Mapped[UUID]:
+    return mapped_column(Uuid(), primary_key=True, insert_default=uuid7, sort_order=-1000)

@@ -1,0 +1,7 @@
+"""Helpers for hosts' tests."""
+
+from fastapi_kit.testing.client import app_client
+from fastapi_kit.testing.database import isolated
+from fastapi_kit.testing.queries import QueryLog, assert_max_queries, assert_no_n_plus_one
+
+__all__ = ["QueryLog", "app_client", "assert_max_queries", "assert_no_n_plus_one", "isolated"]

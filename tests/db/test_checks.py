@@ -1,0 +1,331 @@
+"""Values that some database would refuse are refused before SQL is sent."""
+
+import enum
+import gc
+import weakref
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    BigInteger,
+    Column,
+    Enum,
+    ForeignKey,
+    Identity,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    event,
+    func,
+    insert,
+    null,
+    text,
+)
+from sqlalchemy.dialects.mysql import INTEGER
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, validates
+from sqlmodel.sql.sqltypes import AutoString
+
+from fastapi_kit.db import Database, UTCDateTime
+from fastapi_kit.db.checks import check_values, key_is_possible
+from fastapi_kit.db.violations import as_kit_error
+from fastapi_kit.errors import InvalidDataError, KitError
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+class Reversed(TypeDecorator[str]):
+    """A type that stores something else than it is given."""
+
+    impl = String(3)
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: object) -> str:
+        return (value or "abc")[::-1][:3]
+
+
+class Wrapped(TypeDecorator[str]):
+    """A type that stores what it is given."""
+
+    impl = String(3)
+    cache_ok = True
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Thing(Base):
+    __tablename__ = "things"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column("full_name", String(5))
+    note: Mapped[str | None] = mapped_column(Text)
+    small: Mapped[int | None] = mapped_column(SmallInteger)
+    number: Mapped[int | None]
+    big: Mapped[int | None] = mapped_column(BigInteger)
+    either: Mapped[int | None] = mapped_column(BigInteger().with_variant(Integer, "sqlite"))
+    unsigned: Mapped[int | None] = mapped_column(INTEGER(unsigned=True))
+    price: Mapped[Decimal | None] = mapped_column(Numeric(5, 2))
+    amount: Mapped[Decimal | None] = mapped_column(Numeric)
+    ratio: Mapped[float | None]
+    raw: Mapped[bytes | None] = mapped_column(LargeBinary(3))
+    data: Mapped[dict[str, Any]] = mapped_column(JSON)
+    tags: Mapped[list[str] | None] = mapped_column(ARRAY(String(3)))
+    colour: Mapped[Colour] = mapped_column(Enum(Colour), default=Colour.RED)
+    reversed: Mapped[str] = mapped_column(Reversed)
+    wrapped: Mapped[str | None] = mapped_column(Wrapped)
+    auto: Mapped[str | None] = mapped_column(AutoString(3))
+    at: Mapped[datetime] = mapped_column(UTCDateTime)
+    status: Mapped[str] = mapped_column(server_default="new")
+    version: Mapped[int]
+    kind: Mapped[str]
+    clean: Mapped[str] = mapped_column(String(3))
+
+    @validates("clean")
+    def _clean(self, _: str, value: str | None) -> str:
+        return (value or "")[:3]
+
+
+class Versioned:
+    """Mapped below, with a version counter and a discriminator."""
+
+
+VERSIONED = Table(
+    "versioned",
+    Base.metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("kind", String, nullable=False),
+)
+Base.registry.map_imperatively(Versioned, VERSIONED, version_id_col=VERSIONED.c.version, polymorphic_on=VERSIONED.c.kind)
+
+
+class Stamped(Base):
+    __tablename__ = "stamped"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    by: Mapped[str]
+
+
+@event.listens_for(Stamped, "before_insert")
+def _stamp(_: object, __: object, row: Stamped) -> None:
+    row.by = row.by or "nobody"
+
+
+def refused(values: Mapping[str, object], *, model: type[Any] = Thing, update: bool = False) -> InvalidDataError | None:
+    try:
+        check_values(model.__mapper__, values, update=update)
+    except InvalidDataError as error:
+        return error
+    return None
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"name": None}, "null"),
+        ({"at": None}, "null"),
+        ({"name": "abcdef"}, "too_long"),
+        ({"wrapped": "abcd"}, "too_long"),
+        ({"auto": "abcd"}, "too_long"),
+        ({"raw": b"abcd"}, "too_long"),
+        ({"tags": ["abc", "abcd"]}, "too_long"),
+        ({"small": 2**15}, "out_of_range"),
+        ({"number": 2**31}, "out_of_range"),
+        ({"number": -(2**31) - 1}, "out_of_range"),
+        ({"big": 2**63}, "out_of_range"),
+        ({"either": 2**63}, "out_of_range"),
+        ({"price": Decimal(1000)}, "out_of_range"),
+        ({"price": Decimal("999.995")}, "out_of_range"),
+        ({"price": float("inf")}, "out_of_range"),
+        ({"amount": Decimal("NaN")}, "out_of_range"),
+        ({"amount": Decimal("sNaN")}, "out_of_range"),
+        ({"data": {"a": [1.0, float("nan")]}}, "out_of_range"),
+        ({"note": "a\0b"}, "invalid_text"),
+        ({"note": "é\ud800"}, "invalid_text"),
+        ({"data": {"a": [{"b": "\0"}]}}, "invalid_text"),
+        ({"data": {"\udfff": 1}}, "invalid_text"),
+        ({"colour": "purple"}, "check"),
+        ({"at": datetime.fromisoformat("2024-02-29T12:00:00")}, "naive_datetime"),
+    ],
+)
+def test_refused(values: dict[str, object], reason: str) -> None:
+    """D6: the column's own limits refuse a value before SQL, and the error names the attribute, the table and the reason."""
+    error = refused(values)
+
+    assert error is not None
+    assert (error.fields, error.reason, error.table) == (tuple(values), reason, "things")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"id": None, "colour": None, "status": None, "note": None, "data": None},
+        {"name": "éèêëē", "note": "any 😀 length" * 999},
+        {"small": 2**15 - 1, "number": -(2**31), "big": 2**63 - 1, "either": 2**40, "unsigned": 2**32 - 1},
+        {"price": Decimal("999.99"), "amount": Decimal("Infinity"), "ratio": float("nan")},
+        {"price": 999, "number": True},
+        {"raw": b"abc", "tags": ["abc", "de"], "data": [{"a": "ü", "b": [None, 1.5]}], "wrapped": "abc"},
+        {"colour": "RED", "at": datetime(2024, 2, 29, tzinfo=UTC)},
+        {"colour": Colour.RED, "reversed": None},
+        {"reversed": "far too long", "clean": "cut to its length"},
+        {"name": func.lower("ABCDEF"), "number": Thing.number + 1, "kind": null()},
+        {"unknown": None, "name": 5},
+    ],
+)
+def test_passed(values: dict[str, object]) -> None:
+    """D6: what the databases take passes, and so does what only they can judge."""
+    assert refused(values) is None
+
+
+def test_every_field_with_the_first_reason() -> None:
+    """D6: all fields at fault are named, for the first reason in the documented order."""
+    error = refused({"small": 10**9, "name": None, "note": "\0", "version": None})
+
+    assert error is not None
+    assert (error.fields, error.reason) == (("name", "version"), "null")
+
+
+def test_defaults_do_not_help_an_update() -> None:
+    """D6: an explicit None is refused by an update of a NOT NULL column, default or not."""
+    error = refused({"colour": None, "status": None, "note": None, "data": None}, update=True)
+
+    assert error is not None
+    assert error.fields == ("colour", "status")
+
+
+def test_columns_that_sqlalchemy_fills_in() -> None:
+    """D6: None is no value for an identity, a version counter or a discriminator of a new row."""
+    assert refused({"id": None, "version": None, "kind": None}, model=Versioned) is None
+
+
+def test_listeners_may_fill_in() -> None:
+    """D6: where a before_insert listener may fill in a value, None is left to the database."""
+    assert refused({"by": None}, model=Stamped) is None
+    assert refused({"by": "\0"}, model=Stamped) is not None
+
+
+def test_nested_data_that_contains_itself() -> None:
+    """D6: the walk through JSON ends, however deep or circular the data is."""
+    circular: list[object] = []
+    circular.append(circular)
+    deep: list[object] = []
+    for _ in range(100_000):
+        deep = [deep]
+
+    assert refused({"data": circular}) is None
+    assert refused({"data": deep}) is None
+
+
+@pytest.mark.parametrize(
+    ("type_", "value", "possible"),
+    [
+        (Integer(), 2**31, False),
+        (Integer(), -5, True),
+        (BigInteger(), 2**31, True),
+        (BigInteger(), 10**20, False),
+        (String(3), "abcd", False),
+        (Text(), "a\0", False),
+        (Text(), "\ud800", False),
+        (Text(), "abc", True),
+        (Reversed(), "abcd", True),
+    ],
+)
+def test_possible_keys(type_: Any, value: object, possible: bool) -> None:
+    """D6: a key that no row can have is told without SQL."""
+    assert key_is_possible(Column("key", type_), value) is possible
+
+
+def test_sqlite_keys_have_64_bits() -> None:
+    """D6: SQLite stores 64 bits in any INTEGER, so a row may have such a key."""
+    assert key_is_possible(Column("key", Integer), 2**40, dialect="sqlite")
+    assert not key_is_possible(Column("key", Integer), 2**63, dialect="sqlite")
+
+
+LIMITS = MetaData()
+COLUMNS: dict[str, Any] = {
+    "name": String(5),
+    "small": SmallInteger,
+    "number": Integer,
+    "big": BigInteger,
+    "price": Numeric(5, 2),
+    "colour": Enum(Colour),
+}
+
+
+class Limited(Base):
+    __table__ = Table(
+        "limited",
+        LIMITS,
+        Column("id", Integer, primary_key=True),
+        Column("of", ForeignKey("limited.id")),
+        *(Column(name, type_) for name, type_ in COLUMNS.items()),
+    )
+
+
+VALUES = [
+    *({"name": name} for name in ("abcde", "abcdef", "é" * 5, "a\0", "\ud800", "😀")),
+    *({"small": number} for number in (2**15 - 1, 2**15, -(2**15), -(2**15) - 1)),
+    *({"number": number} for number in (2**31 - 1, 2**31)),
+    *({"big": number} for number in (2**63 - 1, 2**63)),
+    *({"price": Decimal(price)} for price in ("999.99", "999.994", "999.995", "-999.995", "1000", "Infinity")),
+    *({"colour": colour} for colour in ("RED", "PURPLE")),
+]
+
+
+@pytest.mark.parametrize("values", VALUES)
+async def test_as_postgresql_would(postgres_database: Database, values: dict[str, object]) -> None:
+    """D6: the checks refuse what PostgreSQL refuses, with the same fields and reason, and nothing else."""
+    await postgres_database.create_tables(LIMITS)
+    error: KitError | None = None
+    try:
+        async with postgres_database.engine.begin() as connection:
+            await connection.execute(insert(Limited.__table__).values(values))
+    except Exception as failure:
+        error = as_kit_error(failure, mapper=Limited.__mapper__)
+
+    assert said(refused(values, model=Limited)) == said(error)
+
+
+def said(error: KitError | None) -> object:
+    return (error.fields, error.reason, error.table) if isinstance(error, InvalidDataError) else error
+
+
+async def test_sqlite_would_store_it(sqlite_database: Database) -> None:
+    """D6: SQLite takes text that is too long, so the check before it is what makes both databases alike."""
+    async with sqlite_database.engine.begin() as connection:
+        await connection.execute(text("CREATE TABLE limited (id INTEGER PRIMARY KEY, name VARCHAR(5))"))
+        await connection.execute(text("INSERT INTO limited (name) VALUES ('far too long')"))
+
+    assert refused({"name": "far too long"}, model=Limited) is not None
+
+
+def test_mappers_are_not_kept_alive() -> None:
+    """D6: the checks that are kept for a mapper do not keep the mapper."""
+
+    def use_a_mapper() -> Any:
+        class Local(DeclarativeBase):
+            pass
+
+        class Row(Local):
+            __tablename__ = "rows"
+            id: Mapped[int] = mapped_column(primary_key=True)
+
+        assert refused({"id": 2**31}, model=Row) is not None
+        return weakref.ref(Row.__mapper__)
+
+    mapper = use_a_mapper()
+    gc.collect()
+
+    assert mapper() is None

@@ -1,0 +1,180 @@
+"""Probes."""
+
+import asyncio
+import logging
+
+import pytest
+from fastapi import FastAPI
+from httpx import AsyncClient
+
+from fastapi_kit.errors import ConfigurationError
+from fastapi_kit.health import HealthCheck, health_router
+from fastapi_kit.testing.client import app_client
+
+
+async def pass_() -> None:
+    """Be well."""
+
+
+async def fail() -> None:
+    raise RuntimeError("postgresql://user:secret@host/db")
+
+
+async def hang() -> None:
+    await asyncio.Event().wait()
+
+
+def app_with(*checks: HealthCheck, cache_seconds: float = 0) -> FastAPI:
+    app = FastAPI()
+    app.include_router(health_router(version="1.2.3", checks=checks, cache_seconds=cache_seconds))
+    return app
+
+
+class Counter:
+    """A check that counts its runs and can be held."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+        self.may_end = asyncio.Event()
+        self.may_end.set()
+
+    async def __call__(self) -> None:
+        self.runs += 1
+        await self.may_end.wait()
+
+
+async def test_a_healthy_app_says_so() -> None:
+    """W30: the page's answer, and each check by name."""
+    async with app_client(app_with(HealthCheck("database", pass_))) as client:
+        for path in ("/health", "/readyz"):
+            response = await client.get(path)
+
+            assert response.status_code == 200
+            assert response.json() == {"status": "healthy", "version": "1.2.3", "checks": {"database": "ok"}}
+
+
+async def test_livez_looks_at_nothing() -> None:
+    """W30: a broken database does not make an orchestrator restart the app."""
+    async with app_client(app_with(HealthCheck("database", fail))) as client:
+        assert (await client.get("/livez")).status_code == 200
+
+
+async def test_a_failing_critical_check_makes_the_app_unready() -> None:
+    """W30: 503 and the kind of failure."""
+    async with app_client(app_with(HealthCheck("database", fail), HealthCheck("cache", pass_))) as client:
+        response = await client.get("/readyz")
+
+    assert response.status_code == 503
+    assert response.json() == {"status": "unhealthy", "version": "1.2.3", "checks": {"database": "failed", "cache": "ok"}}
+
+
+async def test_a_failing_minor_check_only_degrades() -> None:
+    """W30: what the app can do without does not take it out of rotation."""
+    async with app_client(app_with(HealthCheck("cache", fail, critical=False))) as client:
+        response = await client.get("/readyz")
+
+    assert response.status_code == 200
+    assert response.json()["status"] == "degraded"
+
+
+async def test_a_hanging_check_is_given_up() -> None:
+    """W30: a check has its own timeout."""
+    async with app_client(app_with(HealthCheck("queue", hang, timeout=0.01))) as client:
+        response = await client.get("/readyz")
+
+    assert response.status_code == 503
+    assert response.json()["checks"] == {"queue": "timeout"}
+
+
+async def test_a_failure_tells_its_kind_only(caplog: pytest.LogCaptureFixture) -> None:
+    """W30, W32: neither the answer nor the log has the text of the error."""
+    with caplog.at_level(logging.WARNING):
+        async with app_client(app_with(HealthCheck("database", fail))) as client:
+            response = await client.get("/health")
+
+    assert "secret" not in response.text + caplog.text
+    assert "Health check database failed: RuntimeError" in caplog.text
+
+
+async def test_checks_run_at_the_same_time() -> None:
+    """W30: one check may wait for another, so none waits in a queue."""
+    met = asyncio.Barrier(2)
+    checks = [HealthCheck("a", met.wait, timeout=10), HealthCheck("b", met.wait, timeout=10)]
+
+    async with app_client(app_with(*checks)) as client:
+        assert (await client.get("/readyz")).json()["checks"] == {"a": "ok", "b": "ok"}
+
+
+async def gather_probes(client: AsyncClient, counter: Counter) -> None:
+    counter.may_end.clear()
+    probes = [asyncio.create_task(client.get("/readyz")) for _ in range(5)]
+    while not counter.runs:
+        await asyncio.sleep(0)
+    counter.may_end.set()
+    assert {response.status_code for response in await asyncio.gather(*probes)} == {200}
+
+
+async def test_probes_at_the_same_time_share_one_run() -> None:
+    """W30: a flood of probes is one question to the database."""
+    counter = Counter()
+    async with app_client(app_with(HealthCheck("database", counter))) as client:
+        await gather_probes(client, counter)
+
+    assert counter.runs == 1
+
+
+@pytest.mark.parametrize(("cache_seconds", "runs"), [(60, 1), (0, 2)])
+async def test_a_result_is_kept_for_a_while(cache_seconds: float, runs: int) -> None:
+    """W30: the cache is short and can be switched off."""
+    counter = Counter()
+    async with app_client(app_with(HealthCheck("database", counter), cache_seconds=cache_seconds)) as client:
+        await client.get("/readyz")
+        await client.get("/health")
+
+    assert counter.runs == runs
+
+
+async def test_a_client_that_leaves_does_not_stop_the_run() -> None:
+    """W30: the others who wait get their answer."""
+    counter = Counter()
+    async with app_client(app_with(HealthCheck("database", counter))) as client:
+        counter.may_end.clear()
+        leaving, staying = [asyncio.create_task(client.get("/readyz")) for _ in range(2)]
+        while not counter.runs:
+            await asyncio.sleep(0)
+        leaving.cancel()
+        counter.may_end.set()
+
+        assert (await staying).status_code == 200
+
+
+async def test_a_stopping_app_is_unready() -> None:
+    """W30: after the end of the lifespan the app takes no more work, and it is ready again when started again."""
+    app = app_with()
+    async with app_client(app) as client:
+        async with app.router.lifespan_context(app):
+            assert (await client.get("/readyz")).status_code == 200
+
+        assert (await client.get("/readyz")).status_code == 503
+        assert (await client.get("/livez")).status_code == 200
+    async with app_client(app) as client:
+        assert (await client.get("/readyz")).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/health"])
+async def test_probes_are_not_cached_and_answer_head(path: str) -> None:
+    """W30: no proxy answers for the app; probes that send HEAD are served."""
+    async with app_client(app_with()) as client:
+        assert (await client.get(path)).headers["cache-control"] == "no-store"
+        assert (await client.head(path)).status_code == 200
+
+
+def test_probes_are_not_in_the_schema() -> None:
+    """W30: OpenAPI describes the API, not its plumbing."""
+    assert app_with().openapi()["paths"] == {}
+
+
+def test_two_checks_need_two_names() -> None:
+    """W30: no check is dropped silently."""
+    with pytest.raises(ConfigurationError):
+        health_router(version="1", checks=[HealthCheck("a", pass_), HealthCheck("a", fail)])

@@ -1,0 +1,256 @@
+"""The house keeps its shape: floors, third-party worlds, no circles."""
+
+import ast
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from importlib.util import resolve_name
+from pathlib import Path
+
+import pytest
+
+import fastapi_kit
+
+PACKAGE = "fastapi_kit"
+ROOT = Path(fastapi_kit.__file__).parent
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where modules stand: *members* may import each other, *below* and the third-party *worlds*. A name covers all that is under it."""
+
+    members: frozenset[str]
+    below: frozenset[str] = frozenset()
+    worlds: frozenset[str] | None = frozenset()
+
+
+def place(members: str, below: frozenset[str] = frozenset(), worlds: str | None = "") -> Place:
+    return Place(frozenset(members.split()), below, None if worlds is None else frozenset(worlds.split()))
+
+
+PYDANTIC = "annotated_types pydantic pydantic_core pydantic_settings typing_extensions"
+WEB = f"{PYDANTIC} fastapi opentelemetry sqlalchemy starlette"
+
+GROUND = frozenset({"errors", "settings", "pagination", "schemas"})
+TOKENS, PASSWORDS = frozenset({"auth.tokens"}), frozenset({"auth.passwords"})
+TOOLS = GROUND | TOKENS | PASSWORDS | {"db", "middleware", "cache"}
+ON_DATABASE = TOOLS | {"crud"}
+WEB_MEMBERS = "_answers _safe _validation dependencies handlers health metrics logs tasks etags idempotency ratelimit routing"
+AUTH_WEB_MEMBERS = "auth.__init__ auth.dependencies auth.transports auth.router"
+EVERYTHING_BUT_APP = ON_DATABASE | set(WEB_MEMBERS.split()) | {"auth"}
+
+PLACES = [
+    # the ground
+    place("errors"),
+    place("settings", frozenset({"errors"}), PYDANTIC),
+    place("pagination schemas", frozenset({"errors"}), PYDANTIC),
+    # tools: the ground and one third-party world each, never a neighbour
+    place("db", GROUND, f"{PYDANTIC} aiosqlite asyncpg psycopg sqlalchemy"),
+    place("middleware", GROUND, f"{PYDANTIC} opentelemetry starlette"),
+    place("cache", GROUND, f"{PYDANTIC} cashews redis"),
+    place("auth.tokens", GROUND, f"{PYDANTIC} jose"),
+    place("auth.passwords", GROUND, f"{PYDANTIC} argon2 bcrypt passlib"),
+    # on the database
+    place("crud", GROUND | {"db"}, f"{PYDANTIC} sqlalchemy"),
+    place("crud.cached", GROUND | {"db", "cache", "crud"}, f"{PYDANTIC} sqlalchemy"),
+    place("auth.sql", GROUND | TOKENS | PASSWORDS | {"db"}, f"{PYDANTIC} sqlalchemy"),
+    # the web; auth is handed a loader and never imports db or crud
+    place(WEB_MEMBERS, ON_DATABASE, f"{WEB} limits prometheus_client"),
+    place(AUTH_WEB_MEMBERS, TOOLS - {"db"} | {"dependencies"}, WEB),
+    # the roof
+    place("app", EVERYTHING_BUT_APP, WEB),
+    place("testing", EVERYTHING_BUT_APP, None),
+    place("__init__", EVERYTHING_BUT_APP | {"app"}),
+]
+
+# What the marker properties of Database import when they are read.
+LAZY_EXCEPTIONS = {"db.database": {"fastapi.Depends", "fastapi.params.Depends"}}
+
+
+@dataclass(frozen=True)
+class Import:
+    """*module* imports *target*; *lazy* inside a function or for the type checkers only."""
+
+    module: str
+    target: str
+    lazy: bool
+
+
+def modules_of(root: Path) -> Mapping[str, Path]:
+    """Return each module by its name without the package's: ``db.engine``, ``db.__init__``."""
+    return {".".join(path.relative_to(root).with_suffix("").parts): path for path in sorted(root.rglob("*.py"))}
+
+
+def runs_later(node: ast.AST) -> bool:
+    for_checkers = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+    return for_checkers or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+
+
+def imports_of(module: str, path: Path) -> Iterator[Import]:
+    """Yield every import of the file, wherever it stands."""
+    package = ".".join([PACKAGE, *module.split(".")[:-1]])
+
+    def visit(node: ast.AST, *, lazy: bool) -> Iterator[Import]:
+        if isinstance(node, ast.Import):
+            yield from (Import(module, alias.name, lazy) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            source = resolve_name("." * node.level + (node.module or ""), package)
+            yield from (Import(module, f"{source}.{alias.name}", lazy) for alias in node.names)
+        for child in ast.iter_child_nodes(node):
+            yield from visit(child, lazy=lazy or runs_later(node))
+
+    return visit(ast.parse(path.read_text()), lazy=False)
+
+
+def covers(names: frozenset[str], module: str) -> bool:
+    parts = module.split(".")
+    return any(".".join(parts[:end]) in names for end in range(1, len(parts) + 1))
+
+
+def place_of(module: str) -> Place | None:
+    """Return the place that names the most of *module*."""
+    named = {name: place for place in PLACES for name in place.members if covers(frozenset({name}), module)}
+    return named[max(named, key=len)] if named else None
+
+
+def inside(target: str, modules: Mapping[str, Path]) -> str | None:
+    """Return the module of the package that the import of *target* reads, or None for one from outside."""
+    package, _, name = target.partition(".")
+    if package != PACKAGE:
+        return None
+    if not name or (name not in modules and f"{name}.__init__" not in modules and "." not in name):
+        return "__init__"
+    parent = name.rpartition(".")[0]
+    return next((found for found in (name, f"{name}.__init__", parent, f"{parent}.__init__") if found in modules), name)
+
+
+def is_allowed(imported: Import, modules: Mapping[str, Path]) -> bool:
+    here = place_of(imported.module)
+    assert here is not None
+    target = inside(imported.target, modules)
+    if target is not None:
+        return covers(here.below | here.members, target)
+    world = imported.target.split(".")[0]
+    if world in sys.stdlib_module_names or here.worlds is None or world in here.worlds:
+        return True
+    return imported.lazy and imported.target in LAZY_EXCEPTIONS.get(imported.module, ())
+
+
+def offences(root: Path) -> list[str]:
+    """Return what breaks the order of the floors, one line each."""
+    modules = modules_of(root)
+    homeless = [f"{module} has no place" for module in modules if place_of(module) is None]
+    imports = [imported for module, path in modules.items() if place_of(module) for imported in imports_of(module, path)]
+    return homeless + [f"{imported.module} imports {imported.target}" for imported in imports if not is_allowed(imported, modules)]
+
+
+def circle(root: Path) -> list[str]:
+    """Return the modules of an import circle, or nothing."""
+    modules = modules_of(root)
+    graph = {module: {inside(imported.target, modules) or "" for imported in imports_of(module, path)} for module, path in modules.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def importers(root: Path, world: str) -> list[str]:
+    return [module for module, path in modules_of(root).items() if any(i.target.split(".")[0] == world for i in imports_of(module, path))]
+
+
+def test_imports_point_down() -> None:
+    """Each module imports from lower floors, from its own place and from its own third-party world only."""
+    assert offences(ROOT) == []
+
+
+def test_there_is_no_import_circle() -> None:
+    """No module reaches itself by its imports, those for the type checkers included."""
+    assert circle(ROOT) == []
+
+
+@pytest.mark.parametrize(("world", "most"), [("jose", 1), ("passlib", 1), ("bcrypt", 1)])
+def test_a_delicate_dependency_has_one_door(world: str, most: int) -> None:
+    """Packages with known faults are imported by one module at most, which makes them safe."""
+    assert len(importers(ROOT, world)) <= most
+
+
+# --- The checks above, checked on made-up trees ---
+
+MakeTree = Callable[[Mapping[str, str]], Path]
+
+
+@pytest.fixture
+def make_tree(tmp_path: Path) -> MakeTree:
+    def make(files: Mapping[str, str]) -> Path:
+        for name, source in {"__init__.py": "", "errors.py": "", "db/__init__.py": "", "crud/__init__.py": "", **files}.items():
+            path = tmp_path / PACKAGE / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(source)
+        return tmp_path / PACKAGE
+
+    return make
+
+
+def test_a_tidy_tree_has_no_offence(make_tree: MakeTree) -> None:
+    """Imports from below, relative ones, and the marker's lazy import of Depends are in order."""
+    root = make_tree(
+        {
+            "db/database.py": "import sqlalchemy\nfrom ..errors import KitError\ndef session():\n    from fastapi import Depends\n",
+            "crud/service.py": "from fastapi_kit.db.database import Database\nfrom . import query\n",
+            "crud/query.py": "from fastapi_kit import errors\n",
+            "handlers.py": "from fastapi_kit.db import Base\n",
+            "routing.py": "import fastapi\nfrom fastapi_kit.crud import CRUDService\nfrom fastapi_kit.handlers import answers\n",
+            "app.py": "from fastapi_kit.routing import crud_router\n",
+        }
+    )
+
+    assert offences(root) == []
+    assert circle(root) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "offence"),
+    [
+        ("errors.py", "import pydantic", "errors imports pydantic"),
+        ("pagination.py", "from sqlalchemy import select", "pagination imports sqlalchemy.select"),
+        ("settings.py", "from fastapi_kit import pagination", "settings imports fastapi_kit.pagination"),
+        ("db/engine.py", "from fastapi_kit.crud.service import CRUDService", "db.engine imports fastapi_kit.crud.service.CRUDService"),
+        ("db/engine.py", "from ..crud import service", "db.engine imports fastapi_kit.crud.service"),
+        ("db/engine.py", "def f():\n    from fastapi import Depends", "db.engine imports fastapi.Depends"),
+        ("db/database.py", "from fastapi import Depends", "db.database imports fastapi.Depends"),
+        ("db/database.py", "def f():\n    from fastapi import FastAPI", "db.database imports fastapi.FastAPI"),
+        ("crud/service.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import fastapi", "crud.service imports fastapi"),
+        ("crud/service.py", "import fastapi_kit.cache.memory", "crud.service imports fastapi_kit.cache.memory"),
+        ("middleware/errors.py", "from fastapi_kit.db import Base", "middleware.errors imports fastapi_kit.db.Base"),
+        ("auth/tokens.py", "import passlib", "auth.tokens imports passlib"),
+        ("auth/dependencies.py", "from fastapi_kit.db import Base", "auth.dependencies imports fastapi_kit.db.Base"),
+        ("handlers.py", "from fastapi_kit.app import create_app", "handlers imports fastapi_kit.app.create_app"),
+        ("testing/client.py", "from fastapi_kit.app import create_app", "testing.client imports fastapi_kit.app.create_app"),
+        ("health.py", "import redis", "health imports redis"),
+        ("health.py", "from fastapi_kit import Base", "health imports fastapi_kit.Base"),
+        ("helpers.py", "", "helpers has no place"),
+        ("auth/novelty.py", "", "auth.novelty has no place"),
+    ],
+)
+def test_an_offence_is_found(make_tree: MakeTree, name: str, source: str, offence: str) -> None:
+    """An import against the order is named, wherever in the file it stands."""
+    root = make_tree({"pagination.py": "", "app.py": "", "crud/service.py": "", name: source})
+
+    assert offences(root) == [offence]
+
+
+def test_a_circle_is_found(make_tree: MakeTree) -> None:
+    """A circle is found even where one of its imports is for the type checkers only."""
+    lazy = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from fastapi_kit.crud.query import Where\n"
+    root = make_tree({"crud/query.py": "from fastapi_kit.crud.service import CRUDService", "crud/service.py": lazy})
+
+    assert set(circle(root)) == {"crud.query", "crud.service"}
+
+
+def test_a_second_door_is_found(make_tree: MakeTree) -> None:
+    """Each module that imports a package counts, whichever part of it."""
+    root = make_tree({"errors.py": "import jose.jwt", "pagination.py": "def f():\n    from jose import jwt"})
+
+    assert importers(root, "jose") == ["errors", "pagination"]

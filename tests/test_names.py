@@ -1,0 +1,121 @@
+"""The public names: pinned, real, documented, and cheap to import."""
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import fastapi_kit
+
+EXPORTS = {
+    "fastapi_kit": """
+        Base CRUDService ConflictError Database Endpoint KitError KitSettings NotFoundError Page PermissionDeniedError TimestampMixin
+        UUIDv7Mixin UserInputError create_app crud_router health_router register_exception_handlers unit_of_work
+    """,
+    "fastapi_kit.crud": "CRUDService FOR_UPDATE ReadService RowLock",
+    "fastapi_kit.db": """
+        Base Database DatabaseOptions NAMING_CONVENTION TimestampMixin UTCDateTime UUIDv7Mixin UnitOfWork
+        on_commit run_transaction unit_of_work uuid7
+    """,
+    "fastapi_kit.middleware": "UnhandledErrorMiddleware",
+}
+
+FOUND = [info for info in pkgutil.walk_packages(fastapi_kit.__path__, "fastapi_kit.") if "._" not in info.name]
+PACKAGES = {"fastapi_kit", *(info.name for info in FOUND if info.ispkg)}
+MODULES = ["fastapi_kit", *(info.name for info in FOUND)]
+
+Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def tree_of(module: str) -> ast.Module:
+    return ast.parse(inspect.getsource(importlib.import_module(module)))
+
+
+def definitions(node: ast.Module | ast.ClassDef) -> list[Definition]:
+    return [child for child in node.body if isinstance(child, Definition) and not child.name.startswith("_")]
+
+
+@pytest.mark.parametrize("package", EXPORTS)
+def test_the_exported_names_are_pinned(package: str) -> None:
+    """A name joins or leaves a package on purpose, with a change of the list above."""
+    assert sorted(importlib.import_module(package).__all__) == sorted(EXPORTS[package].split())
+
+
+def test_every_package_is_pinned() -> None:
+    """Each package of the library is in the list above."""
+    assert set(EXPORTS) == PACKAGES
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_exported_names_exist(name: str) -> None:
+    """``__all__`` is there, names nothing twice, and everything in it can be imported."""
+    module = importlib.import_module(name)
+
+    assert len(set(module.__all__)) == len(module.__all__)
+    assert [exported for exported in module.__all__ if not hasattr(module, exported)] == []
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_public_definitions_are_exported(name: str) -> None:
+    """A class or function without an underscore is in the ``__all__`` of its module."""
+    exported = set(importlib.import_module(name).__all__)
+
+    assert [node.name for node in definitions(tree_of(name)) if node.name not in exported] == []
+
+
+def test_the_top_package_finds_names_on_first_use() -> None:
+    """A lazily found name is the one of its module, and dir() shows them all."""
+    assert fastapi_kit.NotFoundError is importlib.import_module("fastapi_kit.errors").NotFoundError
+    assert set(fastapi_kit.__all__) <= set(dir(fastapi_kit))
+
+
+def test_the_top_package_refuses_unknown_names() -> None:
+    """What the library has not is an AttributeError that names it."""
+    with pytest.raises(AttributeError, match="module 'fastapi_kit' has no attribute 'nonsense'"):
+        inspect.getattr_static(fastapi_kit, "__getattr__")("nonsense")
+
+
+def test_the_type_checkers_see_the_same_names() -> None:
+    """The imports for the type checkers and ``__all__`` agree: no name exists for one reader only."""
+    imports = [node for node in ast.walk(tree_of("fastapi_kit")) if isinstance(node, ast.ImportFrom)]
+    seen = {alias.name for node in imports if "fastapi_kit" in (node.module or "") for alias in node.names}
+
+    assert seen == set(fastapi_kit.__all__)
+
+
+def test_importing_the_package_is_light() -> None:
+    """``import fastapi_kit`` loads no framework, no database toolkit and no cryptography."""
+    command = "import sys, fastapi_kit; print(fastapi_kit.__version__, *sys.modules)"
+    version, *loaded = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True).stdout.split()
+
+    assert version == fastapi_kit.__version__
+    assert {"fastapi", "starlette", "pydantic", "sqlalchemy", "jose", "passlib", "bcrypt"}.isdisjoint(loaded)
+
+
+def documented(tree: ast.Module) -> Iterator[tuple[str, bool]]:
+    """Yield the public classes, functions and methods of a module, and whether each has a docstring."""
+    for node in definitions(tree):
+        yield node.name, ast.get_docstring(node) is not None
+        if isinstance(node, ast.ClassDef):
+            yield from ((f"{node.name}.{method.name}", ast.get_docstring(method) is not None) for method in definitions(node))
+
+
+def test_public_things_have_docstrings() -> None:
+    """At least 95 of 100 public modules, classes, functions and methods say what they do."""
+    trees = {name: tree_of(name) for name in MODULES}
+    found = {name: ast.get_docstring(tree) is not None for name, tree in trees.items()}
+    found |= {f"{name}.{thing}": has for name, tree in trees.items() for thing, has in documented(tree)}
+    missing = [thing for thing, has in found.items() if not has]
+
+    assert len(missing) <= 0.05 * len(found), missing
+
+
+def test_the_package_is_typed() -> None:
+    """The marker that makes type checkers read the library's annotations is in the package (PEP 561)."""
+    assert (Path(fastapi_kit.__file__).parent / "py.typed").is_file()

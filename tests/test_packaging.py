@@ -1,0 +1,109 @@
+"""What is built and installed is what the sources promise."""
+
+import subprocess
+import sys
+import tarfile
+import venv
+import zipfile
+from email.message import Message
+from email.parser import Parser
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+import fastapi_kit
+
+REPOSITORY = Path(__file__).parent.parent
+SOURCES = REPOSITORY / "src"
+EXTRAS = {"all", "argon2", "cache", "metrics", "migrations", "postgres", "ratelimit", "redis", "server", "testing"}
+
+IMPORT_EVERY_NAME = """
+import importlib, pkgutil
+import fastapi_kit
+
+for info in pkgutil.walk_packages(fastapi_kit.__path__, "fastapi_kit."):
+    if not info.name.startswith("fastapi_kit.testing"):
+        importlib.import_module(info.name)
+for name in fastapi_kit.__all__:
+    getattr(fastapi_kit, name)
+"""
+
+
+def run(*command: str | Path, cwd: Path) -> None:
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the source distribution, and the wheel from it."""
+    folder = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, REPOSITORY, cwd=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(dist: Path) -> Path:
+    (path,) = dist.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def members(wheel: Path) -> set[str]:
+    return set(zipfile.ZipFile(wheel).namelist())
+
+
+@pytest.fixture(scope="module")
+def metadata(wheel: Path, members: set[str]) -> Message:
+    (name,) = (member for member in members if member.endswith(".dist-info/METADATA"))
+    return Parser().parsestr(zipfile.ZipFile(wheel).read(name).decode())
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(members: set[str]) -> None:
+    """W70: every module and the marker of PEP 561 are in the wheel; tests, examples and documentation are not."""
+    package = {path.relative_to(SOURCES).as_posix() for path in SOURCES.rglob("*") if path.suffix == ".py" or path.name == "py.typed"}
+    others = {PurePosixPath(member).parts[0] for member in members - package}
+
+    assert package <= members
+    assert others == {f"fastapi_kit_blocks-{fastapi_kit.__version__}.dist-info"}
+
+
+def test_the_source_distribution_holds_what_a_build_needs(dist: Path) -> None:
+    """Sources, README, licence and changelog, and no file of the developer's own."""
+    (path,) = dist.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        top = {PurePosixPath(name).parts[1] for name in archive.getnames()}
+
+    assert top == {".gitignore", "CHANGELOG.md", "LICENSE", "PKG-INFO", "README.md", "pyproject.toml", "src"}
+
+
+def test_the_version_has_one_source(metadata: Message) -> None:
+    """The distribution carries the version of the package."""
+    assert metadata["Name"] == "fastapi-kit-blocks"
+    assert metadata["Version"] == fastapi_kit.__version__
+
+
+def test_the_licence_is_declared_and_shipped(metadata: Message, members: set[str]) -> None:
+    """The licence is an SPDX expression (PEP 639), and its text is in the wheel."""
+    assert metadata["License-Expression"] == "MIT"
+    assert [name for name in members if name.endswith(".dist-info/licenses/LICENSE")]
+
+
+def test_the_extras_are_declared(metadata: Message) -> None:
+    """W70: each optional world has its extra, and ``all`` names those of an app at run time."""
+    lines = [line.partition("; extra == ") for line in metadata.get_all("Requires-Dist") or []]
+    packages = {extra: {package for package, _, of in lines if of == f"'{extra}'"} for extra in EXTRAS}
+
+    assert set(metadata.get_all("Provides-Extra") or []) == EXTRAS
+    assert packages["all"] == set().union(*(packages[extra] for extra in EXTRAS - {"all", "testing"}))
+
+
+@pytest.mark.network
+def test_the_wheel_works_alone(wheel: Path, tmp_path: Path) -> None:
+    """W70: in an empty environment the wheel installs cleanly, and every public name imports without an extra."""
+    venv.create(tmp_path / "env", with_pip=True, symlinks=True)
+    python = tmp_path / "env" / "bin" / "python"
+    run(python, "-m", "pip", "install", "--quiet", wheel, cwd=tmp_path)
+
+    run(python, "-m", "pip", "check", cwd=tmp_path)
+    run(python, "-W", "error", "-c", IMPORT_EVERY_NAME, cwd=tmp_path)

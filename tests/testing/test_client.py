@@ -1,0 +1,83 @@
+"""The client for hosts' tests."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from fastapi import FastAPI, Request
+
+from fastapi_kit.testing.client import app_client
+
+
+def failing_app() -> FastAPI:
+    app = FastAPI()
+
+    @app.get("/")
+    async def fail() -> None:
+        raise ZeroDivisionError
+
+    return app
+
+
+async def test_the_lifespan_is_open_while_the_client_is() -> None:
+    """D52: the app is started before the first request and stopped after the last."""
+    events: list[str] = []
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        events.append("start")
+        yield
+        events.append("stop")
+
+    async with app_client(FastAPI(lifespan=lifespan)):
+        assert events == ["start"]
+
+    assert events == ["start", "stop"]
+
+
+async def test_a_request_sees_what_the_lifespan_yields() -> None:
+    """D52: the state is there, as under a server, and what a request adds to it is its own."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, int]]:
+        yield {"number": 7}
+
+    app = FastAPI(lifespan=lifespan)
+
+    @app.get("/")
+    async def read(request: Request) -> list[object]:
+        seen = [request.state.number, hasattr(request.state, "mine")]
+        request.state.mine = True
+        return seen
+
+    async with app_client(app) as client:
+        answers = [(await client.get("/")).json() for _ in range(2)]
+
+    assert answers == [[7, False], [7, False]]
+
+
+async def test_an_unhandled_error_is_a_500() -> None:
+    """D52: by default the test sees what a client of the server sees."""
+    async with app_client(failing_app()) as client:
+        assert (await client.get("/")).status_code == 500
+
+
+async def test_an_unhandled_error_can_be_raised_in_the_test() -> None:
+    """D52: with raise_errors the test fails with the error itself."""
+    async with app_client(failing_app(), raise_errors=True) as client:
+        with pytest.raises(ZeroDivisionError):
+            await client.get("/")
+
+
+async def test_the_client_speaks_https_unless_told_otherwise() -> None:
+    """D52: cookies that are sent over HTTPS only work in tests."""
+    app = FastAPI()
+
+    @app.get("/")
+    async def read(request: Request) -> str:
+        return str(request.url)
+
+    async with app_client(app) as client:
+        assert (await client.get("/")).json() == "https://test/"
+    async with app_client(app, base_url="http://localhost:8000") as client:
+        assert (await client.get("/")).json() == "http://localhost:8000/"

@@ -1,0 +1,105 @@
+"""Counting statements, on both databases."""
+
+import pytest
+from sqlalchemy import literal, select, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from fastapi_kit.db import Database
+from fastapi_kit.testing.queries import assert_max_queries, assert_no_n_plus_one
+
+
+async def select_each(session: AsyncSession, *numbers: int) -> None:
+    for number in numbers:
+        await session.execute(select(literal(number)))
+
+
+async def test_statements_are_listed_as_they_ran(database: Database) -> None:
+    """D52: the log has every statement of the block and none from outside it."""
+    async with database.sessions() as session:
+        await select_each(session, 1)
+        with assert_max_queries(database, 2) as log:
+            await session.execute(text("SELECT 1 AS one"))
+            await session.execute(text("SELECT 2 AS two"))
+        await select_each(session, 1)
+
+    assert log.count == 2
+    assert list(log.statements) == ["SELECT 1 AS one", "SELECT 2 AS two"]
+
+
+async def test_one_statement_too_many_fails_and_is_shown(database: Database) -> None:
+    """D52: the failure says how many ran, and which."""
+    async with database.sessions() as session:
+        with pytest.raises(AssertionError, match=r"2 statements ran, at most 1 may(.|\n)*SELECT 2 AS two"), assert_max_queries(database, 1):
+            await session.execute(text("SELECT 1 AS one"))
+            await session.execute(text("SELECT 2 AS two"))
+
+
+async def test_transaction_control_is_not_counted(database: Database) -> None:
+    """D52: BEGIN, COMMIT, ROLLBACK and savepoints are no statements, whichever way the driver sends them."""
+    async with database.engine.begin() as connection:
+        await connection.execute(text("CREATE TABLE numbers (number INTEGER)"))
+
+    with assert_max_queries(database, 2) as log:
+        async with database.begin() as session:
+            async with session.begin_nested():
+                await session.execute(text("INSERT INTO numbers VALUES (1)"))
+            savepoint = await session.begin_nested()
+            await session.execute(text("INSERT INTO numbers VALUES (2)"))
+            await savepoint.rollback()
+
+    assert log.count == 2
+
+
+async def test_an_engine_of_the_hosts_can_be_counted(database: Database) -> None:
+    """D52: hosts without a Database count as well."""
+    with assert_max_queries(database.engine, 1) as log:
+        async with database.engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+
+    assert log.count == 1
+
+
+async def test_an_error_in_the_block_is_not_hidden(database: Database) -> None:
+    """D52: what the block raises comes out, and the count is not looked at."""
+    with pytest.raises(ZeroDivisionError), assert_max_queries(database, 0):
+        async with database.engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+            raise ZeroDivisionError
+
+
+async def test_the_same_statement_with_other_values_is_found(database: Database) -> None:
+    """D52: N+1 is one statement over and over, its values aside."""
+    async with database.sessions() as session:
+        with pytest.raises(AssertionError, match="4 times: SELECT"), assert_no_n_plus_one(database):
+            await select_each(session, 1, 2, 3, 4)
+
+
+@pytest.mark.parametrize("repeats", [3, 4])
+async def test_some_repeats_are_allowed(database: Database, repeats: int) -> None:
+    """D52: as many as said, three if nothing is said."""
+    async with database.sessions() as session:
+        with assert_no_n_plus_one(database, repeats=repeats) as log:
+            await select_each(session, *range(repeats))
+
+    assert log.count == repeats
+
+
+async def test_written_out_values_and_lists_are_values_too(database: Database) -> None:
+    """D52: neither literals nor the length of an IN list make statements different."""
+    async with database.sessions() as session:
+        with pytest.raises(AssertionError, match="2 times"), assert_no_n_plus_one(database, repeats=1):
+            await session.execute(text("SELECT 'a', 1"))
+            await session.execute(text("SELECT 'it''s', 22"))
+        with pytest.raises(AssertionError, match="2 times"), assert_no_n_plus_one(database, repeats=1):
+            await session.execute(select(literal(1).in_([1, 2])))
+            await session.execute(select(literal(1).in_([1, 2, 3])))
+
+
+async def test_different_statements_do_not_add_up(database: Database) -> None:
+    """D52: many statements are fine as long as each is another."""
+    async with database.sessions() as session:
+        with assert_no_n_plus_one(database, repeats=1) as log:
+            for name in ("a", "b", "c"):
+                await session.execute(text(f"SELECT 1 AS {name}"))
+
+    assert log.count == 3
