@@ -1,5 +1,7 @@
 """A small library: the models, schemas and services of the tests."""
 
+from typing import ClassVar
+
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import CheckConstraint, ForeignKey, MetaData, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
@@ -64,7 +66,7 @@ class Leaflet(LibraryBase):
     id: Mapped[int] = mapped_column(primary_key=True)
     text: Mapped[str]
     version: Mapped[int] = mapped_column()
-    __mapper_args__ = {"version_id_col": version}
+    __mapper_args__: ClassVar = {"version_id_col": version}
 
 
 class AuthorCreate(BaseModel):

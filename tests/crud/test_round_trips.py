@@ -6,13 +6,13 @@ from contextlib import asynccontextmanager
 import pytest
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncSession
+from tests.models import Author, AuthorCreate, AuthorRead, AuthorService, AuthorUpdate, LibraryBase, TagService
+from tests.wire import Wire, counted
 
 from fastapi_kit.db import Database, unit_of_work
 from fastapi_kit.errors import ConflictError
 from fastapi_kit.pagination import PageParams
 from fastapi_kit.testing.queries import assert_max_queries
-from tests.models import Author, AuthorCreate, AuthorRead, AuthorService, AuthorUpdate, LibraryBase, TagService
-from tests.wire import Wire, counted
 
 
 @pytest.fixture
@@ -67,7 +67,6 @@ async def create_refused(session: AsyncSession) -> None:
 async def create_after_a_read_by_hand(session: AsyncSession) -> None:
     await session.get(Author, 1)
     await create(session)
-
 
 
 ROUND_TRIPS = [

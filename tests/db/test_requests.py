@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
+import anyio
 import httpx
 import pytest
 from fastapi import BackgroundTasks, Depends, FastAPI, HTTPException
@@ -12,9 +13,9 @@ from fastapi.responses import StreamingResponse
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.types import Message, Receive, Scope, Send
-from tests.models import Author, AuthorCreate, AuthorService, BookService, LoanCreate, LoanService
+from tests.models import Author, AuthorCreate, AuthorService, BookService, Loan, LoanCreate, LoanService
 
-from fastapi_kit.db import Database, on_commit
+from fastapi_kit.db import Database, DatabaseOptions, on_commit
 from fastapi_kit.errors import KitError, UnknownReferenceError
 
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -185,6 +186,49 @@ async def test_a_failed_commit_is_the_clients_error_and_the_next_request_works(l
     assert await count(library) == 1
 
 
+async def test_a_hosts_own_failed_commit_leaves_a_clean_connection(library: Database) -> None:
+    """D4, T5: without the rollback at the end SQLite's connection would take the failed rows into the next request."""
+    single = Database(library.engine.url, options=_one_connection())
+    app = FastAPI()
+
+    @app.post("/loans")
+    async def lend(session: Annotated[AsyncSession, single.session]) -> None:
+        session.add(Loan(book_id=99))
+        await session.commit()
+
+    @app.post("/authors")
+    async def create(session: Annotated[AsyncSession, single.session]) -> None:
+        session.add(Author(email="new@example.org"))
+        await session.commit()
+
+    async with client_of(app) as client:
+        assert (await client.post("/loans")).status_code == 500
+        assert (await client.post("/authors")).status_code == 200
+    await single.dispose()
+
+    assert await count(library) == 1
+
+
+async def test_a_cancelled_transaction_gives_its_connection_back_alive(postgres_database: Database) -> None:
+    """D4: rolled back and returned, not torn down: the next session gets the same server process."""
+    single = Database(postgres_database.engine.url, options=_one_connection())
+    backends = [await _backend_of(single)]
+    with anyio.move_on_after(0.2) as scope:
+        async with single.begin() as session:
+            backends.append((await session.scalars(text("SELECT pg_backend_pid()"))).one())
+            await asyncio.sleep(60)
+    backends.append(await _backend_of(single))
+    await single.dispose()
+
+    assert scope.cancelled_caught
+    assert len(set(backends)) == 1
+
+
+async def _backend_of(database: Database) -> int:
+    async with database.begin() as session:
+        return (await session.scalars(text("SELECT pg_backend_pid()"))).one()
+
+
 async def test_no_connection_is_held_after_a_read(library: Database) -> None:
     """T5: while a password is hashed or a remote call is made the pool is free."""
 
@@ -281,7 +325,5 @@ async def test_two_databases_work_side_by_side(library: Database, tmp_path: Any)
     await other.dispose()
 
 
-def _one_connection() -> Any:
-    from fastapi_kit.db import DatabaseOptions
-
+def _one_connection() -> DatabaseOptions:
     return DatabaseOptions(pool_size=1, max_overflow=0, pool_timeout=2)

@@ -5,11 +5,13 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import anyio
 import pytest
 from sqlalchemy import func, inspect, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import selectinload
+from sqlalchemy.orm.session import JoinTransactionMode
 from tests.models import (
     Author,
     AuthorCreate,
@@ -228,11 +230,12 @@ async def test_refused_in_an_opened_transaction_undoes_only_itself(library: Data
     assert await emails(library) == {ada.email, "first@example.org", "second@example.org"}
 
 
-async def test_refused_on_a_bound_connection_leaves_its_transaction(library: Database, ada: Author) -> None:
-    """T2, third row: a fixture's session on one connection keeps its outer transaction."""
+@pytest.mark.parametrize("mode", ["create_savepoint", "conditional_savepoint", "rollback_only"])
+async def test_refused_on_a_bound_connection_leaves_its_transaction(library: Database, ada: Author, mode: JoinTransactionMode) -> None:
+    """T2, third row: a fixture's session on one connection keeps its outer transaction, however it joins it."""
     async with library.engine.connect() as connection:
         outer = await connection.begin()
-        session = AsyncSession(connection, expire_on_commit=False, join_transaction_mode="create_savepoint")
+        session = AsyncSession(connection, expire_on_commit=False, join_transaction_mode=mode)
         await AuthorService(session).create(AuthorCreate(email="kept@example.org"))
         with pytest.raises(ConflictError):
             await AuthorService(session).create(AuthorCreate(email=ada.email))
@@ -280,6 +283,21 @@ async def test_cancelled_writes_are_undone(library: Database, session: AsyncSess
 
     assert await AuthorService(session).count() == 0
     assert not session.in_transaction()
+
+
+async def test_a_write_cancelled_again_and_again_is_undone(library: Database, session: AsyncSession, ada: Author) -> None:
+    """T2: a cancel scope, as of a request that timed out, cancels every await; the undo is finished all the same."""
+    user = await AuthorService(session).get_one(ada.id)
+
+    with anyio.move_on_after(0.2) as scope:
+        async with unit_of_work(session):
+            await AuthorService(session).update(user.id, AuthorUpdate(name="Changed"))
+            await asyncio.sleep(60)
+
+    assert scope.cancelled_caught
+    assert not session.in_transaction()
+    assert user.name == "Ada"
+    assert (await AuthorService(session).update(user.id, AuthorUpdate(name="Next"))).name == "Next"
 
 
 # T3: what was loaded stays readable

@@ -9,6 +9,7 @@ from sqlalchemy.exc import StatementError
 
 __all__ = ["Written", "read_statement"]
 
+
 @dataclass(frozen=True, kw_only=True)
 class Written:
     """An INSERT, UPDATE or DELETE: its table, and for each column that it sets the values of every row."""
