@@ -1,6 +1,6 @@
 """What a mapper says of its model: key, attributes, and whether rows may be written without the unit of work."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -120,6 +120,12 @@ class ModelFacts:
     def key_conditions(self, key: Key) -> list[ColumnElement[bool]]:
         """Return the SQL that finds the row with *key*."""
         return [attribute == value for attribute, value in zip(self.key_attributes, key, strict=True)]
+
+    def references_through(self, names: Set[str]) -> frozenset[str]:
+        """Return the many-to-one relationships whose foreign keys are among the columns *names*."""
+        columns = {column for name, column in self.columns.items() if name in names}
+        relations = (relation for relation in self.mapper.relationships if relation.direction is RelationshipDirection.MANYTOONE)
+        return frozenset(relation.key for relation in relations if not columns.isdisjoint(relation.local_columns))
 
     def known(self, names: Mapping[str, object]) -> None:
         """Raise ConfigurationError if one of *names* is no column attribute."""

@@ -16,7 +16,7 @@ from fastapi_kit.crud.inference import overrides
 from fastapi_kit.crud.reading import ReadService
 from fastapi_kit.crud.rows import RowReads
 from fastapi_kit.crud.values import Values, checked_changes, checked_row
-from fastapi_kit.db.snapshot import Snapshot
+from fastapi_kit.db.snapshot import Snapshot, keeping_relations
 from fastapi_kit.db.transaction import unit_of_work, writing
 from fastapi_kit.errors import ConfigurationError, NotFoundError, StaleVersionError
 
@@ -81,6 +81,7 @@ class CRUDService(ReadService[ModelT], Generic[ModelT, CreateT, UpdateT]):
             assign(row, columns)
             with self._stale(row, ident):
                 await self._flush(row)
+            self._forget_old_references(row, columns)
         return row
 
     async def delete(self, ident: object, /, *, expected_version: int | None = None) -> None:
@@ -127,9 +128,10 @@ class CRUDService(ReadService[ModelT], Generic[ModelT, CreateT, UpdateT]):
     async def _row_to_change(self, key: Key, ident: object, changing: Snapshot, expected_version: int | None) -> ModelT:
         if not self._facts.key_is_possible(key):
             raise NotFoundError(self.model, ident)
-        # As the database has it: a change is what differs from there, not from what was read some time ago.
-        statement = self._with_key(key).execution_options(populate_existing=True)
-        row = (await self.session.scalars(statement)).unique().one_or_none()
+        with keeping_relations(self.session.sync_session, self._facts.mapper, key):
+            # As the database has it: a change is what differs from there, not from what was read some time ago.
+            statement = self._with_key(key).execution_options(populate_existing=True)
+            row = (await self.session.scalars(statement)).unique().one_or_none()
         if row is None:
             raise NotFoundError(self.model, ident)
         changing.keep(row)
@@ -153,6 +155,11 @@ class CRUDService(ReadService[ModelT], Generic[ModelT, CreateT, UpdateT]):
             if version is None:
                 raise NotFoundError(self.model, ident) from error
             raise StaleVersionError(expected=version) from error
+
+    def _forget_old_references(self, row: ModelT, changed: Values) -> None:
+        # A loaded relationship whose foreign key has changed shows the old row; unloaded, it is loaded anew or refused.
+        if outdated := self._facts.references_through(changed.keys()) - changed.keys():
+            self.session.expire(row, sorted(outdated))
 
     @property
     def _deletes_plainly(self) -> bool:

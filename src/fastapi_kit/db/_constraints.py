@@ -77,8 +77,11 @@ def columns_of(rule: Rule) -> Sequence[Column[Any]]:
 
 def columns_named_in(text: str, table: Table) -> Sequence[Column[Any]]:
     """Return the columns of *table* whose names stand as words in the SQL *text*, outside its strings."""
-    words = re.findall(r'"((?:[^"]|"")+)"(?!\s*\.)|(?<![\w:"])(\w+)(?![\w"]|\s*[.(])', re.sub(r"'(?:[^']|'')*'", "''", text))
-    quoted, plain = {word for word, _ in words}, {word.casefold() for _, word in words}
+    quoted, plain = set[str](), set[str]()
+    for string, name, word, qualifies in _WORD.findall(text):
+        if not string and not qualifies:
+            quoted.add(name)
+            plain.add(word.casefold())
     return [column for column in table.columns if column.name in quoted or column.name.casefold() in plain]
 
 
@@ -94,6 +97,10 @@ def _table_of(rule: Rule) -> Table:
     # A CHECK that stands at a column has the column for its parent.
     parent = getattr(rule, "table" if isinstance(rule, Index) else "parent")
     return cast("Table", getattr(parent, "table", parent))
+
+
+_WORD = re.compile(r"""('(?:[^']|'')*')|(?:"((?:[^"]|"")+)"|(?<![\w:])(\w+))(\s*[.(])?""")
+"""A string, or a quoted name, or a word that is no cast or parameter; and whether it qualifies or calls what follows."""
 
 
 def _rules(table: Table) -> Sequence[Rule]:

@@ -75,6 +75,8 @@ _NAME = r'"(?:[^"]|"")+"|`[^`]+`|\w+'
 _HEAD = re.compile(rf"\s*(INSERT(?: OR \w+)? INTO|UPDATE|DELETE FROM)\s+((?:{_NAME})(?:\.(?:{_NAME}))*)", re.IGNORECASE)
 _BIND = re.compile(r"\?|%s|\$(\d+)|%\((\w+)\)s")
 _TOKEN = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|[(),]|[^'"`(),\s]+|\s+|.""", re.DOTALL)
+_NEXT_ROW = re.compile(r"\)\s*,\s*\(")
+_SET = re.compile(r".*?\sSET\s", re.DOTALL)
 _ENDS = {"FROM", "WHERE", "RETURNING"}
 
 
@@ -83,28 +85,25 @@ def _insert_cells(text: str, start: int) -> Iterator[_Cell]:
     start = text.find("VALUES (", start)
     if opening < 0 or not opening < start:
         return
-    names, end = _items(text, opening + 1)
-    # An INSERT that returns its rows in order selects p0, p1, ... from a list of values that is made for it.
-    chosen = re.match(r"\)\s*SELECT ", text[end:])
-    order = [_source(item) for item in _items(text, end + chosen.end())[0]] if chosen else list(range(len(names)))
-    binds = _Binds(text[:start])
+    # An INSERT that returns its rows in order selects them from a list of values; the columns' order is the same.
+    names = [_plain(name) for name in _items(text, opening + 1)[0]]
+    binds = _Binds()
     while start >= 0:
         row, end = _items(text, text.index("(", start) + 1)
-        cells = [binds.cell(item) for item in row]
-        for name, place in zip(names, order, strict=False):
-            yield _at(cells[place] if place is not None and place < len(cells) else _Cell(""), _plain(name))
-        following = re.match(r"\)\s*,\s*\(", text[end:])
-        start = end + following.end() - 1 if following else -1
+        for name, item in zip(names, row, strict=False):
+            yield binds.cell(name, item)
+        following = _NEXT_ROW.match(text, end)
+        start = following.end() - 1 if following else -1
 
 
 def _update_cells(text: str, start: int) -> Iterator[_Cell]:
-    begin = re.match(r".*?\sSET\s", text[start:], re.DOTALL)
+    begin = _SET.match(text, start)
     if begin is None:
         return
-    binds = _Binds(text[: start + begin.end()])
-    for item in _items(text, start + begin.end())[0]:
+    binds = _Binds()
+    for item in _items(text, begin.end())[0]:
         name, _, value = item.partition("=")
-        yield _at(binds.cell(value), _plain(name.rpartition(".")[2]))
+        yield binds.cell(_plain(name.rpartition(".")[2]), value)
 
 
 _READERS = {"INSERT": _insert_cells, "UPDATE": _update_cells}
@@ -113,26 +112,17 @@ _READERS = {"INSERT": _insert_cells, "UPDATE": _update_cells}
 class _Binds:
     """Counts the bind parameters of a statement, because ``?`` does not say its number."""
 
-    def __init__(self, before: str) -> None:
-        self.seen = len(_BIND.findall(before))
+    def __init__(self) -> None:
+        self.seen = 0
 
-    def cell(self, item: str) -> _Cell:
+    def cell(self, column: str, item: str) -> _Cell:
         """Return the bind parameter that *item* is, a cast aside, or a cell without one for an SQL expression."""
         first = self.seen + 1
         self.seen += len(_BIND.findall(item))
         bind = re.fullmatch(rf"(?:{_BIND.pattern})(?:::.+)?", item.strip(), re.DOTALL)
         if bind is None:
-            return _Cell("")
-        return _Cell("", position=int(bind[1]) if bind[1] else first, name=bind[2])
-
-
-def _at(cell: _Cell, column: str) -> _Cell:
-    return _Cell(column, cell.position, cell.name)
-
-
-def _source(item: str) -> int | None:
-    found = re.fullmatch(r"p(\d+)(?:::.+)?", item)
-    return int(found[1]) if found else None
+            return _Cell(column)
+        return _Cell(column, position=int(bind[1]) if bind[1] else first, name=bind[2])
 
 
 def _plain(name: str) -> str:

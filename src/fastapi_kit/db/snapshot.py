@@ -1,6 +1,7 @@
 """What was loaded stays readable: the state of loaded objects, put back after a rollback."""
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -9,7 +10,7 @@ from sqlalchemy.orm import InstanceState, Mapper, Session
 from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.orm.collections import collection_adapter
 
-__all__ = ["MAX_OBJECTS", "Snapshot"]
+__all__ = ["MAX_OBJECTS", "Snapshot", "keeping_relations"]
 
 MAX_OBJECTS = 1000
 """Above this a copy of every loaded object costs more than a savepoint, whose rollback leaves untouched objects alone."""
@@ -52,6 +53,19 @@ class Snapshot:
             row = state.obj()
             if row is not None:
                 self._kept.append((state, row, _copy(state)))
+
+
+@contextmanager
+def keeping_relations(session: Session, mapper: Mapper[Any], key: tuple[object, ...]) -> Generator[None]:
+    """Read the row with *key* anew inside (``populate_existing``) and keep its loaded relationships, which that would unload."""
+    row: object = session.identity_map.get(mapper.identity_key_from_primary_key(key))
+    values = {} if row is None else _copy(inspect(row, raiseerr=True))
+    yield
+    if row is not None:
+        state = inspect(row, raiseerr=True)
+        relations = (relation.key for relation in mapper.relationships)
+        unloaded = [name for name in relations if name in values and name not in state.dict]
+        _put_back(state, row, {name: values[name] for name in unloaded})
 
 
 def _copy(state: InstanceState[Any]) -> _Values:

@@ -57,7 +57,7 @@ def _one_at_a_time(connection: Connection | None) -> Generator[None]:
         if session.bind is not connection or transaction.parent is not None:
             return
         if active and active[0] is not session:
-            raise ConfigurationError("isolated(): two sessions are in a transaction at once; leave the block of the first before the second")
+            raise ConfigurationError("isolated(): two sessions are in a transaction at once; leave the first before the second")
         active.append(session)
 
     def leave(session: Session, transaction: SessionTransaction) -> None:

@@ -1,0 +1,54 @@
+"""What an update does to relationships."""
+
+from sqlalchemy import inspect
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import selectinload
+from tests.models import Author, AuthorService, Book, BookService
+
+
+async def test_a_loaded_collection_stays_loaded(session: AsyncSession) -> None:
+    """D23: the row is read anew before it is changed; what else was loaded of it is not thrown away."""
+    author = await AuthorService(session).create({"email": "a@example.org"})
+    await BookService(session).create({"title": "One", "author_id": author.id})
+    author = await AuthorService(session).get_one(author.id, options=[selectinload(Author.books)])
+
+    await AuthorService(session).update(author.id, {"name": "A"})
+
+    assert [book.title for book in author.books] == ["One"]
+    assert not session.dirty
+
+
+async def test_relationships_that_were_not_loaded_are_untouched(session: AsyncSession) -> None:
+    """D23: an update neither loads nor empties them."""
+    author = await AuthorService(session).create({"email": "a@example.org"})
+    await BookService(session).create({"title": "One", "author_id": author.id})
+    session.expunge_all()
+
+    author = await AuthorService(session).update(author.id, {"name": "A"})
+
+    assert "books" in inspect(author).unloaded
+    assert await BookService(session).count(Book.author_id == author.id) == 1
+
+
+async def test_a_reference_whose_key_changed_does_not_show_the_old_row(session: AsyncSession) -> None:
+    """D23: after the foreign key changes, the loaded relationship is unloaded; reading it again gives the new row."""
+    one, two = await AuthorService(session).create_many([{"email": "1@example.org"}, {"email": "2@example.org"}])
+    book = await BookService(session).create({"title": "One", "author": one})
+    assert book.author is one
+
+    await BookService(session).update(book.id, {"author_id": two.id})
+
+    assert "author" in inspect(book).unloaded
+    book = await BookService(session).get_one(book.id, options=[selectinload(Book.author)])
+    assert book.author is two
+
+
+async def test_a_reference_set_as_an_object_is_kept(session: AsyncSession) -> None:
+    """D23: setting the relationship itself writes the key and keeps the object."""
+    one, two = await AuthorService(session).create_many([{"email": "1@example.org"}, {"email": "2@example.org"}])
+    book = await BookService(session).create({"title": "One", "author": one})
+
+    await BookService(session).update(book.id, {"author": two})
+
+    assert book.author is two
+    assert book.author_id == two.id

@@ -1,0 +1,91 @@
+"""Programs as hosts write them run as they stand."""
+
+from collections.abc import AsyncIterator, Iterator
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from httpx import AsyncClient
+from tests.typing.hosts import error_body
+
+from fastapi_kit import Base
+from fastapi_kit.testing.client import app_client
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The working directory of the quickstart."""
+    return tmp_path_factory.mktemp("quickstart")
+
+
+@pytest.fixture(scope="module")
+def quickstart_module(folder: Path) -> Iterator[ModuleType]:
+    """The quickstart, imported where no database is set. Its table leaves the shared base when these tests end."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("DATABASE_URL", raising=False)
+        module = import_module("tests.typing.hosts.quickstart")
+    yield module
+    Base.metadata.remove(module.Note.__table__)
+
+
+@pytest.fixture
+async def quickstart(quickstart_module: ModuleType) -> AsyncIterator[AsyncClient]:
+    """A client of the started quickstart."""
+    async with app_client(quickstart_module.app) as client:
+        yield client
+
+
+@pytest.fixture
+async def shop() -> AsyncIterator[AsyncClient]:
+    """A client of the shop whose errors have a body of its own."""
+    async with app_client(error_body.app) as client:
+        yield client
+
+
+async def test_the_quickstart_keeps_notes(quickstart: AsyncClient, folder: Path) -> None:
+    """W70: without a setting the tables are made at the start, and the notes are in a file of the working directory."""
+    empty = await quickstart.get("/notes")
+    created = await quickstart.post("/notes", json={"title": "Buy milk"})
+
+    assert (empty.json()["items"], created.status_code) == ([], 201)
+    assert (await quickstart.get(created.headers["Location"])).json() == created.json()
+    assert (await quickstart.get("/notes")).json()["items"] == [created.json()]
+    assert (folder / "app.db").exists()
+
+
+def test_the_quickstart_is_the_same_everywhere() -> None:
+    """W72: the example is the program that is type-checked here."""
+    example, program = [ROOT / path for path in ("examples/quickstart/app.py", "tests/typing/hosts/quickstart.py")]
+
+    assert example.read_text() == program.read_text()
+
+
+async def test_an_order(shop: AsyncClient) -> None:
+    """An order that nothing is wrong with is answered as usual."""
+    response = await shop.post("/orders", json={"sku": "egg", "pieces": 12})
+
+    assert (response.status_code, response.json()) == (200, {"sku": "egg", "pieces": 12})
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "order", "status", "lines"),
+    [
+        pytest.param(
+            "POST", "/orders", {"sku": "egg", "pieces": 7}, 422, ["pieces must be a multiple of six"], id="the host's input error"
+        ),
+        pytest.param("POST", "/orders", {"sku": "egg", "pieces": 18}, 409, ["We have only 12 of these."], id="the host's own error"),
+        pytest.param("POST", "/orders", {"sku": "egg"}, 422, ["pieces Field required"], id="validation"),
+        pytest.param("GET", "/nowhere", None, 404, ["Not Found"], id="the framework's error"),
+    ],
+)
+async def test_a_body_of_the_hosts_own(shop: AsyncClient, method: str, path: str, order: object, status: int, lines: list[str]) -> None:
+    """W2: every error has the host's own body, sent as JSON, and the host's own error its status and its text."""
+    response = await shop.request(method, path, json=order)
+
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/json"
+    assert response.json() == {"errors": {"body": lines}}
