@@ -7,6 +7,7 @@ from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Column, ColumnElement, inspect
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapper, QueryableAttribute, RelationshipDirection, RelationshipProperty, Session
 
 from fastapi_kit.db.checks import key_is_possible
@@ -113,9 +114,10 @@ class ModelFacts:
         """Return the loaded primary key of *row*."""
         return tuple(getattr(row, name) for name in self.key_names)
 
-    def key_is_possible(self, key: Key) -> bool:
-        """Return whether any row can have *key*: it fits the columns."""
-        return all(key_is_possible(column, value) for column, value in zip(self.key_columns, key, strict=True))
+    def key_is_possible(self, key: Key, session: AsyncSession) -> bool:
+        """Return whether any row can have *key*: it fits the columns of *session*'s database."""
+        dialect = session.sync_session.get_bind(self.mapper).dialect.name
+        return all(key_is_possible(column, value, dialect=dialect) for column, value in zip(self.key_columns, key, strict=True))
 
     def key_conditions(self, key: Key) -> list[ColumnElement[bool]]:
         """Return the SQL that finds the row with *key*."""

@@ -70,7 +70,7 @@ class RowReads(Generic[ModelT]):
     async def get(self, ident: object, *, options: Sequence[ORMOption] = (), lock: RowLock | None = None) -> ModelT | None:
         """Return the row with this primary key, or None. Composite keys: a tuple, or a mapping by name."""
         key = self._facts.key_of(ident)
-        if not self._facts.key_is_possible(key):
+        if not self._facts.key_is_possible(key, self.session):
             return None
         rows = await self._rows(self._with_key(key), options=options, lock=lock)
         return rows[0] if rows else None
@@ -96,7 +96,7 @@ class RowReads(Generic[ModelT]):
     async def get_many(self, idents: Iterable[object]) -> builtins.list[ModelT]:
         """Return the rows with these keys, in the order asked, each once; unknown keys are left out. No key, no SQL."""
         facts = self._facts
-        keys = [key for key in dict.fromkeys(map(facts.key_of, idents)) if facts.key_is_possible(key)]
+        keys = [key for key in dict.fromkeys(map(facts.key_of, idents)) if facts.key_is_possible(key, self.session)]
         found: dict[Key, ModelT] = {}
         for chunk in _chunks(keys, _MAX_KEYS // len(facts.key_names)):
             rows = await self._rows(self.base_query().where(_any_key(facts.key_attributes, chunk)))
