@@ -24,6 +24,7 @@ EXPORTS = {
         on_commit run_transaction unit_of_work uuid7
     """,
     "fastapi_kit.middleware": "UnhandledErrorMiddleware",
+    "fastapi_kit.testing": "QueryLog app_client assert_max_queries assert_no_n_plus_one isolated",
 }
 
 FOUND = [info for info in pkgutil.walk_packages(fastapi_kit.__path__, "fastapi_kit.") if "._" not in info.name]

@@ -7,7 +7,6 @@ from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Column, ColumnElement, inspect
-from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapper, QueryableAttribute, RelationshipDirection, RelationshipProperty, Session
 
 from fastapi_kit.db.checks import key_is_possible
@@ -114,9 +113,8 @@ class ModelFacts:
         """Return the loaded primary key of *row*."""
         return tuple(getattr(row, name) for name in self.key_names)
 
-    def key_is_possible(self, key: Key, session: AsyncSession) -> bool:
-        """Return whether any row can have *key*: it fits the columns of *session*'s database."""
-        dialect = session.sync_session.get_bind(self.mapper).dialect.name
+    def key_is_possible(self, key: Key, *, dialect: str) -> bool:
+        """Return whether any row can have *key*: it fits the columns, as *dialect* has them."""
         return all(key_is_possible(column, value, dialect=dialect) for column, value in zip(self.key_columns, key, strict=True))
 
     def key_conditions(self, key: Key) -> list[ColumnElement[bool]]:

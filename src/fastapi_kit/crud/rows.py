@@ -63,6 +63,10 @@ class RowReads(Generic[ModelT]):
     def _facts(self) -> ModelFacts:
         return facts_of(self.model)
 
+    @property
+    def _dialect(self) -> str:
+        return self.session.sync_session.get_bind(self._facts.mapper).dialect.name
+
     def base_query(self) -> Select[ModelT]:
         """Return the select that every read, update and delete starts from. Override to confine the rows."""
         return select(self.model)
@@ -70,7 +74,7 @@ class RowReads(Generic[ModelT]):
     async def get(self, ident: object, *, options: Sequence[ORMOption] = (), lock: RowLock | None = None) -> ModelT | None:
         """Return the row with this primary key, or None. Composite keys: a tuple, or a mapping by name."""
         key = self._facts.key_of(ident)
-        if not self._facts.key_is_possible(key, self.session):
+        if not self._facts.key_is_possible(key, dialect=self._dialect):
             return None
         rows = await self._rows(self._with_key(key), options=options, lock=lock)
         return rows[0] if rows else None
@@ -96,7 +100,8 @@ class RowReads(Generic[ModelT]):
     async def get_many(self, idents: Iterable[object]) -> builtins.list[ModelT]:
         """Return the rows with these keys, in the order asked, each once; unknown keys are left out. No key, no SQL."""
         facts = self._facts
-        keys = [key for key in dict.fromkeys(map(facts.key_of, idents)) if facts.key_is_possible(key, self.session)]
+        dialect = self._dialect
+        keys = [key for key in dict.fromkeys(map(facts.key_of, idents)) if facts.key_is_possible(key, dialect=dialect)]
         found: dict[Key, ModelT] = {}
         for chunk in _chunks(keys, _MAX_KEYS // len(facts.key_names)):
             rows = await self._rows(self.base_query().where(_any_key(facts.key_attributes, chunk)))
@@ -161,8 +166,7 @@ class RowReads(Generic[ModelT]):
         return self.base_query().where(*self._facts.key_conditions(key))
 
     def _ordered(self, order_by: OrderBy) -> Select[ModelT]:
-        dialect = self.session.sync_session.get_bind(self._facts.mapper).dialect
-        return self.base_query().order_by(*total_order(order_by, self._facts.key_attributes, dialect=dialect.name))
+        return self.base_query().order_by(*total_order(order_by, self._facts.key_attributes, dialect=self._dialect))
 
     def _count_statement(self, conditions: Sequence[ColumnExpressionArgument[bool]], *, up_to: int | None = None) -> Select[int]:
         if up_to is None and not overrides(type(self), RowReads, "base_query"):

@@ -126,7 +126,7 @@ class CRUDService(ReadService[ModelT], Generic[ModelT, CreateT, UpdateT]):
         return writing(self.session, committer=f"{type(self).__name__}.{verb}", mapper=self._facts.mapper)
 
     async def _row_to_change(self, key: Key, ident: object, changing: Snapshot, expected_version: int | None) -> ModelT:
-        if not self._facts.key_is_possible(key, self.session):
+        if not self._facts.key_is_possible(key, dialect=self._dialect):
             raise NotFoundError(self.model, ident)
         with keeping_relations(self.session.sync_session, self._facts.mapper, key):
             # As the database has it: a change is what differs from there, not from what was read some time ago.
@@ -166,7 +166,7 @@ class CRUDService(ReadService[ModelT], Generic[ModelT, CreateT, UpdateT]):
         return not overrides(type(self), RowReads, "base_query") and self._facts.deletes_plainly(self.session.sync_session)
 
     async def _delete_plainly(self, key: Key, ident: object) -> None:
-        if not self._facts.key_is_possible(key, self.session):
+        if not self._facts.key_is_possible(key, dialect=self._dialect):
             raise NotFoundError(self.model, ident)
         deleted = await self.session.execute(delete(self.model).where(*self._facts.key_conditions(key)))
         if not (isinstance(deleted, CursorResult) and deleted.rowcount):

@@ -1,0 +1,94 @@
+# make run | test | lint | format | bench | docs | coverage | test-lowest | clean
+# Needs Python >= 3.11 (choose one with PYTHON=python3.12), make and a package index; everything else is put into .venv.
+
+PYTHON ?= python3
+HOST ?= 127.0.0.1
+PORT ?= 8000
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+LOWEST := .venv-lowest
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+RUFF := $(BIN)/python -m ruff
+PYTEST := $(BIN)/python -m pytest
+CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+
+.PHONY: run test lint format bench docs coverage test-lowest clean
+
+run: $(VENV)/.installed
+	@echo "==> http://$(HOST):$(PORT)/docs (Ctrl-C stops)"
+	@exec $(BIN)/python -m uvicorn examples.quickstart.app:app --host $(HOST) --port $(PORT)
+
+test: lint
+	@echo "==> pytest"
+	@$(PYTEST) $(ARGS)
+
+lint: $(VENV)/.installed-dev
+	@echo "==> ruff format --check"
+	@$(RUFF) format --check --quiet .
+	@echo "==> ruff check"
+	@$(RUFF) check --quiet .
+	@echo "==> mypy --strict"
+	@$(BIN)/python -m mypy
+	@echo "==> pyright (strict)"
+	@PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/python -m pyright --pythonpath $(BIN)/python
+
+format: $(VENV)/.installed-dev
+	@$(RUFF) check --fix --quiet .
+	@$(RUFF) format .
+
+bench: $(VENV)/.installed-dev
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+docs: $(VENV)/.installed-docs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --site-dir site
+	@echo "==> site/index.html"
+
+coverage: $(VENV)/.installed-dev
+	@$(BIN)/python -m coverage run -m pytest --quiet $(ARGS)
+	@$(BIN)/python -m coverage report
+
+# The oldest versions that pyproject.toml allows, in a virtual environment of their own.
+test-lowest: $(LOWEST)/.installed
+	@echo "==> pytest on the oldest supported versions"
+	@$(LOWEST)/bin/python -m pytest $(ARGS)
+
+clean:
+	@rm -rf $(VENV) $(LOWEST) dist build site .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find src tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamps: a virtual environment is brought up to date when pyproject.toml is newer than its stamp.
+$(BIN)/python:
+	@$(CHECK_PYTHON)
+	@echo "==> creating $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.pip: | $(BIN)/python
+	@$(PIP) --upgrade 'pip>=25.1'
+	@touch $@
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/.pip
+	@echo "==> installing fastapi_kit with its extras"
+	@$(PIP) --editable '.[all]'
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(VENV)/.pip
+	@echo "==> installing fastapi_kit with its extras and the tools"
+	@$(PIP) --editable '.[all,testing]' --group test --group lint
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: pyproject.toml | $(VENV)/.pip
+	@echo "==> installing the tools of the documentation"
+	@$(PIP) --group docs
+	@touch $@
+
+$(LOWEST)/.installed: pyproject.toml
+	@$(CHECK_PYTHON)
+	@echo "==> installing the oldest supported versions into $(LOWEST)"
+	@$(PYTHON) -m venv --clear $(LOWEST)
+	@$(PYTHON) -m venv $(LOWEST)/uv
+	@$(LOWEST)/uv/bin/python -m pip install --quiet --disable-pip-version-check uv
+	@$(LOWEST)/uv/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct \
+		--editable '.[all,testing]' --group test
+	@touch $@

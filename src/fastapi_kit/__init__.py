@@ -1,0 +1,65 @@
+"""Typed building blocks for FastAPI apps on SQLAlchemy 2.1 async. The core's names, imported on first use (PEP 562)."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fastapi_kit.app import create_app
+    from fastapi_kit.crud import CRUDService
+    from fastapi_kit.db import Base, Database, TimestampMixin, UUIDv7Mixin, unit_of_work
+    from fastapi_kit.errors import ConflictError, KitError, NotFoundError, PermissionDeniedError, UserInputError
+    from fastapi_kit.handlers import register_exception_handlers
+    from fastapi_kit.health import health_router
+    from fastapi_kit.pagination import Page
+    from fastapi_kit.routing import Endpoint, crud_router
+    from fastapi_kit.settings import KitSettings
+
+__all__ = [
+    "Base",
+    "CRUDService",
+    "ConflictError",
+    "Database",
+    "Endpoint",
+    "KitError",
+    "KitSettings",
+    "NotFoundError",
+    "Page",
+    "PermissionDeniedError",
+    "TimestampMixin",
+    "UUIDv7Mixin",
+    "UserInputError",
+    "create_app",
+    "crud_router",
+    "health_router",
+    "register_exception_handlers",
+    "unit_of_work",
+]
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "app": ["create_app"],
+    "crud": ["CRUDService"],
+    "db": ["Base", "Database", "TimestampMixin", "UUIDv7Mixin", "unit_of_work"],
+    "errors": ["ConflictError", "KitError", "NotFoundError", "PermissionDeniedError", "UserInputError"],
+    "handlers": ["register_exception_handlers"],
+    "health": ["health_router"],
+    "pagination": ["Page"],
+    "routing": ["Endpoint", "crud_router"],
+    "settings": ["KitSettings"],
+}
+
+# Hidden from the type checkers, for which a module with a __getattr__ has every name there is.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        for home, names in _HOMES.items():
+            if name in names:
+                value = getattr(import_module(f"{__name__}.{home}"), name)
+                globals()[name] = value
+                return value
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
