@@ -1,0 +1,192 @@
+"""Which error is answered with which status, code, text and headers."""
+
+import math
+import re
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import cast
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.types import Scope
+
+from fastapi_kit._validation import field_errors
+from fastapi_kit.db.violations import as_kit_error
+from fastapi_kit.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    ConflictError,
+    FieldError,
+    InsufficientScopeError,
+    InvalidDataError,
+    InvalidQueryError,
+    InvalidTokenError,
+    KitError,
+    MultipleMatchesError,
+    NotFoundError,
+    PermissionDeniedError,
+    PreconditionRequiredError,
+    RateLimitedError,
+    StaleVersionError,
+    UnavailableError,
+    UserInputError,
+)
+from fastapi_kit.middleware.errors import closing_headers
+
+__all__ = [
+    "STATUSES",
+    "Answer",
+    "DatabaseErrors",
+    "answer_http_error",
+    "answer_mapped_error",
+    "answer_unhandled_error",
+    "answer_validation_error",
+    "title_of",
+]
+
+STATUSES: Mapping[type[Exception], int] = {
+    KitError: 500,
+    NotFoundError: 404,
+    MultipleMatchesError: 409,
+    ConflictError: 409,
+    InvalidDataError: 422,
+    UserInputError: 422,
+    PreconditionRequiredError: 428,
+    AuthenticationError: 401,
+    PermissionDeniedError: 403,
+    RateLimitedError: 429,
+    UnavailableError: 503,
+    ConfigurationError: 500,
+}
+"""Which error gets which status; a subclass without an entry gets its parent's.
+
+StaleVersionError is 409, and 412 if the request sent ``If-Match`` (RFC 9110, 13.1.1). UserInputError is 422, as the
+validation it stands beside. A 500 is a bug: it is raised on, and neither its code nor its text is sent.
+"""
+
+_TEXTS = {
+    "not_found": "There is nothing here.",
+    "multiple_matches": "More than one resource matches.",
+    "conflict": "The change conflicts with what is stored.",
+    "stale_version": "The resource has been changed by somebody else.",
+    "still_referenced": "Other resources still refer to this one.",
+    "invalid_data": "The values cannot be stored.",
+    "unknown_reference": "A resource that is referred to does not exist.",
+    "precondition_required": "The request must be conditional.",
+    "not_authenticated": "Not authenticated.",
+    "invalid_credentials": "The credentials are not valid.",
+    "invalid_token": "The token is not valid.",
+    "permission_denied": "Not allowed.",
+    "insufficient_scope": "The token does not allow this.",
+    "rate_limited": "Too many requests. Try again later.",
+    "unavailable": "The service cannot answer now. Try again later.",
+}
+_CODES = {401: "not_authenticated", 403: "permission_denied", 429: "rate_limited", 503: "unavailable"}
+# Python renamed these between 3.11 and 3.13.
+_TITLES = {413: "Content Too Large", 414: "URI Too Long", 416: "Range Not Satisfiable", 422: "Unprocessable Content"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is sent for an error, before it takes the shape of a body."""
+
+    status: int
+    code: str
+    detail: str
+    errors: Sequence[FieldError] = ()
+    context: object = None
+    headers: Mapping[str, str] | None = None
+
+
+def title_of(status: int) -> str:
+    """Return the phrase of *status*, the same on every Python."""
+    if status in _TITLES:
+        return _TITLES[status]
+    return HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "Error"
+
+
+def answer_mapped_error(request: Request, error: Exception, statuses: Mapping[type[Exception], int]) -> Answer | None:
+    """Answer *error* with its status in *statuses*; None if that is 500. Text is shown only if the error declares it safe."""
+    status = next((statuses[kind] for kind in type(error).__mro__ if kind in statuses), 500)
+    if status == 500:
+        return None
+    if not isinstance(error, KitError):
+        return Answer(status, _code_of(status), title_of(status))
+    if status == 409 and isinstance(error, StaleVersionError) and "if-match" in request.headers:
+        status = 412
+    detail = error.detail or _TEXTS.get(error.code) or title_of(status)
+    context = {"allowed": error.allowed} if isinstance(error, InvalidQueryError) and error.allowed else None
+    return Answer(status, error.code, detail, error.errors, context, _headers_of(error))
+
+
+@dataclass(frozen=True)
+class DatabaseErrors:
+    """Answers what SQLAlchemy and the drivers raise, as far as it stands for one of *expected*."""
+
+    statuses: Mapping[type[Exception], int]
+    expected: tuple[type[KitError], ...]
+
+    def __call__(self, request: Request, error: Exception) -> Answer | None:
+        """Return None for all other errors; Python's own OSErrors count only if they came out of SQLAlchemy."""
+        found = as_kit_error(error) if isinstance(error, SQLAlchemyError) or _came_from_sqlalchemy(error) else None
+        return answer_mapped_error(request, found, self.statuses) if isinstance(found, self.expected) else None
+
+
+def answer_http_error(request: Request, error: Exception) -> Answer | None:
+    """Answer an HTTPException; a *detail* that is no text becomes the context."""
+    if not isinstance(error, HTTPException):
+        return None
+    status, detail = error.status_code, cast(object, error.detail)  # FastAPI's own takes any detail
+    text = detail if isinstance(detail, str) and detail else title_of(status)
+    # Starlette raises its own class, hosts FastAPI's: theirs keeps what they say.
+    headers = _all_methods(request.scope, error.headers or {}) if status == 405 and type(error) is HTTPException else error.headers
+    return Answer(status, _code_of(status), text, context=None if isinstance(detail, str) else detail, headers=headers)
+
+
+def answer_validation_error(request: Request, error: Exception) -> Answer | None:
+    """Answer FastAPI's refusal of a request."""
+    if not isinstance(error, RequestValidationError):
+        return None
+    return Answer(422, "invalid_request", "The request is not valid.", field_errors(error))
+
+
+def answer_unhandled_error(request: Request, error: Exception) -> Answer:
+    """Answer a bug: nothing of it is told."""
+    return Answer(500, "internal_error", title_of(500), headers=closing_headers(request.scope))
+
+
+def _code_of(status: int) -> str:
+    return _CODES.get(status) or re.sub(r"\W+", "_", title_of(status).lower().replace("'", ""))
+
+
+def _all_methods(scope: Scope, headers: Mapping[str, str]) -> Mapping[str, str]:
+    """Return *headers* with every method of the path; the framework names those of one route (RFC 9110, 15.5.6 asks for all)."""
+    routes = iter_route_contexts(scope["app"].routes) if isinstance(scope.get("app"), FastAPI) else ()
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    found = [route.methods for route in routes if route.methods and route.path_regex.match(path)]
+    return {**headers, "Allow": ", ".join(sorted(set[str]().union(*found)))} if found else headers
+
+
+def _headers_of(error: KitError) -> dict[str, str] | None:
+    match error:
+        case RateLimitedError() | UnavailableError():
+            return {"Retry-After": str(math.ceil(error.retry_after))}
+        case InvalidTokenError():
+            return {"WWW-Authenticate": 'Bearer error="invalid_token"'}
+        case AuthenticationError():
+            return {"WWW-Authenticate": "Bearer"}
+        case InsufficientScopeError():
+            return {"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{" ".join(sorted(error.scopes))}"'}
+        case _:
+            return None
+
+
+def _came_from_sqlalchemy(error: Exception) -> bool:
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(str(frame.f_globals.get("__name__")).startswith("sqlalchemy.") for frame, _ in frames)

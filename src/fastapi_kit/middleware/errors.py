@@ -1,0 +1,61 @@
+"""The last resort, inside CORS and request id."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+__all__ = ["UnhandledErrorMiddleware", "closing_headers", "read_request_id"]
+
+_logger = logging.getLogger(__name__)
+
+
+def read_request_id(scope: Scope) -> str | None:
+    """Return the id of the request in *scope*, or None if nothing gave it one (``request.state.request_id``)."""
+    value = scope.get("state", {}).get("request_id")
+    return value if isinstance(value, str) else None
+
+
+def closing_headers(scope: Scope) -> dict[str, str]:
+    """Return the headers of a 500: servers close an HTTP/1 connection after a raised exception, so the client is told (RFC 9112, 9.6)."""
+    return {"Connection": "close"} if scope.get("http_version", "1.1").startswith("1") else {}
+
+
+def _answer_plainly(request: Request, error: Exception) -> Response:
+    content = {"type": "about:blank", "title": "Internal Server Error", "status": 500}
+    return JSONResponse(content, 500, closing_headers(request.scope), media_type="application/problem+json")
+
+
+@dataclass
+class UnhandledErrorMiddleware:
+    """Answer an unhandled exception with *respond*, log one line, and raise it on to the server.
+
+    It has to be the innermost middleware, so that the answer passes through CORS and the like. Nothing is sent once the
+    response has started. The traceback is left to the server, which logs what is raised.
+    """
+
+    app: ASGIApp
+    respond: Callable[[Request, Exception], Response] = _answer_plainly
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on; answer what comes back as an exception."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = False
+
+        async def watch(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watch)
+        except Exception as error:
+            _logger.error("Unhandled %s in request %s", type(error).__name__, read_request_id(scope))
+            if not started:
+                await self.respond(Request(scope), error)(scope, receive, send)
+            raise

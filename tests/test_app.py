@@ -1,0 +1,263 @@
+"""The app factory."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.datastructures import DefaultPlaceholder
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, SecretStr
+from starlette.exceptions import HTTPException
+
+from fastapi_kit.app import Lifespan, create_app
+from fastapi_kit.db import Database
+from fastapi_kit.errors import NotFoundError
+from fastapi_kit.handlers import Problem
+from fastapi_kit.health import HealthCheck
+from fastapi_kit.settings import KitSettings
+from fastapi_kit.testing.client import app_client
+
+
+def settings(**values: Any) -> KitSettings:
+    return KitSettings(SECRET_KEY=SecretStr("k" * 32), **values)
+
+
+def step(name: str, events: list[str], *, state: dict[str, object] | None = None, fails: bool = False) -> Lifespan:
+    """A lifespan that notes its start and stop."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, object] | None]:
+        events.append(f"{name} starts")
+        if fails:
+            raise RuntimeError(name)
+        yield state
+        events.append(f"{name} stops")
+
+    return lifespan
+
+
+class NotedDatabase(Database):
+    """A database that notes what is done to it."""
+
+    def __init__(self, path: Path, events: list[str]) -> None:
+        super().__init__(f"sqlite+aiosqlite:///{path / 'app.db'}")
+        self.events = events
+
+    async def create_tables(self, *arguments: Any) -> None:
+        self.events.append("tables")
+
+    async def dispose(self) -> None:
+        self.events.append("dispose")
+        await super().dispose()
+
+
+async def run(app: FastAPI) -> None:
+    async with app_client(app):
+        pass
+
+
+def test_the_settings_name_the_app() -> None:
+    """W20: title, version and debug are the settings'; the document is under the API's prefix, the page at /docs."""
+    app = create_app(settings(PROJECT_NAME="Zenith", VERSION="2.0", API_V1_STR="/api/v2", DEBUG=True))
+
+    assert (app.title, app.version, app.debug) == ("Zenith", "2.0", True)
+    assert (app.openapi_url, app.docs_url) == ("/api/v2/openapi.json", "/docs")
+
+
+def test_it_is_a_plain_fastapi() -> None:
+    """W20: no subclass, and no default response class, which would slow every answer down."""
+    app = create_app(settings())
+
+    assert type(app) is FastAPI
+    assert isinstance(app.router.default_response_class, DefaultPlaceholder)
+
+
+def test_fastapis_own_arguments_pass_through_and_win() -> None:
+    """W20: whatever FastAPI takes can be given."""
+    app = create_app(settings(), title="Other", docs_url=None, openapi_url="/spec.json", summary="Short")
+
+    assert (app.title, app.docs_url, app.openapi_url, app.summary) == ("Other", None, "/spec.json", "Short")
+
+
+@pytest.mark.parametrize("name", ["titel", "extra", "self"])
+def test_an_unknown_argument_is_refused(name: str) -> None:
+    """W20: a misspelt argument is a TypeError that names it."""
+    arguments: dict[str, Any] = {name: "x"}
+
+    with pytest.raises(TypeError, match=name):
+        create_app(settings(), **arguments)
+
+
+def test_tables_need_a_database() -> None:
+    """W20: nothing that was asked for is left undone silently."""
+    with pytest.raises(TypeError, match="database"):
+        create_app(settings(), create_tables=True)
+
+
+async def test_routers_are_under_the_prefix() -> None:
+    """W20: routers= is include_router with API_V1_STR."""
+    router = APIRouter(prefix="/things")
+
+    @router.get("")
+    async def read() -> str:
+        return "thing"
+
+    async with app_client(create_app(settings(), routers=[router])) as client:
+        assert (await client.get("/api/v1/things")).json() == "thing"
+
+
+async def test_errors_are_problems() -> None:
+    """W20, W2: the handlers are registered, for the framework's errors too."""
+    router = APIRouter()
+
+    @router.get("/missing")
+    async def read() -> None:
+        raise NotFoundError(dict, 1)
+
+    async with app_client(create_app(settings(), routers=[router])) as client:
+        for path in ("/api/v1/missing", "/nope"):
+            response = await client.get(path)
+
+            assert (response.status_code, response.headers["content-type"]) == (404, "application/problem+json")
+
+
+class Complaint(BaseModel):
+    text: str
+
+
+def complain(problem: Problem) -> Complaint:
+    return Complaint(text=problem.detail)
+
+
+async def test_the_error_body_can_be_the_hosts() -> None:
+    """W20, W2: error_body= is the body of every error."""
+    async with app_client(create_app(settings(), error_body=complain)) as client:
+        assert (await client.get("/nope")).json() == {"text": "Not Found"}
+
+
+async def test_the_hosts_exception_handlers_go_first() -> None:
+    """W20: FastAPI's exception_handlers= is honoured."""
+
+    async def answer(request: Request, error: Exception) -> Response:
+        return JSONResponse("mine", 410)
+
+    async with app_client(create_app(settings(), exception_handlers={HTTPException: answer})) as client:
+        assert (await client.get("/nope")).status_code == 410
+
+
+@pytest.mark.parametrize(
+    ("allowed", "origin", "credentials"),
+    [(["https://a.example"], "https://a.example", "true"), (["*"], "*", None), (["*", "https://a.example"], "*", None)],
+)
+async def test_cors_never_gives_credentials_to_everybody(allowed: list[str], origin: str, credentials: str | None) -> None:
+    """W20, W11: a wildcard allows no credentials; named origins do."""
+    async with app_client(create_app(settings(ALLOWED_ORIGINS=allowed))) as client:
+        response = await client.get("/livez", headers={"Origin": "https://a.example", "Cookie": "a=b"})
+
+    assert response.headers["access-control-allow-origin"] == origin
+    assert response.headers.get("access-control-allow-credentials") == credentials
+
+
+async def test_another_origin_is_not_allowed() -> None:
+    """W20: only ALLOWED_ORIGINS may read; with none of them there is no CORS at all."""
+    for allowed in ([], ["https://a.example"]):
+        async with app_client(create_app(settings(ALLOWED_ORIGINS=allowed))) as client:
+            response = await client.get("/livez", headers={"Origin": "https://b.example"})
+
+        assert "access-control-allow-origin" not in response.headers
+
+
+async def test_a_bug_is_readable_for_the_allowed_origin() -> None:
+    """W4: the factory puts CORS outside the last resort."""
+    router = APIRouter()
+
+    @router.get("/bug")
+    async def fail() -> None:
+        raise ZeroDivisionError
+
+    async with app_client(create_app(settings(ALLOWED_ORIGINS=["https://a.example"]), routers=[router])) as client:
+        response = await client.get("/api/v1/bug", headers={"Origin": "https://a.example"})
+
+    assert (response.status_code, response.headers["access-control-allow-origin"]) == (500, "https://a.example")
+
+
+async def test_health_knows_the_database_and_the_hosts_checks(database: Database) -> None:
+    """W20, W30: the database is checked by ping, beside what the host adds; the version is the app's."""
+
+    async def fail() -> None:
+        raise RuntimeError
+
+    app = create_app(settings(VERSION="3.1"), database=database, checks=[HealthCheck("mail", fail, critical=False)])
+    async with app_client(app) as client:
+        report = (await client.get("/health")).json()
+
+    assert report == {"status": "degraded", "version": "3.1", "checks": {"database": "ok", "mail": "failed"}}
+
+
+async def test_a_lost_database_makes_the_app_unready() -> None:
+    """W30: the app starts without its database and says so."""
+    app = create_app(settings(), database=Database("postgresql+asyncpg://127.0.0.1:1/none"))
+
+    async with app_client(app) as client:
+        assert (await client.get("/readyz")).status_code == 503
+        assert (await client.get("/livez")).status_code == 200
+
+
+async def test_lifespans_run_in_order_and_close_in_reverse(tmp_path: Path) -> None:
+    """W20: database, tables, the host's in order, FastAPI's own last."""
+    events: list[str] = []
+    app = create_app(
+        settings(),
+        database=NotedDatabase(tmp_path, events),
+        create_tables=True,
+        lifespans=[step("first", events), step("second", events)],
+        lifespan=step("own", events),
+    )
+    await run(app)
+
+    starts = ["tables", "first starts", "second starts", "own starts"]
+    assert events == [*starts, "own stops", "second stops", "first stops", "dispose"]
+
+
+async def test_a_failing_start_closes_what_was_opened(tmp_path: Path) -> None:
+    """W20: the error comes out, and nothing is left open."""
+    events: list[str] = []
+
+    @asynccontextmanager
+    async def careful(app: FastAPI) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            events.append("closed")
+
+    app = create_app(settings(), database=NotedDatabase(tmp_path, events), lifespans=[careful, step("second", events, fails=True)])
+    with pytest.raises(RuntimeError, match="second"):
+        await run(app)
+
+    assert events == ["second starts", "closed", "dispose"]
+
+
+async def test_what_lifespans_yield_is_the_requests_state() -> None:
+    """W20: mappings of all lifespans, and of included routers, are together in request.state."""
+    router = APIRouter(lifespan=step("router", [], state={"c": 3}))
+
+    @router.get("/state")
+    async def read(request: Request) -> list[int]:
+        return [request.state.a, request.state.b, request.state.c]
+
+    app = create_app(settings(), lifespans=[step("first", [], state={"a": 1})], lifespan=step("own", [], state={"b": 2}), routers=[router])
+    async with app_client(app) as client:
+        assert (await client.get("/api/v1/state")).json() == [1, 2, 3]
+
+
+async def test_routers_included_later_are_started_too() -> None:
+    """W20: the app stays open for ordinary FastAPI."""
+    events: list[str] = []
+    app = create_app(settings(), lifespans=[step("first", events)])
+    app.include_router(APIRouter(lifespan=step("router", events)))
+    await run(app)
+
+    assert events == ["first starts", "router starts", "router stops", "first stops"]
