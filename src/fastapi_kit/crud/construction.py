@@ -1,13 +1,15 @@
 """Making and changing objects of a model, whatever kind of class it is."""
 
 import inspect
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Set
 from functools import lru_cache
 from typing import Any, TypeVar, cast
 
-from sqlalchemy.orm.attributes import instance_dict, manager_of_class, set_attribute
+from sqlalchemy.orm import class_mapper
+from sqlalchemy.orm.attributes import instance_dict, set_attribute
+from sqlalchemy.sql import ClauseElement
 
-__all__ = ["assign", "build"]
+__all__ = ["assign", "build", "change"]
 
 ModelT = TypeVar("ModelT")
 
@@ -19,22 +21,35 @@ def build(model: type[ModelT], values: Mapping[str, Any]) -> ModelT:
     """
     accepted = _accepted(cast("Hashable", model))
     row = model(**{name: value for name, value in values.items() if accepted is None or name in accepted})
-    loaded = instance_dict(row)
-    mapped = manager_of_class(model)
-    assign(row, {name: value for name, value in values.items() if name in mapped and name not in loaded})
-    if accepted is not None:
-        assign(row, {name: value for name, value in values.items() if name not in mapped and name not in accepted})
+    loaded, instrumented = instance_dict(row), _instrumented(model)
+    missed = {name for name in values if (name in instrumented and name not in loaded) or (accepted is not None and name not in accepted)}
+    assign(row, {name: value for name, value in values.items() if name in missed})
     return row
+
+
+def change(row: object, values: Mapping[str, Any]) -> None:
+    """Set those *values* that differ from what is loaded on *row*: an equal one would make SQLAlchemy look at the row again."""
+    loaded = instance_dict(row)
+    assign(row, {name: value for name, value in values.items() if name not in loaded or not _equal(loaded[name], value)})
+
+
+def _equal(loaded: object, value: object) -> bool:
+    return not isinstance(value, ClauseElement) and not hasattr(value, "__clause_element__") and bool(loaded == value)
 
 
 def assign(row: object, values: Mapping[str, Any]) -> None:
     """Set *values* on *row*. Columns and relationships are set as SQLAlchemy does it: SQLModel refuses what is no field of its own."""
-    mapped = manager_of_class(type(row))
+    instrumented = _instrumented(type(row))
     for name, value in values.items():
-        if name in mapped:
+        if name in instrumented:
             set_attribute(row, name, value)
         else:
             setattr(row, name, value)
+
+
+def _instrumented(model: type[object]) -> Set[str]:
+    mapper = class_mapper(model)
+    return {attribute.key for attribute in (*mapper.column_attrs, *mapper.relationships)}
 
 
 @lru_cache(maxsize=512)

@@ -1,12 +1,17 @@
 """What a mapper says of its model: key, attributes, and whether rows may be written without the unit of work."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from datetime import date, datetime, time
+from decimal import Decimal
 from functools import cached_property
 from typing import Any, cast
+from uuid import UUID
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Column, ColumnElement, inspect
+from sqlalchemy import Column, ColumnElement, inspect, tuple_
+from sqlalchemy.ext.associationproxy import AssociationProxy
+from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapper, QueryableAttribute, RelationshipDirection, RelationshipProperty, Session
 
 from fastapi_kit.db.checks import key_is_possible
@@ -48,9 +53,34 @@ class ModelFacts:
         return {key: column for key, column in pairs if isinstance(column, Column)}
 
     @cached_property
+    def writable(self) -> frozenset[str]:
+        """The columns that do not compute their own value."""
+        return frozenset(name for name, column in self.columns.items() if column.computed is None)
+
+    @cached_property
     def settable(self) -> frozenset[str]:
-        """Every attribute that a value can be set on: columns, relationships, synonyms, hybrids, proxies."""
-        return frozenset(self.mapper.all_orm_descriptors.keys()) | frozenset(self.mapper.attrs.keys())
+        """Every attribute that a value can be set on: columns, relationships, composites, synonyms, proxies, and what has a setter."""
+        mapper = self.mapper
+        relations = {relation.key for relation in mapper.relationships if not relation.viewonly}
+        others = {key for key, descriptor in mapper.all_orm_descriptors.items() if isinstance(descriptor, AssociationProxy)}
+        members: dict[str, Any] = {name: member for cls in reversed(mapper.class_.__mro__) for name, member in vars(cls).items()}
+        setters = {name for name, member in members.items() if _has_setter(member)}
+        return frozenset({*self.writable, *relations, *mapper.composites.keys(), *mapper.synonyms.keys(), *others, *setters})
+
+    @cached_property
+    def computed(self) -> frozenset[str]:
+        """Attributes that no value can be set on."""
+        return frozenset(set(self.mapper.all_orm_descriptors.keys()) - self.settable)
+
+    @cached_property
+    def deferred(self) -> frozenset[str]:
+        """Columns that a select of the model leaves out."""
+        return frozenset(attribute.key for attribute in self.mapper.column_attrs if attribute.deferred)
+
+    @cached_property
+    def loaded_with_rows(self) -> frozenset[str]:
+        """Columns and expressions that a select of the model gives, deferred ones left out."""
+        return frozenset(attribute.key for attribute in self.mapper.column_attrs if not attribute.deferred)
 
     @cached_property
     def key_names(self) -> tuple[str, ...]:
@@ -81,8 +111,13 @@ class ModelFacts:
 
     @cached_property
     def defaulted(self) -> frozenset[str]:
-        """Columns that get a value when none, or None, is given on insert."""
-        return frozenset(name for name, column in self.columns.items() if _has_default(column))
+        """Columns for which leaving a value out on insert is not the same as None."""
+        return frozenset(name for name, column in self.columns.items() if _has_default(column)) | self.nulls_of_their_own
+
+    @cached_property
+    def nulls_of_their_own(self) -> frozenset[str]:
+        """Columns whose type stores None itself: JSON null."""
+        return frozenset(name for name, column in self.columns.items() if column.type.should_evaluate_none)
 
     @cached_property
     def key_is_made_by_server(self) -> bool:
@@ -91,23 +126,22 @@ class ModelFacts:
         return len(key) == 1 and key[0] is key[0].table.autoincrement_column
 
     @cached_property
-    def has_joined_collections(self) -> bool:
-        """Whether a plain select joins a collection eagerly, and so repeats rows."""
-        return any(relation.lazy == "joined" for relation in self.mapper.relationships)
+    def joined_collections(self) -> tuple[str, ...]:
+        """The collections that a plain select joins, so that rows come more than once."""
+        return tuple(relation.key for relation in self.mapper.relationships if relation.uselist and relation.lazy == "joined")
 
     def key_of(self, ident: object) -> Key:
         """Return *ident* as a tuple: a scalar, a tuple or a mapping by name. Raises ConfigurationError for a wrong shape."""
         names = self.key_names
-        if isinstance(ident, Mapping):
-            by_name = cast("Mapping[str, object]", ident)
-            if set(by_name) == set(names):
-                return tuple(by_name[name] for name in names)
-        else:
-            key = tuple(cast("Key", ident)) if isinstance(ident, tuple) else (ident,)
-            if len(key) == len(names):
-                return key
-        shape = names[0] if len(names) == 1 else f"a tuple ({', '.join(names)}), or a mapping by these names"
-        raise ConfigurationError(f"the key of {self.name} is {shape}; what was given does not fit")
+        key = _as_tuple(ident, names)
+        if key is None:
+            shape = names[0] if len(names) == 1 else f"a tuple ({', '.join(names)}), or a mapping by these names"
+            raise ConfigurationError(f"the key of {self.name} is {shape}; what was given does not fit")
+        for name, value in zip(names, key, strict=True):
+            # SQLite would compare text with a number, PostgreSQL refuse it.
+            if isinstance(value, str | bytes) and name in self._no_text:
+                raise ConfigurationError(f"{self.name}.{name} is no text: convert the key, as a typed path parameter does")
+        return key
 
     def key_of_row(self, row: object) -> Key:
         """Return the loaded primary key of *row*."""
@@ -115,11 +149,25 @@ class ModelFacts:
 
     def key_is_possible(self, key: Key, *, dialect: str) -> bool:
         """Return whether any row can have *key*: it fits the columns, as *dialect* has them."""
-        return all(key_is_possible(column, value, dialect=dialect) for column, value in zip(self.key_columns, key, strict=True))
+        return self.is_possible(dict(zip(self.key_names, key, strict=True)), dialect=dialect)
+
+    def is_possible(self, values: Mapping[str, object], *, dialect: str) -> bool:
+        """Return whether any row can have these column *values*, likewise."""
+        return all(key_is_possible(self.columns[name], value, dialect=dialect) for name, value in values.items())
+
+    def any_key(self, keys: Sequence[Key]) -> ColumnElement[bool]:
+        """Return the SQL that finds the rows with these *keys*."""
+        if len(self.key_attributes) == 1:
+            return self.key_attributes[0].in_([key[0] for key in keys])
+        return tuple_(*self.key_attributes).in_(keys)
 
     def key_conditions(self, key: Key) -> list[ColumnElement[bool]]:
         """Return the SQL that finds the row with *key*."""
         return [attribute == value for attribute, value in zip(self.key_attributes, key, strict=True)]
+
+    def behind_synonym(self, name: str) -> str:
+        """Return the attribute that *name* stands for: mostly itself."""
+        return self.mapper.synonyms[name].name if name in self.mapper.synonyms else name
 
     def references_through(self, names: Set[str]) -> frozenset[str]:
         """Return the many-to-one relationships whose foreign keys are among the columns *names*."""
@@ -135,27 +183,81 @@ class ModelFacts:
 
     def inserts_plainly(self, session: Session) -> bool:
         """Whether INSERTs alone do what the unit of work would: no constructor, validator or listener of the host's, one table."""
-        mapper = self.mapper
-        return (
-            mapper.class_manager.original_init is mapper.registry.constructor
-            and not mapper.validators
-            and self._is_one_table
-            and not any((mapper.dispatch.before_insert, mapper.dispatch.after_insert, session.dispatch.before_flush))
+        mapper, made = self.mapper, session.dispatch
+        listeners = (
+            *(mapper.dispatch.before_insert, mapper.dispatch.after_insert),
+            *tuple(mapper.class_manager.dispatch.init)[1:],  # the first is SQLAlchemy's own
+            *(made.before_attach, made.after_attach, made.transient_to_pending, made.pending_to_persistent),
+            *(attribute.class_attribute.dispatch.set for attribute in mapper.column_attrs),
+            *_flush_listeners(session),
         )
+        return self._is_plain and mapper.class_manager.original_init is mapper.registry.constructor and not any(listeners)
 
     def deletes_plainly(self, session: Session) -> bool:
         """Whether one DELETE alone does what the unit of work would: no cascade, secondary, version or listener, one table."""
-        mapper = self.mapper
+        mapper, made = self.mapper, session.dispatch
+        listeners = (
+            *(mapper.dispatch.before_delete, mapper.dispatch.after_delete),
+            *(made.persistent_to_deleted, made.deleted_to_detached),
+            *_flush_listeners(session),
+        )
         return (
             self._is_one_table
             and mapper.version_id_col is None
             and not any(_needs_unit_of_work(relation) for relation in mapper.relationships)
-            and not any((mapper.dispatch.before_delete, mapper.dispatch.after_delete, session.dispatch.before_flush))
+            and not any(listeners)
         )
+
+    @cached_property
+    def _is_plain(self) -> bool:
+        plain_columns = not self.mapper.validators and not self.loaded_with_rows.symmetric_difference(self.columns)
+        return self._is_one_table and plain_columns and self._hybrids_make_sql
+
+    @cached_property
+    def _hybrids_make_sql(self) -> bool:
+        # An ORM insert asks each hybrid for its SQL, also those that are plain Python and have none.
+        try:
+            for name in self.mapper.all_orm_descriptors.keys():  # noqa: SIM118
+                getattr(self.mapper.class_, name)
+        except Exception:
+            return False
+        return True
+
+    @cached_property
+    def _no_text(self) -> frozenset[str]:
+        return frozenset(name for name, column in zip(self.key_names, self.key_columns, strict=True) if _python_type(column) in _NO_TEXT)
 
     @cached_property
     def _is_one_table(self) -> bool:
         return len(self.mapper.tables) == 1 and self.mapper.polymorphic_on is None and not self.mapper.inherits
+
+
+def _has_setter(member: Any) -> bool:
+    return isinstance(member, property | hybrid_property) and cast("Any", member).fset is not None
+
+
+def _as_tuple(ident: object, names: tuple[str, ...]) -> Key | None:
+    if isinstance(ident, Mapping):
+        by_name = cast("Mapping[object, object]", ident)
+        return tuple(by_name[name] for name in names) if set(by_name) == set(names) else None
+    if isinstance(ident, list | set | frozenset):
+        return None
+    key = tuple(cast("Key", ident)) if isinstance(ident, tuple) else (ident,)
+    return key if len(key) == len(names) else None
+
+
+_NO_TEXT = {int, float, Decimal, UUID, bool, date, datetime, time}
+
+
+def _python_type(column: Column[Any]) -> type[Any] | None:
+    try:
+        return column.type.python_type
+    except NotImplementedError:
+        return None
+
+
+def _flush_listeners(session: Session) -> tuple[Any, ...]:
+    return session.dispatch.before_flush, session.dispatch.after_flush, session.dispatch.after_flush_postexec
 
 
 def _has_default(column: Column[Any]) -> bool:

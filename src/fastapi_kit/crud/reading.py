@@ -2,7 +2,7 @@
 
 import builtins
 from collections.abc import Sequence
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from pydantic import BaseModel
 from sqlalchemy import ColumnExpressionArgument
@@ -51,7 +51,8 @@ class ReadService(RowReads[ModelT], Generic[ModelT]):
         counts_all = query.max_total is None
         rows = await self.list_as(schema, *conditions, skip=query.skip, limit=query.limit + (not counts_all), order_by=order_by)
         total, capped = await self._total(conditions, query.max_total)
-        return Page[SchemaT].of(
+        page = cast("type[Page[SchemaT]]", Page.__class_getitem__(schema))
+        return page.of(
             rows[: query.limit],
             skip=query.skip,
             limit=query.limit,

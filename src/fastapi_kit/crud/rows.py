@@ -6,15 +6,16 @@ from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
-from sqlalchemy import ColumnElement, ColumnExpressionArgument, Result, Select, func, select, tuple_
+from sqlalchemy import ColumnExpressionArgument, Result, Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import QueryableAttribute
+from sqlalchemy.orm import selectinload
 from sqlalchemy.orm.interfaces import ORMOption
 
 from fastapi_kit.crud.facts import Key, ModelFacts, facts_of
 from fastapi_kit.crud.inference import overrides, type_arguments
 from fastapi_kit.crud.ordering import OrderBy, total_order
-from fastapi_kit.db.reads import read, stream
+from fastapi_kit.db.reads import read, read_locked, stream
+from fastapi_kit.db.snapshot import keeping_relations
 from fastapi_kit.errors import ConfigurationError, MultipleMatchesError, NotFoundError
 
 __all__ = ["FOR_UPDATE", "RowLock", "RowReads"]
@@ -50,7 +51,7 @@ class RowReads(Generic[ModelT]):
         for base in cls.__mro__:
             arguments: tuple[object, ...] = type_arguments(cls, base) or ()
             for name, argument in zip(base.__dict__.get("_parameters", ()), arguments, strict=False):
-                if isinstance(argument, type) and not hasattr(cls, name):
+                if isinstance(argument, type) and argument is not Any and not hasattr(cls, name):
                     setattr(cls, name, argument)
 
     def __init__(self, session: AsyncSession) -> None:
@@ -91,6 +92,8 @@ class RowReads(Generic[ModelT]):
         if not columns:
             raise ConfigurationError("get_by() needs a column")
         self._facts.known(columns)
+        if not self._facts.is_possible(columns, dialect=self._dialect):
+            return None
         conditions = [getattr(self.model, name) == value for name, value in columns.items()]
         rows = await self._rows(self.base_query().where(*conditions).limit(2))
         if len(rows) > 1:
@@ -104,7 +107,7 @@ class RowReads(Generic[ModelT]):
         keys = [key for key in dict.fromkeys(map(facts.key_of, idents)) if facts.key_is_possible(key, dialect=dialect)]
         found: dict[Key, ModelT] = {}
         for chunk in _chunks(keys, _MAX_KEYS // len(facts.key_names)):
-            rows = await self._rows(self.base_query().where(_any_key(facts.key_attributes, chunk)))
+            rows = await self._rows(self.base_query().where(facts.any_key(chunk)))
             found.update((facts.key_of_row(row), row) for row in rows)
         return [found[key] for key in keys if key in found]
 
@@ -146,9 +149,11 @@ class RowReads(Generic[ModelT]):
         """Yield every row that meets *conditions*, *batch_size* in memory at a time.
 
         The rows come from one open cursor: commit nothing on this session meanwhile, and wrap the call in ``contextlib.aclosing`` if you
-        leave the loop early.
+        leave the loop early. Collections that the mapping joins are loaded batch by batch; a ``joinedload()`` of a collection in
+        ``base_query`` raises ConfigurationError.
         """
-        statement = self._ordered(order_by).where(*conditions).execution_options(yield_per=batch_size)
+        collections = [selectinload(getattr(self.model, name)) for name in self._facts.joined_collections]
+        statement = self._ordered(order_by).where(*conditions).options(*collections).execution_options(yield_per=batch_size)
         async with aclosing(stream(self.session, statement, mapper=self._facts.mapper)) as rows:
             async for row in rows:
                 yield row
@@ -183,21 +188,22 @@ class RowReads(Generic[ModelT]):
     ) -> builtins.list[ModelT]:
         if options:
             statement = statement.options(*options)
-        if lock is not None:
-            statement = statement.with_for_update(of=self.model, **asdict(lock))
-        scalars = (await self._read(statement, lock=lock)).scalars()
-        if options or self._facts.has_joined_collections:
-            scalars = scalars.unique()
-        return list(scalars.all())
+        if lock is None:
+            found = await self._read(statement)
+        else:
+            found = await self._read_locked(statement, lock)
+        # Rows come more than once where a collection is joined, and SQLAlchemy then demands unique().
+        repeats = getattr(found, "_unique_filter_state", None) is not None
+        return list((found.scalars().unique() if repeats else found.scalars()).all())
 
-    async def _read(self, statement: Select[Any], *, lock: RowLock | None = None) -> Result[Any]:
-        return await read(self.session, statement, mapper=self._facts.mapper, keep_transaction=lock is not None)
+    async def _read_locked(self, statement: Select[ModelT], lock: RowLock) -> Result[Any]:
+        # Who locks a row is about to decide by what is in it now.
+        statement = statement.with_for_update(of=self.model, **asdict(lock)).execution_options(populate_existing=True)
+        with keeping_relations(self.session.sync_session, self._facts.mapper):
+            return await read_locked(self.session, statement, mapper=self._facts.mapper)
 
-
-def _any_key(attributes: Sequence[QueryableAttribute[Any]], keys: Sequence[Key]) -> ColumnElement[bool]:
-    if len(attributes) == 1:
-        return attributes[0].in_([key[0] for key in keys])
-    return tuple_(*attributes).in_(keys)
+    async def _read(self, statement: Select[Any]) -> Result[Any]:
+        return await read(self.session, statement, mapper=self._facts.mapper)
 
 
 def _chunks(keys: Sequence[Key], size: int) -> Iterator[Sequence[Key]]:

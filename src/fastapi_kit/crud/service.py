@@ -1,16 +1,18 @@
 """Reading and writing rows of one model."""
 
 import builtins
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel
-from sqlalchemy import CursorResult, delete, inspect
+from sqlalchemy import CursorResult, Select, delete, select
+from sqlalchemy.orm import Session, undefer
+from sqlalchemy.orm.attributes import instance_dict
 from sqlalchemy.orm.exc import StaleDataError
 
-from fastapi_kit.crud.bulk import insert_rows
-from fastapi_kit.crud.construction import assign, build
+from fastapi_kit.crud.bulk import insert_rows, load_missing
+from fastapi_kit.crud.construction import build, change
 from fastapi_kit.crud.facts import Key
 from fastapi_kit.crud.inference import overrides
 from fastapi_kit.crud.reading import ReadService
@@ -18,13 +20,14 @@ from fastapi_kit.crud.rows import RowReads
 from fastapi_kit.crud.values import Values, checked_changes, checked_row
 from fastapi_kit.db.snapshot import Snapshot, keeping_relations
 from fastapi_kit.db.transaction import unit_of_work, writing
-from fastapi_kit.errors import ConfigurationError, NotFoundError, StaleVersionError
+from fastapi_kit.errors import ConfigurationError, InvalidDataError, NotFoundError, StaleVersionError, StillReferencedError
 
 __all__ = ["CRUDService"]
 
 ModelT = TypeVar("ModelT")
 CreateT = TypeVar("CreateT", bound=BaseModel)
 UpdateT = TypeVar("UpdateT", bound=BaseModel)
+ResultT = TypeVar("ResultT")
 
 
 class CRUDService(ReadService[ModelT], Generic[ModelT, CreateT, UpdateT]):
@@ -50,7 +53,7 @@ class CRUDService(ReadService[ModelT], Generic[ModelT, CreateT, UpdateT]):
         """
         columns = await self._new_row(data, values)
         async with self._writing("create"):
-            row = build(self.model, columns)
+            row = await self._in_greenlet(lambda: build(self.model, columns))
             self.session.add(row)
             await self._flush(row)
         return row
@@ -77,8 +80,8 @@ class CRUDService(ReadService[ModelT], Generic[ModelT, CreateT, UpdateT]):
         key = self._facts.key_of(ident)
         columns = await self._changes(data)
         async with self._writing("update") as changing:
-            row = await self._row_to_change(key, ident, changing, expected_version)
-            assign(row, columns)
+            row = await self._row_to_change(self._to_update(key, columns), key, ident, changing, expected_version)
+            await self._in_greenlet(lambda: change(row, columns))
             with self._stale(row, ident):
                 await self._flush(row)
             self._forget_old_references(row, columns)
@@ -88,28 +91,33 @@ class CRUDService(ReadService[ModelT], Generic[ModelT, CreateT, UpdateT]):
         """Delete a row: by one statement where the mapping asks no more. Raises NotFoundError, StaleVersionError, StillReferencedError."""
         self._refuse_unversioned(expected_version)
         key = self._facts.key_of(ident)
-        async with self._writing("delete") as changing:
-            if self._deletes_plainly:
-                await self._delete_plainly(key, ident)
-            else:
-                row = await self._row_to_change(key, ident, changing, expected_version)
-                await self.session.delete(row)
-                with self._stale(row, ident):
-                    await self.session.flush()
+        try:
+            async with self._writing("delete") as changing:
+                if self._deletes_plainly:
+                    await self._delete_plainly(key, ident)
+                else:
+                    await self._lock(key)
+                    row = await self._row_to_change(self._with_key(key), key, ident, changing, expected_version)
+                    await self.session.delete(row)
+                    with self._stale(row, ident):
+                        await self.session.flush()
+        except InvalidDataError as error:
+            # A delete writes no values: rows that still point here cannot be set to null, or fail the COMMIT.
+            raise StillReferencedError(error.fields, table=error.table) from error
 
     async def create_values(self, data: CreateT) -> dict[str, Any]:
         """Return the column values of a new row: what the schema holds, its defaults included. Override to hash, rename or derive.
 
         Runs before the write begins its transaction.
         """
-        return data.model_dump()
+        return data.model_dump(by_alias=False)
 
     async def update_values(self, data: UpdateT) -> dict[str, Any]:
         """Return the column values that a change sets: by default the fields the caller set. Override to hash, rename or derive.
 
         Runs before the write begins its transaction.
         """
-        return data.model_dump(exclude_unset=True)
+        return data.model_dump(by_alias=False, exclude_unset=True)
 
     async def _new_row(self, data: CreateT | Values, values: Values) -> dict[str, Any]:
         given = await self.create_values(data) if isinstance(data, BaseModel) else data
@@ -118,32 +126,49 @@ class CRUDService(ReadService[ModelT], Generic[ModelT, CreateT, UpdateT]):
         return columns
 
     async def _changes(self, data: UpdateT | Values) -> dict[str, Any]:
-        columns = dict(await self.update_values(data) if isinstance(data, BaseModel) else data)
+        columns = await self.update_values(data) if isinstance(data, BaseModel) else data
         checked_changes(self._facts, columns, data=data, read_only=self.read_only)
-        return columns
+        return {self._facts.behind_synonym(name): value for name, value in columns.items()}
 
     def _writing(self, verb: str) -> AbstractAsyncContextManager[Snapshot]:
         return writing(self.session, committer=f"{type(self).__name__}.{verb}", mapper=self._facts.mapper)
 
-    async def _row_to_change(self, key: Key, ident: object, changing: Snapshot, expected_version: int | None) -> ModelT:
+    async def _lock(self, key: Key) -> None:
+        # SQLAlchemy only warns if the row has gone by the time it is deleted.
+        if self._facts.key_is_possible(key, dialect=self._dialect):
+            await self.session.execute(select(*self._facts.key_attributes).where(*self._facts.key_conditions(key)).with_for_update())
+
+    def _to_update(self, key: Key, changed: Values) -> Select[ModelT]:
+        known = self.session.sync_session.identity_map.get(self._facts.mapper.identity_key_from_primary_key(key))
+        wanted = self._facts.deferred & {*changed, *(() if known is None else instance_dict(known))}
+        return self._with_key(key).options(*(undefer(getattr(self.model, name)) for name in sorted(wanted)))
+
+    async def _row_to_change(
+        self, statement: Select[ModelT], key: Key, ident: object, changing: Snapshot, expected_version: int | None
+    ) -> ModelT:
         if not self._facts.key_is_possible(key, dialect=self._dialect):
             raise NotFoundError(self.model, ident)
         with keeping_relations(self.session.sync_session, self._facts.mapper, key):
             # As the database has it: a change is what differs from there, not from what was read some time ago.
-            statement = self._with_key(key).execution_options(populate_existing=True)
-            row = (await self.session.scalars(statement)).unique().one_or_none()
+            fresh = statement.execution_options(populate_existing=True)
+            row = (await self.session.scalars(fresh)).unique().one_or_none()
         if row is None:
             raise NotFoundError(self.model, ident)
         changing.keep(row)
         self._refuse_stale(row, expected_version)
         return row
 
+    async def _in_greenlet(self, work: Callable[[], ResultT]) -> ResultT:
+        # A setter of the host's, or a collection, may load; what is half set must not be flushed for that.
+        def run(session: Session) -> ResultT:
+            with session.no_autoflush:
+                return work()
+
+        return await self.session.run_sync(run)
+
     async def _flush(self, row: ModelT) -> None:
         await self.session.flush()
-        state = inspect(row, raiseerr=True)
-        missing = state.expired_attributes & self._facts.columns.keys()
-        if missing:
-            await self.session.refresh(row, sorted(missing))
+        await load_missing(self.session, self._facts, [row])
 
     @contextmanager
     def _stale(self, row: ModelT, ident: object) -> Generator[None]:

@@ -23,27 +23,24 @@ def checked_row(facts: ModelFacts, values: Values, *, data: object) -> None:
 
 def checked_changes(facts: ModelFacts, values: Values, *, data: object, read_only: Sequence[str]) -> None:
     """Refuse changes likewise, and changes of what stays: key and version always, timestamps and *read_only* from a schema."""
-    _refuse_unknown(facts, values, data=data)
+    from_schema = isinstance(data, BaseModel)
     fixed = {*facts.key_names, facts.version_name}
-    if isinstance(data, BaseModel):
-        _refuse_fixed(facts, values.keys() & {*fixed, *facts.timestamp_names, *read_only})
-    elif named := sorted(values.keys() & fixed):
+    if from_schema:
+        fixed |= {*facts.timestamp_names, *read_only, *facts.computed}
+    if named := sorted(name for name in values if facts.behind_synonym(name) in fixed):
+        if from_schema:
+            raise InvalidDataError(named, reason="read_only", table=facts.mapper.local_table.description)
         raise ConfigurationError(f"{', '.join(named)} of {facts.name} cannot be changed")
+    _refuse_unknown(facts, values, data=data)
     check_values(facts.mapper, values, update=True)
 
 
-def _refuse_fixed(facts: ModelFacts, names: Set[str]) -> None:
-    if names:
-        raise InvalidDataError(sorted(names), reason="read_only", table=facts.mapper.local_table.description)
-
-
 def _refuse_unknown(facts: ModelFacts, values: Values, *, data: object) -> None:
-    unknown = sorted(values.keys() - facts.settable)
-    if not unknown:
-        return
-    extra: Mapping[str, Any] = (data.model_extra if isinstance(data, BaseModel) else None) or {}
-    if set(unknown) <= extra.keys():
-        raise InvalidDataError(unknown, reason="unknown_field", table=facts.mapper.local_table.description)
-    raise ConfigurationError(
-        f"{facts.name} has no attribute {', '.join(unknown)}; rename or drop it in create_values() or update_values() of the service"
-    )
+    # What an open schema lets through is the client's; it may name columns and nothing else.
+    extra: Set[str] = ((data.model_extra if isinstance(data, BaseModel) else None) or {}).keys()
+    if added := sorted(values.keys() & extra - facts.writable):
+        raise InvalidDataError(added, reason="unknown_field", table=facts.mapper.local_table.description)
+    if unknown := sorted(values.keys() - facts.settable):
+        raise ConfigurationError(
+            f"{facts.name} has no attribute {', '.join(unknown)} to set; rename or drop it in create_values() or update_values()"
+        )

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, a
 from sqlalchemy.orm import Session
 
 from fastapi_kit.db.base import Base
+from fastapi_kit.db.boundary import typed
 from fastapi_kit.db.engine import DatabaseOptions, adopt_engine, make_engine, masked
 from fastapi_kit.db.reads import OWN
 from fastapi_kit.db.session import Place, close, log_host_commits, report_second_commit
@@ -109,10 +110,14 @@ class Database:
             yield session
 
     async def create_tables(self, metadata: MetaData | None = None) -> None:
-        """Create missing tables of *metadata*, or of ``Base``, one process at a time. For development and tests; commits."""
+        """Create missing tables of *metadata*, or of ``Base``, one process at a time. For development and tests; commits.
+
+        Raises UnavailableError if the database does not answer.
+        """
         bound = self._bound_connection
-        async with nullcontext(bound) if bound is not None else self.engine.begin() as connection:
-            await connection.run_sync(_create_tables, metadata or Base.metadata)
+        with typed(None):
+            async with nullcontext(bound) if bound is not None else self.engine.begin() as connection:
+                await connection.run_sync(_create_tables, metadata or Base.metadata)
 
     async def ping(self) -> None:
         """Ask the database for an answer. Raises UnavailableError."""

@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Any
 
 from sqlalchemy import URL, Engine, event, make_url
-from sqlalchemy.exc import ArgumentError, InvalidatePoolError
+from sqlalchemy.exc import ArgumentError, InvalidatePoolError, InvalidRequestError, NoSuchModuleError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, QueuePool
 
@@ -66,8 +66,11 @@ def make_engine(url: str | URL, options: DatabaseOptions) -> tuple[AsyncEngine, 
     target, folder = async_url(url), None
     if target.get_backend_name() == "sqlite" and is_memory(target):
         target, folder = private_file(target)
-    arguments = _pool_arguments(target, options)
-    engine = create_async_engine(target, hide_parameters=True, connect_args=_connect_args(target, options), **arguments)
+    try:
+        arguments = _pool_arguments(target, options)
+        engine = create_async_engine(target, hide_parameters=True, connect_args=_connect_args(target, options), **arguments)
+    except (ImportError, InvalidRequestError, NoSuchModuleError) as error:
+        raise ConfigurationError(f"{target.drivername} is no installed async driver: {error}") from None
     adopt_engine(engine, options)
     return engine, folder
 

@@ -1,16 +1,20 @@
 """How the library reads: without leaving a transaction open behind it."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Generator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from sqlalchemy import Result, Select
+from sqlalchemy import Result, Select, event
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
-from sqlalchemy.orm import Mapper, Session
+from sqlalchemy.orm import Mapper, ORMExecuteState, Session
 
 from fastapi_kit.db.boundary import typed
-from fastapi_kit.db.session import one_task
+from fastapi_kit.db.session import finish, one_task
+from fastapi_kit.db.transaction import typed_errors
+from fastapi_kit.errors import ConfigurationError
 
-__all__ = ["OWN", "is_idle", "read", "stream"]
+__all__ = ["OWN", "is_idle", "read", "read_locked", "stream"]
 
 RowT = TypeVar("RowT")
 
@@ -26,32 +30,72 @@ def is_idle(session: AsyncSession) -> bool:
     return OWN in session.info and not session.sync_session.in_transaction() and isinstance(session.bind, AsyncEngine)
 
 
-async def read(session: AsyncSession, statement: Select[Any], *, mapper: Mapper[Any], keep_transaction: bool = False) -> Result[Any]:
+async def read(session: AsyncSession, statement: Select[Any], *, mapper: Mapper[Any]) -> Result[Any]:
     """Run the read *statement* through *session* and return its buffered rows. Database errors are typed.
 
-    On an idle session of a ``Database`` no transaction stays open and no connection is held afterwards, unless *keep_transaction* (a row
-    lock lives as long as its transaction); on PostgreSQL it is one round trip. A host's session is used as ``session.execute`` would.
+    On an idle session of a ``Database`` no transaction stays open and no connection is held afterwards; on PostgreSQL it is one round trip.
+    A host's session is used as ``session.execute`` would.
     """
     with one_task(session), typed(mapper):
-        stays_idle = is_idle(session) and not keep_transaction
-        rows: Result[Any] = await (session.run_sync(_read_and_end, statement) if stays_idle else session.execute(statement))
+        rows: Result[Any] = await (session.run_sync(_read_and_end, statement) if is_idle(session) else session.execute(statement))
+        return rows
+
+
+async def read_locked(session: AsyncSession, statement: Select[Any], *, mapper: Mapper[Any]) -> Result[Any]:
+    """Run the locking read *statement*. The transaction, and with it the lock, stays; a refused lock undoes nothing that was before."""
+    rows: Result[Any]
+    with one_task(session), typed(mapper):
+        if not is_idle(session):
+            async with typed_errors(session):
+                rows = await session.execute(statement)
+            return rows
+        try:
+            rows = await session.execute(statement)
+        except BaseException:
+            await finish(session.run_sync(_end))
+            raise
         return rows
 
 
 async def stream(session: AsyncSession, statement: Select[RowT], *, mapper: Mapper[Any]) -> AsyncGenerator[RowT]:
-    """Yield the rows of *statement* from an open cursor; at the end an idle session of a ``Database`` is idle again."""
+    """Yield the rows of *statement* from an open cursor.
+
+    At the end an idle session of a ``Database`` is idle again, unless something was written through it meanwhile.
+    """
     idle = is_idle(session)
-    try:
-        with typed(mapper):
+    with one_task(session), typed(mapper), _noting_writes(session.sync_session) as written:
+        try:
             rows = await session.stream_scalars(statement)
             try:
                 async for row in rows:
                     yield row
             finally:
                 await rows.close()
+        except InvalidRequestError as error:
+            raise ConfigurationError(f"this cannot be streamed; use selectinload() for collections: {error}") from error
+        finally:
+            if idle and not written:
+                await finish(session.run_sync(_end))
+
+
+@contextmanager
+def _noting_writes(session: Session) -> Generator[list[str]]:
+    written: list[str] = []
+
+    def note_flush(_session: Session, _context: object) -> None:
+        written.append("flush")
+
+    def note_statement(state: ORMExecuteState) -> None:
+        if not state.is_select:
+            written.append("statement")
+
+    event.listen(session, "after_flush", note_flush)
+    event.listen(session, "do_orm_execute", note_statement)
+    try:
+        yield written
     finally:
-        if idle:
-            await session.run_sync(_end)
+        event.remove(session, "after_flush", note_flush)
+        event.remove(session, "do_orm_execute", note_statement)
 
 
 def _read_and_end(session: Session, statement: Select[Any]) -> Result[Any]:

@@ -28,8 +28,8 @@ Place = tuple[str, int]
 def one_task(session: AsyncSession) -> Generator[None]:
     """Refuse a second task that uses *session* while the block runs: ConfigurationError, before any SQL."""
     task = asyncio.current_task()
-    owner = session.info.get(_TASK)
-    if owner is not None and owner is not task:
+    owner: asyncio.Task[Any] | None = session.info.get(_TASK)
+    if owner is not None and owner is not task and not owner.done():
         raise ConfigurationError("two tasks use one session at once: give each its own (async with db.begin()), or await them in turn")
     session.info[_TASK] = task
     try:

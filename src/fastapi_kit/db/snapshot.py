@@ -56,16 +56,15 @@ class Snapshot:
 
 
 @contextmanager
-def keeping_relations(session: Session, mapper: Mapper[Any], key: tuple[object, ...]) -> Generator[None]:
-    """Read the row with *key* anew inside (``populate_existing``) and keep its loaded relationships, which that would unload."""
-    row: object = session.identity_map.get(mapper.identity_key_from_primary_key(key))
-    values = {} if row is None else _copy(inspect(row, raiseerr=True))
+def keeping_relations(session: Session, mapper: Mapper[Any], key: tuple[object, ...] | None = None) -> Generator[None]:
+    """Read the row with *key*, or any rows, anew inside (``populate_existing``) and keep loaded relationships, which that would unload."""
+    known = session.identity_map
+    loaded = known.all_states() if key is None else [inspect(row) for row in [known.get(mapper.identity_key_from_primary_key(key))] if row]
+    names = {relation.key for relation in mapper.relationships}
+    kept = [(state, state.obj(), _copy(state)) for state in loaded if state.mapper.isa(mapper) and not names.isdisjoint(state.dict)]
     yield
-    if row is not None:
-        state = inspect(row, raiseerr=True)
-        relations = (relation.key for relation in mapper.relationships)
-        unloaded = [name for name in relations if name in values and name not in state.dict]
-        _put_back(state, row, {name: values[name] for name in unloaded})
+    for state, row, values in kept:
+        _put_back(state, row, {name: values[name] for name in names & values.keys() if name not in state.dict})
 
 
 def _copy(state: InstanceState[Any]) -> _Values:
