@@ -977,3 +977,16 @@ def test_problems_can_be_documented() -> None:
     assert responses["404"]["content"]["application/problem+json"]["schema"]["required"] == ["title", "status", "detail", "code"]
     assert "$defs" not in json.dumps(document)
     assert "HTTPValidationError" not in json.dumps(document)
+
+
+async def test_a_second_registration_replaces_the_first_and_its_statuses() -> None:
+    """W1: also for the host's own errors: afterwards every error has the new body."""
+
+    class OwnError(Exception):
+        pass
+
+    app = FastAPI()
+    register_exception_handlers(app, statuses={OwnError: 409})
+    register_exception_handlers(app, body=legacy_body)
+
+    assert OwnError not in app.exception_handlers

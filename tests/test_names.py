@@ -21,7 +21,7 @@ EXPORTS = {
     "fastapi_kit.crud": "CRUDService FOR_UPDATE ReadService RowLock",
     "fastapi_kit.db": """
         Base Database DatabaseOptions NAMING_CONVENTION TimestampMixin UTCDateTime UUIDv7Mixin UnitOfWork
-        on_commit run_transaction unit_of_work uuid7
+        as_kit_error on_commit run_transaction typed_errors unit_of_work uuid7
     """,
     "fastapi_kit.middleware": "UnhandledErrorMiddleware",
     "fastapi_kit.testing": "QueryLog app_client assert_max_queries assert_no_n_plus_one isolated",

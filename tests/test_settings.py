@@ -98,7 +98,6 @@ def test_no_statement_timeout_can_be_said(environ: Any) -> None:
         ("DB_MAX_OVERFLOW", -1),
         ("DB_STATEMENT_TIMEOUT_SECONDS", 0),
         ("DB_STATEMENT_TIMEOUT_SECONDS", float("inf")),
-        ("MAX_BODY_BYTES", 0),
         ("ACCESS_TOKEN_EXPIRE_MINUTES", 0),
         ("REFRESH_TOKEN_EXPIRE_DAYS", 10**9),
         ("LOG_LEVEL", "LOUD"),

@@ -111,6 +111,8 @@ def register_exception_handlers(
     Call it before the first request, before or after the routes; a second call replaces the first. Handlers that the
     host has for narrower classes, or for a status, go first. Raises ConfigurationError once the app has started.
     """
+    for kind in [kind for kind, handler in app.exception_handlers.items() if isinstance(handler, _Handler)]:
+        del app.exception_handlers[kind]
     _add(app, _all_handlers(body, {**STATUSES, **(statuses or {})}))
     _add_innermost(app, body)
 

@@ -16,7 +16,8 @@ ItemT = TypeVar("ItemT")
 class PageParams(BaseModel):
     """``skip`` and ``limit`` of a hand-written list: ``Annotated[PageParams, Query()]``. Unknown parameters are refused.
 
-    ``skip`` is 0 to 2**31 - 1; ``limit`` is 0 to 1000, 100 if not given. Override the fields for other bounds.
+    ``skip`` is 0 to 2**31 - 1; ``limit`` is 0 to 1000, 100 if not given. Override the fields for other bounds. Parameters that a route
+    declares beside it count as unknown: declare them as fields of a subclass.
     """
 
     model_config = ConfigDict(extra="forbid")

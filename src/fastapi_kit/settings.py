@@ -93,7 +93,6 @@ class KitSettings(BaseSettings):
     PROJECT_NAME: str = "FastAPI app"
     VERSION: str = "0.1.0"
     API_V1_STR: Annotated[str, AfterValidator(_path_prefix)] = "/api/v1"
-    MAX_BODY_BYTES: Annotated[int, Field(gt=0)] = 1_048_576
 
     DATABASE_URL: str = "sqlite+aiosqlite:///./app.db"
     """Plain text, as tutorials read it; kept out of the repr and of errors, as REDIS_URL is. Must be given in production."""

@@ -7,6 +7,7 @@ from typing import Generic, TypeVar, cast
 from pydantic import BaseModel
 from sqlalchemy import ColumnExpressionArgument
 
+from fastapi_kit.crud.loading import options_for
 from fastapi_kit.crud.ordering import OrderBy
 from fastapi_kit.crud.rows import RowReads
 from fastapi_kit.pagination import Page, PageParams
@@ -25,8 +26,8 @@ class ReadService(RowReads[ModelT], Generic[ModelT]):
     """
 
     async def get_as(self, schema: type[SchemaT], ident: object) -> SchemaT:
-        """Return the row with this key as *schema*, or raise NotFoundError."""
-        return _as_schema(schema, await self.get_one(ident))
+        """Return the row with this key as *schema*, or raise NotFoundError. Relationships that *schema* names are loaded."""
+        return _as_schema(schema, await self.get_one(ident, options=options_for(schema, self._facts.mapper)))
 
     async def list_as(
         self,
@@ -36,8 +37,9 @@ class ReadService(RowReads[ModelT], Generic[ModelT]):
         limit: int | None = 100,
         order_by: OrderBy = (),
     ) -> builtins.list[SchemaT]:
-        """Return rows that meet *conditions* as *schema*."""
-        rows = await self.list(*conditions, skip=skip, limit=limit, order_by=order_by)
+        """Return rows that meet *conditions* as *schema*. Relationships that *schema* names take one more query each."""
+        options = options_for(schema, self._facts.mapper)
+        rows = await self.list(*conditions, skip=skip, limit=limit, order_by=order_by, options=options)
         return [_as_schema(schema, row) for row in rows]
 
     async def page_as(

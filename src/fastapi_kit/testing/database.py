@@ -18,8 +18,9 @@ __all__ = ["isolated"]
 async def isolated(database: Database | async_sessionmaker[AsyncSession]) -> AsyncGenerator[None]:
     """Bind every session of *database* to one connection, commits being savepoints, and roll it all back at the end. SQLite too.
 
-    ``db.session``, ``db.begin()``, tasks and streams see the same data. One session at a time: a second one that uses the database while
-    the first is in a transaction raises ConfigurationError. Create the tables before.
+    ``db.session``, ``db.begin()``, tasks and streams see the same data, and the lifespan of an app that makes its tables works inside.
+    One session at a time: a second one that uses the database while the first is in a transaction raises ConfigurationError. So requests
+    go one after the other, and a session that the test itself has read with is closed before a request.
     """
     sessions = database.sessions if isinstance(database, Database) else database
     before = dict(sessions.kw)
