@@ -5,12 +5,13 @@ from typing import Any, get_args
 
 from pydantic import AliasPath, BaseModel
 from pydantic.fields import FieldInfo
-from sqlalchemy.orm import Load, Mapper, selectinload
+from sqlalchemy.orm import Mapper, selectinload
+from sqlalchemy.orm.interfaces import ORMOption
 
 __all__ = ["options_for"]
 
 
-def options_for(schema: type[BaseModel], mapper: Mapper[Any]) -> list[Load]:
+def options_for(schema: type[BaseModel], mapper: Mapper[Any]) -> list[ORMOption]:
     """Return the loader options for the relationships that *schema*, read from attributes, names: one more query each, however many rows.
 
     A schema that contains itself is followed once round.
@@ -18,12 +19,12 @@ def options_for(schema: type[BaseModel], mapper: Mapper[Any]) -> list[Load]:
     return list(_options(schema, mapper, frozenset()))
 
 
-def _options(schema: type[BaseModel], mapper: Mapper[Any], seen: frozenset[type[BaseModel]]) -> Iterator[Load]:
+def _options(schema: type[BaseModel], mapper: Mapper[Any], seen: frozenset[type[BaseModel]]) -> Iterator[ORMOption]:
     for name, field in schema.model_fields.items():
         relation = mapper.relationships.get(_attribute(name, field))
         if relation is not None:
             nested = [model for model in _models_in(field.annotation) if model not in seen]
-            inner = [option for model in nested for option in _options(model, relation.mapper, seen | {schema})]
+            inner: list[Any] = [option for model in nested for option in _options(model, relation.mapper, seen | {schema})]
             yield selectinload(relation.class_attribute).options(*inner)
 
 
