@@ -7,6 +7,7 @@ from sqlalchemy import insert, inspect, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql import ClauseElement
 
+from fastapi_kit.crud.changing import making_room
 from fastapi_kit.crud.construction import build
 from fastapi_kit.crud.facts import ModelFacts
 
@@ -44,9 +45,10 @@ def _needs_unit_of_work(facts: ModelFacts, row: Mapping[str, Any]) -> bool:
 
 async def _flush_rows(session: AsyncSession, model: type[ModelT], facts: ModelFacts, rows: Sequence[Mapping[str, Any]]) -> list[ModelT]:
     objects = await session.run_sync(lambda _: [build(model, row) for row in rows])
-    session.add_all(objects)
-    await session.flush()
-    await load_missing(session, facts, objects)
+    with making_room(session.sync_session, facts, objects):
+        session.add_all(objects)
+        await session.flush()
+        await load_missing(session, facts, objects)
     return objects
 
 

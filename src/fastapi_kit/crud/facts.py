@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
-from datetime import date, datetime, time
-from decimal import Decimal
+from datetime import date, datetime
 from functools import cached_property
 from typing import Any, cast
 from uuid import UUID
-from weakref import WeakKeyDictionary
 
-from sqlalchemy import Column, ColumnElement, inspect, tuple_
+from sqlalchemy import Column, ColumnElement, TypeDecorator, inspect, tuple_
 from sqlalchemy.ext.associationproxy import AssociationProxy
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapper, QueryableAttribute, RelationshipDirection, RelationshipProperty, Session
@@ -21,7 +19,7 @@ __all__ = ["Key", "ModelFacts", "facts_of"]
 
 Key = tuple[object, ...]
 
-_facts: WeakKeyDictionary[Mapper[Any], "ModelFacts"] = WeakKeyDictionary()
+_KEY = "fastapi_kit.facts"
 
 
 def facts_of(model: type[object]) -> "ModelFacts":
@@ -29,9 +27,10 @@ def facts_of(model: type[object]) -> "ModelFacts":
     mapper: Mapper[Any] | None = inspect(model, raiseerr=False)
     if mapper is None:
         raise ConfigurationError(f"{model!r} is not a mapped class")
-    facts = _facts.get(mapper)
-    if facts is None:
-        facts = _facts[mapper] = ModelFacts(mapper)
+    known: dict[str, Any] = mapper.class_manager.info
+    if _KEY not in known:
+        known[_KEY] = ModelFacts(mapper)
+    facts: ModelFacts = known[_KEY]
     return facts
 
 
@@ -66,6 +65,11 @@ class ModelFacts:
         members: dict[str, Any] = {name: member for cls in reversed(mapper.class_.__mro__) for name, member in vars(cls).items()}
         setters = {name for name, member in members.items() if _has_setter(member)}
         return frozenset({*self.writable, *relations, *mapper.composites.keys(), *mapper.synonyms.keys(), *others, *setters})
+
+    @cached_property
+    def related(self) -> frozenset[str]:
+        """The relationships."""
+        return frozenset(relation.key for relation in self.mapper.relationships)
 
     @cached_property
     def computed(self) -> frozenset[str]:
@@ -139,8 +143,9 @@ class ModelFacts:
             raise ConfigurationError(f"the key of {self.name} is {shape}; what was given does not fit")
         for name, value in zip(names, key, strict=True):
             # SQLite would compare text with a number, PostgreSQL refuse it.
-            if isinstance(value, str | bytes) and name in self._no_text:
-                raise ConfigurationError(f"{self.name}.{name} is no text: convert the key, as a typed path parameter does")
+            kind = self._key_types.get(name)
+            if kind is not None and value is not None and (not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)):
+                raise ConfigurationError(f"{self.name}.{name} is {kind.__name__}: convert the key, as a typed path parameter does")
         return key
 
     def key_of_row(self, row: object) -> Key:
@@ -224,8 +229,9 @@ class ModelFacts:
         return True
 
     @cached_property
-    def _no_text(self) -> frozenset[str]:
-        return frozenset(name for name, column in zip(self.key_names, self.key_columns, strict=True) if _python_type(column) in _NO_TEXT)
+    def _key_types(self) -> Mapping[str, type[Any]]:
+        pairs = ((name, _python_type(column)) for name, column in zip(self.key_names, self.key_columns, strict=True))
+        return {name: kind for name, kind in pairs if kind in _KEY_TYPES}
 
     @cached_property
     def _is_one_table(self) -> bool:
@@ -246,10 +252,12 @@ def _as_tuple(ident: object, names: tuple[str, ...]) -> Key | None:
     return key if len(key) == len(names) else None
 
 
-_NO_TEXT = {int, float, Decimal, UUID, bool, date, datetime, time}
+_KEY_TYPES = {int, str, UUID, date, datetime}
 
 
 def _python_type(column: Column[Any]) -> type[Any] | None:
+    if isinstance(column.type, TypeDecorator):
+        return None
     try:
         return column.type.python_type
     except NotImplementedError:

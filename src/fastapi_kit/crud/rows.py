@@ -152,6 +152,8 @@ class RowReads(Generic[ModelT]):
         leave the loop early. Collections that the mapping joins are loaded batch by batch; a ``joinedload()`` of a collection in
         ``base_query`` raises ConfigurationError.
         """
+        if batch_size < 1:
+            raise ConfigurationError("batch_size must be at least 1")
         collections = [selectinload(getattr(self.model, name)) for name in self._facts.joined_collections]
         statement = self._ordered(order_by).where(*conditions).options(*collections).execution_options(yield_per=batch_size)
         async with aclosing(stream(self.session, statement, mapper=self._facts.mapper)) as rows:

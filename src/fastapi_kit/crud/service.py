@@ -1,26 +1,23 @@
 """Reading and writing rows of one model."""
 
 import builtins
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel
-from sqlalchemy import CursorResult, Select, delete, select
-from sqlalchemy.orm import Session, undefer
-from sqlalchemy.orm.attributes import instance_dict
-from sqlalchemy.orm.exc import StaleDataError
+from sqlalchemy.orm import Session
 
 from fastapi_kit.crud.bulk import insert_rows, load_missing
+from fastapi_kit.crud.changing import Target, making_room
 from fastapi_kit.crud.construction import build, change
-from fastapi_kit.crud.facts import Key
 from fastapi_kit.crud.inference import overrides
 from fastapi_kit.crud.reading import ReadService
 from fastapi_kit.crud.rows import RowReads
 from fastapi_kit.crud.values import Values, checked_changes, checked_row
-from fastapi_kit.db.snapshot import Snapshot, keeping_relations
+from fastapi_kit.db.snapshot import Snapshot
 from fastapi_kit.db.transaction import unit_of_work, writing
-from fastapi_kit.errors import ConfigurationError, InvalidDataError, NotFoundError, StaleVersionError, StillReferencedError
+from fastapi_kit.errors import InvalidDataError, StillReferencedError, UnknownReferenceError
 
 __all__ = ["CRUDService"]
 
@@ -54,8 +51,9 @@ class CRUDService(ReadService[ModelT], Generic[ModelT, CreateT, UpdateT]):
         columns = await self._new_row(data, values)
         async with self._writing("create"):
             row = await self._in_greenlet(lambda: build(self.model, columns))
-            self.session.add(row)
-            await self._flush(row)
+            with making_room(self.session.sync_session, self._facts, [row]):
+                self.session.add(row)
+                await self._flush(row)
         return row
 
     async def create_many(self, rows: Iterable[CreateT | Values], /, **values: object) -> builtins.list[ModelT]:
@@ -76,32 +74,32 @@ class CRUDService(ReadService[ModelT], Generic[ModelT, CreateT, UpdateT]):
         A mapping as *data* is taken as it is and may hold SQL expressions. Raises NotFoundError, StaleVersionError, ConflictError,
         InvalidDataError, and ConfigurationError for a name that is no attribute of the model.
         """
-        self._refuse_unversioned(expected_version)
-        key = self._facts.key_of(ident)
+        target = self._target(ident, expected_version)
         columns = await self._changes(data)
         async with self._writing("update") as changing:
-            row = await self._row_to_change(self._to_update(key, columns), key, ident, changing, expected_version)
+            row = await target.read(self._with_key(target.key), changing=changing, changed=columns)
             await self._in_greenlet(lambda: change(row, columns))
-            with self._stale(row, ident):
+            with target.flushing(row):
                 await self._flush(row)
-            self._forget_old_references(row, columns)
+            target.forget_old_references(row, set(columns))
         return row
 
     async def delete(self, ident: object, /, *, expected_version: int | None = None) -> None:
         """Delete a row: by one statement where the mapping asks no more. Raises NotFoundError, StaleVersionError, StillReferencedError."""
-        self._refuse_unversioned(expected_version)
-        key = self._facts.key_of(ident)
+        target = self._target(ident, expected_version)
         try:
             async with self._writing("delete") as changing:
                 if self._deletes_plainly:
-                    await self._delete_plainly(key, ident)
+                    await target.delete()
                 else:
-                    await self._lock(key)
-                    row = await self._row_to_change(self._with_key(key), key, ident, changing, expected_version)
+                    await target.lock()
+                    row = await target.read(self._with_key(target.key), changing=changing)
                     await self.session.delete(row)
-                    with self._stale(row, ident):
+                    with target.flushing(row):
                         await self.session.flush()
         except InvalidDataError as error:
+            if isinstance(error, UnknownReferenceError) and error.precise:
+                raise
             # A delete writes no values: rows that still point here cannot be set to null, or fail the COMMIT.
             raise StillReferencedError(error.fields, table=error.table) from error
 
@@ -133,30 +131,8 @@ class CRUDService(ReadService[ModelT], Generic[ModelT, CreateT, UpdateT]):
     def _writing(self, verb: str) -> AbstractAsyncContextManager[Snapshot]:
         return writing(self.session, committer=f"{type(self).__name__}.{verb}", mapper=self._facts.mapper)
 
-    async def _lock(self, key: Key) -> None:
-        # SQLAlchemy only warns if the row has gone by the time it is deleted.
-        if self._facts.key_is_possible(key, dialect=self._dialect):
-            await self.session.execute(select(*self._facts.key_attributes).where(*self._facts.key_conditions(key)).with_for_update())
-
-    def _to_update(self, key: Key, changed: Values) -> Select[ModelT]:
-        known = self.session.sync_session.identity_map.get(self._facts.mapper.identity_key_from_primary_key(key))
-        wanted = self._facts.deferred & {*changed, *(() if known is None else instance_dict(known))}
-        return self._with_key(key).options(*(undefer(getattr(self.model, name)) for name in sorted(wanted)))
-
-    async def _row_to_change(
-        self, statement: Select[ModelT], key: Key, ident: object, changing: Snapshot, expected_version: int | None
-    ) -> ModelT:
-        if not self._facts.key_is_possible(key, dialect=self._dialect):
-            raise NotFoundError(self.model, ident)
-        with keeping_relations(self.session.sync_session, self._facts.mapper, key):
-            # As the database has it: a change is what differs from there, not from what was read some time ago.
-            fresh = statement.execution_options(populate_existing=True)
-            row = (await self.session.scalars(fresh)).unique().one_or_none()
-        if row is None:
-            raise NotFoundError(self.model, ident)
-        changing.keep(row)
-        self._refuse_stale(row, expected_version)
-        return row
+    def _target(self, ident: object, expected_version: int | None) -> Target[ModelT]:
+        return Target(self.session, self.model, self._facts, ident, self._facts.key_of(ident), expected_version)
 
     async def _in_greenlet(self, work: Callable[[], ResultT]) -> ResultT:
         # A setter of the host's, or a collection, may load; what is half set must not be flushed for that.
@@ -170,38 +146,6 @@ class CRUDService(ReadService[ModelT], Generic[ModelT, CreateT, UpdateT]):
         await self.session.flush()
         await load_missing(self.session, self._facts, [row])
 
-    @contextmanager
-    def _stale(self, row: ModelT, ident: object) -> Generator[None]:
-        """Say what it means that the row which was just read is no longer there to be changed."""
-        version: int | None = getattr(row, self._facts.version_name) if self._facts.version_name else None
-        try:
-            yield
-        except StaleDataError as error:
-            if version is None:
-                raise NotFoundError(self.model, ident) from error
-            raise StaleVersionError(expected=version) from error
-
-    def _forget_old_references(self, row: ModelT, changed: Values) -> None:
-        # A loaded relationship whose foreign key has changed shows the old row; unloaded, it is loaded anew or refused.
-        if outdated := self._facts.references_through(changed.keys()) - changed.keys():
-            self.session.expire(row, sorted(outdated))
-
     @property
     def _deletes_plainly(self) -> bool:
         return not overrides(type(self), RowReads, "base_query") and self._facts.deletes_plainly(self.session.sync_session)
-
-    async def _delete_plainly(self, key: Key, ident: object) -> None:
-        if not self._facts.key_is_possible(key, dialect=self._dialect):
-            raise NotFoundError(self.model, ident)
-        deleted = await self.session.execute(delete(self.model).where(*self._facts.key_conditions(key)))
-        if not (isinstance(deleted, CursorResult) and deleted.rowcount):
-            raise NotFoundError(self.model, ident)
-
-    def _refuse_unversioned(self, expected_version: int | None) -> None:
-        if expected_version is not None and self._facts.version_name is None:
-            raise ConfigurationError(f"{self._facts.name} counts no versions: set version_id_col in its __mapper_args__")
-
-    def _refuse_stale(self, row: ModelT, expected_version: int | None) -> None:
-        found: int | None = None if expected_version is None else getattr(row, self._facts.version_name or "")
-        if expected_version is not None and found != expected_version:
-            raise StaleVersionError(expected=expected_version, found=found)

@@ -18,6 +18,7 @@ Values = Mapping[str, Any]
 def checked_row(facts: ModelFacts, values: Values, *, data: object) -> None:
     """Refuse values of a new row that no attribute takes (ConfigurationError) or the table would refuse (InvalidDataError)."""
     _refuse_unknown(facts, values, data=data)
+    _refuse_nested(facts, values)
     check_values(facts.mapper, values)
 
 
@@ -32,7 +33,16 @@ def checked_changes(facts: ModelFacts, values: Values, *, data: object, read_onl
             raise InvalidDataError(named, reason="read_only", table=facts.mapper.local_table.description)
         raise ConfigurationError(f"{', '.join(named)} of {facts.name} cannot be changed")
     _refuse_unknown(facts, values, data=data)
+    _refuse_nested(facts, values)
     check_values(facts.mapper, values, update=True)
+
+
+def _refuse_nested(facts: ModelFacts, values: Values) -> None:
+    for name in facts.related & values.keys():
+        given: Any = values[name]
+        members: list[object] = list(given) if isinstance(given, list | tuple | set) else [given]
+        if any(isinstance(member, Mapping) for member in members):
+            raise ConfigurationError(f"{facts.name}.{name} takes objects of the model, no nested data; make them in create_values()")
 
 
 def _refuse_unknown(facts: ModelFacts, values: Values, *, data: object) -> None:

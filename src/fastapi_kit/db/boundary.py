@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Mapper, Session, SessionTransaction, SessionTransactionOrigin
 
 from fastapi_kit.db.hooks import drop_hooks
-from fastapi_kit.db.session import commit
+from fastapi_kit.db.session import commit, refuse_commit_in_stream
 from fastapi_kit.db.snapshot import MAX_OBJECTS, Snapshot
 from fastapi_kit.db.sqlite import begin_immediate
 from fastapi_kit.db.violations import as_kit_error
@@ -51,6 +51,8 @@ class Boundary:
 
     async def enter(self) -> None:
         """Begin. Pending changes of the host are flushed first; an error there is the host's and comes as SQLAlchemy raises it."""
+        if self.commits:
+            refuse_commit_in_stream(self.session)
         if _needs_savepoint(self.session) or not self.commits:
             await self.session.flush()
             with typed(self.mapper):

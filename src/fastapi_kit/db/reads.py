@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Mapper, ORMExecuteState, Session
 
 from fastapi_kit.db.boundary import typed
-from fastapi_kit.db.session import finish, one_task
+from fastapi_kit.db.session import finish, one_task, streaming
 from fastapi_kit.db.transaction import typed_errors
 from fastapi_kit.errors import ConfigurationError
 
@@ -63,7 +63,7 @@ async def stream(session: AsyncSession, statement: Select[RowT], *, mapper: Mapp
     At the end an idle session of a ``Database`` is idle again, unless something was written through it meanwhile.
     """
     idle = is_idle(session)
-    with one_task(session), typed(mapper), _noting_writes(session.sync_session) as written:
+    with one_task(session), typed(mapper), streaming(session), _noting_writes(session.sync_session) as written:
         try:
             rows = await session.stream_scalars(statement)
             try:

@@ -11,13 +11,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from fastapi_kit.errors import ConfigurationError
 
-__all__ = ["close", "commit", "finish", "log_host_commits", "one_task", "report_second_commit"]
+__all__ = ["close", "commit", "finish", "log_host_commits", "one_task", "refuse_commit_in_stream", "report_second_commit", "streaming"]
 
 ResultT = TypeVar("ResultT")
 
 _TASK = "fastapi_kit.task"
 _COMMITTER = "fastapi_kit.committer"
 _SELF_COMMITS = "fastapi_kit.self_commits"
+_STREAMS = "fastapi_kit.streams"
 _log = logging.getLogger("fastapi_kit.db")
 
 Place = tuple[str, int]
@@ -37,6 +38,22 @@ def one_task(session: AsyncSession) -> Generator[None]:
     finally:
         if owner is None:
             session.info.pop(_TASK, None)
+
+
+@contextmanager
+def streaming(session: AsyncSession) -> Generator[None]:
+    """Mark *session* as having an open cursor, which a COMMIT would close."""
+    session.info[_STREAMS] = session.info.get(_STREAMS, 0) + 1
+    try:
+        yield
+    finally:
+        session.info[_STREAMS] -= 1
+
+
+def refuse_commit_in_stream(session: AsyncSession) -> None:
+    """Raise ConfigurationError if rows of *session* are being streamed."""
+    if session.info.get(_STREAMS):
+        raise ConfigurationError("a write that commits would end the stream that is being read: put both into one unit_of_work(session)")
 
 
 async def commit(session: AsyncSession, *, committer: str, self_commit: bool) -> None:

@@ -1,0 +1,748 @@
+"""Inserting many rows: all or none, in few statements, back in the order given."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from itertools import count
+from typing import Any, ClassVar
+from uuid import UUID
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
+from sqlalchemy import JSON, ForeignKey, Integer, String, event, func, inspect, select, update
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.ext.hybrid import hybrid_property
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    MappedAsDataclass,
+    Session,
+    column_property,
+    mapped_column,
+    registry,
+    relationship,
+    synonym,
+    validates,
+)
+from sqlalchemy.sql.functions import FunctionElement
+from sqlmodel import Field, SQLModel
+from tests.models import (
+    Author,
+    AuthorCreate,
+    AuthorService,
+    Book,
+    BookService,
+    LeafletService,
+    Shelf,
+    ShelfService,
+    Tag,
+    TagCreate,
+    TagService,
+)
+
+from fastapi_kit.crud import CRUDService
+from fastapi_kit.db import Database, TimestampMixin, UUIDv7Mixin, unit_of_work
+from fastapi_kit.errors import ConflictError, InvalidDataError, UnknownReferenceError
+from fastapi_kit.testing.queries import assert_max_queries
+
+
+class RandomKey(FunctionElement[str]):
+    """A key that the database makes and that has no order."""
+
+    type = String()
+    inherit_cache = True
+
+
+@compiles(RandomKey, "sqlite")
+def _random_on_sqlite(*_: object, **__: object) -> str:
+    return "(lower(hex(randomblob(8))))"
+
+
+@compiles(RandomKey, "postgresql")
+def _random_on_postgresql(*_: object, **__: object) -> str:
+    return "md5(random()::text)"
+
+
+class StoreBase(DeclarativeBase):
+    type_annotation_map: ClassVar[dict[Any, Any]] = {dict[str, Any]: JSON}
+
+
+class Item(TimestampMixin, StoreBase):
+    """A server-made key, and every kind of default."""
+
+    __tablename__ = "items"
+    ident: Mapped[int] = mapped_column("id", primary_key=True)
+    title: Mapped[str] = mapped_column("name", String(50), unique=True)
+    rank: Mapped[int | None]
+    price: Mapped[int | None] = mapped_column(default=5)
+    code: Mapped[str | None] = mapped_column(default=lambda: "made")
+    state: Mapped[str | None] = mapped_column(server_default="new")
+    details: Mapped[dict[str, Any] | None]
+    settings: Mapped[dict[str, Any] | None] = mapped_column(default=lambda: {"a": 1})
+
+
+class Ticket(UUIDv7Mixin, TimestampMixin, StoreBase):
+    __tablename__ = "tickets"
+    name: Mapped[str]
+
+
+class Voucher(StoreBase):
+    __tablename__ = "vouchers"
+    id: Mapped[str] = mapped_column(String(40), primary_key=True, server_default=RandomKey())
+    name: Mapped[str]
+
+
+class Note(StoreBase):
+    """Some of it is loaded only on demand."""
+
+    __tablename__ = "notes"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    body: Mapped[str | None] = mapped_column(deferred=True)
+    alias: Mapped[str] = synonym("name")
+
+
+Note.shout = column_property(func.upper(Note.__table__.c.name))
+
+
+class Person(StoreBase):
+    """Has a property that makes no SQL."""
+
+    __tablename__ = "people"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+
+    @hybrid_property
+    def initial(self) -> str:
+        return self.name[0]
+
+    @hybrid_property
+    def size(self) -> int:
+        return len(self.name)
+
+
+class Validated(StoreBase):
+    __tablename__ = "validated"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+
+    @validates("name")
+    def lower(self, _key: str, name: str) -> str:
+        return name.lower()
+
+
+class Constructed(StoreBase):
+    __tablename__ = "constructed"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+
+    def __init__(self, name: str) -> None:
+        self.name = name.lower()
+
+
+class ListenedSet(StoreBase):
+    __tablename__ = "listened_set"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+
+
+@event.listens_for(ListenedSet.name, "set", retval=True)
+def _lower_name(_row: object, name: str, *_: object) -> str:
+    return name.lower()
+
+
+class ListenedInit(StoreBase):
+    __tablename__ = "listened_init"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+
+
+@event.listens_for(ListenedInit, "init")
+def _lower_argument(_row: object, _args: object, values: dict[str, Any]) -> None:
+    values["name"] = values["name"].lower()
+
+
+class ListenedInsert(StoreBase):
+    __tablename__ = "listened_insert"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+
+
+@event.listens_for(ListenedInsert, "before_insert")
+def _lower_row(_mapper: object, _connection: object, row: ListenedInsert) -> None:
+    row.name = row.name.lower()
+
+
+class DataclassBase(MappedAsDataclass, DeclarativeBase):
+    metadata = StoreBase.metadata
+
+
+class Point(DataclassBase):
+    __tablename__ = "points"
+    id: Mapped[int] = mapped_column(primary_key=True, init=False)
+    name: Mapped[str]
+    y: Mapped[int] = mapped_column(default=7)
+
+    def __post_init__(self) -> None:
+        self.name = self.name.lower()
+
+
+class HeroBase(SQLModel, registry=registry(metadata=StoreBase.metadata)):
+    metadata = StoreBase.metadata
+
+
+class Hero(TimestampMixin, HeroBase, table=True):
+    __tablename__ = "heroes"
+    id: int | None = Field(default=None, primary_key=True)
+    name: str
+    age: int | None = None
+
+
+class Box(StoreBase):
+    """Comes with what is in it."""
+
+    __tablename__ = "boxes"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    things: Mapped[list["Thing"]] = relationship(lazy="joined")
+
+
+class Thing(StoreBase):
+    __tablename__ = "things"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    box_id: Mapped[int] = mapped_column(ForeignKey("boxes.id"))
+
+
+class Animal(StoreBase):
+    __tablename__ = "animals"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    kind: Mapped[str] = mapped_column(String(10))
+    __mapper_args__: ClassVar[dict[str, Any]] = {"polymorphic_on": "kind", "polymorphic_identity": "animal"}
+
+
+class Cat(Animal):
+    __tablename__ = "cats"
+    id: Mapped[int] = mapped_column(Integer, ForeignKey("animals.id"), primary_key=True)
+    lives: Mapped[int] = mapped_column(default=9)
+    __mapper_args__: ClassVar[dict[str, Any]] = {"polymorphic_identity": "cat"}
+
+
+class Named(BaseModel):
+    name: str
+
+
+class ItemService(CRUDService[Item, Named, Named]): ...
+
+
+class TicketService(CRUDService[Ticket, Named, Named]): ...
+
+
+class VoucherService(CRUDService[Voucher, Named, Named]): ...
+
+
+class NoteService(CRUDService[Note, Named, Named]): ...
+
+
+class PersonService(CRUDService[Person, Named, Named]): ...
+
+
+class ValidatedService(CRUDService[Validated, Named, Named]): ...
+
+
+class ConstructedService(CRUDService[Constructed, Named, Named]): ...
+
+
+class ListenedSetService(CRUDService[ListenedSet, Named, Named]): ...
+
+
+class ListenedInitService(CRUDService[ListenedInit, Named, Named]): ...
+
+
+class ListenedInsertService(CRUDService[ListenedInsert, Named, Named]): ...
+
+
+class PointService(CRUDService[Point, Named, Named]): ...
+
+
+class HeroService(CRUDService[Hero, Named, Named]): ...
+
+
+class BoxService(CRUDService[Box, Named, Named]): ...
+
+
+class CatService(CRUDService[Cat, Named, Named]): ...
+
+
+AnyService = CRUDService[Any, Any, Any]
+
+
+@pytest.fixture
+async def store(database: Database) -> AsyncIterator[AsyncSession]:
+    """A request's session on the tables above."""
+    await database.create_tables(StoreBase.metadata)
+    async with asynccontextmanager(database.get_session)() as session:
+        yield session
+
+
+def names(number: int) -> list[dict[str, Any]]:
+    return [{"name": f"Name {position}"} for position in range(number, 0, -1)]
+
+
+# What goes in
+
+
+async def test_rows_come_from_schemas_mappings_and_generators(session: AsyncSession) -> None:
+    """D22: any iterable, also a mixed one."""
+
+    def rows() -> Iterator[TagCreate | dict[str, Any]]:
+        yield TagCreate(name="a", weight=1)
+        yield {"name": "b"}
+
+    tags = await TagService(session).create_many(rows())
+
+    assert [(tag.name, tag.weight) for tag in tags] == [("a", 1), ("b", None)]
+
+
+async def test_values_by_keyword_are_for_every_row(session: AsyncSession) -> None:
+    """D22: over those of the rows."""
+    tags = await TagService(session).create_many([TagCreate(name="a", weight=1), TagCreate(name="b")], weight=7)
+
+    assert [tag.weight for tag in tags] == [7, 7]
+
+
+async def test_no_row_sends_nothing(library: Database, session: AsyncSession) -> None:
+    """D22: and opens nothing."""
+    with assert_max_queries(library, 0):
+        assert await TagService(session).create_many([]) == []
+        assert await TagService(session).create_many(iter(())) == []
+
+    assert not session.in_transaction()
+
+
+async def test_schemas_go_through_create_values(session: AsyncSession, library: Database) -> None:
+    """D22: each of them, and still in few statements."""
+
+    class Shouting(TagService):
+        async def create_values(self, data: TagCreate) -> dict[str, Any]:
+            return {**await super().create_values(data), "name": data.name.upper()}
+
+    with assert_max_queries(library, 3):
+        tags = await Shouting(session).create_many([TagCreate(name=f"a{number}") for number in range(50)])
+
+    assert [tag.name for tag in tags] == [f"A{number}" for number in range(50)]
+
+
+async def test_rows_that_name_different_columns(store: AsyncSession) -> None:
+    """D22: each gets what it names and the defaults of the rest."""
+    rows = [
+        {"title": "a", "price": 1},
+        {"title": "b", "rank": 2},
+        {"title": "c", "state": "old", "code": None},
+        {"title": "d", "price": None},
+    ]
+
+    items = await ItemService(store).create_many(rows)
+
+    assert [(item.title, item.price, item.rank, item.state, item.code) for item in items] == [
+        ("a", 1, None, "new", "made"),
+        ("b", 5, 2, "new", "made"),
+        ("c", 5, None, "old", "made"),
+        ("d", 5, None, "new", "made"),
+    ]
+
+
+async def test_expressions_are_values_too(session: AsyncSession) -> None:
+    """D22: SQL from Python code, in some rows or in all."""
+    tags = await TagService(session).create_many([{"name": func.upper("a"), "weight": 1}, {"name": "b", "weight": func.abs(-2)}])
+
+    assert [(tag.name, tag.weight) for tag in tags] == [("A", 1), ("b", 2)]
+
+
+async def test_relationships_are_values_too(session: AsyncSession) -> None:
+    """D22: objects in place of keys, beside rows that name the key."""
+    author = await AuthorService(session).create({"email": "a@example.org"})
+
+    books = await BookService(session).create_many([{"title": "a", "author": author}, {"title": "b", "author_id": author.id}])
+
+    assert [(book.title, book.author_id) for book in books] == [("a", author.id), ("b", author.id)]
+
+
+async def test_synonyms_are_values_too(store: AsyncSession) -> None:
+    """D22: whatever can be set on an object of the model."""
+    notes = await NoteService(store).create_many([{"alias": "a"}, {"name": "b"}])
+
+    assert [note.name for note in notes] == ["a", "b"]
+
+
+NULLS = [{}, {"details": None}, {"settings": None}, {"details": {"a": 1}, "settings": {"b": 2}}]
+
+
+@pytest.mark.parametrize("values", NULLS, ids=str)
+async def test_one_of_many_is_stored_as_one_alone(store: AsyncSession, values: dict[str, Any]) -> None:
+    """D22: NULL, JSON null and defaults are what create() makes of the same values, whatever the other rows name."""
+    service = ItemService(store)
+    await service.create({"title": "alone", **values})
+    await service.create_many([{"title": "full", "details": {"c": 3}, "settings": {"d": 4}}, {"title": "many", **values}])
+
+    stored = select(Item.details, Item.details.is_(None).label("sql_null"), Item.settings, Item.settings.is_(None).label("no_settings"))
+    by_title = {title: (await store.execute(stored.where(Item.title == title))).one() for title in ("alone", "many")}
+    assert by_title["many"] == by_title["alone"]
+
+
+# What comes back
+
+
+ROW = st.fixed_dictionaries(
+    {},
+    optional={
+        "rank": st.none() | st.integers(-3, 3),
+        "price": st.none() | st.integers(-3, 3),
+        "code": st.none() | st.sampled_from(["x", "y"]),
+        "state": st.none() | st.sampled_from(["old", "new"]),
+    },
+)
+_titles = count()
+
+
+def expected_of(row: dict[str, Any]) -> tuple[Any, ...]:
+    defaults = {"price": 5, "code": "made", "state": "new"}
+    filled = {**row, **{name: default for name, default in defaults.items() if row.get(name) is None}}
+    return filled["title"], filled.get("rank"), filled["price"], filled["code"], filled["state"]
+
+
+def found_in(item: Item) -> tuple[Any, ...]:
+    return item.title, item.rank, item.price, item.code, item.state
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(patterns=st.lists(ROW, max_size=30))
+async def test_input_order_with_server_made_keys(store: AsyncSession, patterns: list[dict[str, Any]]) -> None:
+    """D22: whichever values are given, None or left out, each row comes back in its place, as it is stored."""
+    rows = [{"title": f"item {next(_titles)}", **pattern} for pattern in patterns]
+
+    items = await ItemService(store).create_many(rows)
+
+    assert [found_in(item) for item in items] == [expected_of(row) for row in rows]
+    keys = [item.ident for item in items]
+    assert len(set(keys)) == len(keys)
+    store.expunge_all()
+    assert [found_in(item) for item in await ItemService(store).get_many(keys)] == [expected_of(row) for row in rows]
+
+
+async def test_10_000_rows(session: AsyncSession, library: Database) -> None:
+    """D22: beyond what one statement can bind, in input order."""
+    rows = [{"name": f"{number:05}", "weight": number if number % 3 else None} for number in range(10_000, 0, -1)]
+
+    with assert_max_queries(library, 25):
+        tags = await TagService(session).create_many(rows)
+
+    assert [(tag.name, tag.weight) for tag in tags] == [(row["name"], row["weight"]) for row in rows]
+    stored = {row.id: row.name for row in await session.execute(select(Tag.id, Tag.name))}
+    assert {tag.id: tag.name for tag in tags} == stored
+
+
+FEW: list[tuple[type[AnyService], list[dict[str, Any]]]] = [
+    (ItemService, [{"title": str(number), "rank": number, "price": number % 2 or None} for number in range(1000)]),
+    (TicketService, names(1000)),
+]
+
+
+@pytest.mark.parametrize(("service", "rows"), FEW, ids=lambda value: getattr(value, "__name__", ""))
+async def test_1_000_rows_are_few_statements(
+    database: Database, store: AsyncSession, service: type[AnyService], rows: list[dict[str, Any]]
+) -> None:
+    """D22: at most three on both databases; keys made here or there, defaults, timestamps; no second look at the rows."""
+    with assert_max_queries(database, 3):
+        created = await service(store).create_many(rows)
+        found = [{name: getattr(row, name) for name in rows[0]} for row in created]
+
+    expected = [{**row, "price": row["price"] or 5} if "price" in row else row for row in rows]
+    assert found == expected
+
+
+async def test_1_000_rows_with_composite_keys_are_few_statements(session: AsyncSession, library: Database) -> None:
+    """D22: keys that the caller gives."""
+    rows = [{"room": number % 7, "number": number, "label": str(number)} for number in range(1000, 0, -1)]
+
+    with assert_max_queries(library, 3):
+        shelves = await ShelfService(session).create_many(rows)
+
+    assert [(shelf.room, shelf.number, shelf.label) for shelf in shelves] == [tuple(row.values()) for row in rows]
+
+
+async def test_keys_made_here_come_back_in_order(store: AsyncSession) -> None:
+    """D22: time-ordered ones in the order of the rows, given ones as given."""
+    given_key = UUID(int=7)
+
+    tickets = await TicketService(store).create_many([{"name": "a"}, {"name": "b", "id": given_key}, {"name": "c"}])
+
+    assert [ticket.name for ticket in tickets] == ["a", "b", "c"]
+    assert tickets[1].id == given_key
+    assert tickets[0].id < tickets[2].id
+
+
+async def test_keys_without_an_order_come_back_in_order(store: AsyncSession) -> None:
+    """D22: keys that the database makes at random are paired with their rows all the same."""
+    rows = names(50)
+
+    vouchers = await VoucherService(store).create_many(rows)
+
+    assert [voucher.name for voucher in vouchers] == [row["name"] for row in rows]
+    stored = {row.id: row.name for row in await store.execute(select(Voucher.id, Voucher.name))}
+    assert {voucher.id: voucher.name for voucher in vouchers} == stored
+
+
+async def test_some_keys_given_and_some_made(session: AsyncSession) -> None:
+    """D22: in one call, in input order."""
+    tags = await TagService(session).create_many([{"name": "a"}, {"name": "b", "id": 1000}, {"name": "c"}, {"name": "d", "id": 500}])
+
+    assert [tag.name for tag in tags] == ["a", "b", "c", "d"]
+    assert (tags[1].id, tags[3].id) == (1000, 500)
+
+
+async def test_rows_carry_timestamps_and_versions(session: AsyncSession, library: Database) -> None:
+    """D22: equal on insert, the first version, and no second look at the rows."""
+    with assert_max_queries(library, 2):
+        authors = await AuthorService(session).create_many([{"email": f"{number}@example.org"} for number in range(3)])
+        leaflets = await LeafletService(session).create_many([{"text": "a"}, {"text": "b"}])
+        assert all(author.created_at == author.updated_at for author in authors)
+        assert [leaflet.version for leaflet in leaflets] == [1, 1]
+
+
+async def test_rows_on_a_default_session(host_sessions: async_sessionmaker[AsyncSession]) -> None:
+    """D22: the stock driver, expire_on_commit=True: in order and readable."""
+    async with host_sessions() as session:
+        tags = await TagService(session).create_many([{"name": f"tag {number}"} for number in range(30, 0, -1)])
+
+        assert [tag.name for tag in tags] == [f"tag {number}" for number in range(30, 0, -1)]
+
+
+@pytest.mark.parametrize("number", [1, 3])
+async def test_deferred_columns_and_expressions_can_be_read(store: AsyncSession, number: int) -> None:
+    """D22: as on a row from create()."""
+    notes = await NoteService(store).create_many([{"name": "a", "body": "b"}] * number)
+
+    assert [inspect(note).unloaded - {"alias"} for note in notes] == [set()] * number
+    assert [(note.body, note.shout) for note in notes] == [("b", "A")] * number
+
+
+async def test_new_rows_are_what_the_session_has(session: AsyncSession) -> None:
+    """D22: the same objects from the next read, and they can be changed."""
+    first, second = await TagService(session).create_many([{"name": "a"}, {"name": "b"}])
+
+    assert await TagService(session).get_many([second.id, first.id]) == [second, first]
+    first.weight = 3
+    await session.commit()
+    assert await TagService(session).count(Tag.weight == 3) == 1
+
+
+async def test_a_key_that_is_used_again_gives_a_new_row(library: Database, session: AsyncSession) -> None:
+    """D22: what this session once loaded under the key, and another deleted since, does not come back."""
+    old = await ShelfService(session).create({"room": 1, "number": 1, "label": "old"})
+    async with library.begin() as other:
+        await ShelfService(other).delete((1, 1))
+
+    (new,) = await ShelfService(session).create_many([{"room": 1, "number": 1, "label": "new"}])
+
+    assert new.label == "new"
+    assert (await ShelfService(session).get_one((1, 1))).label == "new"
+    assert old.room == 1
+
+
+# All or nothing
+
+
+async def test_a_refused_row_refuses_all(session: AsyncSession) -> None:
+    """D22: wherever it stands; the session works on."""
+    rows = [{"name": f"tag {number}", "weight": number % 2 or None} for number in range(3000)]
+
+    for duplicate in (0, 1, 2999):
+        with pytest.raises(ConflictError) as caught:
+            await TagService(session).create_many([*rows, {"name": f"tag {duplicate}"}])
+        assert caught.value.fields == ("name",)
+    assert await TagService(session).count() == 0
+    await TagService(session).create_many(rows)
+
+
+async def test_a_refused_group_of_rows_refuses_all(store: AsyncSession) -> None:
+    """D22: also where the rows take several statements."""
+    with pytest.raises(ConflictError):
+        await ItemService(store).create_many([{"title": "a"}, {"title": "b", "price": 1}, {"title": "a", "code": "x"}])
+
+    assert await ItemService(store).count() == 0
+
+
+async def test_a_refused_object_refuses_all(session: AsyncSession) -> None:
+    """D22: also where the rows are flushed as objects."""
+    author = await AuthorService(session).create({"email": "a@example.org"})
+
+    with pytest.raises(UnknownReferenceError):
+        await BookService(session).create_many([{"title": "a", "author": author}, {"title": "b", "author_id": 99}])
+
+    assert await BookService(session).count() == 0
+    assert not session.new
+
+
+async def test_refused_rows_leave_the_rest_of_an_opened_transaction(session: AsyncSession) -> None:
+    """D22: they undo themselves alone."""
+    async with unit_of_work(session):
+        await TagService(session).create({"name": "a"})
+        with pytest.raises(ConflictError):
+            await TagService(session).create_many([{"name": "b"}, {"name": "a"}])
+        await TagService(session).create_many([{"name": "c"}])
+
+    assert [tag.name for tag in await TagService(session).list()] == ["a", "c"]
+
+
+async def test_a_refused_value_is_found_before_any_sql(library: Database, session: AsyncSession) -> None:
+    """D22: in whichever row it is."""
+    with assert_max_queries(library, 0), pytest.raises(InvalidDataError) as caught:
+        await TagService(session).create_many([{"name": "a"}, {"name": "b" * 51}])
+
+    assert (caught.value.fields, caught.value.reason) == (("name",), "too_long")
+
+
+# Who has a say in a row has it in many
+
+
+class Numbering(TagService):
+    """Does more around each create()."""
+
+    async def create(self, data: Any, /, **values: object) -> Tag:
+        tag = await super().create(data, **values)
+        return await self.update(tag.id, {"weight": tag.id * 10})
+
+
+async def test_an_overridden_create_is_called_for_each_row(session: AsyncSession) -> None:
+    """D27: the row path, in input order."""
+    tags = await Numbering(session).create_many([TagCreate(name="a"), {"name": "b"}], weight=3)
+
+    assert [(tag.name, tag.weight) for tag in tags] == [("a", tags[0].id * 10), ("b", tags[1].id * 10)]
+
+
+async def test_an_overridden_create_is_all_or_nothing_too(session: AsyncSession) -> None:
+    """D27: in one transaction."""
+    with pytest.raises(ConflictError):
+        await Numbering(session).create_many([{"name": "a"}, {"name": "b"}, {"name": "a"}])
+
+    assert await TagService(session).count() == 0
+
+
+class NumberingByMixin:
+    """Overrides create() from beside."""
+
+    async def create(self, data: Any, /, **values: object) -> Any:
+        return await super().create(data, weight=7, **values)
+
+
+async def test_a_create_that_a_mixin_overrides_is_called_too(session: AsyncSession) -> None:
+    """D27: wherever in the class's order it stands."""
+
+    class Mixed(NumberingByMixin, TagService): ...
+
+    assert [tag.weight for tag in await Mixed(session).create_many([{"name": "a"}, {"name": "b"}])] == [7, 7]
+
+
+HONOURED = [ValidatedService, ConstructedService, ListenedSetService, ListenedInitService, ListenedInsertService, PointService]
+
+
+@pytest.mark.parametrize("service", HONOURED, ids=lambda service: service.__name__)
+async def test_the_hosts_code_on_the_model_is_honoured(store: AsyncSession, service: type[AnyService]) -> None:
+    """D22: validators, constructors and listeners see each of many rows as they see one."""
+    one = await service(store).create({"name": "NAME"})
+    many = await service(store).create_many([{"name": "NAME A"}, {"name": "NAME B"}])
+
+    assert [row.name for row in (one, *many)] == ["name", "name a", "name b"]
+
+
+SESSION_EVENTS = ["before_flush", "after_flush", "after_flush_postexec"]
+
+
+@pytest.mark.parametrize("name", SESSION_EVENTS)
+async def test_flush_listeners_of_the_session_are_honoured(session: AsyncSession, name: str) -> None:
+    """D22: an audit log that hears of one new row hears of many."""
+    heard: list[str] = []
+
+    def listen(flushed: Session, *_: object) -> None:
+        heard.extend(row.name for row in flushed.new or flushed.identity_map.values() if isinstance(row, Tag))
+
+    event.listen(session.sync_session, name, listen)
+    await TagService(session).create({"name": "a"})
+    heard_of_one = list(heard)
+    await TagService(session).create_many([{"name": "b"}, {"name": "c"}])
+
+    assert "a" in heard_of_one
+    assert {"b", "c"} <= set(heard)
+
+
+@pytest.mark.parametrize("name", ["pending_to_persistent", "after_attach"])
+async def test_life_cycle_listeners_of_the_session_are_honoured(session: AsyncSession, name: str) -> None:
+    """D22: as for rows that are added by hand."""
+    heard: list[str] = []
+    event.listen(session.sync_session, name, lambda _session, row: heard.append(row.name))
+
+    await TagService(session).create_many([{"name": "b"}, {"name": "c"}])
+
+    assert sorted(heard) == ["b", "c"]
+
+
+async def test_a_property_that_makes_no_sql_is_no_hindrance(store: AsyncSession) -> None:
+    """D22: a hybrid of plain Python is read on rows alone."""
+    people = await PersonService(store).create_many([{"name": "Ada"}, {"name": "Bob"}])
+
+    assert [(person.initial, person.size) for person in people] == [("A", 3), ("B", 3)]
+
+
+async def test_an_sqlmodel_model(store: AsyncSession) -> None:
+    """D22: in order, with its defaults and its mixins."""
+    heroes = await HeroService(store).create_many([{"name": "b", "age": 3}, {"name": "a"}])
+
+    assert [(hero.name, hero.age) for hero in heroes] == [("b", 3), ("a", None)]
+    assert all(hero.created_at == hero.updated_at for hero in heroes)
+
+
+async def test_an_inheriting_model(store: AsyncSession) -> None:
+    """D22: rows of two tables."""
+    cats = await CatService(store).create_many([{"name": "b", "lives": 7}, {"name": "a"}])
+
+    assert [(cat.name, cat.kind, cat.lives) for cat in cats] == [("b", "cat", 7), ("a", "cat", 9)]
+
+
+async def test_a_model_that_joins_a_collection(store: AsyncSession) -> None:
+    """D22: what it would load eagerly does not get in the way."""
+    bare = await BoxService(store).create_many([{"name": "a"}, {"name": "b"}])
+    full = await BoxService(store).create_many([{"name": "c"}, {"name": "d", "things": [Thing()]}])
+
+    assert [box.name for box in (*bare, *full)] == ["a", "b", "c", "d"]
+    store.expunge_all()
+    assert [len(box.things) for box in await BoxService(store).list()] == [0, 0, 0, 1]
+
+
+async def test_rows_are_committed(library: Database, session: AsyncSession) -> None:
+    """D22: by themselves, where nobody opened a transaction."""
+    await TagService(session).create_many([{"name": "a"}, {"name": "b"}])
+
+    assert not session.in_transaction()
+    async with library.begin() as other:
+        await other.execute(update(Tag).values(weight=1))
+        assert await TagService(other).count(Tag.weight == 1) == 2
+
+
+async def test_books_of_many_authors(session: AsyncSession) -> None:
+    """D22: server defaults come back loaded, references hold."""
+    authors = await AuthorService(session).create_many([AuthorCreate(email=f"{number}@example.org") for number in range(3)])
+
+    books = await BookService(session).create_many([{"title": author.email, "author_id": author.id} for author in authors])
+
+    assert [(book.title, book.language, book.pages) for book in books] == [(author.email, "en", 1) for author in authors]
+    assert await session.scalar(select(func.count()).select_from(Book).join(Author).where(Author.email == Book.title)) == 3
+
+
+async def test_a_shelf_is_found_by_its_new_key(session: AsyncSession) -> None:
+    """D22: composite keys are keys of the returned objects."""
+    (shelf,) = await ShelfService(session).create_many([{"room": 2, "number": 3}])
+
+    assert await session.get(Shelf, (2, 3)) is shelf

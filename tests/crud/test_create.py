@@ -1,0 +1,652 @@
+"""Inserting one row: which values are written, which are refused, and what comes back."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, ClassVar
+
+import pytest
+from pydantic import MISSING, BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+from sqlalchemy import JSON, Computed, ForeignKey, String, func, inspect, literal, select
+from sqlalchemy.ext.associationproxy import AssociationProxy, association_proxy
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.ext.hybrid import hybrid_property
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    MappedAsDataclass,
+    column_property,
+    composite,
+    mapped_column,
+    registry,
+    relationship,
+    synonym,
+    validates,
+)
+from sqlmodel import Field, SQLModel
+from tests.models import (
+    Author,
+    AuthorCreate,
+    AuthorService,
+    AuthorUpdate,
+    Book,
+    BookCreate,
+    BookService,
+    LeafletService,
+    ShelfService,
+    TagService,
+)
+
+from fastapi_kit.crud import CRUDService
+from fastapi_kit.db import Database, TimestampMixin, UUIDv7Mixin
+from fastapi_kit.errors import ConfigurationError, ConflictError, InvalidDataError, KitError, UnknownReferenceError
+from fastapi_kit.testing.queries import assert_max_queries
+
+
+class ShopBase(DeclarativeBase):
+    type_annotation_map: ClassVar[dict[Any, Any]] = {dict[str, Any]: JSON}
+
+
+class Product(ShopBase):
+    """Columns that get their values in every way there is, some under other names than the table's."""
+
+    __tablename__ = "products"
+    ident: Mapped[int] = mapped_column("id", primary_key=True)
+    title: Mapped[str] = mapped_column("name", String(20), unique=True)
+    price: Mapped[int] = mapped_column(default=5)
+    code: Mapped[str] = mapped_column(String(20), default=lambda: "made")
+    state: Mapped[str] = mapped_column(String(20), server_default="new")
+    made_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    doubled: Mapped[int] = mapped_column(Computed("price * 2", persisted=True))
+    details: Mapped[dict[str, Any] | None]
+    secret: Mapped[str | None] = mapped_column(deferred=True)
+    label: Mapped[str] = synonym("title")
+    parts: Mapped[list["Part"]] = relationship(back_populates="product")
+    part_names: AssociationProxy[list[str]] = association_proxy("parts", "name", creator=lambda name: Part(name=name))
+
+    @hybrid_property
+    def cents(self) -> int:
+        return self.price * 100
+
+    @cents.inplace.setter
+    def _set_cents(self, cents: int) -> None:
+        self.price = cents // 100
+
+    @hybrid_property
+    def expensive(self) -> bool:
+        return self.price > 100
+
+
+class Sign(ShopBase):
+    """Has an expression that comes with every select."""
+
+    __tablename__ = "signs"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+
+
+Sign.shout = column_property(func.upper(Sign.__table__.c.name))
+
+
+class Part(ShopBase):
+    __tablename__ = "parts"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    product_id: Mapped[int] = mapped_column(ForeignKey("products.id"))
+    product: Mapped[Product] = relationship(back_populates="parts")
+
+
+@dataclass
+class Place:
+    """Two columns in one."""
+
+    x: int
+    y: int
+
+
+class Stall(ShopBase):
+    __tablename__ = "stalls"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    place: Mapped[Place] = composite(mapped_column("x"), mapped_column("y"))
+
+
+class Member(ShopBase):
+    """Its validator and its constructor are the host's."""
+
+    __tablename__ = "members"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    email: Mapped[str]
+    slug: Mapped[str]
+
+    def __init__(self, email: str) -> None:
+        self.email = email
+        self.slug = email.partition("@")[0]
+
+    @validates("email")
+    def lower(self, _key: str, email: str) -> str:
+        return email.lower()
+
+
+class Ticket(UUIDv7Mixin, TimestampMixin, ShopBase):
+    """Its key is made here, not by the database."""
+
+    __tablename__ = "tickets"
+    name: Mapped[str]
+
+
+class DataclassBase(MappedAsDataclass, DeclarativeBase):
+    metadata = ShopBase.metadata
+
+
+class Point(DataclassBase):
+    __tablename__ = "points"
+    id: Mapped[int] = mapped_column(primary_key=True, init=False)
+    x: Mapped[int]
+    y: Mapped[int] = mapped_column(default=7)
+    owner_id: Mapped[int | None] = mapped_column(init=False, default=None)
+
+
+class HeroBase(SQLModel, registry=registry(metadata=ShopBase.metadata)):
+    metadata = ShopBase.metadata
+
+
+class Hero(TimestampMixin, HeroBase, table=True):
+    __tablename__ = "heroes"
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(max_length=20, unique=True)
+    age: int | None = None
+
+
+class Named(BaseModel):
+    name: str
+
+
+class ProductCreate(BaseModel):
+    title: str
+
+
+class ProductService(CRUDService[Product, ProductCreate, ProductCreate]): ...
+
+
+class SignService(CRUDService[Sign, Named, Named]): ...
+
+
+class StallService(CRUDService[Stall, Named, Named]): ...
+
+
+class MemberService(CRUDService[Member, Named, Named]): ...
+
+
+class TicketService(CRUDService[Ticket, Named, Named]): ...
+
+
+class PointService(CRUDService[Point, Named, Named]): ...
+
+
+class HeroService(CRUDService[Hero, Named, Named]): ...
+
+
+@pytest.fixture
+async def shop(database: Database) -> AsyncIterator[AsyncSession]:
+    """A request's session on the tables above."""
+    await database.create_tables(ShopBase.metadata)
+    async with asynccontextmanager(database.get_session)() as session:
+        yield session
+
+
+def kit_session(database: Database) -> AsyncSession:
+    return database.sessions()
+
+
+def host_session(database: Database) -> AsyncSession:
+    """As SQLAlchemy makes it: expire_on_commit=True."""
+    return async_sessionmaker(database.engine)()
+
+
+on_any_session = pytest.mark.parametrize("make_session", [kit_session, host_session])
+MakeSession = Callable[[Database], AsyncSession]
+
+
+# Where values come from
+
+
+async def test_a_schema_gives_its_defaults_too(session: AsyncSession) -> None:
+    """D22: what the schema holds is written, set by the caller or not."""
+    author = await AuthorService(session).create(AuthorCreate(email="ada@example.org"))
+
+    book = await BookService(session).create(BookCreate(title="a", author_id=author.id))
+
+    assert (author.email, author.name, book.pages) == ("ada@example.org", None, 1)
+
+
+async def test_a_mapping_is_taken_as_it_is(session: AsyncSession) -> None:
+    """D22: create_values is asked about schemas only."""
+
+    class Shouting(AuthorService):
+        async def create_values(self, data: AuthorCreate) -> dict[str, Any]:
+            return {**await super().create_values(data), "name": "ADA"}
+
+    from_schema = await Shouting(session).create(AuthorCreate(email="a@example.org"))
+    from_mapping = await Shouting(session).create({"email": "b@example.org", "name": "Bob"})
+
+    assert (from_schema.name, from_mapping.name) == ("ADA", "Bob")
+
+
+async def test_values_by_keyword_override_data(session: AsyncSession) -> None:
+    """D22: what the server says wins over what the client sent, for schemas and mappings alike."""
+    ada, bob = await AuthorService(session).create_many([{"email": "a@example.org"}, {"email": "b@example.org"}])
+
+    first = await BookService(session).create(BookCreate(title="a", author_id=ada.id), author_id=bob.id)
+    second = await BookService(session).create({"title": "b", "author_id": ada.id, "pages": 3}, author_id=bob.id, pages=4)
+
+    assert (first.author_id, second.author_id, second.pages) == (bob.id, bob.id, 4)
+
+
+async def test_the_callers_mapping_is_not_changed(session: AsyncSession) -> None:
+    """D22: it can be used again."""
+    data = {"email": "a@example.org"}
+
+    await AuthorService(session).create(data, name="Ada")
+
+    assert data == {"email": "a@example.org"}
+
+
+async def test_a_field_that_is_missing_is_not_written(shop: AsyncSession) -> None:
+    """D22: pydantic's MISSING leaves the column its default."""
+
+    class Maybe(BaseModel):
+        title: str
+        price: int | MISSING = MISSING
+
+    assert (await ProductService(shop).create(Maybe(title="a"))).price == 5
+    assert (await ProductService(shop).create(Maybe(title="b", price=6))).price == 6
+
+
+async def test_aliases_are_of_the_wire(shop: AsyncSession) -> None:
+    """D22: a schema that serializes by alias is written by the names of its fields."""
+
+    class Camel(BaseModel):
+        model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, serialize_by_alias=True)
+        title: str
+        made_at: datetime
+
+    made_at = datetime.fromisoformat("2020-01-01")
+
+    assert (await ProductService(shop).create(Camel(title="a", made_at=made_at))).made_at == made_at
+
+
+async def test_relationships_are_values_too(session: AsyncSession) -> None:
+    """D22: an object in place of its key; and objects that are new with it."""
+    author = await AuthorService(session).create({"email": "a@example.org"})
+
+    book = await BookService(session).create({"title": "a", "author": author})
+    other = await AuthorService(session).create({"email": "b@example.org", "books": [Book(title="b"), Book(title="c")]})
+
+    assert (book.author_id, await BookService(session).count(Book.author_id == other.id)) == (author.id, 2)
+
+
+@pytest.mark.parametrize(
+    ("values", "attribute", "expected"),
+    [
+        ({"title": "a", "cents": 300}, "price", 3),
+        ({"label": "a"}, "title", "a"),
+        ({"title": "a", "part_names": ["x", "y"]}, "part_names", ["x", "y"]),
+    ],
+    ids=["hybrid", "synonym", "association proxy"],
+)
+async def test_other_attributes_are_values_too(shop: AsyncSession, values: dict[str, Any], attribute: str, expected: object) -> None:
+    """D22: whatever can be set on an object of the model."""
+    product = await ProductService(shop).create(values)
+
+    assert getattr(product, attribute) == expected
+
+
+async def test_a_composite_is_a_value_too(shop: AsyncSession) -> None:
+    """D22: one or many, one attribute for several columns."""
+    stall = await StallService(shop).create({"place": Place(1, 2)})
+    (other,) = await StallService(shop).create_many([{"place": Place(3, 4)}])
+
+    assert (stall.place, other.place) == (Place(1, 2), Place(3, 4))
+    shop.expunge_all()
+    assert [found.place for found in await StallService(shop).list()] == [Place(1, 2), Place(3, 4)]
+
+
+async def test_expressions_are_values_too(session: AsyncSession) -> None:
+    """D22: SQL from Python code comes back as what it made."""
+    await TagService(session).create({"name": "a", "weight": 3})
+    heaviest = select(func.max(TagService.model.weight)).scalar_subquery()
+
+    tag = await TagService(session).create({"name": func.upper("b"), "weight": heaviest + 1})
+
+    assert (tag.name, tag.weight) == ("B", 4)
+
+
+async def test_none_is_the_default_where_there_is_one(shop: AsyncSession) -> None:
+    """D22: in a new row, as for an object that is added by hand."""
+    product = await ProductService(shop).create({"title": "a", "price": None, "code": None, "state": None})
+
+    assert (product.price, product.code, product.state) == (5, "made", "new")
+
+
+async def test_a_dataclass_model(shop: AsyncSession) -> None:
+    """D22: columns that its constructor does not take are set all the same."""
+    point = await PointService(shop).create({"x": 1}, owner_id=3)
+
+    assert (point.id, point.x, point.y, point.owner_id) == (1, 1, 7, 3)
+
+
+async def test_an_sqlmodel_model(shop: AsyncSession) -> None:
+    """D22: its fields, its defaults, and columns of a mixin."""
+    hero = await HeroService(shop).create(Named(name="Deadpond"), age=30)
+
+    assert (hero.id, hero.name, hero.age) == (1, "Deadpond", 30)
+    assert hero.created_at == hero.updated_at
+    with pytest.raises(ConflictError) as caught:
+        await HeroService(shop).create(Named(name="Deadpond"))
+    assert caught.value.fields == ("name",)
+
+
+async def test_constructors_and_validators_are_honoured(shop: AsyncSession) -> None:
+    """D22: a row is made as the host would make it."""
+    member = await MemberService(shop).create({"email": "ADA@example.org"})
+
+    assert (member.email, member.slug) == ("ada@example.org", "ADA")
+
+
+async def test_super_create_is_the_hook(session: AsyncSession) -> None:
+    """D20: an override does more around it."""
+
+    class Publishing(AuthorService):
+        async def create(self, data: Any, /, **values: object) -> Author:
+            author = await super().create(data, **values)
+            await BookService(self.session).create({"title": "Memoirs", "author_id": author.id})
+            return author
+
+    author = await Publishing(session).create(AuthorCreate(email="a@example.org"))
+
+    assert await BookService(session).exists(Book.author_id == author.id)
+
+
+# What is refused
+
+
+UNKNOWN: list[tuple[Any, dict[str, object]]] = [
+    (AuthorCreate(email="a@example.org"), {"nr": 1}),
+    ({"email": "a@example.org", "nr": 1}, {}),
+    ({"email": "a@example.org"}, {"nr": 1}),
+    ({"email": "a@example.org"}, {"metadata": 1}),
+    ({"email": "a@example.org"}, {"__tablename__": "a"}),
+]
+
+
+@pytest.mark.parametrize(("data", "values"), UNKNOWN, ids=str)
+async def test_unknown_names_are_mistakes_in_the_code(
+    library: Database, session: AsyncSession, data: Any, values: dict[str, object]
+) -> None:
+    """D22: named, before any SQL, wherever they come from."""
+    for create in (lambda: AuthorService(session).create(data, **values), lambda: AuthorService(session).create_many([data], **values)):
+        with assert_max_queries(library, 0), pytest.raises(ConfigurationError, match="Author has no attribute"):
+            await create()
+
+    assert not session.in_transaction()
+
+
+async def test_a_field_of_the_schema_without_a_column_is_a_mistake_in_the_code(session: AsyncSession) -> None:
+    """D22: the text says where to cure it."""
+
+    class WithPassword(AuthorCreate):
+        password: str
+
+    with pytest.raises(ConfigurationError, match=r"password.*create_values"):
+        await AuthorService(session).create(WithPassword(email="a@example.org", password="x"))
+
+
+async def test_a_nested_schema_is_a_mistake_in_the_code(session: AsyncSession) -> None:
+    """D22: what it holds is no row yet: create_values() has to make one of it."""
+
+    class WithBooks(AuthorCreate):
+        books: list[BookCreate]
+
+    with pytest.raises(ConfigurationError, match="books"):
+        await AuthorService(session).create(WithBooks(email="a@example.org", books=[BookCreate(title="a", author_id=1)]))
+
+
+class Open(BaseModel):
+    """Takes whatever the client sends."""
+
+    model_config = ConfigDict(extra="allow")
+    title: str = "a"
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [{"nr": 1}, {"metadata": 1}, {"expensive": True}, {"parts": [1]}, {"parts": "x"}, {"part_names": 1}, {"doubled": 3}],
+    ids=str,
+)
+async def test_what_a_client_adds_is_refused_as_its_mistake(shop: AsyncSession, extra: dict[str, Any]) -> None:
+    """D22: names that an open schema lets through and that no column takes are the client's error, never a crash."""
+    with pytest.raises(InvalidDataError) as caught:
+        await ProductService(shop).create(Open(**extra))
+
+    assert caught.value.fields == tuple(extra)
+    assert await ProductService(shop).count() == 0
+
+
+async def test_columns_that_a_client_adds_are_written(shop: AsyncSession) -> None:
+    """D22: an open schema is the host's wish."""
+    assert (await ProductService(shop).create(Open(price=9))).price == 9
+
+
+REFUSED: list[tuple[dict[str, Any], str, str]] = [
+    ({"title": "a" * 21}, "title", "too_long"),
+    ({"title": None}, "title", "null"),
+    ({}, "title", "null"),
+    ({"title": "a\0"}, "title", "invalid_text"),
+    ({"title": "\ud800"}, "title", "invalid_text"),
+    ({"title": "a", "secret": "\0"}, "secret", "invalid_text"),
+    ({"title": "a", "price": 2**31}, "price", "out_of_range"),
+    ({"title": "a", "price": -(10**30)}, "price", "out_of_range"),
+    ({"title": "a", "details": {"a": "\0"}}, "details", "invalid_text"),
+    ({"title": "a", "details": {"a": float("nan")}}, "details", "out_of_range"),
+    ({"title": "a", "ident": 2**31}, "ident", "out_of_range"),
+]
+
+
+@pytest.mark.parametrize(("values", "field", "reason"), REFUSED, ids=ascii)
+async def test_values_that_no_database_takes(shop: AsyncSession, values: dict[str, Any], field: str, reason: str) -> None:
+    """D22: refused alike on both, by the name of the attribute, one or many."""
+    for create in (lambda: ProductService(shop).create(values), lambda: ProductService(shop).create_many([{"title": "b"}, values])):
+        with pytest.raises(InvalidDataError) as caught:
+            await create()
+        assert (caught.value.fields, caught.value.reason) == ((field,), reason)
+
+    assert await ProductService(shop).count() == 0
+
+
+async def test_a_duplicate_names_the_attribute(shop: AsyncSession) -> None:
+    """D22: not the column."""
+    await ProductService(shop).create({"title": "a"})
+
+    for create in (lambda: ProductService(shop).create({"title": "a"}), lambda: ProductService(shop).create_many([{"title": "a"}])):
+        with pytest.raises(ConflictError) as caught:
+            await create()
+        assert caught.value.fields == ("title",)
+
+
+@pytest.mark.parametrize("row", [{"room": 1, "number": 1}, {"room": 1, "number": 1, "label": "new"}], ids=str)
+async def test_a_duplicate_of_a_loaded_row_is_a_conflict_too(session: AsyncSession, row: dict[str, Any]) -> None:
+    """D22: a key that this session has loaded is refused like any other, without a warning; what was loaded stays as it is."""
+    service = ShelfService(session)
+    loaded = await service.create({"room": 1, "number": 1, "label": "old"})
+
+    for create in (lambda: service.create(row), lambda: service.create_many([row])):
+        with pytest.raises(ConflictError) as caught:
+            await create()
+        assert caught.value.fields == ("room", "number")
+
+    assert loaded in session
+    assert (loaded.label, await service.count()) == ("old", 1)
+
+
+async def test_a_key_that_is_used_again_gives_a_new_row(library: Database, session: AsyncSession) -> None:
+    """D22: what this session once loaded under the key, and another deleted since, does not get in the way."""
+    await ShelfService(session).create({"room": 2, "number": 1})
+    old = await ShelfService(session).create({"room": 1, "number": 1, "label": "old"})
+    async with library.begin() as other:
+        await ShelfService(other).delete((1, 1))
+
+    new = await ShelfService(session).create({"room": 1, "number": 1, "label": "new"})
+
+    assert await ShelfService(session).get_one((1, 1)) is new
+    assert (new.label, old.label) == ("new", "old")
+
+
+async def test_an_unknown_reference_names_the_field(session: AsyncSession) -> None:
+    """D22: and nothing is stored."""
+    with pytest.raises(UnknownReferenceError) as caught:
+        await BookService(session).create({"title": "a", "author_id": 99})
+
+    assert caught.value.fields == ("author_id",)
+    assert await BookService(session).count() == 0
+
+
+async def test_an_expression_that_is_refused_is_typed(session: AsyncSession) -> None:
+    """D22: what only the database can judge, it judges."""
+    author = await AuthorService(session).create({"email": "a@example.org"})
+
+    with pytest.raises(InvalidDataError) as caught:
+        await BookService(session).create({"title": "a", "author_id": author.id, "pages": literal(1) - 1})
+
+    assert (caught.value.fields, caught.value.reason) == (("pages",), "check")
+
+
+# What comes back
+
+
+@on_any_session
+async def test_a_new_row_carries_everything_without_a_second_statement(
+    database: Database, shop: AsyncSession, make_session: MakeSession
+) -> None:
+    """D22: key, defaults of Python and of the database, computed columns; with expire_on_commit=True as well."""
+    async with make_session(database) as session:
+        with assert_max_queries(database, 1) as log:
+            product = await ProductService(session).create({"title": "a", "details": {"a": 1}, "secret": "b"})
+            assert (product.ident, product.title, product.price, product.code) == (1, "a", 5, "made")
+            assert (product.state, product.doubled, product.details, product.secret) == ("new", 10, {"a": 1}, "b")
+            assert isinstance(product.made_at, datetime)
+
+    assert log.count == 1
+
+
+@on_any_session
+async def test_a_new_row_carries_mapped_expressions(database: Database, shop: AsyncSession, make_session: MakeSession) -> None:
+    """D22: a column_property can be read, too: a read schema may name it."""
+    async with make_session(database) as session:
+        sign = await SignService(session).create({"name": "a"})
+
+        assert "shout" not in inspect(sign).unloaded
+        assert sign.shout == "A"
+
+
+@on_any_session
+async def test_columns_that_are_left_out_cost_nothing(database: Database, library: Database, make_session: MakeSession) -> None:
+    """D22: what nobody gave and nothing fills in is None, without a second look at the row."""
+    async with make_session(database) as session:
+        with assert_max_queries(database, 2):
+            tag = await TagService(session).create({"name": "a"})
+            author = await AuthorService(session).create({"email": "a@example.org"})
+            assert (tag.weight, author.name) == (None, None)
+
+
+async def test_timestamps_come_back_equal(session: AsyncSession, library: Database) -> None:
+    """D22: aware, and without a second statement."""
+    with assert_max_queries(library, 1):
+        author = await AuthorService(session).create(AuthorCreate(email="a@example.org"))
+
+    assert author.created_at == author.updated_at
+    assert author.created_at.utcoffset() is not None
+
+
+async def test_a_key_made_here_comes_back(shop: AsyncSession, database: Database) -> None:
+    """D22: a UUID is the row's key before and after."""
+    with assert_max_queries(database, 1):
+        ticket = await TicketService(shop).create({"name": "a"})
+
+    assert (await TicketService(shop).get_one(ticket.id)).name == "a"
+
+
+async def test_the_first_version_is_one(session: AsyncSession) -> None:
+    """D22: and is on the row."""
+    assert (await LeafletService(session).create({"text": "a"})).version == 1
+
+
+async def test_the_new_row_is_what_the_session_has(session: AsyncSession) -> None:
+    """D22: the same object from the next read."""
+    author = await AuthorService(session).create(AuthorCreate(email="a@example.org"))
+
+    assert await AuthorService(session).get(author.id) is author
+
+
+# Values are made before the transaction
+
+
+@pytest.mark.parametrize("before", ["idle", "after a read"])
+async def test_values_are_made_before_the_transaction(library: Database, session: AsyncSession, before: str) -> None:
+    """D22: create_values and update_values may hash for a while: no transaction is open, no connection is held."""
+    seen: list[tuple[bool, int]] = []
+
+    class Hashing(AuthorService):
+        def note(self) -> None:
+            engine: AsyncEngine = library.engine
+            seen.append((self.session.in_transaction(), engine.pool.checkedout()))
+
+        async def create_values(self, data: AuthorCreate) -> dict[str, Any]:
+            self.note()
+            return await super().create_values(data)
+
+        async def update_values(self, data: AuthorUpdate) -> dict[str, Any]:
+            self.note()
+            return await super().update_values(data)
+
+    service = Hashing(session)
+    writes: list[Callable[[], Awaitable[object]]] = [
+        lambda: service.create(AuthorCreate(email="a@example.org")),
+        lambda: service.create_many([AuthorCreate(email="b@example.org"), AuthorCreate(email="c@example.org")]),
+        lambda: service.update(1, AuthorUpdate(name="Ada")),
+    ]
+    for write in writes:
+        if before == "after a read":
+            await service.list()
+        await write()
+
+    assert seen == [(False, 0)] * 4
+
+
+async def test_a_failing_create_values_leaves_the_session_idle(session: AsyncSession) -> None:
+    """D22: nothing has begun that would have to be undone."""
+
+    class Failing(AuthorService):
+        async def create_values(self, data: AuthorCreate) -> dict[str, Any]:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await Failing(session).create(AuthorCreate(email="a@example.org"))
+
+    assert not session.in_transaction()
+
+
+async def test_an_error_of_the_hosts_constructor_undoes_the_write(shop: AsyncSession) -> None:
+    """D22: any exception does, and the session works on."""
+    with pytest.raises(TypeError):
+        await MemberService(shop).create({})
+
+    assert not shop.in_transaction()
+    assert (await MemberService(shop).create({"email": "a@example.org"})).id == 1
+
+
+async def test_refusals_are_of_the_library(session: AsyncSession) -> None:
+    """D22: one base class to catch."""
+    with pytest.raises(KitError):
+        await BookService(session).create({"title": "a", "author_id": 1})

@@ -1,0 +1,211 @@
+"""One order of rows: total, and the same on both databases."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from itertools import product
+from typing import Any, ClassVar
+
+import pytest
+from sqlalchemy import ForeignKey, Integer, String, asc, case, desc, func, nulls_first, nulls_last
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.ext.hybrid import hybrid_property
+from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column
+from tests.models import Shelf, ShelfService, Tag, TagService
+
+from fastapi_kit.crud import ReadService
+from fastapi_kit.db import Database
+from fastapi_kit.testing.queries import assert_max_queries
+
+
+@pytest.fixture
+async def tags(session: AsyncSession) -> TagService:
+    """Tags whose order by key, name and weight differs; two have no weight, two weigh the same."""
+    names = {5: ("b", 2), 3: ("a", None), 1: ("d", 1), 4: ("c", 2), 2: ("e", None)}
+    service = TagService(session)
+    for ident, (name, weight) in names.items():
+        await service.create({"id": ident, "name": name, "weight": weight})
+    return service
+
+
+async def ids(service: TagService, order_by: Any = ()) -> list[int]:
+    """The keys in this order, the same from every way to read it."""
+    listed = [tag.id for tag in await service.list(order_by=order_by)]
+    assert [tag.id async for tag in service.stream(order_by=order_by)] == listed
+    first = await service.first(order_by=order_by)
+    assert first is not None
+    assert first.id == listed[0]
+    assert [tag.id for number in range(5) for tag in await service.list(order_by=order_by, skip=number, limit=1)] == listed
+    return listed
+
+
+async def test_the_default_order_is_the_key(tags: TagService) -> None:
+    """D21: not the order of insertion, nor that of the last change."""
+    await tags.update(1, {"name": "changed"})
+
+    assert await ids(tags) == [1, 2, 3, 4, 5]
+
+
+async def test_the_default_order_of_a_composite_key_is_all_of_it(session: AsyncSession) -> None:
+    """D21: in the key's own order."""
+    pairs = list(product((2, 1), (2, 1)))
+    await ShelfService(session).create_many([{"room": room, "number": number} for room, number in pairs])
+
+    assert [(shelf.room, shelf.number) for shelf in await ShelfService(session).list()] == sorted(pairs)
+
+
+ORDERS: list[tuple[str, Any, list[int]]] = [
+    ("one column", Tag.name, [3, 5, 4, 1, 2]),
+    ("a list", [Tag.name], [3, 5, 4, 1, 2]),
+    ("a tuple", (Tag.name,), [3, 5, 4, 1, 2]),
+    ("descending", Tag.name.desc(), [2, 1, 4, 5, 3]),
+    ("desc()", desc(Tag.name), [2, 1, 4, 5, 3]),
+    ("nulls last ascending, ties by key", Tag.weight, [1, 4, 5, 2, 3]),
+    ("asc() says the same", asc(Tag.weight), [1, 4, 5, 2, 3]),
+    ("nulls first descending, ties by key", Tag.weight.desc(), [2, 3, 4, 5, 1]),
+    ("nulls placed by hand", Tag.weight.nulls_first(), [2, 3, 1, 4, 5]),
+    ("nulls placed by hand, descending", Tag.weight.desc().nulls_last(), [4, 5, 1, 2, 3]),
+    ("nulls_first()", nulls_first(Tag.weight.asc()), [2, 3, 1, 4, 5]),
+    ("nulls_last()", nulls_last(desc(Tag.weight)), [4, 5, 1, 2, 3]),
+    ("mixed directions", [Tag.weight.desc(), Tag.name], [3, 2, 5, 4, 1]),
+    ("mixed directions the other way", [Tag.weight, Tag.name.desc()], [1, 4, 5, 2, 3]),
+    ("the key last, descending", [Tag.weight, Tag.id.desc()], [1, 5, 4, 3, 2]),
+    ("the key first", [Tag.id.desc(), Tag.name], [5, 4, 3, 2, 1]),
+    ("an expression", func.coalesce(Tag.weight, 0), [2, 3, 1, 4, 5]),
+    ("an expression that can be null", (Tag.weight * -1), [4, 5, 1, 2, 3]),
+    ("an expression that can be null, descending", (Tag.weight * -1).desc(), [2, 3, 1, 4, 5]),
+    ("a negated column", -Tag.weight, [4, 5, 1, 2, 3]),
+    ("a case", case((Tag.name == "c", 0), else_=1), [4, 1, 2, 3, 5]),
+    ("a condition", Tag.weight.is_(None), [1, 4, 5, 2, 3]),
+    ("a label", func.abs(Tag.weight).label("size"), [1, 4, 5, 2, 3]),
+    ("the table's own column", Tag.__table__.c.weight.desc(), [2, 3, 4, 5, 1]),
+    ("the table's own key", Tag.__table__.c.id.desc(), [5, 4, 3, 2, 1]),
+]
+
+
+@pytest.mark.parametrize(("order_by", "expected"), [order[1:] for order in ORDERS], ids=[order[0] for order in ORDERS])
+async def test_orders_are_equal_on_both_databases(tags: TagService, order_by: Any, expected: list[int]) -> None:
+    """D21: nulls as on PostgreSQL, last ascending and first descending, and ties by the key."""
+    assert await ids(tags, order_by) == expected
+
+
+async def test_a_host_session_orders_alike(host_sessions: async_sessionmaker[AsyncSession]) -> None:
+    """D21: nulls are placed on the host's own engine too."""
+    async with host_sessions() as session:
+        session.add_all([Tag(id=1, name="a"), Tag(id=2, name="b", weight=1)])
+        assert [tag.id for tag in await TagService(session).list(order_by=Tag.weight)] == [2, 1]
+
+
+@pytest.mark.parametrize("key", [Tag.id, Tag.id.desc(), asc(Tag.id), Tag.__table__.c.id, Tag.id.desc().nulls_last()], ids=str)
+async def test_a_key_that_is_named_is_not_repeated(library: Database, tags: TagService, key: Any) -> None:
+    """D21: appended only where it is missing, however it is written."""
+    with assert_max_queries(library, 1) as log:
+        await tags.list(order_by=[Tag.name, key])
+
+    assert log.statements[0].partition("ORDER BY")[2].count("tags.id") == 1
+
+
+async def test_what_of_a_composite_key_is_missing_is_appended(library: Database, session: AsyncSession) -> None:
+    """D21: part of a key is no total order."""
+    with assert_max_queries(library, 1) as log:
+        await ShelfService(session).list(order_by=Shelf.number.desc())
+
+    order = " ".join(log.statements[0].partition("ORDER BY")[2].partition("LIMIT")[0].split())
+    assert order == "shelves.number DESC, shelves.room"
+
+
+async def test_pages_of_a_tied_order_neither_lose_nor_repeat(session: AsyncSession) -> None:
+    """D21: skip and limit walk a total order."""
+    await TagService(session).create_many([{"name": str(number), "weight": number % 2 or None} for number in range(30)])
+
+    walked = [tag.id for skip in range(0, 30, 7) for tag in await TagService(session).list(order_by=Tag.weight, skip=skip, limit=7)]
+
+    assert len(walked) == 30
+    assert len(set(walked)) == 30
+
+
+class ZooBase(DeclarativeBase): ...
+
+
+class Animal(ZooBase):
+    """The root of a joined-table hierarchy, with an expression of its own and a key that goes by another name."""
+
+    __tablename__ = "animals"
+    ident: Mapped[int] = mapped_column("id", Integer, primary_key=True)
+    name: Mapped[str] = mapped_column("animal_name", String(20))
+    kind: Mapped[str] = mapped_column(String(20))
+    age: Mapped[int | None]
+    __mapper_args__: ClassVar[dict[str, Any]] = {"polymorphic_on": "kind", "polymorphic_identity": "animal"}
+
+    @hybrid_property
+    def seniority(self) -> int:
+        return -(self.age or 0)
+
+    @seniority.inplace.expression
+    @classmethod
+    def _seniority(cls) -> Any:
+        return -func.coalesce(cls.age, 0)
+
+
+Animal.initial = column_property(func.substr(Animal.__table__.c.animal_name, 1, 1))
+
+
+class Cat(Animal):
+    __tablename__ = "cats"
+    ident: Mapped[int] = mapped_column("id", ForeignKey("animals.id"), primary_key=True)
+    lives: Mapped[int | None]
+    __mapper_args__: ClassVar[dict[str, Any]] = {"polymorphic_identity": "cat"}
+
+
+class AnimalService(ReadService[Animal]): ...
+
+
+class CatService(ReadService[Cat]): ...
+
+
+@pytest.fixture
+async def zoo(database: Database) -> AsyncIterator[AsyncSession]:
+    """Three cats and a bare animal."""
+    await database.create_tables(ZooBase.metadata)
+    async with database.begin() as session:
+        session.add(Cat(ident=3, name="Tom", age=1, lives=9))
+        session.add(Cat(ident=1, name="Kit", age=5))
+        session.add(Animal(ident=4, name="Rex"))
+        session.add(Cat(ident=2, name="Mog", age=1, lives=7))
+    async with asynccontextmanager(database.get_session)() as session:
+        yield session
+
+
+ANIMAL_ORDERS: list[tuple[type[ReadService[Any]], Any, Sequence[int]]] = [
+    (AnimalService, (), [1, 2, 3, 4]),
+    (AnimalService, Animal.ident.desc(), [4, 3, 2, 1]),
+    (AnimalService, Animal.name, [1, 2, 4, 3]),
+    (AnimalService, Animal.age.desc(), [4, 1, 2, 3]),
+    (AnimalService, Animal.seniority, [1, 2, 3, 4]),
+    (AnimalService, Animal.initial.desc(), [3, 4, 2, 1]),
+    (CatService, (), [1, 2, 3]),
+    (CatService, Cat.lives, [2, 3, 1]),
+    (CatService, Cat.lives.desc(), [1, 3, 2]),
+    (CatService, [Cat.age, Cat.ident.desc()], [3, 2, 1]),
+    (CatService, [Animal.age, Animal.ident.desc()], [3, 2, 1]),
+]
+
+
+@pytest.mark.parametrize(("service", "order_by", "expected"), ANIMAL_ORDERS, ids=[str(number) for number in range(len(ANIMAL_ORDERS))])
+async def test_mapped_expressions_and_inherited_columns_order_too(
+    zoo: AsyncSession, service: type[ReadService[Any]], order_by: Any, expected: Sequence[int]
+) -> None:
+    """D21: hybrids, column properties, renamed keys and both tables of an inheriting model."""
+    assert [animal.ident for animal in await service(zoo).list(order_by=order_by)] == expected
+
+
+async def test_an_inherited_key_that_is_named_is_not_repeated(zoo: AsyncSession, database: Database) -> None:
+    """D21: the key of both tables is one."""
+    with assert_max_queries(database, 1) as log:
+        await CatService(zoo).list(order_by=Cat.ident)
+
+    assert log.statements[0].partition("ORDER BY")[2].count(".id") == 1
+
+
+async def test_an_order_without_any_column_is_the_key(tags: TagService) -> None:
+    """D21: an empty list says nothing."""
+    assert await ids(tags, []) == [1, 2, 3, 4, 5]

@@ -1,0 +1,249 @@
+"""Offset pages: their rows, their total, and what they cost."""
+
+from typing import ClassVar
+
+import pytest
+from pydantic import BaseModel, ConfigDict, ValidationError
+from sqlalchemy import Select, func, select
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.orm import joinedload
+from tests.models import Author, AuthorRead, AuthorService, Book, BookService, Tag, TagService
+
+from fastapi_kit.db import Database
+from fastapi_kit.errors import NotFoundError
+from fastapi_kit.pagination import Page, PageParams
+from fastapi_kit.testing.queries import assert_max_queries
+
+
+class TagRead(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+    id: int
+    name: str
+
+
+class Uncounted(PageParams):
+    max_total: ClassVar[int | None] = 0
+
+
+class CountedTo3(PageParams):
+    max_total: ClassVar[int | None] = 3
+
+
+@pytest.fixture
+async def tags(session: AsyncSession) -> TagService:
+    """Five tags, three of which weigh something."""
+    service = TagService(session)
+    await service.create_many([{"name": name, "weight": weight} for name, weight in zip("abcde", (1, None, 2, None, 3), strict=True)])
+    return service
+
+
+def shape(page: Page[TagRead]) -> tuple[list[str], int | None, bool, bool]:
+    return [item.name for item in page.items], page.total, page.total_capped, page.has_more
+
+
+# Rows as a schema
+
+
+async def test_rows_come_as_the_schema(tags: TagService) -> None:
+    """D30: get_as, list_as and page_as give the schema's type."""
+    assert await tags.get_as(TagRead, 1) == TagRead(id=1, name="a")
+    assert await tags.list_as(TagRead, Tag.weight > 1, order_by=Tag.name.desc(), limit=1) == [TagRead(id=5, name="e")]
+    page = await tags.page_as(TagRead, PageParams(limit=1))
+    assert isinstance(page, Page)
+    assert page.items == [TagRead(id=1, name="a")]
+
+
+async def test_a_schema_needs_no_from_attributes(tags: TagService) -> None:
+    """D30: any schema whose fields the model has."""
+
+    class Plain(BaseModel):
+        name: str
+
+    assert await tags.get_as(Plain, 1) == Plain(name="a")
+
+
+async def test_a_missing_row_as_a_schema_is_not_found(tags: TagService) -> None:
+    """D30: as get_one."""
+    with pytest.raises(NotFoundError):
+        await tags.get_as(TagRead, 99)
+
+
+# Pages
+
+
+PAGES: list[tuple[PageParams, tuple[list[str], int | None, bool, bool]]] = [
+    (PageParams(), (["a", "b", "c", "d", "e"], 5, False, False)),
+    (PageParams(limit=2), (["a", "b"], 5, False, True)),
+    (PageParams(skip=2, limit=2), (["c", "d"], 5, False, True)),
+    (PageParams(skip=4, limit=2), (["e"], 5, False, False)),
+    (PageParams(skip=3, limit=2), (["d", "e"], 5, False, False)),
+    (PageParams(skip=5, limit=2), ([], 5, False, False)),
+    (PageParams(skip=2**31 - 1, limit=2), ([], 5, False, False)),
+    (PageParams(limit=0), ([], 5, False, True)),
+    (PageParams(skip=5, limit=0), ([], 5, False, False)),
+    (Uncounted(limit=2), (["a", "b"], None, False, True)),
+    (Uncounted(limit=5), (["a", "b", "c", "d", "e"], None, False, False)),
+    (Uncounted(skip=7, limit=2), ([], None, False, False)),
+    (Uncounted(limit=0), ([], None, False, True)),
+    (Uncounted(skip=5, limit=0), ([], None, False, False)),
+    (CountedTo3(limit=2), (["a", "b"], 3, True, True)),
+    (CountedTo3(skip=3, limit=2), (["d", "e"], 3, True, False)),
+    (CountedTo3(skip=9, limit=2), ([], 3, True, False)),
+    (CountedTo3(limit=0), ([], 3, True, True)),
+]
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"), PAGES, ids=lambda value: f"{type(value).__name__} {value}" if isinstance(value, BaseModel) else ""
+)
+async def test_pages(tags: TagService, query: PageParams, expected: tuple[list[str], int | None, bool, bool]) -> None:
+    """D32: rows, total and whether there are more; also past the last page, with no limit to speak of, and with the limit 0."""
+    page = await tags.page_as(TagRead, query)
+
+    assert shape(page) == expected
+    assert (page.skip, page.limit) == (query.skip, query.limit)
+
+
+CAPS: list[tuple[int, tuple[int, bool]]] = [(1, (1, True)), (4, (4, True)), (5, (5, False)), (6, (5, False))]
+
+
+@pytest.mark.parametrize(("cap", "expected"), CAPS)
+async def test_a_cap_counts_no_further(tags: TagService, cap: int, expected: tuple[int, bool]) -> None:
+    """D32: "4+" where there are more, the number itself where there are not."""
+
+    class Capped(PageParams):
+        max_total: ClassVar[int | None] = cap
+
+    page = await tags.page_as(TagRead, Capped(limit=2))
+
+    assert (page.total, page.total_capped) == expected
+
+
+async def test_pages_meet_conditions_and_orders(tags: TagService) -> None:
+    """D32: rows and total are of the same conditions."""
+    page = await tags.page_as(TagRead, PageParams(limit=2), Tag.weight.is_not(None), order_by=Tag.weight.desc())
+    assert shape(page) == (["e", "c"], 3, False, True)
+    page = await tags.page_as(TagRead, CountedTo3(limit=2), Tag.weight.is_not(None), Tag.name > "a")
+    assert shape(page) == (["c", "e"], 2, False, False)
+
+
+async def test_pages_of_nothing(session: AsyncSession) -> None:
+    """D32: an empty table has an empty page of each kind."""
+    for query, total in ((PageParams(), 0), (Uncounted(), None), (CountedTo3(), 0)):
+        assert shape(await TagService(session).page_as(TagRead, query)) == ([], total, False, False)
+
+
+STATEMENTS = [(PageParams, 10, 2), (PageParams, 0, 1), (Uncounted, 10, 1), (CountedTo3, 10, 2)]
+
+
+@pytest.mark.parametrize(("query", "limit", "expected"), STATEMENTS)
+async def test_a_page_costs_what_it_must(library: Database, tags: TagService, query: type[PageParams], limit: int, expected: int) -> None:
+    """D32: rows and total; rows alone where nothing is counted; never the rows of a page without any."""
+    with assert_max_queries(library, expected) as log:
+        await tags.page_as(TagRead, query(limit=limit))
+
+    assert log.count == expected
+
+
+async def test_a_cap_stops_counting_in_the_database(library: Database, tags: TagService) -> None:
+    """D32: the statement itself is bounded, and so is that for the rows."""
+    with assert_max_queries(library, 2) as log:
+        await tags.page_as(TagRead, CountedTo3(limit=2))
+
+    assert all("LIMIT" in statement for statement in log.statements)
+
+
+@pytest.mark.parametrize("values", [{"skip": -1}, {"limit": -1}, {"limit": 1001}, {"skip": 2**31}, {"page": 1}], ids=str)
+def test_bounds_are_enforced(values: dict[str, int]) -> None:
+    """D32: by the parameters, so that a client is told."""
+    with pytest.raises(ValidationError):
+        PageParams(**values)
+
+
+async def test_pages_on_a_host_session(host_sessions: async_sessionmaker[AsyncSession]) -> None:
+    """D32: with what the session has pending."""
+    async with host_sessions() as session:
+        session.add_all([Tag(name="a"), Tag(name="b")])
+        assert shape(await TagService(session).page_as(TagRead, PageParams(limit=1))) == (["a"], 2, False, True)
+
+
+# Totals of joins, DISTINCT and GROUP BY
+
+
+class Joined(AuthorService):
+    def base_query(self) -> Select[Author]:
+        return select(Author).join(Author.books).where(Book.title == "1")
+
+
+class Distinct(AuthorService):
+    def base_query(self) -> Select[Author]:
+        return select(Author).join(Author.books).distinct()
+
+
+class Grouped(AuthorService):
+    def base_query(self) -> Select[Author]:
+        return select(Author).join(Author.books).group_by(Author.id).having(func.count(Book.id) > 1)
+
+
+class Loading(AuthorService):
+    def base_query(self) -> Select[Author]:
+        return select(Author).options(joinedload(Author.books)).where(Author.books.any())
+
+
+class Ordered(AuthorService):
+    def base_query(self) -> Select[Author]:
+        return select(Author).where(Author.books.any()).order_by(Author.email)
+
+
+@pytest.fixture
+async def authors(session: AsyncSession) -> AsyncSession:
+    """Six authors, four of whom have two books each."""
+    authors = await AuthorService(session).create_many([{"email": f"{number}@example.org"} for number in range(6)])
+    rows = [{"title": title, "author_id": author.id} for author in authors[:4] for title in "12"]
+    await BookService(session).create_many(rows)
+    session.expunge_all()
+    return session
+
+
+@pytest.mark.parametrize("query", [PageParams, Uncounted, CountedTo3])
+@pytest.mark.parametrize("service", [Joined, Distinct, Grouped, Loading, Ordered])
+async def test_totals_are_of_rows(authors: AsyncSession, service: type[AuthorService], query: type[PageParams]) -> None:
+    """D32: not of what is joined to them; pages hold as many rows as they say."""
+    totals = {PageParams: (4, False), Uncounted: (None, False), CountedTo3: (3, True)}
+
+    first = await service(authors).page_as(AuthorRead, query(limit=3))
+    last = await service(authors).page_as(AuthorRead, query(skip=3, limit=3))
+    past = await service(authors).page_as(AuthorRead, query(skip=6, limit=3))
+
+    assert [[author.id for author in page.items] for page in (first, last, past)] == [[1, 2, 3], [4], []]
+    assert [(page.total, page.total_capped) for page in (first, last, past)] == [totals[query]] * 3
+    assert [page.has_more for page in (first, last, past)] == [True, False, False]
+
+
+class Repeating(AuthorService):
+    """A join that gives each author as often as it has books."""
+
+    def base_query(self) -> Select[Author]:
+        return select(Author).join(Author.books)
+
+
+@pytest.mark.parametrize("query", [PageParams, Uncounted])
+@pytest.mark.parametrize("limit", [1, 2, 3, 5])
+async def test_a_join_that_repeats_rows_loses_none(authors: AsyncSession, query: type[PageParams], limit: int) -> None:
+    """D32: pages that are walked while they say that there is more meet every row, as often as the total says."""
+    items: list[int] = []
+    page = await Repeating(authors).page_as(AuthorRead, query(limit=limit))
+    items += [author.id for author in page.items]
+    while page.has_more:
+        page = await Repeating(authors).page_as(AuthorRead, query(skip=page.skip + limit, limit=limit))
+        items += [author.id for author in page.items]
+
+    assert set(items) == {1, 2, 3, 4}
+    assert page.total in {None, len(items)}
+
+
+@pytest.mark.parametrize("service", [Joined, Distinct, Grouped, Loading, Ordered])
+async def test_pages_of_joins_cost_no_more(authors: AsyncSession, library: Database, service: type[AuthorService]) -> None:
+    """D32: two statements."""
+    with assert_max_queries(library, 2):
+        await service(authors).page_as(AuthorRead, PageParams(limit=3))

@@ -1,0 +1,827 @@
+"""Reading rows: by key, by columns, many, few, locked, streamed, and confined by base_query()."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from datetime import date
+from uuid import UUID
+
+import pytest
+from pydantic import BaseModel
+from sqlalchemy import ForeignKey, Select, TextClause, func, insert, select, text, update
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Mapped, joinedload, mapped_column, relationship, selectinload
+from tests.models import Author, AuthorService, Book, BookService, LibraryBase, Shelf, ShelfService, Tag, TagService
+
+from fastapi_kit.crud import FOR_UPDATE, CRUDService, ReadService, RowLock
+from fastapi_kit.db import Database, unit_of_work
+from fastapi_kit.errors import ConfigurationError, MultipleMatchesError, NotFoundError, UnavailableError
+from fastapi_kit.testing.queries import assert_max_queries
+
+
+def opened(database: Database) -> AbstractAsyncContextManager[AsyncSession]:
+    """Another request's session."""
+    return asynccontextmanager(database.get_session)()
+
+
+def tags_numbered(count: int) -> TextClause:
+    """The INSERT of this many tags, in one go."""
+    numbers = f"WITH RECURSIVE numbers(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM numbers WHERE i < {count})"
+    return text(f"INSERT INTO tags (name) {numbers} SELECT 'tag ' || i FROM numbers")
+
+
+@pytest.fixture
+async def tags(library: Database) -> list[Tag]:
+    """Five tags: two without a weight, two that weigh the same."""
+    rows = [{"name": "a", "weight": 1}, {"name": "b"}, {"name": "c", "weight": 3}, {"name": "d", "weight": 3}, {"name": "e"}]
+    async with library.begin() as session:
+        return await TagService(session).create_many(rows)
+
+
+# One row
+
+
+async def test_get_finds_a_row_by_its_key(session: AsyncSession, tags: list[Tag]) -> None:
+    """D21: get and get_one return the row."""
+    assert (await TagService(session).get_one(tags[2].id)).name == "c"
+    found = await TagService(session).get(tags[2].id)
+    assert found is not None
+    assert found.name == "c"
+
+
+async def test_get_of_no_row_is_none_and_get_one_raises(session: AsyncSession, tags: list[Tag]) -> None:
+    """D21: the error names model and key."""
+    assert await TagService(session).get(99) is None
+    with pytest.raises(NotFoundError) as caught:
+        await TagService(session).get_one(99)
+    assert (caught.value.model, caught.value.ident) == (Tag, 99)
+
+
+@pytest.mark.parametrize("ident", [10**10, -(10**10), 10**30, None])
+async def test_a_key_that_no_row_can_have_is_no_row(session: AsyncSession, tags: list[Tag], ident: object) -> None:
+    """D21: on both databases alike, not a driver's overflow."""
+    service = TagService(session)
+
+    assert await service.get(ident) is None
+    assert await service.get_many([ident, tags[0].id]) == [await service.get_one(tags[0].id)]
+    with pytest.raises(NotFoundError):
+        await service.update(ident, {"weight": 1})
+    with pytest.raises(NotFoundError):
+        await service.delete(ident)
+
+
+@pytest.mark.parametrize("ident", ["abc", "1", b"1", True, UUID(int=1), date(2020, 1, 1)], ids=str)
+async def test_a_key_of_another_type_is_refused(library: Database, session: AsyncSession, tags: list[Tag], ident: object) -> None:
+    """D21: a key of the wrong type is a mistake in the code on both databases, before any SQL, whatever SQLite makes of it."""
+    service = TagService(session)
+    reads: list[Callable[[], Awaitable[object]]] = [
+        lambda: service.get(ident),
+        lambda: service.get_many([ident]),
+        lambda: service.update(ident, {"weight": 1}),
+        lambda: service.delete(ident),
+    ]
+    with assert_max_queries(library, 0):
+        for read in reads:
+            with pytest.raises(ConfigurationError, match=r"Tag\.id"):
+                await read()
+
+
+async def test_a_large_key_that_sqlite_stores_is_found(sqlite_database: Database) -> None:
+    """D21: SQLite keeps 64 bits in every integer column, whatever its type is called."""
+    await sqlite_database.create_tables(LibraryBase.metadata)
+    async with sqlite_database.begin() as session:
+        await session.execute(text("INSERT INTO tags (id, name) VALUES (:id, 'large')"), {"id": 2**40})
+
+    async with opened(sqlite_database) as session:
+        assert (await TagService(session).get_one(2**40)).name == "large"
+
+
+async def test_get_is_one_statement(library: Database, session: AsyncSession, tags: list[Tag]) -> None:
+    """D21: also for the row that is not there."""
+    for ident in (tags[0].id, 99):
+        with assert_max_queries(library, 1) as log:
+            await TagService(session).get(ident)
+        assert log.count == 1
+
+
+async def test_get_loads_what_options_ask_for(session: AsyncSession) -> None:
+    """D21: collections joined or selected, each row once."""
+    author = await AuthorService(session).create({"email": "ada@example.org"})
+    await BookService(session).create_many([{"title": title, "author_id": author.id} for title in "ab"])
+
+    for loader in (joinedload, selectinload):
+        session.expunge_all()
+        found = await AuthorService(session).get_one(author.id, options=[loader(Author.books)])
+        assert [book.title for book in found.books] == ["a", "b"]
+
+
+async def test_get_by_finds_the_one_row(session: AsyncSession, tags: list[Tag]) -> None:
+    """D21: all the columns must match."""
+    found = await TagService(session).get_by(name="c", weight=3)
+
+    assert found is not None
+    assert found.id == tags[2].id
+    assert await TagService(session).get_by(name="c", weight=1) is None
+
+
+async def test_get_by_none_is_null(session: AsyncSession, tags: list[Tag]) -> None:
+    """D21: None asks for IS NULL."""
+    found = await TagService(session).get_by(name="b", weight=None)
+
+    assert found is not None
+    assert found.id == tags[1].id
+    assert await TagService(session).get_by(name="a", weight=None) is None
+
+
+async def test_get_by_with_several_matches_is_an_error(session: AsyncSession, tags: list[Tag]) -> None:
+    """D21: more than one match is not answered by one of them; the error names the columns."""
+    with pytest.raises(MultipleMatchesError) as caught:
+        await TagService(session).get_by(weight=3)
+    assert (caught.value.model, caught.value.fields) == (Tag, ("weight",))
+
+
+@pytest.mark.parametrize("columns", [{}, {"nr": 1}, {"name": "a", "nr": 1}, {"books": 1}, {"__mapper__": 1}, {"metadata": 1}], ids=str)
+async def test_get_by_refuses_names_that_are_no_columns(library: Database, session: AsyncSession, columns: dict[str, object]) -> None:
+    """D21: unknown names, relationships and no name at all are mistakes in the code, found before SQL."""
+    with assert_max_queries(library, 0), pytest.raises(ConfigurationError):
+        await AuthorService(session).get_by(**columns)
+
+
+@pytest.mark.parametrize(
+    "columns", [{"weight": 10**10}, {"weight": 10**30}, {"name": "a\0"}, {"name": "\ud800"}, {"name": "a" * 51}], ids=ascii
+)
+async def test_get_by_a_value_that_no_row_can_have_is_none(session: AsyncSession, tags: list[Tag], columns: dict[str, object]) -> None:
+    """D21: as with keys, both databases answer alike."""
+    assert await TagService(session).get_by(**columns) is None
+
+
+# Many rows
+
+
+async def test_get_many_keeps_the_order_asked(session: AsyncSession, tags: list[Tag]) -> None:
+    """D21: in request order, each once, unknown keys left out, from any iterable."""
+    asked = [tags[3].id, 99, tags[0].id, tags[3].id, tags[1].id]
+
+    for idents in (asked, iter(asked), (ident for ident in asked)):
+        assert [tag.name for tag in await TagService(session).get_many(idents)] == ["d", "a", "b"]
+
+
+async def test_get_many_of_composite_keys_keeps_the_order_asked(session: AsyncSession) -> None:
+    """D21: the keys match as pairs, not as two lists."""
+    await ShelfService(session).create_many([{"room": room, "number": number} for room in (1, 2) for number in (1, 2)])
+
+    shelves = await ShelfService(session).get_many([(2, 1), {"room": 1, "number": 2}, (3, 3)])
+
+    assert [(shelf.room, shelf.number) for shelf in shelves] == [(2, 1), (1, 2)]
+
+
+async def test_get_many_of_nothing_sends_nothing(library: Database, session: AsyncSession) -> None:
+    """D21: no key, no SQL."""
+    with assert_max_queries(library, 0):
+        assert await TagService(session).get_many([]) == []
+        assert await TagService(session).get_many(iter(())) == []
+        assert await TagService(session).get_many([10**30]) == []
+
+
+async def test_get_many_takes_40_000_keys(library: Database, session: AsyncSession) -> None:
+    """D21: beyond what a driver can bind, in a handful of statements."""
+    await session.execute(tags_numbered(40_000))
+    await session.commit()
+
+    with assert_max_queries(library, 8):
+        found = await TagService(session).get_many(range(40_000, 0, -1))
+
+    assert [tag.id for tag in found] == list(range(40_000, 0, -1))
+
+
+async def test_get_many_takes_20_000_composite_keys(library: Database, session: AsyncSession) -> None:
+    """D21: a composite key counts by its columns."""
+    await session.execute(insert(Shelf), [{"room": room, "number": number} for room in (1, 2, 3) for number in (1, 2, 3)])
+    await session.commit()
+    asked = [(room, number) for room in range(100, 0, -1) for number in range(1, 201)]
+
+    with assert_max_queries(library, 8):
+        found = await ShelfService(session).get_many(asked)
+
+    assert [(shelf.room, shelf.number) for shelf in found] == [(room, number) for room in (3, 2, 1) for number in (1, 2, 3)]
+
+
+async def test_list_is_bounded(session: AsyncSession, library: Database) -> None:
+    """D21: 100 rows unless asked otherwise; None is all, 0 is none and sends nothing."""
+    await TagService(session).create_many([{"name": str(number)} for number in range(120)])
+
+    assert [tag.id for tag in await TagService(session).list()] == list(range(1, 101))
+    assert len(await TagService(session).list(limit=None)) == 120
+    assert [tag.id for tag in await TagService(session).list(skip=118, limit=None)] == [119, 120]
+    assert [tag.id for tag in await TagService(session).list(skip=10, limit=2)] == [11, 12]
+    with assert_max_queries(library, 0):
+        assert await TagService(session).list(limit=0) == []
+
+
+async def test_list_takes_bounds_beyond_the_databases(session: AsyncSession, tags: list[Tag]) -> None:
+    """D21: what no driver can bind is still an honest number of rows."""
+    assert len(await TagService(session).list(limit=10**30)) == 5
+    assert await TagService(session).list(skip=10**30) == []
+    assert await TagService(session).list(skip=2**63 - 1, limit=2**63 - 1) == []
+
+
+@pytest.mark.parametrize("bounds", [{"skip": -1}, {"limit": -1}, {"skip": -1, "limit": 0}], ids=str)
+async def test_list_refuses_negative_bounds(library: Database, session: AsyncSession, bounds: dict[str, int]) -> None:
+    """D21: SQLite would take them for none, PostgreSQL for an error."""
+    with assert_max_queries(library, 0), pytest.raises(ConfigurationError):
+        await TagService(session).list(**bounds)
+
+
+async def test_list_meets_all_conditions(session: AsyncSession, tags: list[Tag]) -> None:
+    """D21: several conditions are joined by AND."""
+    assert [tag.name for tag in await TagService(session).list(Tag.weight == 3, Tag.name > "c")] == ["d"]
+
+
+async def test_list_is_one_statement(library: Database, session: AsyncSession, tags: list[Tag]) -> None:
+    """D21: whatever it is asked for."""
+    with assert_max_queries(library, 1):
+        await TagService(session).list(Tag.weight == 3, skip=1, limit=1, order_by=Tag.name)
+
+
+async def test_first_is_the_first_in_order(session: AsyncSession, tags: list[Tag]) -> None:
+    """D21: by key unless asked otherwise, None where nothing matches."""
+    for conditions, order, name in [((), (), "a"), ((), Tag.name.desc(), "e"), ((Tag.weight == 3,), (), "c")]:
+        found = await TagService(session).first(*conditions, order_by=order)
+        assert found is not None
+        assert found.name == name
+    assert await TagService(session).first(Tag.weight == 7) is None
+
+
+async def test_first_reads_one_row(library: Database, session: AsyncSession, tags: list[Tag]) -> None:
+    """D21: by one statement with a limit."""
+    with assert_max_queries(library, 1) as log:
+        await TagService(session).first()
+
+    assert "LIMIT" in log.statements[0]
+
+
+async def test_count_and_exists(session: AsyncSession, tags: list[Tag]) -> None:
+    """D21: of all rows or of those that meet the conditions."""
+    service = TagService(session)
+
+    assert (await service.count(), await service.count(Tag.weight == 3), await service.count(Tag.weight == 7)) == (5, 2, 0)
+    assert (await service.exists(), await service.exists(Tag.weight == 3), await service.exists(Tag.weight == 7)) == (True, True, False)
+
+
+async def test_exists_is_one_cheap_statement(library: Database, session: AsyncSession, tags: list[Tag]) -> None:
+    """D21: the database stops at the first row and sends none."""
+    with assert_max_queries(library, 1) as log:
+        await TagService(session).exists(Tag.weight == 3)
+
+    (statement,) = log.statements
+    assert statement.startswith("SELECT EXISTS")
+    assert "ORDER BY" not in statement
+
+
+async def test_reads_see_what_the_session_has_not_committed(host_sessions: async_sessionmaker[AsyncSession]) -> None:
+    """D21: pending rows are flushed first, as session.execute does."""
+    async with host_sessions() as session:
+        session.add(Tag(name="pending"))
+
+        assert await TagService(session).exists(Tag.name == "pending")
+        assert await TagService(session).count() == 1
+        assert [tag.name for tag in await TagService(session).list()] == ["pending"]
+        assert [tag.name async for tag in TagService(session).stream()] == ["pending"]
+
+
+async def test_a_read_after_a_change_neither_commits_nor_loses_it(library: Database, session: AsyncSession, tags: list[Tag]) -> None:
+    """D21: a loaded row that the host changed is flushed into a transaction that stays."""
+    tag = await TagService(session).get_one(tags[0].id)
+    tag.weight = 7
+
+    assert await TagService(session).count(Tag.weight == 7) == 1
+    async with opened(library) as other:
+        assert await TagService(other).count(Tag.weight == 7) == 0
+    await session.commit()
+    async with opened(library) as other:
+        assert await TagService(other).count(Tag.weight == 7) == 1
+
+
+async def test_reads_on_a_session_with_a_bind_per_model(library: Database, tags: list[Tag]) -> None:
+    """D21: every read finds its engine by the model, as session.execute does."""
+    async with AsyncSession(binds={LibraryBase: library.engine}) as session:
+        service = TagService(session)
+        assert (await service.get_one(1)).name == "a"
+        assert await service.count() == 5
+        assert await service.exists()
+        assert len(await service.list()) == 5
+        assert [tag.name async for tag in service.stream()] == ["a", "b", "c", "d", "e"]
+
+
+# Streams
+
+
+async def test_a_stream_yields_every_row_in_order(session: AsyncSession, tags: list[Tag]) -> None:
+    """D21: those that meet the conditions, by key or as asked."""
+    service = TagService(session)
+
+    assert [tag.name async for tag in service.stream(batch_size=2)] == ["a", "b", "c", "d", "e"]
+    assert [tag.name async for tag in service.stream(Tag.weight == 3, order_by=Tag.name.desc())] == ["d", "c"]
+    assert not session.in_transaction()
+
+
+async def test_a_stream_holds_one_batch_in_memory(library: Database, session: AsyncSession) -> None:
+    """D21: of 5,000 rows no more than a batch is alive at a time."""
+    async with library.begin() as other:
+        await other.execute(tags_numbered(5_000))
+
+    alive: set[int] = set()
+    async with aclosing(TagService(session).stream(batch_size=50)) as rows:
+        async for _ in rows:
+            alive.add(len(session.sync_session.identity_map))
+
+    assert max(alive) <= 2 * 50
+
+
+async def test_a_stream_is_one_statement(library: Database, session: AsyncSession, tags: list[Tag]) -> None:
+    """D21: batches come from one open cursor."""
+    with assert_max_queries(library, 1):
+        assert len([tag async for tag in TagService(session).stream(batch_size=2)]) == 5
+
+
+async def test_a_stream_can_be_left_early(library: Database, session: AsyncSession, tags: list[Tag]) -> None:
+    """D21: the cursor is closed, the connection given back, and the session works on."""
+    async with aclosing(TagService(session).stream(batch_size=1)) as rows:
+        async for tag in rows:
+            assert tag.name == "a"
+            break
+
+    assert not session.in_transaction()
+    assert library.engine.pool.checkedout() == 0
+    assert await TagService(session).count() == 5
+
+
+async def test_a_stream_that_fails_in_the_loop_gives_everything_back(library: Database, session: AsyncSession, tags: list[Tag]) -> None:
+    """D21: an exception of the consumer leaves the session usable."""
+    with pytest.raises(ZeroDivisionError):
+        async with aclosing(TagService(session).stream(batch_size=1)) as rows:
+            async for _ in rows:
+                raise ZeroDivisionError
+
+    assert not session.in_transaction()
+    assert await TagService(session).count() == 5
+
+
+async def test_reading_more_inside_a_stream(session: AsyncSession, tags: list[Tag]) -> None:
+    """D21: the same task may read through the session while the cursor is open."""
+    seen = []
+    async with aclosing(TagService(session).stream(Tag.weight.is_not(None), batch_size=1)) as rows:
+        async for tag in rows:
+            seen.append((tag.name, await TagService(session).count(Tag.weight == tag.weight)))
+
+    assert seen == [("a", 1), ("c", 2), ("d", 2)]
+
+
+async def test_what_is_flushed_inside_a_stream_is_not_lost(library: Database, session: AsyncSession, tags: list[Tag]) -> None:
+    """D21: rows that the host changes in the loop, and that a read in it flushes, are there when the host commits."""
+    async with aclosing(TagService(session).stream(batch_size=1)) as rows:
+        async for tag in rows:
+            tag.weight = 7
+            await TagService(session).count()
+    await session.commit()
+
+    async with opened(library) as other:
+        assert await TagService(other).count(Tag.weight == 7) == 5
+
+
+async def test_a_write_that_would_commit_inside_a_stream_is_refused(session: AsyncSession, tags: list[Tag]) -> None:
+    """D21: its COMMIT would close PostgreSQL's cursor: a mistake in the code on both databases, and nothing is written."""
+    service = TagService(session)
+    writes: list[Callable[[int], Awaitable[object]]] = [
+        lambda ident: service.update(ident, {"weight": 7}),
+        lambda _: service.create({"name": "new"}),
+        lambda ident: service.delete(ident),
+    ]
+    for write in writes:
+        with pytest.raises(ConfigurationError):
+            async with aclosing(service.stream(batch_size=2)) as rows:
+                async for tag in rows:
+                    await write(tag.id)
+
+    assert not session.in_transaction()
+    assert (await service.count(), await service.exists(Tag.weight == 7)) == (5, False)
+
+
+async def test_writes_inside_a_stream_in_a_unit(session: AsyncSession, tags: list[Tag]) -> None:
+    """D21: where the opener commits at the end, rows can be changed while they are read."""
+    async with unit_of_work(session), aclosing(TagService(session).stream(batch_size=2)) as rows:
+        async for tag in rows:
+            await TagService(session).update(tag.id, {"weight": 7})
+
+    assert await TagService(session).count(Tag.weight == 7) == 5
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+async def test_a_stream_needs_a_batch(library: Database, session: AsyncSession, tags: list[Tag], batch_size: int) -> None:
+    """D21: none at a time is a mistake in the code: not all rows at once, nor no row."""
+    with assert_max_queries(library, 0), pytest.raises(ConfigurationError):
+        _ = [tag async for tag in TagService(session).stream(batch_size=batch_size)]
+
+
+# Row locks
+
+
+@pytest.fixture
+async def locking(postgres_database: Database) -> Database:
+    """Two tags where rows can be locked."""
+    await postgres_database.create_tables(LibraryBase.metadata)
+    async with postgres_database.begin() as session:
+        await TagService(session).create_many([{"name": "a"}, {"name": "b"}])
+    return postgres_database
+
+
+async def get_locked(service: TagService, lock: RowLock) -> None:
+    await service.get(1, lock=lock)
+
+
+async def get_one_locked(service: TagService, lock: RowLock) -> None:
+    await service.get_one(1, lock=lock)
+
+
+async def list_locked(service: TagService, lock: RowLock) -> None:
+    await service.list(Tag.id == 1, lock=lock)
+
+
+async def first_locked(service: TagService, lock: RowLock) -> None:
+    await service.first(lock=lock)
+
+
+@pytest.mark.parametrize("read", [get_locked, get_one_locked, list_locked, first_locked])
+async def test_a_locked_row_is_locked_until_its_transaction_ends(
+    locking: Database, read: Callable[[TagService, RowLock], Awaitable[None]]
+) -> None:
+    """D21: a second session that will not wait is told so; afterwards it gets the row. Other rows are free."""
+    async with opened(locking) as first, opened(locking) as second:
+        await read(TagService(first), FOR_UPDATE)
+        assert await TagService(second).get(2, lock=RowLock(nowait=True)) is not None
+        with pytest.raises(UnavailableError):
+            await TagService(second).get(1, lock=RowLock(nowait=True))
+        await second.rollback()
+        await first.commit()
+        assert await TagService(second).get(1, lock=RowLock(nowait=True)) is not None
+
+
+async def test_a_refused_lock_leaves_the_session_usable(locking: Database) -> None:
+    """D21: a session that was idle before is idle again, and does something else instead."""
+    async with opened(locking) as first, opened(locking) as second:
+        await TagService(first).get(1, lock=FOR_UPDATE)
+        with pytest.raises(UnavailableError):
+            await TagService(second).get(1, lock=RowLock(nowait=True))
+
+        assert await TagService(second).count() == 2
+        await TagService(second).create({"name": "c"})
+
+
+async def test_a_locked_row_can_be_skipped(locking: Database) -> None:
+    """D21: a queue's workers take different rows."""
+    async with opened(locking) as first, opened(locking) as second:
+        taken = await TagService(first).first(lock=RowLock(skip_locked=True))
+        other = await TagService(second).first(lock=RowLock(skip_locked=True))
+        assert taken is not None
+        assert other is not None
+        assert (taken.id, other.id) == (1, 2)
+
+
+async def test_readers_share_a_read_lock(locking: Database) -> None:
+    """D21: FOR SHARE keeps writers out and readers in."""
+    async with opened(locking) as first, opened(locking) as second:
+        await TagService(first).get(1, lock=RowLock(read=True))
+        await TagService(second).get(1, lock=RowLock(read=True, nowait=True))
+        with pytest.raises(UnavailableError):
+            await TagService(second).get(1, lock=RowLock(nowait=True))
+
+
+async def test_a_lock_locks_the_models_rows_alone(locking: Database) -> None:
+    """D21: not those that base_query() joins."""
+    async with locking.begin() as session:
+        author = await AuthorService(session).create({"email": "ada@example.org"})
+        await BookService(session).create({"title": "a", "author_id": author.id})
+
+    class Joined(BookService):
+        def base_query(self) -> Select[Book]:
+            return select(Book).join(Book.author)
+
+    async with opened(locking) as first, opened(locking) as second:
+        await Joined(first).get_one(1, lock=FOR_UPDATE)
+        assert await AuthorService(second).get_one(1, lock=RowLock(read=True, nowait=True))
+        with pytest.raises(UnavailableError):
+            await BookService(second).get_one(1, lock=RowLock(nowait=True))
+
+
+async def test_a_locked_read_sees_the_row_as_it_is(library: Database, session: AsyncSession, tags: list[Tag]) -> None:
+    """D21: not as this session loaded it before somebody else changed it; a lock is there to decide upon."""
+    loaded = await TagService(session).get_one(1)
+    async with library.begin() as other:
+        await other.execute(update(Tag).where(Tag.id == 1).values(weight=7))
+
+    for locked in (
+        await TagService(session).get_one(1, lock=FOR_UPDATE),
+        await TagService(session).first(lock=FOR_UPDATE),
+        (await TagService(session).list(lock=FOR_UPDATE))[0],
+    ):
+        assert locked is loaded
+        assert loaded.weight == 7
+
+
+@pytest.mark.parametrize("lock", [FOR_UPDATE, RowLock(nowait=True), RowLock(skip_locked=True), RowLock(read=True, key_share=True)], ids=str)
+async def test_locks_are_harmless_on_sqlite(sqlite_database: Database, lock: RowLock) -> None:
+    """D21: the read works, keeps its transaction, and the next write in it too."""
+    await sqlite_database.create_tables(LibraryBase.metadata)
+    async with opened(sqlite_database) as session:
+        await TagService(session).create({"name": "a"})
+        async with unit_of_work(session):
+            tag = await TagService(session).get_one(1, lock=lock)
+            await TagService(session).update(tag.id, {"weight": 1})
+        assert [tag.weight for tag in await TagService(session).list(lock=lock)] == [1]
+
+
+async def test_a_lock_on_sqlite_keeps_writers_out(sqlite_database: Database) -> None:
+    """D21: read, decide, write is safe there too: the second reader waits for the first."""
+    await sqlite_database.create_tables(LibraryBase.metadata)
+    async with sqlite_database.begin() as session:
+        await TagService(session).create({"name": "a", "weight": 0})
+
+    async def add_one() -> None:
+        async with sqlite_database.begin() as session:
+            tag = await TagService(session).get_one(1, lock=FOR_UPDATE)
+            await TagService(session).update(1, {"weight": (tag.weight or 0) + 1})
+
+    await asyncio.gather(*(add_one() for _ in range(10)))
+
+    async with opened(sqlite_database) as session:
+        assert (await TagService(session).get_one(1)).weight == 10
+
+
+# Confined by base_query()
+
+
+class ClubBase(DeclarativeBase): ...
+
+
+class Club(ClubBase):
+    __tablename__ = "clubs"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    city: Mapped[str | None]
+    players: Mapped[list["Player"]] = relationship(cascade="all, delete-orphan", order_by="Player.id")
+
+
+class Player(ClubBase):
+    __tablename__ = "players"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    club_id: Mapped[int] = mapped_column(ForeignKey("clubs.id"))
+
+
+class EagerClub(ClubBase):
+    """Its players come with every select."""
+
+    __tablename__ = "eager_clubs"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    players: Mapped[list["EagerPlayer"]] = relationship(lazy="joined", cascade="all, delete-orphan", order_by="EagerPlayer.id")
+
+
+class EagerPlayer(ClubBase):
+    __tablename__ = "eager_players"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    club_id: Mapped[int] = mapped_column(ForeignKey("eager_clubs.id"))
+
+
+class ClubCreate(BaseModel):
+    name: str
+
+
+class ClubUpdate(BaseModel):
+    city: str | None = None
+
+
+class ClubService(CRUDService[Club, ClubCreate, ClubUpdate]): ...
+
+
+class ByCondition(ClubService):
+    def base_query(self) -> Select[Club]:
+        return super().base_query().where(Club.name == "big")
+
+
+class ByJoin(ClubService):
+    def base_query(self) -> Select[Club]:
+        return select(Club).join(Club.players).where(Player.name == "Cyd")
+
+
+class ByDistinct(ClubService):
+    def base_query(self) -> Select[Club]:
+        return select(Club).join(Club.players).where(Player.name != "Zoe").distinct()
+
+
+class ByGroup(ClubService):
+    def base_query(self) -> Select[Club]:
+        return select(Club).join(Club.players).group_by(Club.id).having(func.count(Player.id) > 1)
+
+
+class BySelectInLoad(ByCondition):
+    def base_query(self) -> Select[Club]:
+        return super().base_query().options(selectinload(Club.players))
+
+
+class ByJoinedLoad(ByCondition):
+    def base_query(self) -> Select[Club]:
+        return super().base_query().options(joinedload(Club.players))
+
+
+class BySubquery(ClubService):
+    def base_query(self) -> Select[Club]:
+        return select(Club).where(Club.id.in_(select(Player.club_id).group_by(Player.club_id).having(func.count() > 1)))
+
+
+class ByOrder(ByCondition):
+    def base_query(self) -> Select[Club]:
+        return super().base_query().order_by(Club.name)
+
+
+CONFINED = [ByCondition, ByJoin, ByDistinct, ByGroup, BySelectInLoad, ByJoinedLoad, BySubquery, ByOrder]
+confined = pytest.mark.parametrize("service", CONFINED, ids=lambda service: service.__name__)
+
+
+@pytest.fixture
+async def clubs(database: Database) -> AsyncIterator[AsyncSession]:
+    """A session on three clubs, of which every confined service sees only the big one: number 2."""
+    await database.create_tables(ClubBase.metadata)
+    async with database.begin() as session:
+        session.add(Club(id=1, name="small", players=[Player(name="Zoe")]))
+        session.add(Club(id=2, name="big", players=[Player(name="Ada"), Player(name="Bob"), Player(name="Cyd")]))
+        session.add(Club(id=3, name="empty"))
+    async with opened(database) as session:
+        yield session
+
+
+@confined
+async def test_base_query_confines_the_row_reads(clubs: AsyncSession, service: type[ClubService]) -> None:
+    """D21: get, get_one and get_by see what is inside and nothing else, joins and grouping or not."""
+    inside = service(clubs)
+
+    assert (await inside.get_one(2)).name == "big"
+    assert await inside.get(1) is None
+    found = await inside.get_by(name="big")
+    assert found is not None
+    assert found.id == 2
+    assert await inside.get_by(name="small") is None
+
+
+@confined
+async def test_base_query_confines_lists(clubs: AsyncSession, service: type[ClubService]) -> None:
+    """D21: list, first, stream and get_many too; each row once."""
+    inside = service(clubs)
+
+    assert [club.id for club in await inside.list()] == [2]
+    assert [club.id for club in await inside.list(order_by=Club.name.desc(), limit=1)] == [2]
+    assert await inside.list(Club.name == "small") == []
+    first = await inside.first()
+    assert first is not None
+    assert first.id == 2
+    assert [club.id for club in await inside.get_many([3, 2, 1])] == [2]
+
+
+@pytest.mark.parametrize("service", [service for service in CONFINED if service is not ByJoinedLoad], ids=lambda service: service.__name__)
+async def test_base_query_confines_streams(clubs: AsyncSession, service: type[ClubService]) -> None:
+    """D21: in order, each row once."""
+    assert [club.id async for club in service(clubs).stream()] == [2]
+
+
+async def test_a_joined_collection_cannot_be_streamed(clubs: AsyncSession) -> None:
+    """D21: a joinedload() of base_query() that would need all rows in memory is a mistake in the code; the session works on."""
+    with pytest.raises(ConfigurationError, match="selectinload"):
+        _ = [club async for club in ByJoinedLoad(clubs).stream()]
+
+    assert not clubs.in_transaction()
+    assert await ByJoinedLoad(clubs).count() == 1
+
+
+class ByToMany(ClubService):
+    def base_query(self) -> Select[Club]:
+        return select(Club).join(Club.players)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 4])
+async def test_a_join_that_repeats_rows_loses_none(clubs: AsyncSession, limit: int) -> None:
+    """D21: walked by skip and limit until a list is empty, every row is met, and count() is how many were met."""
+    service = ByToMany(clubs)
+    met: list[int] = []
+    skip = 0
+    while found := await service.list(skip=skip, limit=limit):
+        met += [club.id for club in found]
+        skip += limit
+
+    assert set(met) == {1, 2}
+    assert await service.count() == len(met)
+
+
+@confined
+async def test_base_query_confines_count_and_exists(clubs: AsyncSession, service: type[ClubService]) -> None:
+    """D21: the number is that of the list."""
+    inside = service(clubs)
+
+    assert (await inside.count(), await inside.count(Club.name == "small")) == (1, 0)
+    assert (await inside.exists(), await inside.exists(Club.name == "small")) == (True, False)
+
+
+@confined
+async def test_base_query_confines_update(clubs: AsyncSession, service: type[ClubService]) -> None:
+    """D21: what is outside is not found and not touched."""
+    inside = service(clubs)
+
+    assert (await inside.update(2, ClubUpdate(city="Rome"))).city == "Rome"
+    with pytest.raises(NotFoundError):
+        await inside.update(1, ClubUpdate(city="Rome"))
+    assert await ClubService(clubs).count(Club.city == "Rome") == 1
+
+
+@confined
+async def test_base_query_confines_delete(clubs: AsyncSession, service: type[ClubService]) -> None:
+    """D21: what is outside is not found and stays."""
+    inside = service(clubs)
+
+    with pytest.raises(NotFoundError):
+        await inside.delete(1)
+    await inside.delete(2)
+    assert [club.id for club in await ClubService(clubs).list()] == [1, 3]
+
+
+class PlayersOfBigClubs(ReadService[Player]):
+    def base_query(self) -> Select[Player]:
+        return select(Player).join(Club, Player.club_id == Club.id).where(Club.name == "big")
+
+
+async def test_conditions_may_name_what_base_query_joins(clubs: AsyncSession) -> None:
+    """D21: in every read."""
+    players = PlayersOfBigClubs(clubs)
+    condition = Club.name == "big"
+
+    assert await players.count(condition) == 3
+    assert await players.exists(condition)
+    assert [player.name for player in await players.list(condition, order_by=Club.city)] == ["Ada", "Bob", "Cyd"]
+
+
+@pytest.mark.parametrize("service", [BySelectInLoad, ByJoinedLoad])
+async def test_base_query_decides_what_is_loaded(clubs: AsyncSession, service: type[ClubService]) -> None:
+    """D21: its loader options hold for every read and for the row that update returns."""
+    inside = service(clubs)
+
+    reads: list[Callable[[], Awaitable[Club | None]]] = [
+        lambda: inside.get_one(2),
+        lambda: inside.get_by(name="big"),
+        lambda: inside.first(),
+        lambda: inside.update(2, {"city": "Rome"}),
+    ]
+    for read in reads:
+        clubs.expunge_all()
+        club = await read()
+        assert club is not None
+        assert [player.name for player in club.players] == ["Ada", "Bob", "Cyd"]
+
+
+class EagerService(CRUDService[EagerClub, ClubCreate, ClubUpdate]): ...
+
+
+@pytest.fixture
+async def eager(clubs: AsyncSession) -> EagerService:
+    """Two clubs of two players each."""
+    clubs.add_all([EagerClub(name=name, players=[EagerPlayer(), EagerPlayer()]) for name in "ab"])
+    await clubs.commit()
+    return EagerService(clubs)
+
+
+async def test_a_model_that_joins_a_collection_reads_each_row_once(eager: EagerService) -> None:
+    """D21: lazy="joined" repeats rows in the result, not in what a service returns."""
+    eager.session.expunge_all()
+
+    assert [[player.id for player in club.players] for club in await eager.list()] == [[1, 2], [3, 4]]
+    assert [club.id for club in await eager.list(skip=1, limit=1)] == [2]
+    assert [club.id for club in await eager.get_many([2, 1])] == [2, 1]
+    assert (await eager.get_one(1)).name == "a"
+    found = await eager.get_by(name="b")
+    assert found is not None
+    assert found.id == 2
+    assert await eager.count() == 2
+    assert await eager.exists()
+
+
+async def test_a_model_that_joins_a_collection_can_be_streamed(eager: EagerService) -> None:
+    """D21: with its collections, each row once."""
+    eager.session.expunge_all()
+
+    streamed = [(club.id, len(club.players)) async for club in eager.stream(batch_size=1)]
+
+    assert streamed == [(1, 2), (2, 2)]
+
+
+async def test_a_host_session_keeps_its_transaction(host_sessions: async_sessionmaker[AsyncSession]) -> None:
+    """D21: there a read joins what is there, as session.execute does."""
+    async with host_sessions() as session:
+        await TagService(session).list()
+        assert session.in_transaction()

@@ -1,0 +1,820 @@
+"""Changing one row: what is written, what never is, and who loses a race."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+import pytest
+from pydantic import MISSING, BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+from sqlalchemy import JSON, Computed, DateTime, ForeignKey, Select, String, delete, event, func, inspect, select, update
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.ext.hybrid import hybrid_property
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    MappedAsDataclass,
+    column_property,
+    joinedload,
+    mapped_column,
+    registry,
+    relationship,
+    selectinload,
+    synonym,
+    undefer,
+    validates,
+)
+from sqlalchemy.util import await_only
+from sqlmodel import Field, SQLModel
+from tests.models import (
+    Author,
+    AuthorService,
+    AuthorUpdate,
+    Book,
+    BookService,
+    BookUpdate,
+    Leaflet,
+    LeafletService,
+    LibraryBase,
+    Tag,
+    TagService,
+    TagUpdate,
+)
+
+from fastapi_kit.crud import CRUDService
+from fastapi_kit.db import Database, TimestampMixin, unit_of_work
+from fastapi_kit.errors import (
+    ConfigurationError,
+    ConflictError,
+    InvalidDataError,
+    NotFoundError,
+    StaleVersionError,
+    UnknownReferenceError,
+)
+from fastapi_kit.testing.queries import assert_max_queries
+
+
+class DeskBase(DeclarativeBase):
+    type_annotation_map: ClassVar[dict[Any, Any]] = {dict[str, Any]: JSON}
+
+
+class Team(DeskBase):
+    __tablename__ = "teams"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+
+
+class Task(TimestampMixin, DeskBase):
+    """Counts its versions, stamps its changes, and has attributes of every kind."""
+
+    __tablename__ = "tasks"
+    ident: Mapped[int] = mapped_column("id", primary_key=True)
+    title: Mapped[str] = mapped_column("name", String(20), unique=True)
+    points: Mapped[int] = mapped_column(default=1)
+    doubled: Mapped[int] = mapped_column(Computed("points * 2", persisted=True))
+    touched: Mapped[datetime | None] = mapped_column(DateTime(timezone=True), onupdate=func.now())
+    owner: Mapped[str | None]
+    details: Mapped[dict[str, Any] | None]
+    body: Mapped[str | None] = mapped_column(deferred=True)
+    team_id: Mapped[int | None] = mapped_column(ForeignKey("teams.id"))
+    revision: Mapped[int] = mapped_column()
+    team: Mapped[Team | None] = relationship()
+    steps: Mapped[list["Step"]] = relationship(back_populates="task", order_by="Step.id")
+    number: Mapped[int] = synonym("ident")
+    label: Mapped[str] = synonym("title")
+    __mapper_args__: ClassVar[dict[str, Any]] = {"version_id_col": revision}
+
+    @hybrid_property
+    def hours(self) -> int:
+        return self.points * 8
+
+    @hours.inplace.setter
+    def _set_hours(self, hours: int) -> None:
+        self.points = hours // 8
+
+    @hybrid_property
+    def large(self) -> bool:
+        return self.points > 10
+
+    @validates("owner")
+    def lower(self, _key: str, owner: str | None) -> str | None:
+        return owner and owner.lower()
+
+
+class Sign(DeskBase):
+    """Has an expression that comes with every select."""
+
+    __tablename__ = "signs"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    size: Mapped[int] = mapped_column(default=1)
+
+
+Sign.shout = column_property(func.upper(Sign.__table__.c.name))
+
+
+class Step(DeskBase):
+    __tablename__ = "steps"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    task_id: Mapped[int] = mapped_column(ForeignKey("tasks.id"))
+    task: Mapped[Task] = relationship(back_populates="steps")
+
+
+class DataclassBase(MappedAsDataclass, DeclarativeBase):
+    metadata = DeskBase.metadata
+
+
+class Point(DataclassBase):
+    __tablename__ = "points"
+    id: Mapped[int] = mapped_column(primary_key=True, init=False)
+    x: Mapped[int]
+    y: Mapped[int] = mapped_column(init=False, default=7)
+
+
+class HeroBase(SQLModel, registry=registry(metadata=DeskBase.metadata)):
+    metadata = DeskBase.metadata
+
+
+class Hero(TimestampMixin, HeroBase, table=True):
+    __tablename__ = "heroes"
+    id: int | None = Field(default=None, primary_key=True)
+    name: str
+    age: int | None = None
+
+
+class TaskUpdate(BaseModel):
+    title: str | None = None
+    points: int | None = None
+    owner: str | None = None
+    details: dict[str, Any] | None = None
+
+
+class Open(BaseModel):
+    """Takes whatever the client sends."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class TaskService(CRUDService[Task, TaskUpdate, TaskUpdate]): ...
+
+
+class SignService(CRUDService[Sign, TaskUpdate, TaskUpdate]): ...
+
+
+class PointService(CRUDService[Point, TaskUpdate, TaskUpdate]): ...
+
+
+class HeroService(CRUDService[Hero, TaskUpdate, TaskUpdate]): ...
+
+
+def opened(database: Database) -> AbstractAsyncContextManager[AsyncSession]:
+    """Another request's session."""
+    return asynccontextmanager(database.get_session)()
+
+
+@pytest.fixture
+async def desk(database: Database) -> AsyncIterator[AsyncSession]:
+    """A session on one task of a team, with two steps."""
+    await database.create_tables(DeskBase.metadata)
+    async with database.begin() as session:
+        session.add_all([Team(id=1, name="red"), Team(id=2, name="blue")])
+        await session.flush()
+        await TaskService(session).create({"title": "a", "points": 3, "owner": "ada", "body": "text", "team_id": 1, "details": {"a": 1}})
+        session.add_all([Step(task_id=1), Step(task_id=1)])
+    async with opened(database) as session:
+        yield session
+
+
+@pytest.fixture
+async def tag(library: Database) -> Tag:
+    """A tag that is in the database."""
+    async with library.begin() as session:
+        return await TagService(session).create({"name": "a", "weight": 1})
+
+
+async def stored(database: Database, column: Any, ident: int = 1) -> Any:
+    """What another session sees: what is committed."""
+    async with opened(database) as session:
+        key = inspect(column.class_).primary_key[0]
+        return await session.scalar(select(column).where(key == ident))
+
+
+# What is written
+
+
+async def test_only_fields_that_the_caller_set_are_written(session: AsyncSession, library: Database, tag: Tag) -> None:
+    """D23: the others keep what they have, whatever the schema's defaults are."""
+    changed = await TagService(session).update(tag.id, TagUpdate(name="b"))
+
+    assert (changed.name, changed.weight) == ("b", 1)
+    assert (await stored(library, Tag.name), await stored(library, Tag.weight)) == ("b", 1)
+
+
+async def test_only_what_differs_is_sent(session: AsyncSession, library: Database, tag: Tag) -> None:
+    """D23: one SELECT and one UPDATE of the columns that change."""
+    with assert_max_queries(library, 2) as log:
+        await TagService(session).update(tag.id, TagUpdate(name="a", weight=2))
+
+    assert "name" not in log.statements[1].partition("WHERE")[0]
+
+
+async def test_an_explicit_null_is_stored(session: AsyncSession, library: Database, tag: Tag) -> None:
+    """D23: None that the caller set is NULL."""
+    assert (await TagService(session).update(tag.id, TagUpdate(weight=None))).weight is None
+    assert await stored(library, Tag.weight) is None
+
+
+@pytest.mark.parametrize("data", [TaskUpdate(title=None), TaskUpdate(points=None), {"title": None}, {"points": None}], ids=repr)
+async def test_null_in_a_required_column_is_refused(desk: AsyncSession, database: Database, data: Any) -> None:
+    """D23: by name and before any SQL, where the column has a default as well."""
+    with assert_max_queries(database, 0), pytest.raises(InvalidDataError) as caught:
+        await TaskService(desk).update(1, data)
+
+    assert caught.value.reason == "null"
+    assert caught.value.fields in {("title",), ("points",)}
+
+
+@pytest.mark.parametrize("data", [TaskUpdate(), {}], ids=repr)
+async def test_an_empty_change_changes_nothing(desk: AsyncSession, database: Database, data: Any) -> None:
+    """D23: no UPDATE is sent; updated_at and version stay."""
+    before = await TaskService(desk).get_one(1)
+    known = (before.updated_at, before.revision, before.touched)
+
+    with assert_max_queries(database, 1) as log:
+        after = await TaskService(desk).update(1, data)
+
+    assert log.statements[0].startswith("SELECT")
+    assert (after.updated_at, after.revision, after.touched) == known == (await stored(database, Task.updated_at), 1, None)
+
+
+EQUAL: list[Any] = [
+    TaskUpdate(title="a", points=3, owner="ada", details={"a": 1}),
+    {"title": "a", "team_id": 1},
+    {"owner": "ADA"},
+    {"points": 3.0},
+    {"hours": 24},
+    {"label": "a"},
+]
+
+
+@pytest.mark.parametrize("data", EQUAL, ids=repr)
+async def test_equal_values_change_nothing(desk: AsyncSession, database: Database, data: Any) -> None:
+    """D23: writing what is stored already sends no UPDATE, so neither updated_at nor version advances."""
+    updated_at = await stored(database, Task.updated_at)
+
+    with assert_max_queries(database, 1):
+        after = await TaskService(desk).update(1, data)
+
+    assert (after.updated_at, after.revision) == (updated_at, 1)
+
+
+async def test_a_change_is_what_differs_from_the_database(session: AsyncSession, library: Database, tag: Tag) -> None:
+    """D23: not from what this session read before somebody else changed it."""
+    loaded = await TagService(session).get_one(tag.id)
+    async with library.begin() as other:
+        await other.execute(update(Tag).values(weight=2, name="b"))
+
+    changed = await TagService(session).update(tag.id, TagUpdate(weight=1))
+
+    assert changed is loaded
+    assert (changed.weight, changed.name) == (1, "b")
+    assert (await stored(library, Tag.weight), await stored(library, Tag.name)) == (1, "b")
+
+
+async def test_what_the_host_changed_on_the_row_is_kept(session: AsyncSession, library: Database, tag: Tag) -> None:
+    """D23: it is written with the service's change, as session.commit() would."""
+    loaded = await TagService(session).get_one(tag.id)
+    loaded.name = "host"
+
+    changed = await TagService(session).update(tag.id, {"weight": 5})
+
+    assert (changed.name, changed.weight) == ("host", 5)
+    assert (await stored(library, Tag.name), await stored(library, Tag.weight)) == ("host", 5)
+
+
+async def test_updated_at_and_version_advance(desk: AsyncSession, database: Database) -> None:
+    """D23: with every real change, and are on the row without a second look at it."""
+    before = await TaskService(desk).get_one(1)
+    created_at, updated_at = before.created_at, before.updated_at
+
+    after = await TaskService(desk).update(1, TaskUpdate(points=4))
+
+    assert after.updated_at > updated_at
+    assert (after.created_at, after.revision) == (created_at, 2)
+    assert (await stored(database, Task.updated_at), await stored(database, Task.revision)) == (after.updated_at, 2)
+
+
+async def test_an_ordinary_update_is_two_statements(session: AsyncSession, library: Database) -> None:
+    """D23: timestamps made in Python need no second look."""
+    await AuthorService(session).create({"email": "a@example.org"})
+
+    with assert_max_queries(library, 2):
+        author = await AuthorService(session).update(1, AuthorUpdate(name="Ada"))
+        assert author.updated_at > author.created_at
+
+
+async def test_fields_that_are_missing_are_not_written(desk: AsyncSession) -> None:
+    """D23: pydantic's MISSING is no value, None is one."""
+
+    class Patch(BaseModel):
+        title: str | MISSING = MISSING
+        owner: str | MISSING | None = MISSING
+
+    task = await TaskService(desk).update(1, Patch(title="b"))
+    assert (task.title, task.owner) == ("b", "ada")
+    task = await TaskService(desk).update(1, Patch(owner=None))
+    assert (task.title, task.owner) == ("b", None)
+    task = await TaskService(desk).update(1, Patch(title=MISSING))
+    assert task.title == "b"
+
+
+async def test_aliases_are_of_the_wire(desk: AsyncSession) -> None:
+    """D23: a schema that serializes by alias is written by the names of its fields."""
+
+    class Camel(BaseModel):
+        model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, serialize_by_alias=True)
+        team_id: int | None = None
+
+    assert (await TaskService(desk).update(1, Camel(team_id=2))).team_id == 2
+
+
+async def test_update_values_can_rename_and_derive(session: AsyncSession, tag: Tag) -> None:
+    """D23: the override sees the schema; a mapping is taken as it is."""
+
+    class Shouting(TagService):
+        async def update_values(self, data: TagUpdate) -> dict[str, Any]:
+            return {name: value.upper() if name == "name" else value for name, value in (await super().update_values(data)).items()}
+
+    assert (await Shouting(session).update(tag.id, TagUpdate(name="b"))).name == "B"
+    assert (await Shouting(session).update(tag.id, {"name": "c"})).name == "c"
+
+
+async def test_a_change_in_an_opened_transaction_is_the_openers(session: AsyncSession, library: Database, tag: Tag) -> None:
+    """D23: it is flushed, and undone with the rest."""
+    async with unit_of_work(session) as uow:
+        await TagService(session).update(tag.id, {"weight": 2})
+        await uow.rollback()
+
+    assert await stored(library, Tag.weight) == 1
+
+
+# Attributes of every kind
+
+
+async def test_expressions_come_back_as_what_they_made(session: AsyncSession, library: Database, tag: Tag) -> None:
+    """D23: the database computes, the row is loaded."""
+    changed = await TagService(session).update(tag.id, {"weight": Tag.weight + 1, "name": func.upper(Tag.name)})
+
+    assert inspect(changed).expired_attributes == set()
+    assert (changed.weight, changed.name) == (2, "A")
+    assert await stored(library, Tag.weight) == 2
+
+
+async def test_an_expression_is_atomic(session: AsyncSession, library: Database, tag: Tag) -> None:
+    """D23: it adds to what is there when the UPDATE runs."""
+    await TagService(session).get_one(tag.id)
+    before_flush(session, lambda: by_another(library, update(Tag).values(weight=10)))
+
+    assert (await TagService(session).update(tag.id, {"weight": Tag.weight + 1})).weight == 11
+
+
+OTHER_ATTRIBUTES: list[tuple[dict[str, Any], str, object]] = [
+    ({"hours": 80}, "points", 10),
+    ({"label": "b"}, "title", "b"),
+    ({"owner": "BOB"}, "owner", "bob"),
+    ({"points": 7}, "doubled", 14),
+    ({"details": {"b": 2}}, "details", {"b": 2}),
+]
+
+
+@pytest.mark.parametrize(("values", "attribute", "expected"), OTHER_ATTRIBUTES, ids=str)
+async def test_attributes_of_every_kind(desk: AsyncSession, values: dict[str, Any], attribute: str, expected: object) -> None:
+    """D23: hybrids, synonyms and validators do their part; computed columns follow, loaded."""
+    task = await TaskService(desk).update(1, values)
+
+    assert attribute not in inspect(task).unloaded
+    assert getattr(task, attribute) == expected
+
+
+@pytest.mark.parametrize("values", [{"name": "b"}, {"size": 2}, {"name": "a"}, {}], ids=str)
+async def test_mapped_expressions_can_be_read_after_a_change(desk: AsyncSession, values: dict[str, Any]) -> None:
+    """D23: a column_property follows what changed, and stays what it was where nothing did."""
+    sign = await SignService(desk).create({"name": "a"})
+
+    await SignService(desk).update(sign.id, values)
+
+    assert "shout" not in inspect(sign).unloaded
+    assert sign.shout == values.get("name", "a").upper()
+
+
+async def test_a_stamp_of_the_server_comes_back(desk: AsyncSession) -> None:
+    """D23: onupdate=func.now() is loaded after the change."""
+    task = await TaskService(desk).update(1, {"points": 9})
+
+    assert "touched" not in inspect(task).unloaded
+    assert task.touched is not None
+
+
+async def test_a_changed_row_is_readable_on_a_default_session(database: Database, desk: AsyncSession) -> None:
+    """D23: expire_on_commit=True expires nothing of it."""
+    async with async_sessionmaker(database.engine)() as session:
+        task = await TaskService(session).update(1, {"points": 9})
+
+        assert not {"title", "points", "doubled", "revision", "touched", "updated_at"} & inspect(task).unloaded
+        assert (task.title, task.points, task.doubled, task.revision) == ("a", 9, 18, 2)
+
+
+@pytest.mark.parametrize("service", [PointService, HeroService])
+async def test_other_kinds_of_models(desk: AsyncSession, service: type[CRUDService[Any, Any, Any]]) -> None:
+    """D23: dataclasses with init=False fields, and SQLModel with columns of a mixin."""
+    rows = service(desk)
+    if service is PointService:
+        row = await rows.create({"x": 1})
+        changed = await rows.update(row.id, {"x": 2, "y": 3})
+        assert (changed.x, changed.y) == (2, 3)
+    else:
+        row = await rows.create({"name": "a"})
+        changed = await rows.update(row.id, {"name": "b", "age": 3})
+        assert (changed.name, changed.age) == ("b", 3)
+        assert changed.updated_at > changed.created_at
+
+
+# Relationships
+
+
+async def test_relationships_that_are_not_loaded_stay_so(desk: AsyncSession, database: Database) -> None:
+    """D23: no statement is spent on them, nothing is written to them."""
+    with assert_max_queries(database, 3) as log:
+        task = await TaskService(desk).update(1, {"points": 9})
+
+    assert {"team", "steps"} <= inspect(task).unloaded
+    assert not any("steps" in statement or "teams" in statement for statement in log.statements)
+    assert await desk.scalar(select(func.count()).select_from(Step).where(Step.task_id == 1)) == 2
+
+
+async def test_relationships_that_are_loaded_stay_loaded(desk: AsyncSession) -> None:
+    """D23: the row that a request loaded with its collections can still be shown with them."""
+    task = await TaskService(desk).get_one(1, options=[selectinload(Task.steps), joinedload(Task.team)])
+
+    changed = await TaskService(desk).update(1, {"points": 9})
+
+    assert changed is task
+    assert not {"team", "steps"} & inspect(task).unloaded
+    assert ([step.id for step in task.steps], task.team and task.team.name) == ([1, 2], "red")
+
+
+async def test_deferred_columns_that_are_loaded_stay_loaded(desk: AsyncSession) -> None:
+    """D23: what a request loaded on demand can still be read."""
+    task = await TaskService(desk).get_one(1, options=[undefer(Task.body)])
+
+    await TaskService(desk).update(1, {"points": 9})
+
+    assert "body" not in inspect(task).unloaded
+    assert task.body == "text"
+
+
+class WithTeam(TaskService):
+    def base_query(self) -> Select[Task]:
+        return super().base_query().options(joinedload(Task.team))
+
+
+@pytest.mark.parametrize("service", [TaskService, WithTeam])
+async def test_a_changed_reference_does_not_show_the_old_object(desk: AsyncSession, service: type[TaskService]) -> None:
+    """D23: the relationship beside a changed foreign key is the new one, or is not loaded."""
+    await service(desk).get_one(1, options=[joinedload(Task.team)])
+
+    task = await service(desk).update(1, {"team_id": 2})
+
+    assert "team" in inspect(task).unloaded or (task.team is not None and task.team.id == 2)
+
+
+async def test_relationships_are_values_too(desk: AsyncSession, database: Database) -> None:
+    """D23: an object, or None, in place of its key."""
+    blue = await desk.get_one(Team, 2)
+
+    assert (await TaskService(desk).update(1, {"team": blue})).team_id == 2
+    assert (await TaskService(desk).update(1, {"team": None})).team_id is None
+    assert await stored(database, Task.team_id) is None
+
+
+async def test_collections_are_values_too(desk: AsyncSession) -> None:
+    """D23: what the collection held before is found out, loaded or not."""
+    before = list(await desk.scalars(select(Step).order_by(Step.id)))
+    await desk.commit()
+
+    task = await TaskService(desk).update(1, {"details": None, "steps": [*before, Step()]})
+
+    assert [step.task_id for step in task.steps] == [1, 1, 1]
+    assert await desk.scalar(select(func.count()).select_from(Step).where(Step.task_id == 1)) == 3
+
+
+async def test_a_required_relationship_is_not_unset(session: AsyncSession) -> None:
+    """D23: the error names the column behind it, and the row is as before."""
+    author = await AuthorService(session).create({"email": "a@example.org"})
+    book = await BookService(session).create({"title": "a", "author_id": author.id})
+
+    with pytest.raises(InvalidDataError) as caught:
+        await BookService(session).update(book.id, {"author": None})
+
+    assert (caught.value.fields, caught.value.reason) == (("author_id",), "null")
+    assert book.author_id == author.id
+
+
+# What cannot be changed
+
+
+FIXED: list[tuple[str, object]] = [
+    ("ident", 2),
+    ("ident", 1),
+    ("revision", 5),
+    ("created_at", datetime(2020, 1, 1, tzinfo=UTC)),
+    ("updated_at", datetime(2020, 1, 1, tzinfo=UTC)),
+    ("touched", None),
+    ("owner", "eve"),
+]
+
+
+class Owned(TaskService):
+    read_only = ("owner",)
+
+
+@pytest.mark.parametrize(("name", "value"), FIXED, ids=str)
+async def test_a_schema_cannot_change_what_stays(desk: AsyncSession, database: Database, name: str, value: object) -> None:
+    """D23: key, version, timestamps and declared columns are refused, not passed over."""
+    schema = type("Change", (BaseModel,), {"__annotations__": {"points": int, name: Any}})
+
+    with pytest.raises(InvalidDataError) as caught:
+        await Owned(desk).update(1, schema(points=9, **{name: value}))
+
+    assert (caught.value.fields, caught.value.reason) == ((name,), "read_only")
+    assert await stored(database, Task.points) == 3
+
+
+@pytest.mark.parametrize(("name", "value"), [("doubled", 8), ("large", True), ("number", 2), ("shout", "A")], ids=str)
+async def test_a_schema_cannot_change_what_cannot_be_set(desk: AsyncSession, database: Database, name: str, value: object) -> None:
+    """D23: computed columns, expressions, and the key by another name: refused whosever mistake it is, never a crash."""
+    schema = type("Change", (BaseModel,), {"__annotations__": {"points": int, name: Any}})
+
+    with pytest.raises((InvalidDataError, ConfigurationError), match=name):
+        await TaskService(desk).update(1, schema(points=9, **{name: value}))
+
+    assert (await stored(database, Task.ident), await stored(database, Task.points)) == (1, 3)
+
+
+async def test_all_that_cannot_be_changed_is_named(desk: AsyncSession, database: Database) -> None:
+    """D23: in one error, and before any SQL."""
+
+    class Change(BaseModel):
+        ident: int
+        revision: int
+        points: int
+
+    with assert_max_queries(database, 0), pytest.raises(InvalidDataError) as caught:
+        await TaskService(desk).update(1, Change(ident=2, revision=3, points=4))
+
+    assert caught.value.fields == ("ident", "revision")
+
+
+@pytest.mark.parametrize("name", ["ident", "revision", "number"])
+async def test_code_cannot_change_key_and_version(desk: AsyncSession, name: str) -> None:
+    """D23: in a mapping it is a mistake in the code."""
+    with pytest.raises(ConfigurationError, match=name):
+        await TaskService(desk).update(1, {name: 2})
+
+
+async def test_code_can_change_timestamps_and_read_only_columns(desk: AsyncSession) -> None:
+    """D23: a mapping is the server's own."""
+    moment = datetime(2020, 1, 1, tzinfo=UTC)
+
+    task = await Owned(desk).update(1, {"created_at": moment, "updated_at": moment, "owner": "eve"})
+
+    assert (task.created_at, task.updated_at, task.owner) == (moment, moment, "eve")
+
+
+@pytest.mark.parametrize("data", [{"nr": 1}, {"points": 1, "metadata": 1}], ids=str)
+async def test_unknown_names_are_mistakes_in_the_code(desk: AsyncSession, database: Database, data: dict[str, Any]) -> None:
+    """D23: found before any SQL."""
+    with assert_max_queries(database, 0), pytest.raises(ConfigurationError, match="Task has no attribute"):
+        await TaskService(desk).update(1, data)
+
+
+EXTRAS: list[dict[str, Any]] = [{"nr": 1}, {"metadata": 1}, {"registry": 1}, {"steps": [1]}, {"steps": "x"}, {"team": 1}, {"__class__": 1}]
+
+
+@pytest.mark.parametrize("extra", EXTRAS, ids=str)
+async def test_what_a_client_adds_is_refused_as_its_mistake(desk: AsyncSession, extra: dict[str, Any]) -> None:
+    """D23: an open schema lets names through that no column takes: the client's error, never a crash, and nothing changes."""
+    with pytest.raises(InvalidDataError) as caught:
+        await TaskService(desk).update(1, Open(**extra))
+
+    assert caught.value.fields == tuple(extra)
+
+
+@pytest.mark.parametrize("extra", [{"ident": 2}, {"revision": 7}, {"created_at": None}, {"number": 2}], ids=str)
+async def test_a_client_cannot_add_what_stays(desk: AsyncSession, database: Database, extra: dict[str, Any]) -> None:
+    """D23: an open schema opens neither key, nor version, nor timestamps."""
+    with pytest.raises(InvalidDataError):
+        await TaskService(desk).update(1, Open(**extra))
+
+    assert await stored(database, Task.ident) == 1
+
+
+async def test_columns_that_a_client_adds_are_written(desk: AsyncSession) -> None:
+    """D23: an open schema is the host's wish."""
+    assert (await TaskService(desk).update(1, Open(points=9))).points == 9
+
+
+REFUSED: list[tuple[dict[str, Any], str, str]] = [
+    ({"title": "a" * 21}, "title", "too_long"),
+    ({"title": "a\0"}, "title", "invalid_text"),
+    ({"title": "\ud800"}, "title", "invalid_text"),
+    ({"points": 2**31}, "points", "out_of_range"),
+    ({"points": -(10**30)}, "points", "out_of_range"),
+    ({"team_id": 10**10}, "team_id", "out_of_range"),
+    ({"details": {"a": ["\0"]}}, "details", "invalid_text"),
+    ({"body": "\0"}, "body", "invalid_text"),
+]
+
+
+@pytest.mark.parametrize(("values", "field", "reason"), REFUSED, ids=ascii)
+async def test_values_that_no_database_takes(
+    desk: AsyncSession, database: Database, values: dict[str, Any], field: str, reason: str
+) -> None:
+    """D23: refused alike on both, by name, before any SQL, from the client or the code."""
+    for data in (values, Open(**values)):
+        with assert_max_queries(database, 0), pytest.raises(InvalidDataError) as caught:
+            await TaskService(desk).update(1, data)
+        assert (caught.value.fields, caught.value.reason) == ((field,), reason)
+
+
+async def test_a_duplicate_is_a_conflict(session: AsyncSession, library: Database, tag: Tag) -> None:
+    """D23: named, with nothing changed."""
+    other = await TagService(session).create({"name": "b", "weight": 2})
+
+    with pytest.raises(ConflictError) as caught:
+        await TagService(session).update(other.id, TagUpdate(name="a", weight=9))
+
+    assert caught.value.fields == ("name",)
+    assert (other.name, other.weight) == ("b", 2)
+    assert await stored(library, Tag.weight, other.id) == 2
+
+
+async def test_what_only_the_database_can_judge(session: AsyncSession) -> None:
+    """D23: checks and references of expressions and values, typed and named; the row reads as before."""
+    author = await AuthorService(session).create({"email": "a@example.org"})
+    book = await BookService(session).create({"title": "a", "author_id": author.id, "pages": 3})
+
+    with pytest.raises(InvalidDataError) as caught:
+        await BookService(session).update(book.id, {"pages": Book.pages - 3})
+    assert (caught.value.fields, caught.value.reason) == (("pages",), "check")
+    with pytest.raises(UnknownReferenceError) as unknown:
+        await BookService(session).update(book.id, {"author_id": 99})
+    assert unknown.value.fields == ("author_id",)
+    with pytest.raises(InvalidDataError) as null:
+        await BookService(session).update(book.id, {"title": func.nullif("a", "a")})
+    assert (null.value.fields, null.value.reason) == (("title",), "null")
+    assert (book.pages, book.author_id, book.title) == (3, author.id, "a")
+
+
+async def test_no_row_no_change(session: AsyncSession, tag: Tag) -> None:
+    """D23: a missing row is not found, whatever the change."""
+    for data in (TagUpdate(weight=1), TagUpdate(), {"weight": Tag.weight + 1}):
+        with pytest.raises(NotFoundError) as caught:
+            await TagService(session).update(99, data)
+        assert (caught.value.model, caught.value.ident) == (Tag, 99)
+
+
+# Versions and races
+
+
+Happening = Callable[[], Awaitable[None]]
+
+
+def before_flush(session: AsyncSession, happen: Happening) -> None:
+    """Let this happen once, between the SELECT and the UPDATE or DELETE of the next write."""
+    event.listen(session.sync_session, "before_flush", lambda *_: await_only(happen()), once=True)
+
+
+async def by_another(database: Database, statement: Any) -> None:
+    """Somebody else's committed statement."""
+    async with database.engine.begin() as connection:
+        await connection.execute(statement)
+
+
+@pytest.fixture
+async def leaflet(library: Database) -> Leaflet:
+    """A leaflet at version 1."""
+    async with library.begin() as session:
+        return await LeafletService(session).create({"text": "a"})
+
+
+async def test_the_expected_version_is_let_through(session: AsyncSession, leaflet: Leaflet) -> None:
+    """D23: and the next one is on the row."""
+    assert (await LeafletService(session).update(leaflet.id, {"text": "b"}, expected_version=1)).version == 2
+    assert (await LeafletService(session).update(leaflet.id, {"text": "c"}, expected_version=2)).version == 3
+
+
+@pytest.mark.parametrize("data", [{"text": "b"}, {"text": "a"}, {}], ids=str)
+async def test_another_version_than_expected_is_a_conflict(
+    session: AsyncSession, library: Database, leaflet: Leaflet, data: dict[str, Any]
+) -> None:
+    """D23: also for a change that would change nothing; the error says which versions."""
+    for expected in (0, 2, 10**30):
+        with pytest.raises(StaleVersionError) as caught:
+            await LeafletService(session).update(leaflet.id, data, expected_version=expected)
+        assert (caught.value.expected, caught.value.found) == (expected, 1)
+
+    assert await stored(library, Leaflet.text) == "a"
+
+
+async def test_the_version_of_the_database_counts(session: AsyncSession, library: Database, leaflet: Leaflet) -> None:
+    """D23: not that of the object which this session loaded before."""
+    await LeafletService(session).get_one(leaflet.id)
+    async with library.begin() as other:
+        await LeafletService(other).update(leaflet.id, {"text": "b"})
+
+    with pytest.raises(StaleVersionError) as caught:
+        await LeafletService(session).update(leaflet.id, {"text": "c"}, expected_version=1)
+    assert caught.value.found == 2
+    assert (await LeafletService(session).update(leaflet.id, {"text": "c"}, expected_version=2)).version == 3
+
+
+async def test_a_model_without_versions_has_none_to_expect(session: AsyncSession, library: Database, tag: Tag) -> None:
+    """D23: a mistake in the code, before any SQL."""
+    with assert_max_queries(library, 0), pytest.raises(ConfigurationError, match="version"):
+        await TagService(session).update(tag.id, {"weight": 2}, expected_version=1)
+
+
+@pytest.mark.parametrize("expected", [None, 1])
+async def test_a_version_that_advances_in_between_is_a_conflict(
+    session: AsyncSession, library: Database, leaflet: Leaflet, expected: int | None
+) -> None:
+    """D23: a versioned row never loses a concurrent change, asked for or not; the session works on."""
+    before_flush(session, lambda: by_another(library, update(Leaflet.__table__).values(text="theirs", version=2)))
+
+    with pytest.raises(StaleVersionError):
+        await LeafletService(session).update(leaflet.id, {"text": "mine"}, expected_version=expected)
+
+    assert await stored(library, Leaflet.text) == "theirs"
+    assert (await LeafletService(session).update(leaflet.id, {"text": "mine"})).version == 3
+
+
+@pytest.mark.parametrize("expected", [None, 1])
+async def test_a_versioned_row_that_is_deleted_in_between(
+    session: AsyncSession, library: Database, leaflet: Leaflet, expected: int | None
+) -> None:
+    """D23: is gone, or no longer at its version: typed either way."""
+    before_flush(session, lambda: by_another(library, delete(Leaflet)))
+
+    with pytest.raises((NotFoundError, StaleVersionError)):
+        await LeafletService(session).update(leaflet.id, {"text": "mine"}, expected_version=expected)
+
+    assert await LeafletService(session).count() == 0
+
+
+async def test_a_row_that_is_deleted_in_between_is_not_found(session: AsyncSession, library: Database, tag: Tag) -> None:
+    """D23: between the SELECT and the UPDATE; the session works on."""
+    before_flush(session, lambda: by_another(library, delete(Tag)))
+
+    with pytest.raises(NotFoundError) as caught:
+        await TagService(session).update(tag.id, {"weight": 2})
+
+    assert (caught.value.model, caught.value.ident) == (Tag, tag.id)
+    assert not session.in_transaction()
+    assert await TagService(session).count() == 0
+
+
+async def test_a_row_that_is_deleted_in_between_in_an_opened_transaction(postgres_database: Database) -> None:
+    """D23: the same where there are several writers, and what the opener did before stays."""
+    await postgres_database.create_tables(LibraryBase.metadata)
+    async with opened(postgres_database) as session:
+        tag = await TagService(session).create({"name": "a"})
+        async with unit_of_work(session):
+            await AuthorService(session).create({"email": "a@example.org"})
+            before_flush(session, lambda: by_another(postgres_database, delete(Tag)))
+            with pytest.raises(NotFoundError):
+                await TagService(session).update(tag.id, {"weight": 2})
+
+        assert await AuthorService(session).count() == 1
+
+
+async def test_a_concurrent_change_of_another_column_is_kept(session: AsyncSession, library: Database, tag: Tag) -> None:
+    """D23: only what was set is written."""
+    before_flush(session, lambda: by_another(library, update(Tag).values(name="theirs")))
+
+    await TagService(session).update(tag.id, {"weight": 2})
+
+    assert (await stored(library, Tag.name), await stored(library, Tag.weight)) == ("theirs", 2)
+
+
+async def test_books_keep_their_author(session: AsyncSession) -> None:
+    """D23: changing a row of a relationship leaves the other side as it was."""
+    author = await AuthorService(session).create({"email": "a@example.org"})
+    await BookService(session).create_many([{"title": title, "author_id": author.id} for title in "ab"])
+    loaded = await AuthorService(session).get_one(author.id, options=[selectinload(Author.books)])
+
+    await BookService(session).update(loaded.books[0].id, BookUpdate(pages=7))
+
+    assert "books" not in inspect(loaded).unloaded
+    assert [book.pages for book in loaded.books] == [7, 1]
