@@ -27,7 +27,7 @@ def facts_of(model: type[object]) -> "ModelFacts":
     mapper: Mapper[Any] | None = inspect(model, raiseerr=False)
     if mapper is None:
         raise ConfigurationError(f"{model!r} is not a mapped class")
-    known: dict[str, Any] = mapper.class_manager.info
+    known: dict[str, Any] = cast("Any", mapper.class_manager).info
     if _KEY not in known:
         known[_KEY] = ModelFacts(mapper)
     facts: ModelFacts = known[_KEY]

@@ -1,7 +1,7 @@
 """From what a caller gives to the column values that are written."""
 
 from collections.abc import Mapping, Sequence, Set
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel
 
@@ -39,9 +39,10 @@ def checked_changes(facts: ModelFacts, values: Values, *, data: object, read_onl
 
 def _refuse_nested(facts: ModelFacts, values: Values) -> None:
     for name in facts.related & values.keys():
-        given: Any = values[name]
-        members: list[object] = list(given) if isinstance(given, list | tuple | set) else [given]
-        if any(isinstance(member, Mapping) for member in members):
+        given = values[name]
+        if isinstance(given, Mapping) or (
+            isinstance(given, list) and any(isinstance(each, Mapping) for each in cast("list[object]", given))
+        ):
             raise ConfigurationError(f"{facts.name}.{name} takes objects of the model, no nested data; make them in create_values()")
 
 
