@@ -10,6 +10,7 @@ from sqlalchemy.sql import ClauseElement
 from fastapi_kit.crud.changing import making_room
 from fastapi_kit.crud.construction import build
 from fastapi_kit.crud.facts import ModelFacts
+from fastapi_kit.crud.shortcuts import inserts_plainly
 
 __all__ = ["insert_rows", "load_missing"]
 
@@ -28,7 +29,7 @@ async def insert_rows(session: AsyncSession, model: type[ModelT], facts: ModelFa
     One INSERT per set of columns that get their default, where plain statements do what the unit of work would; else one flush of objects.
     """
     dialect = session.sync_session.get_bind(facts.mapper).dialect
-    plain = facts.inserts_plainly(session.sync_session) and dialect.insert_executemany_returning
+    plain = inserts_plainly(facts, session.sync_session) and dialect.insert_executemany_returning
     if not plain or any(_needs_unit_of_work(facts, row) for row in rows):
         return await _flush_rows(session, model, facts, rows)
     inserted: dict[int, ModelT] = {}

@@ -1,4 +1,4 @@
-"""What a mapper says of its model: key, attributes, and whether rows may be written without the unit of work."""
+"""What a mapper says of its model: its key and its attributes."""
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import Column, ColumnElement, TypeDecorator, inspect, tuple_
 from sqlalchemy.ext.associationproxy import AssociationProxy
 from sqlalchemy.ext.hybrid import hybrid_property
-from sqlalchemy.orm import Mapper, QueryableAttribute, RelationshipDirection, RelationshipProperty, Session
+from sqlalchemy.orm import Mapper, QueryableAttribute, RelationshipDirection
 
 from fastapi_kit.db.checks import key_is_possible
 from fastapi_kit.errors import ConfigurationError
@@ -186,56 +186,10 @@ class ModelFacts:
         if unknown:
             raise ConfigurationError(f"{self.name} has no column {', '.join(unknown)}")
 
-    def inserts_plainly(self, session: Session) -> bool:
-        """Whether INSERTs alone do what the unit of work would: no constructor, validator or listener of the host's, one table."""
-        mapper, made = self.mapper, session.dispatch
-        listeners = (
-            *(mapper.dispatch.before_insert, mapper.dispatch.after_insert),
-            *tuple(mapper.class_manager.dispatch.init)[1:],  # the first is SQLAlchemy's own
-            *(made.before_attach, made.after_attach, made.transient_to_pending, made.pending_to_persistent),
-            *(attribute.class_attribute.dispatch.set for attribute in mapper.column_attrs),
-            *_flush_listeners(session),
-        )
-        return self._is_plain and mapper.class_manager.original_init is mapper.registry.constructor and not any(listeners)
-
-    def deletes_plainly(self, session: Session) -> bool:
-        """Whether one DELETE alone does what the unit of work would: no cascade, secondary, version or listener, one table."""
-        mapper, made = self.mapper, session.dispatch
-        listeners = (
-            *(mapper.dispatch.before_delete, mapper.dispatch.after_delete),
-            *(made.persistent_to_deleted, made.deleted_to_detached),
-            *_flush_listeners(session),
-        )
-        return (
-            self._is_one_table
-            and mapper.version_id_col is None
-            and not any(_needs_unit_of_work(relation) for relation in mapper.relationships)
-            and not any(listeners)
-        )
-
-    @cached_property
-    def _is_plain(self) -> bool:
-        plain_columns = not self.mapper.validators and not self.loaded_with_rows.symmetric_difference(self.columns)
-        return self._is_one_table and plain_columns and self._hybrids_make_sql
-
-    @cached_property
-    def _hybrids_make_sql(self) -> bool:
-        # An ORM insert asks each hybrid for its SQL, also those that are plain Python and have none.
-        try:
-            for name in self.mapper.all_orm_descriptors.keys():  # noqa: SIM118
-                getattr(self.mapper.class_, name)
-        except Exception:
-            return False
-        return True
-
     @cached_property
     def _key_types(self) -> Mapping[str, type[Any]]:
         pairs = ((name, _python_type(column)) for name, column in zip(self.key_names, self.key_columns, strict=True))
         return {name: kind for name, kind in pairs if kind in _KEY_TYPES}
-
-    @cached_property
-    def _is_one_table(self) -> bool:
-        return len(self.mapper.tables) == 1 and self.mapper.polymorphic_on is None and not self.mapper.inherits
 
 
 def _has_setter(member: Any) -> bool:
@@ -264,18 +218,5 @@ def _python_type(column: Column[Any]) -> type[Any] | None:
         return None
 
 
-def _flush_listeners(session: Session) -> tuple[Any, ...]:
-    return session.dispatch.before_flush, session.dispatch.after_flush, session.dispatch.after_flush_postexec
-
-
 def _has_default(column: Column[Any]) -> bool:
     return column.default is not None or column.server_default is not None or column.autoincrement is True or bool(column.primary_key)
-
-
-def _needs_unit_of_work(relation: RelationshipProperty[Any]) -> bool:
-    if relation.viewonly:
-        return False
-    if relation.direction is RelationshipDirection.MANYTOONE:
-        return relation.cascade.delete
-    # Rows that point here are set to null or deleted one by one, unless the database was told to do it.
-    return relation.direction is RelationshipDirection.MANYTOMANY or not relation.passive_deletes

@@ -14,6 +14,7 @@ from fastapi_kit.crud.construction import build, change
 from fastapi_kit.crud.inference import overrides
 from fastapi_kit.crud.reading import ReadService
 from fastapi_kit.crud.rows import RowReads
+from fastapi_kit.crud.shortcuts import deletes_plainly
 from fastapi_kit.crud.values import Values, checked_changes, checked_row
 from fastapi_kit.db.snapshot import Snapshot
 from fastapi_kit.db.transaction import unit_of_work, writing
@@ -148,4 +149,4 @@ class CRUDService(ReadService[ModelT], Generic[ModelT, CreateT, UpdateT]):
 
     @property
     def _deletes_plainly(self) -> bool:
-        return not overrides(type(self), RowReads, "base_query") and self._facts.deletes_plainly(self.session.sync_session)
+        return not overrides(type(self), RowReads, "base_query") and deletes_plainly(self._facts, self.session.sync_session)
