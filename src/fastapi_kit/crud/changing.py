@@ -105,8 +105,8 @@ class Target(Generic[ModelT]):
         return version
 
     def _refuse_impossible(self) -> None:
-        dialect = self.session.sync_session.get_bind(self.facts.mapper).dialect.name
-        if not self.facts.key_is_possible(self.key, dialect=dialect):
+        sync, mapper = self.session.sync_session, self.facts.mapper
+        if not self.facts.key_is_possible(self.key, dialect=lambda: sync.get_bind(mapper).dialect.name):
             raise NotFoundError(self.model, self.ident)
 
     def _refuse_stale(self, row: ModelT) -> None:

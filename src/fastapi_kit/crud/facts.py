@@ -1,6 +1,6 @@
 """What a mapper says of its model: its key and its attributes."""
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cached_property
@@ -152,13 +152,14 @@ class ModelFacts:
         """Return the loaded primary key of *row*."""
         return tuple(getattr(row, name) for name in self.key_names)
 
-    def key_is_possible(self, key: Key, *, dialect: str) -> bool:
-        """Return whether any row can have *key*: it fits the columns, as *dialect* has them."""
+    def key_is_possible(self, key: Key, *, dialect: Callable[[], str]) -> bool:
+        """Return whether any row can have *key*: it fits the columns, as the *dialect* has them, which is asked only in doubt."""
         return self.is_possible(dict(zip(self.key_names, key, strict=True)), dialect=dialect)
 
-    def is_possible(self, values: Mapping[str, object], *, dialect: str) -> bool:
+    def is_possible(self, values: Mapping[str, object], *, dialect: Callable[[], str]) -> bool:
         """Return whether any row can have these column *values*, likewise."""
-        return all(key_is_possible(self.columns[name], value, dialect=dialect) for name, value in values.items())
+        pairs = [(self.columns[name], value) for name, value in values.items()]
+        return all(key_is_possible(*pair) or key_is_possible(*pair, dialect=dialect()) for pair in pairs)
 
     def any_key(self, keys: Sequence[Key]) -> ColumnElement[bool]:
         """Return the SQL that finds the rows with these *keys*."""

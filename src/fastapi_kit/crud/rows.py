@@ -4,6 +4,7 @@ import builtins
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from sqlalchemy import ColumnExpressionArgument, Result, Select, func, select
@@ -60,11 +61,11 @@ class RowReads(Generic[ModelT]):
             raise ConfigurationError(f"{type(self).__name__} names no model: subclass {type(self).__name__}[Model, ...] or set model = ...")
         self.session = session
 
-    @property
+    @cached_property
     def _facts(self) -> ModelFacts:
         return facts_of(self.model)
 
-    @property
+    @cached_property
     def _dialect(self) -> str:
         return self.session.sync_session.get_bind(self._facts.mapper).dialect.name
 
@@ -75,7 +76,7 @@ class RowReads(Generic[ModelT]):
     async def get(self, ident: object, *, options: Sequence[ORMOption] = (), lock: RowLock | None = None) -> ModelT | None:
         """Return the row with this primary key, or None. Composite keys: a tuple, or a mapping by name."""
         key = self._facts.key_of(ident)
-        if not self._facts.key_is_possible(key, dialect=self._dialect):
+        if not self._facts.key_is_possible(key, dialect=lambda: self._dialect):
             return None
         rows = await self._rows(self._with_key(key), options=options, lock=lock)
         return rows[0] if rows else None
@@ -92,7 +93,7 @@ class RowReads(Generic[ModelT]):
         if not columns:
             raise ConfigurationError("get_by() needs a column")
         self._facts.known(columns)
-        if not self._facts.is_possible(columns, dialect=self._dialect):
+        if not self._facts.is_possible(columns, dialect=lambda: self._dialect):
             return None
         conditions = [getattr(self.model, name) == value for name, value in columns.items()]
         rows = await self._rows(self.base_query().where(*conditions).limit(2))
@@ -103,8 +104,7 @@ class RowReads(Generic[ModelT]):
     async def get_many(self, idents: Iterable[object]) -> builtins.list[ModelT]:
         """Return the rows with these keys, in the order asked, each once; unknown keys are left out. No key, no SQL."""
         facts = self._facts
-        dialect = self._dialect
-        keys = [key for key in dict.fromkeys(map(facts.key_of, idents)) if facts.key_is_possible(key, dialect=dialect)]
+        keys = [key for key in dict.fromkeys(map(facts.key_of, idents)) if facts.key_is_possible(key, dialect=lambda: self._dialect)]
         found: dict[Key, ModelT] = {}
         for chunk in _chunks(keys, _MAX_KEYS // len(facts.key_names)):
             rows = await self._rows(self.base_query().where(facts.any_key(chunk)))

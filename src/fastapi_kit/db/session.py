@@ -87,7 +87,10 @@ async def close(session: AsyncSession) -> None:
 
     The rollback is explicit: after a failed COMMIT, closing alone would leave SQLite's connection inside the transaction.
     """
-    await finish(_roll_back_and_close(session))
+    if session.sync_session.in_transaction():
+        await finish(_roll_back_and_close(session))
+    else:
+        session.sync_session.close()
 
 
 async def finish(work: Coroutine[Any, Any, ResultT]) -> ResultT:

@@ -1,0 +1,1 @@
+"""The library against the same work written by hand: ``python -m benchmarks``."""

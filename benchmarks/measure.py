@@ -1,0 +1,105 @@
+"""Comparing the answers first, and then the times: A, B, A, B, and the median of the rounds' ratios."""
+
+import gc
+from dataclasses import dataclass
+from statistics import median
+from time import perf_counter
+from typing import Any, cast
+
+from pydantic import BaseModel
+from pydantic_core import from_json, to_json
+
+from benchmarks.contenders import Contender, Turn
+from benchmarks.models import STAMPS, User, UserRead
+from benchmarks.rows import Row
+from benchmarks.stage import Stage
+
+__all__ = ["FULL", "QUICK", "DifferentAnswersError", "Effort", "check", "speed"]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long is measured: *rounds* of two batches of about *batch* seconds; *least* rounds once *budget* seconds are spent."""
+
+    batch: float
+    rounds: int
+    least: int
+    budget: float
+
+
+FULL = Effort(batch=0.05, rounds=99, least=9, budget=15)
+QUICK = Effort(batch=0.03, rounds=15, least=1, budget=1)
+
+
+class DifferentAnswersError(Exception):
+    """The two sides do not do the same work, so their times say nothing."""
+
+
+async def check(row: Row, stage: Stage) -> None:
+    """Let both sides do the work once from the same start. Raises DifferentAnswersError unless answers and tables are equal."""
+    kit, kit_table = await _outcome(row, row.kit, stage)
+    by_hand, table = await _outcome(row, row.by_hand, stage)
+    if to_json(row.comparable(kit)) != to_json(by_hand) or kit_table != table:
+        raise DifferentAnswersError(f"{row.name} on {stage.name}")
+
+
+async def speed(row: Row, stage: Stage, effort: Effort) -> float:
+    """Return how many times as fast as the hand-written code the library is."""
+    await stage.fill()
+    calls = await _calls_per_batch(row, stage, effort)
+    ratios: list[float] = []
+    start = perf_counter()
+    while len(ratios) < effort.rounds and (len(ratios) < effort.least or perf_counter() - start < effort.budget):
+        kit = await _seconds(row, row.kit, stage, calls)
+        by_hand = await _seconds(row, row.by_hand, stage, calls)
+        ratios.append(by_hand / kit)
+    return median(ratios)
+
+
+async def _calls_per_batch(row: Row, stage: Stage, effort: Effort) -> int:
+    calls = 1
+    while calls < stage.rows and await _seconds(row, row.by_hand, stage, calls) < effort.batch / 2:
+        calls *= 2
+    return min(calls, stage.rows)
+
+
+async def _seconds(row: Row, contender: Contender, stage: Stage, calls: int) -> float:
+    if row.writes:
+        await stage.fill()
+    turns = [Turn(stage, number) for number in range(calls)]
+    async with contender(stage) as work:
+        gc.collect(1)
+        start = perf_counter()
+        for turn in turns:
+            await work(turn)
+        return perf_counter() - start
+
+
+async def _outcome(row: Row, contender: Contender, stage: Stage) -> tuple[Any, list[tuple[Any, ...]]]:
+    await stage.fill()
+    async with contender(stage) as work:
+        answer = _shown(await work(Turn(stage, 0)))
+    return _without_stamps(answer) if row.writes else answer, await stage.contents()
+
+
+def _shown(answer: object) -> Any:
+    """Return *answer* as the JSON that a client would get."""
+    match answer:
+        case bytes():
+            return from_json(answer)
+        case User():
+            return _shown(UserRead.model_validate(answer))
+        case BaseModel():
+            return answer.model_dump(mode="json")
+        case list():
+            return [_shown(item) for item in cast("list[object]", answer)]
+        case _:
+            return answer
+
+
+def _without_stamps(answer: object) -> Any:
+    if isinstance(answer, list):
+        return [_without_stamps(item) for item in cast("list[object]", answer)]
+    if isinstance(answer, dict):
+        return {name: value for name, value in cast("dict[str, object]", answer).items() if name not in STAMPS}
+    return answer

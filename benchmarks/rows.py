@@ -1,0 +1,169 @@
+"""What is compared: a row for each kind of work, the library's way beside the hand-written one, with its target."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from fastapi import FastAPI
+
+from benchmarks import by_hand, with_kit
+from benchmarks.asgi import request
+from benchmarks.contenders import Contender, Turn, by_hand_over_http, each_by_hand, each_with_kit, in_one_session, kit_over_http
+from benchmarks.models import UserRead
+from fastapi_kit.pagination import PageParams
+
+__all__ = ["ROWS", "Row", "Target"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What must and should be reached: a *speed* of at least, or a *time* of at most, so many times the hand-written code's."""
+
+    must: float
+    aim: float
+    measure: Literal["speed", "time"] = "speed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One kind of work.
+
+    *writes* has the table filled anew before each batch, and stamps left out of the comparison. *comparable* picks from the library's
+    answer what the hand-written one has. *sqlite_target* is for where SQLite's differs.
+    """
+
+    name: str
+    title: str
+    kit: Contender
+    by_hand: Contender
+    target: Target | None = None
+    sqlite_target: Target | None = None
+    writes: bool = False
+    comparable: Callable[[Any], object] = lambda answer: answer
+
+    def target_on(self, dialect: str) -> Target | None:
+        """Return the target on a database."""
+        return (self.sqlite_target if dialect == "sqlite" else None) or self.target
+
+
+_BARE_SELECT = Target(1.05, 1.02, "time")
+
+
+async def _get_list(app: FastAPI, _turn: Turn) -> bytes:
+    return await request(app, "GET", "/users")
+
+
+async def _get_plain_list(app: FastAPI, _turn: Turn) -> bytes:
+    return await request(app, "GET", "/plain-users")
+
+
+async def _get_one(app: FastAPI, turn: Turn) -> bytes:
+    return await request(app, "GET", f"/users/{turn.id}")
+
+
+async def _post(app: FastAPI, turn: Turn) -> bytes:
+    return await request(app, "POST", "/users", turn.new_user.model_dump_json().encode())
+
+
+ROWS = [
+    Row(
+        name="get",
+        title="get, against a bare select",
+        kit=in_one_session(with_kit.UserService, lambda users, turn: users.get(turn.id)),
+        by_hand=in_one_session(by_hand.UserService, lambda users, turn: users.get(turn.id)),
+        target=_BARE_SELECT,
+    ),
+    Row(
+        name="get_by",
+        title="get_by, against a bare select",
+        kit=in_one_session(with_kit.UserService, lambda users, turn: users.get_by(email=turn.email)),
+        by_hand=in_one_session(by_hand.UserService, lambda users, turn: users.get_by_email(turn.email)),
+        target=_BARE_SELECT,
+    ),
+    Row(
+        name="list",
+        title="list of 100, against a bare select",
+        kit=in_one_session(with_kit.UserService, lambda users, _: users.list()),
+        by_hand=in_one_session(by_hand.UserService, lambda users, _: users.list()),
+        target=_BARE_SELECT,
+    ),
+    Row(
+        name="list_as",
+        title="list of 100 as schema instances",
+        kit=each_with_kit(lambda users, _: users.list_as(UserRead)),
+        by_hand=each_by_hand(lambda users, _: users.list_read()),
+        target=Target(3, 4.5),
+    ),
+    Row(
+        name="page",
+        title="page of 100 with exact total",
+        kit=each_with_kit(lambda users, _: users.page_as(UserRead, PageParams())),
+        by_hand=each_by_hand(lambda users, _: users.page()),
+        target=Target(0.95, 1.2),
+        comparable=lambda page: {"items": page["items"], "total": page["total"]},
+    ),
+    Row(
+        name="create",
+        title="create",
+        kit=each_with_kit(lambda users, turn: users.create(turn.new_user)),
+        by_hand=each_by_hand(lambda users, turn: users.create(turn.new_user)),
+        writes=True,
+    ),
+    Row(
+        name="update",
+        title="update",
+        kit=each_with_kit(lambda users, turn: users.update(turn.id, turn.change)),
+        by_hand=each_by_hand(lambda users, turn: users.update(turn.id, turn.change)),
+        target=Target(1.5, 2.3),
+        writes=True,
+    ),
+    Row(
+        name="delete",
+        title="delete",
+        kit=each_with_kit(lambda users, turn: users.delete(turn.id)),
+        by_hand=each_by_hand(lambda users, turn: users.delete(turn.id)),
+        target=Target(2, 2.5),
+        writes=True,
+    ),
+    Row(
+        name="create_many",
+        title="create_many of 10,000",
+        kit=each_with_kit(lambda users, turn: users.create_many(turn.new_users)),
+        by_hand=each_by_hand(lambda users, turn: users.create_many(turn.new_users)),
+        target=Target(2.5, 10),
+        sqlite_target=Target(8, 20),
+        writes=True,
+    ),
+    Row(
+        name="http_list",
+        title="GET list of 100, with EmailStr",
+        kit=kit_over_http(_get_list),
+        by_hand=by_hand_over_http(_get_list),
+        target=Target(3.3, 5),
+        comparable=lambda page: page["items"],
+    ),
+    Row(
+        name="http_list_plain",
+        title="GET list of 100, without EmailStr",
+        kit=kit_over_http(_get_plain_list),
+        by_hand=by_hand_over_http(_get_plain_list),
+        target=Target(1.5, 2.3),
+        comparable=lambda page: page["items"],
+    ),
+    Row(
+        name="http_get",
+        title="GET one",
+        kit=kit_over_http(_get_one),
+        by_hand=by_hand_over_http(_get_one),
+        target=Target(1.4, 2.5),
+    ),
+    Row(
+        name="http_create",
+        title="POST create",
+        kit=kit_over_http(_post),
+        by_hand=by_hand_over_http(_post),
+        target=Target(1.4, 2.4),
+        sqlite_target=Target(1.4, 1.8),
+        writes=True,
+    ),
+]
