@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 import pytest
-from pydantic import MISSING, BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 from sqlalchemy import JSON, Computed, ForeignKey, String, func, inspect, literal, select
 from sqlalchemy.ext.associationproxy import AssociationProxy, association_proxy
@@ -26,6 +26,7 @@ from sqlalchemy.orm import (
     validates,
 )
 from sqlmodel import Field, SQLModel
+from tests.missing import MISSING
 from tests.models import (
     Author,
     AuthorCreate,

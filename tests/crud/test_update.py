@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 import pytest
-from pydantic import MISSING, BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 from sqlalchemy import JSON, Computed, DateTime, ForeignKey, Select, String, delete, event, func, inspect, select, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
@@ -27,6 +27,7 @@ from sqlalchemy.orm import (
 )
 from sqlalchemy.util import await_only
 from sqlmodel import Field, SQLModel
+from tests.missing import MISSING
 from tests.models import (
     Author,
     AuthorService,
