@@ -199,6 +199,22 @@ async def test_a_page_has_a_hundred_rows_if_nothing_is_said(client: AsyncClient)
     assert (await client.get("/notes?limit=1000")).json()["limit"] == 1000
 
 
+async def test_a_list_links_to_its_neighbours(client: AsyncClient) -> None:
+    """D32: first, prev, next and last of RFC 8288; following them visits every row once; they name no host."""
+    for title in "abcde":
+        await client.post("/notes", json={"title": title})
+    titles: list[str] = []
+    url = "/notes?limit=2"
+    while url:
+        response = await client.get(url)
+        titles += [row["title"] for row in response.json()["items"]]
+        assert all(link["url"].startswith("/notes?") for link in response.links.values())
+        assert {"first", "last"} <= response.links.keys()
+        url = response.links.get("next", {}).get("url", "")
+
+    assert titles == list("abcde")
+
+
 async def test_a_conflict_is_a_409_that_names_the_field(client: AsyncClient) -> None:
     """D40: creating and changing, both."""
     for title in "ab":

@@ -36,7 +36,7 @@ class Endpoint(enum.Flag):
     """The endpoints of a service; combine with ``|``, leave out with ``& ~``."""
 
     LIST = 1
-    """``GET /``: a page, by ``skip`` (0 or more) and ``limit`` (1 to 1000, 100 if not given)."""
+    """``GET /``: a page, by ``skip`` (0 or more) and ``limit`` (1 to 1000, 100 if not given), with a ``Link`` header."""
     GET = 2
     """``GET /{id}``"""
     CREATE = 4
@@ -165,8 +165,12 @@ def _add_list(router: APIRouter, resource: _Resource, guards: Sequence[Depends])
     page = Page.__class_getitem__(resource.item)
 
     @router.get("", response_model=page, dependencies=guards, responses=problem_responses(422, 503), name=f"list_{resource.table}")
-    async def list_rows(service: Annotated[_Service, resource.service], window: Annotated[_Window, Query()]) -> Page[Any]:
-        return await service.page_as(resource.item, window)
+    async def list_rows(
+        service: Annotated[_Service, resource.service], window: Annotated[_Window, Query()], request: Request, response: Response
+    ) -> Page[Any]:
+        found = await service.page_as(resource.item, window)
+        response.headers["Link"] = found.link_header(f"{_path(request.scope)}?{request.url.query}")
+        return found
 
 
 def _add_get(router: APIRouter, resource: _Resource, guards: Sequence[Depends]) -> None:
@@ -280,14 +284,16 @@ def _variants(kind: TypeEngine[Any]) -> Iterable[TypeEngine[Any]]:
     return variants.values()
 
 
-def _location(scope: Scope, key: Sequence[object]) -> str:
-    """Return the path of the row with *key* under the collection that *scope* asked for.
-
-    It names no host (RFC 9110, 10.2.2): the one in the request is the client's to choose.
-    """
+def _path(scope: Scope) -> str:
+    """Return the path that the client asked for. It names no host: the one in the request is the client's to choose."""
     root, path = scope.get("root_path", "").rstrip("/"), scope["path"]
     if not path.startswith(f"{root}/"):
         # A proxy has cut it off.
         path = root + path
+    return quote(path)
+
+
+def _location(scope: Scope, key: Sequence[object]) -> str:
+    """Return the path of the row with *key* under the collection that *scope* asked for (RFC 9110, 10.2.2)."""
     segments = (str(to_jsonable_python(part)) for part in key)
-    return "/".join([quote(path.rstrip("/")), *(quote(segment, safe="") for segment in segments)])
+    return "/".join([_path(scope).rstrip("/"), *(quote(segment, safe="") for segment in segments)])

@@ -280,7 +280,7 @@ async def test_readers_do_not_wait_for_a_writer(sqlite: Database) -> None:
 
 
 async def test_pragmas(sqlite: Database) -> None:
-    """T7: foreign keys, patience and WAL on every connection."""
+    """D2, T7: foreign keys, patience and WAL on every connection."""
     async with sqlite.begin() as session:
         found = [(await session.execute(text(f"PRAGMA {name}"))).scalar() for name in ("foreign_keys", "busy_timeout", "journal_mode")]
 
@@ -289,7 +289,7 @@ async def test_pragmas(sqlite: Database) -> None:
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite+aiosqlite:///:memory:", "sqlite+aiosqlite:///file::memory:?cache=shared&uri=true"])
 async def test_memory_means_a_private_file_removed_at_dispose(url: str) -> None:
-    """T7: concurrent sessions see one database, two databases do not share, nothing stays."""
+    """D2, T7: concurrent sessions see one database, two databases do not share, nothing stays."""
     database, other = Database(url), Database(url)
     await database.create_tables(LibraryBase.metadata)
     path = Path(database.engine.url.database or "")

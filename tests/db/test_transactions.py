@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 from sqlalchemy import func, inspect, select, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import selectinload
 from sqlalchemy.orm.session import JoinTransactionMode
@@ -25,7 +25,7 @@ from tests.models import (
     TagService,
 )
 
-from fastapi_kit.db import Database, on_commit, unit_of_work
+from fastapi_kit.db import Database, on_commit, run_transaction, unit_of_work
 from fastapi_kit.db.boundary import is_opened
 from fastapi_kit.db.snapshot import MAX_OBJECTS
 from fastapi_kit.db.transaction import typed_errors
@@ -583,6 +583,44 @@ async def test_typed_errors_types_a_hosts_own_statements(session: AsyncSession, 
 
     assert caught.value.fields == ("email",)
     assert await AuthorService(session).count() == 1
+
+
+class DeadlockError(Exception):
+    """What PostgreSQL's driver raises, for the tests of who tries again."""
+
+    sqlstate = "40P01"
+
+
+async def test_a_unit_is_tried_again_with_a_fresh_session(library: Database) -> None:
+    """D5: what the first attempt wrote is undone, and each gets a session of its own."""
+    seen: list[AsyncSession] = []
+
+    async def work(session: AsyncSession) -> str:
+        seen.append(session)
+        await TagService(session).create({"name": "a"})
+        if len(seen) < 3:
+            raise DBAPIError("", None, DeadlockError())
+        return "done"
+
+    assert await run_transaction(library.begin, work) == "done"
+    assert len({id(session) for session in seen}) == 3
+    async with library.begin() as session:
+        assert await TagService(session).count() == 1
+
+
+@pytest.mark.parametrize(("error", "attempts"), [(DBAPIError("", None, DeadlockError()), 2), (ZeroDivisionError(), 1)])
+async def test_only_so_often_and_only_for_what_may_pass(library: Database, error: Exception, attempts: int) -> None:
+    """D5: the last failure is raised; anything but a deadlock or a serialization failure at once."""
+    seen: list[AsyncSession] = []
+
+    async def work(session: AsyncSession) -> None:
+        seen.append(session)
+        raise error
+
+    with pytest.raises(type(error)):
+        await run_transaction(library.begin, work, attempts=2)
+
+    assert len(seen) == attempts
 
 
 # T8: errors while committing

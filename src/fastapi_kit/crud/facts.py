@@ -12,7 +12,7 @@ from sqlalchemy.ext.associationproxy import AssociationProxy
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapper, QueryableAttribute, RelationshipDirection
 
-from fastapi_kit.db.checks import key_is_possible
+from fastapi_kit.db.checks import Check, key_is_possible, value_check
 from fastapi_kit.errors import ConfigurationError
 
 __all__ = ["Key", "ModelFacts", "facts_of"]
@@ -158,8 +158,17 @@ class ModelFacts:
 
     def is_possible(self, values: Mapping[str, object], *, dialect: Callable[[], str]) -> bool:
         """Return whether any row can have these column *values*, likewise."""
-        pairs = [(self.columns[name], value) for name, value in values.items()]
-        return all(key_is_possible(*pair) or key_is_possible(*pair, dialect=dialect()) for pair in pairs)
+        return all(
+            self._fits(name, value) or key_is_possible(self.columns[name], value, dialect=dialect()) for name, value in values.items()
+        )
+
+    def _fits(self, name: str, value: object) -> bool:
+        check = self._checks[name]
+        return check is None or check(value) is None
+
+    @cached_property
+    def _checks(self) -> Mapping[str, Check | None]:
+        return {name: value_check(column.type) for name, column in self.columns.items()}
 
     def any_key(self, keys: Sequence[Key]) -> ColumnElement[bool]:
         """Return the SQL that finds the rows with these *keys*."""

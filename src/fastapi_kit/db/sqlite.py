@@ -23,16 +23,11 @@ _WRITE_IN_WITH = re.compile(r"\b(INSERT|UPDATE|DELETE|REPLACE)\b", re.IGNORECASE
 def make_honest(engine: Engine, *, busy_timeout: float) -> None:
     """Install the rules above on *engine*, before its first connection. *busy_timeout* is in seconds."""
 
-    @event.listens_for(engine, "connect")
-    def configure(connection: Any, _record: object) -> None:  # pyright: ignore[reportUnusedFunction]
+    def configure(connection: Any, _record: object) -> None:
         _configure(connection, busy_timeout)
 
-    @event.listens_for(engine, "before_cursor_execute")
-    def begin_before_write(  # pyright: ignore[reportUnusedFunction]
-        connection: Connection, _cursor: object, statement: str, _parameters: object, context: ExecutionContext | None, _many: bool
-    ) -> None:
-        if _writes(statement, context):
-            begin_immediate(connection)
+    event.listen(engine, "connect", configure)
+    event.listen(engine, "before_cursor_execute", _begin_before_write)
 
 
 def begin_immediate(connection: Connection) -> None:
@@ -65,6 +60,13 @@ def remove_files(folder: Path) -> None:
 def is_memory(url: URL) -> bool:
     """Return whether *url* names an in-memory database."""
     return url.database in {None, "", ":memory:"} or url.query.get("mode") == "memory" or ":memory:" in (url.database or "")
+
+
+def _begin_before_write(
+    connection: Connection, _cursor: object, statement: str, _parameters: object, context: ExecutionContext | None, _many: bool
+) -> None:
+    if _writes(statement, context):
+        begin_immediate(connection)
 
 
 def _configure(connection: Any, busy_timeout: float) -> None:
