@@ -1,5 +1,7 @@
 """The client for hosts' tests."""
 
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -81,3 +83,12 @@ async def test_the_client_speaks_https_unless_told_otherwise() -> None:
         assert (await client.get("/")).json() == "https://test/"
     async with app_client(app, base_url="http://localhost:8000") as client:
         assert (await client.get("/")).json() == "http://localhost:8000/"
+
+
+def test_without_httpx_the_install_command_is_told() -> None:
+    """D52: the client is an extra, and its absence says so."""
+    program = "import sys; sys.modules['httpx'] = None; import fastapi_kit.testing"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1
+    assert "MissingExtraError: pip install 'fastapi-kit-blocks[testing]'" in done.stderr

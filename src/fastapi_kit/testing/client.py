@@ -5,8 +5,14 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
-from httpx import ASGITransport, AsyncClient
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from fastapi_kit.errors import MissingExtraError
+
+try:
+    from httpx import ASGITransport, AsyncClient
+except ImportError as error:
+    raise MissingExtraError("testing") from error
 
 __all__ = ["app_client"]
 
