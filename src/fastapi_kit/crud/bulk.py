@@ -11,6 +11,7 @@ from fastapi_kit.crud.changing import making_room
 from fastapi_kit.crud.construction import build
 from fastapi_kit.crud.facts import ModelFacts
 from fastapi_kit.crud.shortcuts import inserts_plainly
+from fastapi_kit.db.session import execute
 
 __all__ = ["insert_rows", "load_missing"]
 
@@ -19,8 +20,6 @@ ModelT = TypeVar("ModelT")
 _Row = dict[str, Any]
 
 _MAX_KEYS = 5000
-# A row may have been deleted by another session, and its key be used again, while this one still holds the old object.
-_OPTIONS = {"render_nulls": True, "populate_existing": True}
 
 
 async def insert_rows(session: AsyncSession, model: type[ModelT], facts: ModelFacts, rows: Sequence[Mapping[str, Any]]) -> list[ModelT]:
@@ -60,7 +59,7 @@ async def load_missing(session: AsyncSession, facts: ModelFacts, rows: Sequence[
     missing = [row for row, state in states if facts.loaded_with_rows & state.expired_attributes or expressions & state.unloaded]
     for start in range(0, len(missing), _MAX_KEYS):
         keys = [facts.key_of_row(row) for row in missing[start : start + _MAX_KEYS]]
-        await session.execute(select(facts.mapper).where(facts.any_key(keys)))
+        await execute(session, select(facts.mapper).where(facts.any_key(keys)))
 
 
 def _groups(facts: ModelFacts, rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[list[int], list[_Row]]]:
@@ -79,8 +78,9 @@ def _groups(facts: ModelFacts, rows: Sequence[Mapping[str, Any]]) -> Iterator[tu
 async def _insert(
     session: AsyncSession, model: type[ModelT], facts: ModelFacts, rows: list[_Row], *, numbered_late: bool
 ) -> Sequence[ModelT]:
+    # A row may have been deleted by another session, and its key be used again, while this one still holds the old object.
     # SQLite numbers the rows of one INSERT in their order, but SQLAlchemy can only tell which is which by one INSERT a row.
     by_key = numbered_late and facts.key_is_made_by_server and facts.key_names[0] not in rows[0]
     statement = insert(model).returning(model, sort_by_parameter_order=not by_key)
-    inserted = (await session.scalars(statement, rows, execution_options=_OPTIONS)).unique().all()
+    inserted = (await execute(session, statement, rows, render_nulls=True, populate_existing=True)).scalars().unique().all()
     return sorted(inserted, key=facts.key_of_row) if by_key else inserted

@@ -12,6 +12,7 @@ from sqlalchemy.orm.attributes import instance_dict
 from sqlalchemy.orm.exc import StaleDataError
 
 from fastapi_kit.crud.facts import Key, ModelFacts
+from fastapi_kit.db.session import execute
 from fastapi_kit.db.snapshot import Snapshot, keeping_relations
 from fastapi_kit.errors import ConfigurationError, NotFoundError, StaleVersionError
 
@@ -65,7 +66,7 @@ class Target(Generic[ModelT]):
         wanted = self.facts.deferred & {*changed, *(() if known is None else instance_dict(known))}
         statement = statement.options(*(undefer(getattr(self.model, name)) for name in sorted(wanted)))
         with keeping_relations(sync, mapper, self.key):
-            row = (await self.session.scalars(statement.execution_options(populate_existing=True))).unique().one_or_none()
+            row: ModelT | None = (await execute(self.session, statement, populate_existing=True)).scalars().unique().one_or_none()
         if row is None:
             raise NotFoundError(self.model, self.ident)
         changing.keep(row)
@@ -75,12 +76,13 @@ class Target(Generic[ModelT]):
     async def lock(self) -> None:
         """Lock the row for a delete by the unit of work: SQLAlchemy only warns if it has gone by then."""
         self._refuse_impossible()
-        await self.session.execute(select(*self.facts.key_attributes).where(*self.facts.key_conditions(self.key)).with_for_update())
+        statement = select(*self.facts.key_attributes).where(*self.facts.key_conditions(self.key))
+        await execute(self.session, statement.with_for_update())
 
     async def delete(self) -> None:
         """Delete the row by one statement."""
         self._refuse_impossible()
-        deleted = await self.session.execute(delete(self.model).where(*self.facts.key_conditions(self.key)))
+        deleted = await execute(self.session, delete(self.model).where(*self.facts.key_conditions(self.key)))
         if not (isinstance(deleted, CursorResult) and deleted.rowcount):
             raise NotFoundError(self.model, self.ident)
 

@@ -6,11 +6,11 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Result, Select, event
 from sqlalchemy.exc import InvalidRequestError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncResult, AsyncSession
 from sqlalchemy.orm import Mapper, ORMExecuteState, Session
 
 from fastapi_kit.db.boundary import typed
-from fastapi_kit.db.session import finish, one_task, streaming
+from fastapi_kit.db.session import execute, execute_buffered, execute_plainly, finish, one_task, streaming
 from fastapi_kit.db.transaction import typed_errors
 from fastapi_kit.errors import ConfigurationError
 
@@ -21,7 +21,6 @@ RowT = TypeVar("RowT")
 OWN = "fastapi_kit.own"
 """Key in ``session.info`` that marks the sessions of a ``Database``."""
 
-_BUFFERED = {"prebuffer_rows": True}
 _AUTOCOMMIT = {"isolation_level": "AUTOCOMMIT"}
 
 
@@ -37,7 +36,7 @@ async def read(session: AsyncSession, statement: Select[Any], *, mapper: Mapper[
     A host's session is used as ``session.execute`` would.
     """
     with one_task(session), typed(mapper):
-        rows: Result[Any] = await (session.run_sync(_read_and_end, statement) if is_idle(session) else session.execute(statement))
+        rows: Result[Any] = await session.run_sync(_read_and_end if is_idle(session) else execute_buffered, statement)
         return rows
 
 
@@ -47,10 +46,10 @@ async def read_locked(session: AsyncSession, statement: Select[Any], *, mapper: 
     with one_task(session), typed(mapper):
         if not is_idle(session):
             async with typed_errors(session):
-                rows = await session.execute(statement)
+                rows = await execute(session, statement)
             return rows
         try:
-            rows = await session.execute(statement)
+            rows = await execute(session, statement)
         except BaseException:
             await finish(session.run_sync(_end))
             raise
@@ -65,7 +64,7 @@ async def stream(session: AsyncSession, statement: Select[RowT], *, mapper: Mapp
     idle = is_idle(session)
     with one_task(session), typed(mapper), streaming(session), _noting_writes(session.sync_session) as written:
         try:
-            rows = await session.stream_scalars(statement)
+            rows = AsyncResult(await session.run_sync(_open_cursor, statement)).scalars()
             try:
                 async for row in rows:
                     yield row
@@ -76,6 +75,10 @@ async def stream(session: AsyncSession, statement: Select[RowT], *, mapper: Mapp
         finally:
             if idle and not written:
                 await finish(session.run_sync(_end))
+
+
+def _open_cursor(session: Session, statement: Select[Any]) -> Result[Any]:
+    return execute_plainly(session, statement, stream_results=True)
 
 
 @contextmanager
@@ -102,7 +105,7 @@ def _read_and_end(session: Session, statement: Select[Any]) -> Result[Any]:
     if session.get_bind().dialect.name == "postgresql":
         session.connection(execution_options=_AUTOCOMMIT)
     try:
-        return session.execute(statement, execution_options=_BUFFERED)
+        return execute_buffered(session, statement)
     finally:
         _end(session)
 

@@ -2,16 +2,30 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Generator
+from collections.abc import Coroutine, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from inspect import currentframe
 from typing import Any, TypeVar
 
+from sqlalchemy import Executable, Result
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
 from fastapi_kit.errors import ConfigurationError
 
-__all__ = ["close", "commit", "finish", "log_host_commits", "one_task", "refuse_commit_in_stream", "report_second_commit", "streaming"]
+__all__ = [
+    "close",
+    "commit",
+    "execute",
+    "execute_buffered",
+    "execute_plainly",
+    "finish",
+    "log_host_commits",
+    "one_task",
+    "refuse_commit_in_stream",
+    "report_second_commit",
+    "streaming",
+]
 
 ResultT = TypeVar("ResultT")
 
@@ -38,6 +52,29 @@ def one_task(session: AsyncSession) -> Generator[None]:
     finally:
         if owner is None:
             session.info.pop(_TASK, None)
+
+
+async def execute(
+    session: AsyncSession, statement: Executable, parameters: Sequence[Mapping[str, Any]] | None = None, **options: Any
+) -> Result[Any]:
+    """Run *statement* as ``session.execute`` does, with execution *options*, and return its buffered rows."""
+    rows: Result[Any] = await session.run_sync(execute_buffered, statement, parameters, **options)
+    return rows
+
+
+def execute_buffered(
+    session: Session, /, statement: Executable, parameters: Sequence[Mapping[str, Any]] | None = None, **options: Any
+) -> Result[Any]:
+    """Run *statement* likewise, inside the session's greenlet."""
+    return execute_plainly(session, statement, parameters, prebuffer_rows=True, **options)
+
+
+def execute_plainly(
+    session: Session, /, statement: Executable, parameters: Sequence[Mapping[str, Any]] | None = None, **options: Any
+) -> Result[Any]:
+    """Run *statement* without buffering its rows."""
+    # SQLModel's sessions warn whoever calls their own execute(); SQLAlchemy's is meant.
+    return Session.execute(session, statement, parameters, execution_options=options)
 
 
 @contextmanager
