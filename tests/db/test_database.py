@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.pool import NullPool
 from tests.models import Author, AuthorCreate, AuthorService, BookService, LibraryBase, Tag, TagService
 
-from fastapi_kit.db import Database, DatabaseOptions
+from fastapi_kit.db import Database, DatabaseOptions, typed_errors
 from fastapi_kit.db.engine import async_url
 from fastapi_kit.errors import ConfigurationError, UnavailableError, UnknownReferenceError
 from fastapi_kit.settings import KitSettings
@@ -163,6 +163,31 @@ async def test_four_processes_create_tables_at_once(database: Database) -> None:
     assert [(worker.returncode, error) for worker, (_, error) in zip(workers, outputs, strict=True)] == [(0, b"")] * 4
     async with database.begin() as session:
         assert await TagService(session).count() == 0
+
+
+async def test_tables_are_created_by_one_at_a_time(database: Database) -> None:
+    """D3: eight that find no table at the same moment do not all create it."""
+    workers = [Database(database.engine.url) for _ in range(8)]
+
+    await asyncio.gather(*(worker.create_tables(LibraryBase.metadata) for worker in workers))
+
+    for worker in workers:
+        await worker.dispose()
+    async with database.begin() as session:
+        assert await TagService(session).count() == 0
+
+
+async def test_a_server_that_does_not_answer_is_given_up(postgres_url: Any) -> None:
+    """D1: the client's own bound on a statement; the pool is whole again afterwards."""
+    database = Database(postgres_url, options=DatabaseOptions(command_timeout=0.2, pool_size=1, max_overflow=0))
+    async with database.sessions() as session:
+        with pytest.raises(UnavailableError):
+            async with typed_errors(session):
+                await session.execute(text("SELECT pg_sleep(30)"))
+
+    async with database.begin() as session:
+        assert (await session.scalars(text("SELECT 1"))).one() == 1
+    await database.dispose()
 
 
 async def test_lifespan_disposes(library: Database) -> None:
