@@ -32,6 +32,20 @@ async def test_everything_in_the_block_sees_the_same_and_nothing_survives(librar
     assert await tags(library) == 0
 
 
+async def test_a_read_of_an_idle_session_stays_inside(library: Database) -> None:
+    """T5, T9: never in AUTOCOMMIT on a test's connection, whose transaction it would end or not see."""
+    async with isolated(library):
+        async with asynccontextmanager(library.get_session)() as session:
+            await TagService(session).create({"name": "a"})
+        async with asynccontextmanager(library.get_session)() as session:
+            assert [tag.name for tag in await TagService(session).list()] == ["a"]
+            assert [tag.name for tag in await TagService(session).list()] == ["a"]
+            await TagService(session).create({"name": "b"})
+        assert await tags(library) == 2
+
+    assert await tags(library) == 0
+
+
 async def test_a_refused_write_ends_nothing(library: Database) -> None:
     """T9: the outer transaction goes on, and nothing leaks from it."""
     async with isolated(library):
