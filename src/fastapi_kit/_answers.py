@@ -48,6 +48,7 @@ __all__ = [
     "answer_unhandled_error",
     "answer_validation_error",
     "title_of",
+    "typical_answer",
 ]
 
 STATUSES: Mapping[type[Exception], int] = {
@@ -87,6 +88,7 @@ _TEXTS = {
     "rate_limited": "Too many requests. Try again later.",
     "unavailable": "The service cannot answer now. Try again later.",
 }
+_REFUSED = ("invalid_request", "The request is not valid.")
 _CODES = {401: "not_authenticated", 403: "permission_denied", 429: "rate_limited", 503: "unavailable"}
 # Python renamed these between 3.11 and 3.13.
 _TITLES = {413: "Content Too Large", 414: "URI Too Long", 416: "Range Not Satisfiable", 422: "Unprocessable Content"}
@@ -109,6 +111,14 @@ def title_of(status: int) -> str:
     if status in _TITLES:
         return _TITLES[status]
     return HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "Error"
+
+
+def typical_answer(status: int) -> Answer:
+    """Return what *status* says most often: the example in the document."""
+    if status == 422:
+        return Answer(422, *_REFUSED, [FieldError(("body", "name"), "missing", "Field required")])
+    code = _code_of(status)
+    return Answer(status, code, _TEXTS.get(code) or title_of(status))
 
 
 def answer_mapped_error(request: Request, error: Exception, statuses: Mapping[type[Exception], int]) -> Answer | None:
@@ -153,7 +163,7 @@ def answer_validation_error(request: Request, error: Exception) -> Answer | None
     """Answer FastAPI's refusal of a request."""
     if not isinstance(error, RequestValidationError):
         return None
-    return Answer(422, "invalid_request", "The request is not valid.", field_errors(error))
+    return Answer(422, *_REFUSED, field_errors(error))
 
 
 def answer_unhandled_error(request: Request, error: Exception) -> Answer:

@@ -3,18 +3,16 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, Any, TypeAlias
-from uuid import UUID
+from typing import Any, TypeAlias
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, JsonValue, ValidationError, WithJsonSchema
+from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Scope
 
 from fastapi_kit._answers import (
     STATUSES,
@@ -24,12 +22,11 @@ from fastapi_kit._answers import (
     answer_mapped_error,
     answer_unhandled_error,
     answer_validation_error,
-    title_of,
 )
-from fastapi_kit._safe import safe_json, safe_text
-from fastapi_kit._validation import MAX_ERRORS
-from fastapi_kit.errors import ConfigurationError, ConflictError, FieldError, InvalidDataError, KitError, UnavailableError, UserInputError
-from fastapi_kit.middleware.errors import UnhandledErrorMiddleware, read_request_id
+from fastapi_kit._openapi import DocumentedBodies, document_errors, problem_responses
+from fastapi_kit._problems import ErrorBody, Problem, ProblemItem, legacy_body, problem_body, respond
+from fastapi_kit.errors import ConfigurationError, ConflictError, InvalidDataError, KitError, UnavailableError, UserInputError
+from fastapi_kit.middleware.errors import UnhandledErrorMiddleware
 
 __all__ = [
     "STATUSES",
@@ -51,62 +48,10 @@ __all__ = [
 ]
 
 
-_PROBLEM_JSON = "application/problem+json"
-_MAX_NAME = 100
-
-
-class ProblemItem(BaseModel):
-    """One field at fault. The value that was sent is never in it."""
-
-    loc: list[str | int]
-    code: str
-    message: str
-
-
-class Problem(BaseModel):
-    """A problem document (RFC 9457), sent as ``application/problem+json``.
-
-    *type* is always ``about:blank``: *code* tells problems apart and *title* is the phrase of the status. *detail* is
-    text, as FastAPI's clients expect. *instance* is ``urn:uuid:`` and the request id. What is None is left out.
-    """
-
-    type: str = "about:blank"
-    title: str
-    status: int
-    detail: str
-    instance: str | None = None
-    code: str
-    request_id: str | None = None
-    errors: list[ProblemItem] | None = None
-    """At most 100."""
-    context: Annotated[JsonValue, WithJsonSchema({})] = None
-    """The detail of an HTTPException whose detail is no text; what is allowed, for a refused query."""
-
-
-ErrorBody: TypeAlias = Callable[[Problem], BaseModel]
-"""Makes the host's own error body. A Problem is sent as problem+json without its empty members, all else as JSON as it is."""
-
-
-def problem_body(problem: Problem) -> Problem:
-    """Send the problem as it is: the default."""
-    return problem
-
-
-class _LegacyError(BaseModel):
-    detail: JsonValue
-
-
-def legacy_body(problem: Problem) -> BaseModel:
-    """FastAPI's shapes: ``{"detail": text}``, or the list of a 422 without ``input`` and ``ctx``."""
-    if problem.status == 422 and problem.errors:
-        return _LegacyError(detail=[{"type": item.code, "loc": [*item.loc], "msg": item.message} for item in problem.errors])
-    return _LegacyError(detail=problem.detail if problem.context is None else problem.context)
-
-
 def register_exception_handlers(
     app: FastAPI, *, body: ErrorBody = problem_body, statuses: Mapping[type[Exception], int] | None = None
 ) -> None:
-    """Answer every error, the framework's own included, in one shape. *statuses* adds the host's errors.
+    """Answer every error, the framework's own included, in one shape, and show it in OpenAPI. *statuses* adds the host's errors.
 
     Call it before the first request, before or after the routes; a second call replaces the first. Handlers that the
     host has for narrower classes, or for a status, go first. Raises ConfigurationError once the app has started.
@@ -191,14 +136,6 @@ def problem_response(request: Request, error: Exception) -> Response:
     return next(response for handler in candidates if (response := handler.respond(request, error)))
 
 
-def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return what documents these *statuses* as problems: ``responses=problem_responses(404, 409)`` of a route."""
-    schema = Problem.model_json_schema(mode="serialization")
-    # Only models of a route's own media type become components, so this one is written out.
-    schema["properties"]["errors"]["anyOf"][0]["items"] = schema.pop("$defs")[ProblemItem.__name__]
-    return {status: {"description": title_of(status), "content": {_PROBLEM_JSON: {"schema": schema}}} for status in statuses}
-
-
 @dataclass(frozen=True)
 class _Handler:
     """What Starlette calls with an error. An error that has no answer is raised on."""
@@ -213,7 +150,7 @@ class _Handler:
 
     def respond(self, request: Request, error: Exception) -> Response | None:
         answer = self.answer(request, error)
-        return None if answer is None else _respond(request, answer, self.body)
+        return None if answer is None else respond(request.scope, answer, self.body)
 
 
 _Handlers: TypeAlias = dict[type[Exception], _Handler]
@@ -242,6 +179,10 @@ def _add(app: FastAPI, handlers: _Handlers) -> None:
         raise ConfigurationError("register error handlers before the first request")
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, _joined(app.exception_handlers.get(kind), handler))
+    app.openapi_schema = None
+    if not isinstance(app.openapi, _Document):
+        # FastAPI's own way to extend the document is to replace this method.
+        vars(app)["openapi"] = _Document(app, app.openapi)
 
 
 def _joined(before: object, handler: _Handler) -> _Handler:
@@ -251,53 +192,38 @@ def _joined(before: object, handler: _Handler) -> _Handler:
     return replace(handler, answer=replace(handler.answer, expected=handler.answer.expected + before.answer.expected))
 
 
+@dataclass
+class _Document:
+    """The app's OpenAPI document, with the error bodies of the handlers that it has when it is asked for."""
+
+    app: FastAPI
+    generate: Callable[[], dict[str, Any]]
+    shown: dict[str, Any] | None = None
+
+    def __call__(self) -> dict[str, Any]:
+        document = self.generate()
+        if document is not self.shown:
+            document_errors(document, self.bodies())
+            self.shown = document
+        return document
+
+    def bodies(self) -> DocumentedBodies:
+        refused, http, mapped, other = map(self.body_for, (RequestValidationError, HTTPException, KitError, Exception))
+        return DocumentedBodies(refused=refused, raised=mapped or http, other=other)
+
+    def body_for(self, kind: type[Exception]) -> ErrorBody | None:
+        handler = self.app.exception_handlers.get(kind)
+        return handler.body if isinstance(handler, _Handler) else None
+
+
 def _add_innermost(app: FastAPI, body: ErrorBody) -> None:
-    def respond(request: Request, error: Exception) -> Response:
-        return _respond(request, answer_unhandled_error(request, error), body)
+    def answer(request: Request, error: Exception) -> Response:
+        return respond(request.scope, answer_unhandled_error(request, error), body)
 
     others = [middleware for middleware in app.user_middleware if not _is_last_resort(middleware)]
-    app.user_middleware[:] = [*others, Middleware(UnhandledErrorMiddleware, respond=respond)]
+    app.user_middleware[:] = [*others, Middleware(UnhandledErrorMiddleware, respond=answer)]
 
 
 def _is_last_resort(middleware: Middleware) -> bool:
     factory: object = middleware.cls
     return factory is UnhandledErrorMiddleware
-
-
-def _respond(request: Request, answer: Answer, body: ErrorBody) -> Response:
-    if answer.status < 200 or answer.status in {204, 205, 304}:
-        return Response(status_code=answer.status, headers=answer.headers)
-    content = body(_problem(request.scope, answer))
-    is_problem = isinstance(content, Problem)
-    return Response(
-        content.model_dump_json(by_alias=True, exclude_none=is_problem),
-        status_code=answer.status,
-        headers=answer.headers,
-        media_type=_PROBLEM_JSON if is_problem else "application/json",
-    )
-
-
-def _problem(scope: Scope, answer: Answer) -> Problem:
-    request_id = read_request_id(scope)
-    return Problem(
-        title=title_of(answer.status),
-        status=answer.status,
-        detail=safe_text(answer.detail),
-        instance=_instance(request_id),
-        code=answer.code,
-        request_id=request_id,
-        errors=[_item(error) for error in answer.errors[:MAX_ERRORS]] or None,
-        context=safe_json(answer.context),
-    )
-
-
-def _instance(request_id: str | None) -> str | None:
-    try:
-        return request_id and UUID(request_id).urn
-    except ValueError:
-        return None
-
-
-def _item(error: FieldError) -> ProblemItem:
-    loc = [part if isinstance(part, int) else safe_text(part[:_MAX_NAME]) for part in error.loc]
-    return ProblemItem(loc=loc, code=safe_text(error.code), message=safe_text(error.message))

@@ -1,0 +1,134 @@
+"""The one error body, and how an answer becomes a response."""
+
+from collections.abc import Callable
+from typing import Annotated, Any, TypeAlias
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, JsonValue, WithJsonSchema
+from pydantic.json_schema import SkipJsonSchema
+from starlette.responses import Response
+from starlette.types import Scope
+
+from fastapi_kit._answers import Answer, title_of
+from fastapi_kit._safe import safe_json, safe_text
+from fastapi_kit._validation import MAX_ERRORS
+from fastapi_kit.errors import FieldError
+from fastapi_kit.middleware.errors import read_request_id
+
+__all__ = ["JSON", "PROBLEM_JSON", "ErrorBody", "Problem", "ProblemItem", "legacy_body", "make_problem", "problem_body", "respond"]
+
+JSON = "application/json"
+PROBLEM_JSON = "application/problem+json"
+_MAX_NAME = 100
+
+
+class ProblemItem(BaseModel):
+    """One field at fault. The value that was sent is never in it."""
+
+    loc: list[str | int]
+    code: str
+    message: str
+
+
+def _for_clients(schema: dict[str, Any]) -> None:
+    """Tell clients what they get: the first line of the docstring, and members that are never null."""
+    if "description" in schema:
+        schema["description"] = schema["description"].partition("\n")[0]
+    for member in schema["properties"].values():
+        if member.get("default", ...) is None:
+            del member["default"]
+
+
+class Problem(BaseModel):
+    """A problem document (RFC 9457). The code tells problems apart; what is empty is left out.
+
+    Sent as ``application/problem+json``. *type* is always ``about:blank`` and *title* the phrase of the status. *detail* is
+    text, as FastAPI's clients expect. *instance* is ``urn:uuid:`` and the request id. What is None is left out.
+    """
+
+    model_config = ConfigDict(json_schema_extra=_for_clients)
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    instance: str | SkipJsonSchema[None] = None
+    code: str
+    request_id: str | SkipJsonSchema[None] = None
+    errors: list[ProblemItem] | SkipJsonSchema[None] = None
+    """At most 100."""
+    context: Annotated[JsonValue, WithJsonSchema({})] = None
+    """The detail of an HTTPException whose detail is no text; what is allowed, for a refused query."""
+
+
+ErrorBody: TypeAlias = Callable[[Problem], BaseModel]
+"""Makes the host's own error body; its return annotation is what OpenAPI shows.
+
+A Problem is sent as problem+json without its empty members, all else as JSON as it is.
+"""
+
+
+def problem_body(problem: Problem) -> Problem:
+    """Send the problem as it is: the default."""
+    return problem
+
+
+class LegacyErrorItem(BaseModel):
+    """One field at fault, as FastAPI names it."""
+
+    type: str
+    loc: list[str | int]
+    msg: str
+
+
+class LegacyError(BaseModel):
+    """FastAPI's error body."""
+
+    detail: str | list[LegacyErrorItem] | JsonValue
+
+
+def legacy_body(problem: Problem) -> LegacyError:
+    """FastAPI's shapes: ``{"detail": text}``, or the list of a 422 without ``input`` and ``ctx``."""
+    if problem.status == 422 and problem.errors:
+        return LegacyError(detail=[LegacyErrorItem(type=item.code, loc=item.loc, msg=item.message) for item in problem.errors])
+    return LegacyError(detail=problem.detail if problem.context is None else problem.context)
+
+
+def respond(scope: Scope, answer: Answer, body: ErrorBody) -> Response:
+    """Return the response to the request in *scope*."""
+    if answer.status < 200 or answer.status in {204, 205, 304}:
+        return Response(status_code=answer.status, headers=answer.headers)
+    content = body(make_problem(answer, request_id=read_request_id(scope)))
+    is_problem = isinstance(content, Problem)
+    return Response(
+        content.model_dump_json(by_alias=True, exclude_none=is_problem),
+        status_code=answer.status,
+        headers=answer.headers,
+        media_type=PROBLEM_JSON if is_problem else JSON,
+    )
+
+
+def make_problem(answer: Answer, *, request_id: str | None = None) -> Problem:
+    """Return *answer* as a document that can always be sent."""
+    return Problem(
+        title=title_of(answer.status),
+        status=answer.status,
+        detail=safe_text(answer.detail),
+        instance=_instance(request_id),
+        code=answer.code,
+        request_id=request_id,
+        errors=[_item(error) for error in answer.errors[:MAX_ERRORS]] or None,
+        context=safe_json(answer.context),
+    )
+
+
+def _instance(request_id: str | None) -> str | None:
+    try:
+        return request_id and UUID(request_id).urn
+    except ValueError:
+        return None
+
+
+def _item(error: FieldError) -> ProblemItem:
+    loc = [part if isinstance(part, int) else safe_text(part[:_MAX_NAME]) for part in error.loc]
+    return ProblemItem(loc=loc, code=safe_text(error.code), message=safe_text(error.message))
