@@ -43,7 +43,10 @@ def create_app(
     register_exception_handlers(app, body=error_body)
     app.exception_handlers.update(fastapi.get("exception_handlers") or {})
     _add_cors(app, settings.ALLOWED_ORIGINS)
-    app.include_router(health_router(version=app.version, checks=[*_database_checks(database), *checks]))
+    probes = health_router(
+        version=app.version, checks=[*_database_checks(database), *checks], drain_seconds=settings.SHUTDOWN_DRAIN_SECONDS
+    )
+    app.include_router(probes)
     for router in routers:
         app.include_router(router, prefix=settings.API_V1_STR)
     own = [_database_lifespan(database, create_tables)] if database else []

@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 from fastapi import APIRouter, FastAPI, Response
 from pydantic import BaseModel
 
+from fastapi_kit._signals import noticed_termination
 from fastapi_kit.errors import ConfigurationError
 
 __all__ = ["HealthCheck", "HealthReport", "health_router"]
@@ -54,15 +55,19 @@ class HealthReport(BaseModel):
     checks: dict[str, _Result]
 
 
-def health_router(*, version: str, checks: Sequence[HealthCheck] = (), cache_seconds: float = 1.0) -> APIRouter:
+def health_router(*, version: str, checks: Sequence[HealthCheck] = (), cache_seconds: float = 1.0, drain_seconds: float = 0.0) -> APIRouter:
     """Build ``/livez``, ``/readyz`` and ``/health``, for GET and HEAD. Not in the schema.
 
     ``/livez`` runs no checks. The others run all of them at once, at most once in *cache_seconds* however many probes
     come, and answer 503 if a critical one fails or the app is stopping. Raises ConfigurationError if two have one name.
+
+    The app is stopping from SIGTERM on. The server is told *drain_seconds* later and serves as ever meanwhile, so that a
+    load balancer sees the 503 and sends nobody to a closed door; a second SIGTERM ends the wait. Under gunicorn's ``asgi``
+    worker, which hears of signals by the event loop, there is no wait.
     """
     if len({check.name for check in checks}) < len(checks):
         raise ConfigurationError("two health checks have the same name")
-    health = _Health(version, checks, cache_seconds)
+    health = _Health(version, checks, cache_seconds, drain_seconds)
     router = APIRouter(lifespan=health.lifespan, include_in_schema=False)
     router.add_api_route("/livez", _livez, methods=_PROBES)
     router.add_api_route("/readyz", health.answer, methods=_PROBES, name="readyz", response_model=HealthReport)
@@ -79,10 +84,11 @@ async def _livez(response: Response) -> dict[str, str]:
 
 
 class _Health:
-    def __init__(self, version: str, checks: Sequence[HealthCheck], cache_seconds: float) -> None:
+    def __init__(self, version: str, checks: Sequence[HealthCheck], cache_seconds: float, drain_seconds: float) -> None:
         self._version = version
         self._checks = checks
         self._cache_seconds = cache_seconds
+        self._drain_seconds = drain_seconds
         self._stopping = False
         self._run: asyncio.Task[HealthReport] | None = None
         self._expires = 0.0
@@ -90,7 +96,11 @@ class _Health:
     @asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncGenerator[None, None]:
         self._stopping = False
-        yield
+        with noticed_termination(self._stop, delay=self._drain_seconds):
+            yield
+        self._stop()
+
+    def _stop(self) -> None:
         self._stopping = True
 
     async def answer(self, response: Response) -> HealthReport:

@@ -116,6 +116,12 @@ class KitSettings(BaseSettings):
         "http://localhost:3000"
     ]
     """``[]`` in the environment allows none."""
+    MAX_BODY_BYTES: Annotated[int, Field(ge=1, le=2**40)] = 1_048_576
+    """Of a request's body, uploads included."""
+    HSTS_SECONDS: Annotated[int, Field(ge=0, le=2**31)] = 0
+    """How long browsers are to use https only; 0 says nothing to them."""
+    SHUTDOWN_DRAIN_SECONDS: Annotated[float, Field(ge=0, le=3_600, allow_inf_nan=False)] = 0.0
+    """How long the app goes on serving after SIGTERM, while it says that it is not ready."""
     REDIS_URL: str | None = None
     """The tutorial's value is ``redis://localhost:6379``."""
 

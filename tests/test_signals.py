@@ -1,0 +1,152 @@
+"""The app hears of SIGTERM before the server does."""
+
+import asyncio
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+import pytest
+from fastapi import FastAPI
+from httpx import AsyncClient
+
+from fastapi_kit.app import create_app
+from fastapi_kit.health import health_router
+from fastapi_kit.settings import KitSettings
+from fastapi_kit.testing import app_client
+
+
+class Server:
+    """What a server installs before it starts the app."""
+
+    def __init__(self) -> None:
+        self.told = asyncio.Event()
+        self.signals: list[int] = []
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.signals.append(number)
+        self.told.set()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+    before = signal.signal(signal.SIGTERM, server)
+    yield server
+    signal.signal(signal.SIGTERM, before)
+
+
+def app_with(*, drain_seconds: float = 0.0) -> FastAPI:
+    app = FastAPI()
+    app.include_router(health_router(version="1", cache_seconds=0, drain_seconds=drain_seconds))
+    return app
+
+
+async def ready(client: AsyncClient) -> int:
+    return (await client.get("/readyz")).status_code
+
+
+async def test_readiness_goes_first(server: Server) -> None:
+    """W21: from SIGTERM on the app is not ready, while it lives and answers; the server is told too."""
+    async with app_client(app_with()) as client:
+        assert await ready(client) == 200
+
+        signal.raise_signal(signal.SIGTERM)
+
+        assert server.signals == [signal.SIGTERM]
+        assert await ready(client) == 503
+        assert (await client.get("/livez")).status_code == 200
+
+
+async def test_the_server_is_told_after_the_wait(server: Server) -> None:
+    """W21: meanwhile the app is not ready and serves all the same."""
+    async with app_client(app_with(drain_seconds=0.05)) as client:
+        signal.raise_signal(signal.SIGTERM)
+
+        assert server.signals == []
+        assert await ready(client) == 503
+        await server.told.wait()
+        assert server.signals == [signal.SIGTERM]
+
+
+async def test_a_second_signal_ends_the_wait(server: Server) -> None:
+    """W21: whoever asks twice is in a hurry."""
+    async with app_client(app_with(drain_seconds=3600)):
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+
+        assert server.signals == [signal.SIGTERM]
+
+
+async def test_the_servers_handler_is_put_back(server: Server) -> None:
+    """W21: after the lifespan nothing of the app is left."""
+    async with app_client(app_with()):
+        assert signal.getsignal(signal.SIGTERM) is not server
+
+    assert signal.getsignal(signal.SIGTERM) is server
+
+
+async def test_a_handler_that_came_later_stays(server: Server) -> None:
+    """W21: what the host has installed meanwhile is not taken away."""
+    later = Server()
+    async with app_client(app_with()):
+        signal.signal(signal.SIGTERM, later)
+
+    assert signal.getsignal(signal.SIGTERM) is later
+
+
+async def test_two_apps_in_one_process_both_hear(server: Server) -> None:
+    """W21: each passes the signal on."""
+    async with app_client(app_with()) as first, app_client(app_with()) as second:
+        signal.raise_signal(signal.SIGTERM)
+
+        assert (await ready(first), await ready(second)) == (503, 503)
+        assert server.signals == [signal.SIGTERM]
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.SIG_IGN])
+async def test_nothing_is_installed_where_nobody_listens(server: Server, handler: signal.Handlers) -> None:
+    """W21: a script or a test that runs the lifespan keeps its own way to end."""
+    signal.signal(signal.SIGTERM, handler)
+
+    async with app_client(app_with()):
+        assert signal.getsignal(signal.SIGTERM) is handler
+
+
+async def test_nothing_is_installed_outside_the_main_thread(server: Server) -> None:
+    """W21: Python sets signal handlers in the main thread only; a server in a thread works without."""
+
+    async def run() -> int:
+        async with app_client(app_with()) as client:
+            return await ready(client)
+
+    statuses: list[int] = []
+    thread = threading.Thread(target=lambda: statuses.append(asyncio.run(run())))
+    thread.start()
+    await asyncio.to_thread(thread.join)
+
+    assert statuses == [200]
+
+
+async def test_the_event_loops_own_handlers_are_called(server: Server) -> None:
+    """W21: gunicorn's asgi worker hears by the event loop, and so does the app."""
+    heard = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, heard.set)
+    try:
+        async with app_client(app_with()) as client:
+            signal.raise_signal(signal.SIGTERM)
+
+            await heard.wait()
+            assert await ready(client) == 503
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
+
+
+async def test_an_app_waits_as_its_settings_say(server: Server) -> None:
+    """W21: SHUTDOWN_DRAIN_SECONDS reaches the probes of create_app."""
+    async with app_client(create_app(KitSettings(SHUTDOWN_DRAIN_SECONDS=3600))) as client:
+        signal.raise_signal(signal.SIGTERM)
+
+        assert server.signals == []
+        assert await ready(client) == 503
