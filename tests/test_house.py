@@ -40,9 +40,7 @@ WEB_MEMBERS = """
     _answers _openapi _problems _safe _signals _validation
     dependencies handlers health metrics logs tasks etags idempotency ratelimit routing
 """
-AUTH_WEB_MEMBERS = """
-    auth.__init__ auth.dependencies auth.transports auth.router
-"""
+AUTH_WEB_MEMBERS = "auth.__init__ auth.dependencies auth.transports auth.router"
 EVERYTHING_BUT_APP = ON_DATABASE | set(WEB_MEMBERS.split()) | {"auth"}
 
 PLACES = [
