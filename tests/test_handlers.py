@@ -770,6 +770,24 @@ async def test_a_lost_database_is_a_503(register: Callable[[FastAPI], None]) -> 
     assert not [part for part in ("someone", "secret", "127.0.0.1") if part in response.text]
 
 
+async def test_a_503_is_logged_by_its_kinds(caplog: pytest.LogCaptureFixture) -> None:
+    """W6: an operator sees what was lost; the log knows no address and no text of the driver."""
+    database = Database("postgresql+asyncpg://someone:secret@127.0.0.1:1/db")
+    app = reading_app(database)
+
+    async with client_of(app) as client:
+        await client.get("/")
+    with_cause = UnavailableError("cache")
+    with_cause.__cause__ = ConnectionResetError("10.0.0.1")
+    await answer_to(with_cause)
+    await database.dispose()
+
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", "Request None is answered 503: ConnectionRefusedError"),
+        ("WARNING", "Request None is answered 503: UnavailableError from ConnectionResetError"),
+    ]
+
+
 async def test_an_exhausted_pool_is_a_503(tmp_path: Path) -> None:
     """W6: no connection to be had in time is worth a retry."""
     options = DatabaseOptions(pool_size=1, max_overflow=0, pool_timeout=0.01)

@@ -47,6 +47,7 @@ __all__ = [
     "answer_mapped_error",
     "answer_unhandled_error",
     "answer_validation_error",
+    "kinds_of",
     "title_of",
     "typical_answer",
 ]
@@ -169,6 +170,12 @@ def answer_validation_error(request: Request, error: Exception) -> Answer | None
 def answer_unhandled_error(request: Request, error: Exception) -> Answer:
     """Answer a bug: nothing of it is told."""
     return Answer(500, "internal_error", title_of(500), headers=closing_headers(request.scope))
+
+
+def kinds_of(error: BaseException) -> str:
+    """Return the classes of *error* and of what caused it, for logs: texts of drivers hold addresses and values."""
+    kind = type(error).__name__
+    return kind if error.__cause__ is None else f"{kind} from {kinds_of(error.__cause__)}"
 
 
 def _code_of(status: int) -> str:

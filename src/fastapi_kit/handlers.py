@@ -1,5 +1,6 @@
 """From errors to statuses and one body. The only place where an error meets a status code."""
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,11 +23,12 @@ from fastapi_kit._answers import (
     answer_mapped_error,
     answer_unhandled_error,
     answer_validation_error,
+    kinds_of,
 )
 from fastapi_kit._openapi import DocumentedBodies, document_errors, problem_responses
 from fastapi_kit._problems import ErrorBody, Problem, ProblemItem, legacy_body, problem_body, respond
 from fastapi_kit.errors import ConfigurationError, ConflictError, InvalidDataError, KitError, UnavailableError, UserInputError
-from fastapi_kit.middleware.errors import UnhandledErrorMiddleware
+from fastapi_kit.middleware.errors import UnhandledErrorMiddleware, read_request_id
 
 __all__ = [
     "STATUSES",
@@ -46,6 +48,8 @@ __all__ = [
     "register_validation_error_handler",
     "register_value_error_handler",
 ]
+
+_logger = logging.getLogger(__name__)
 
 
 def register_exception_handlers(
@@ -81,7 +85,8 @@ def register_integrity_error_handler(app: FastAPI, *, body: ErrorBody = problem_
 def register_unavailable_error_handler(app: FastAPI, *, body: ErrorBody = problem_body) -> None:
     """Answer a lost database, an exhausted pool and timeouts: 503 with ``Retry-After``.
 
-    Python's own OSError counts only if it came out of SQLAlchemy; a missing file is still a 500.
+    One line is logged, which names the kinds of the error and not their texts. Python's own OSError counts only if it came
+    out of SQLAlchemy; a missing file is still a 500.
     """
     _add(app, dict.fromkeys(_LOSING, _Handler(DatabaseErrors(STATUSES, (UnavailableError,)), body)))
 
@@ -149,8 +154,11 @@ class _Handler:
         return response
 
     def respond(self, request: Request, error: Exception) -> Response | None:
-        answer = self.answer(request, error)
-        return None if answer is None else respond(request.scope, answer, self.body)
+        if (answer := self.answer(request, error)) is None:
+            return None
+        if answer.status == 503:
+            _logger.warning("Request %s is answered 503: %s", read_request_id(request.scope), kinds_of(error))
+        return respond(request.scope, answer, self.body)
 
 
 _Handlers: TypeAlias = dict[type[Exception], _Handler]
