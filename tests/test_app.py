@@ -9,6 +9,9 @@ import pytest
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.datastructures import DefaultPlaceholder
 from fastapi.responses import JSONResponse
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from pydantic import BaseModel, SecretStr
 from starlette.exceptions import HTTPException
 
@@ -16,7 +19,7 @@ from fastapi_kit.app import Lifespan, create_app
 from fastapi_kit.db import Database
 from fastapi_kit.errors import NotFoundError
 from fastapi_kit.handlers import Problem
-from fastapi_kit.health import HealthCheck
+from fastapi_kit.health import PROBE_PATHS, HealthCheck, is_probe
 from fastapi_kit.settings import KitSettings
 from fastapi_kit.testing.client import app_client
 
@@ -195,6 +198,35 @@ async def test_health_knows_the_database_and_the_hosts_checks(database: Database
         report = (await client.get("/health")).json()
 
     assert report == {"status": "degraded", "version": "3.1", "checks": {"database": "ok", "mail": "failed"}}
+
+
+@pytest.mark.parametrize("telemetry", [{}, {"operation_spans": False}])
+async def test_probes_are_not_traced(telemetry: dict[str, Any]) -> None:
+    """W30: what runs every second is no traffic; the host's other telemetry options are kept."""
+    spans = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    app = create_app(settings(), telemetry={"tracer_provider": provider, **telemetry})
+
+    async with app_client(app) as client:
+        for path in (*PROBE_PATHS, "/nowhere"):
+            await client.get(path)
+
+    assert [span.name for span in spans.get_finished_spans()] == ["GET"]
+
+
+async def test_the_host_may_exclude_more_from_traces() -> None:
+    """W20: the host's own exclude= wins."""
+    spans = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    app = create_app(settings(), telemetry={"tracer_provider": provider, "exclude": lambda scope: not is_probe(scope)})
+
+    async with app_client(app) as client:
+        await client.get("/nowhere")
+        await client.get("/livez")
+
+    assert spans.get_finished_spans()[-1].name == "GET /livez"
 
 
 async def test_a_lost_database_makes_the_app_unready() -> None:

@@ -7,7 +7,7 @@ import pytest
 from fastapi import FastAPI
 
 from fastapi_kit.errors import ConfigurationError
-from fastapi_kit.health import HealthCheck, health_router
+from fastapi_kit.health import HealthCheck, health_router, is_probe
 from fastapi_kit.testing.client import app_client
 
 
@@ -168,6 +168,24 @@ async def test_probes_are_not_cached_and_answer_head(path: str) -> None:
 def test_probes_are_not_in_the_schema() -> None:
     """W30: OpenAPI describes the API, not its plumbing."""
     assert app_with().openapi()["paths"] == {}
+
+
+@pytest.mark.parametrize(
+    ("scope", "expected"),
+    [
+        ({"type": "http", "path": "/livez"}, True),
+        ({"type": "http", "path": "/health"}, True),
+        ({"type": "http", "path": "/api/readyz", "root_path": "/api"}, True),
+        ({"type": "http", "path": "/readyz", "root_path": "/api"}, True),
+        ({"type": "http", "path": "/readyz", "root_path": "/"}, True),
+        ({"type": "http", "path": "/other/readyz"}, False),
+        ({"type": "http", "path": "/livez/"}, False),
+        ({"type": "lifespan"}, False),
+    ],
+)
+def test_a_probe_is_known_by_its_path(scope: dict[str, str], expected: bool) -> None:
+    """W30: under a server's root path too, whether the proxy has cut it off or not."""
+    assert is_probe(scope) is expected
 
 
 def test_two_checks_need_two_names() -> None:

@@ -6,10 +6,11 @@ from typing import Any, TypeAlias
 
 from fastapi import APIRouter, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi.telemetry import TelemetryConfig
 
 from fastapi_kit.db import Database
 from fastapi_kit.handlers import ErrorBody, problem_body, register_exception_handlers
-from fastapi_kit.health import HealthCheck, health_router
+from fastapi_kit.health import HealthCheck, health_router, is_probe
 from fastapi_kit.settings import KitSettings
 
 __all__ = ["Lifespan", "create_app"]
@@ -39,7 +40,8 @@ def create_app(
     """
     if create_tables and database is None:
         raise TypeError("create_tables needs a database")
-    app = FastAPI(**(_defaults(settings) | fastapi))
+    telemetry: TelemetryConfig = fastapi.pop("telemetry", None) or TelemetryConfig()
+    app = FastAPI(**(_defaults(settings) | fastapi), telemetry={"exclude": is_probe, **telemetry})
     register_exception_handlers(app, body=error_body)
     app.exception_handlers.update(fastapi.get("exception_handlers") or {})
     _add_cors(app, settings.ALLOWED_ORIGINS)

@@ -10,11 +10,14 @@ from typing import Literal, TypeAlias
 
 from fastapi import APIRouter, FastAPI, Response
 from pydantic import BaseModel
+from starlette.types import Scope
 
 from fastapi_kit._signals import noticed_termination
 from fastapi_kit.errors import ConfigurationError
 
-__all__ = ["HealthCheck", "HealthReport", "health_router"]
+__all__ = ["PROBE_PATHS", "HealthCheck", "HealthReport", "health_router", "is_probe"]
+
+PROBE_PATHS = ("/livez", "/readyz", "/health")
 
 _logger = logging.getLogger(__name__)
 
@@ -76,6 +79,12 @@ def health_router(*, version: str, checks: Sequence[HealthCheck] = (), cache_sec
 
 
 _PROBES = ["GET", "HEAD"]
+
+
+def is_probe(scope: Scope) -> bool:
+    """Whether *scope* is a probe of the app itself, not of one mounted in it: ``FastAPI(telemetry={"exclude": is_probe})``."""
+    path: str = scope.get("path", "")
+    return path.removeprefix(scope.get("root_path", "").rstrip("/")) in PROBE_PATHS
 
 
 async def _livez(response: Response) -> dict[str, str]:
