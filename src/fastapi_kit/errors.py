@@ -149,7 +149,7 @@ class StillReferencedError(ConflictError):
 class InvalidDataError(KitError):
     """The database refuses values of *fields*; *reason* says why, for machines.
 
-    Reasons of the library: ``null``, ``check``, ``too_long``, ``out_of_range``, ``invalid_text``, ``wrong_type``,
+    Reasons of the library: ``null``, ``check``, ``too_long``, ``out_of_range``, ``invalid_text``, ``wrong_type``, ``too_deep``,
     ``naive_datetime``, ``read_only``, ``unknown_field``, ``unknown_reference`` and ``invalid``.
     """
 
@@ -331,6 +331,7 @@ _FIELD_MESSAGES = {
     "out_of_range": "is out of range",
     "invalid_text": "has characters that cannot be stored",
     "wrong_type": "has the wrong type",
+    "too_deep": "is nested too deeply",
     "naive_datetime": "needs a time zone",
     "read_only": "cannot be changed",
     "unknown_field": "is not known",

@@ -253,7 +253,6 @@ EQUAL: list[Any] = [
     TaskUpdate(title="a", points=3, owner="ada", details={"a": 1}),
     {"title": "a", "team_id": 1},
     {"owner": "ADA"},
-    {"points": 3.0},
     {"hours": 24},
     {"label": "a"},
 ]

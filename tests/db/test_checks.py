@@ -4,7 +4,7 @@ import enum
 import gc
 import weakref
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
@@ -12,12 +12,16 @@ import pytest
 from sqlalchemy import (
     ARRAY,
     JSON,
+    REAL,
     BigInteger,
     Column,
+    DateTime,
     Enum,
+    Float,
     ForeignKey,
     Identity,
     Integer,
+    Interval,
     LargeBinary,
     MetaData,
     Numeric,
@@ -67,6 +71,21 @@ class Base(DeclarativeBase):
     pass
 
 
+class Word(str):
+    """A text of the host's own kind."""
+
+
+class Shout:
+    """What only the host's driver can store."""
+
+
+def nested(levels: int) -> object:
+    data: object = "a"
+    for _ in range(levels):
+        data = [data]
+    return data
+
+
 class Thing(Base):
     __tablename__ = "things"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -80,6 +99,11 @@ class Thing(Base):
     price: Mapped[Decimal | None] = mapped_column(Numeric(5, 2))
     amount: Mapped[Decimal | None] = mapped_column(Numeric)
     ratio: Mapped[float | None]
+    real: Mapped[float | None] = mapped_column(REAL)
+    single: Mapped[float | None] = mapped_column(Float(24))
+    local: Mapped[datetime | None] = mapped_column(DateTime)
+    moment: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    span: Mapped[timedelta | None] = mapped_column(Interval)
     raw: Mapped[bytes | None] = mapped_column(LargeBinary(3))
     data: Mapped[dict[str, Any]] = mapped_column(JSON)
     tags: Mapped[list[str] | None] = mapped_column(ARRAY(String(3)))
@@ -158,6 +182,26 @@ def refused(values: Mapping[str, object], *, model: type[Any] = Thing, update: b
         ({"data": {"\udfff": 1}}, "invalid_text"),
         ({"colour": "purple"}, "check"),
         ({"at": datetime.fromisoformat("2024-02-29T12:00:00")}, "naive_datetime"),
+        ({"at": datetime.max.replace(tzinfo=timezone(timedelta(hours=-1)))}, "out_of_range"),
+        ({"moment": datetime.fromisoformat("2024-02-29T12:00:00")}, "naive_datetime"),
+        ({"local": datetime(2024, 2, 29, tzinfo=UTC)}, "wrong_type"),
+        ({"span": timedelta.max}, "out_of_range"),
+        ({"span": timedelta.min}, "out_of_range"),
+        ({"name": 5}, "wrong_type"),
+        ({"name": ["a"]}, "wrong_type"),
+        ({"name": b"a"}, "wrong_type"),
+        ({"number": 1.5}, "wrong_type"),
+        ({"number": "1"}, "wrong_type"),
+        ({"amount": Decimal("Infinity")}, "out_of_range"),
+        ({"amount": Decimal("1e309")}, "out_of_range"),
+        ({"amount": Decimal("1e-16384")}, "out_of_range"),
+        ({"price": Decimal("1e-16384")}, "out_of_range"),
+        ({"ratio": float("nan")}, "out_of_range"),
+        ({"ratio": Decimal("sNaN")}, "out_of_range"),
+        ({"ratio": 10**400}, "out_of_range"),
+        ({"real": 3.5e38}, "out_of_range"),
+        ({"single": -3.5e38}, "out_of_range"),
+        ({"data": nested(200)}, "too_deep"),
     ],
 )
 def test_refused(values: dict[str, object], reason: str) -> None:
@@ -174,14 +218,16 @@ def test_refused(values: dict[str, object], reason: str) -> None:
         {"id": None, "colour": None, "status": None, "note": None, "data": None},
         {"name": "éèêëē", "note": "any 😀 length" * 999},
         {"small": 2**15 - 1, "number": -(2**31), "big": 2**63 - 1, "either": 2**40, "unsigned": 2**32 - 1},
-        {"price": Decimal("999.99"), "amount": Decimal("Infinity"), "ratio": float("nan")},
+        {"price": Decimal("999.99"), "amount": Decimal("1e308"), "ratio": float("inf"), "real": 3.4e38, "single": float("-inf")},
+        {"local": datetime.fromisoformat("2024-02-29T12:00:00"), "moment": datetime(2024, 2, 29, tzinfo=UTC), "span": timedelta(days=9)},
+        {"name": Word("abc"), "data": nested(199)},
         {"price": 999, "number": True},
         {"raw": b"abc", "tags": ["abc", "de"], "data": [{"a": "ü", "b": [None, 1.5]}], "wrapped": "abc"},
         {"colour": "RED", "at": datetime(2024, 2, 29, tzinfo=UTC)},
         {"colour": Colour.RED, "reversed": None},
         {"reversed": "far too long", "clean": "cut to its length"},
         {"name": func.lower("ABCDEF"), "number": Thing.number + 1, "kind": null()},
-        {"unknown": None, "name": 5},
+        {"unknown": None, "name": Shout()},
     ],
 )
 def test_passed(values: dict[str, object]) -> None:
@@ -217,15 +263,22 @@ def test_listeners_may_fill_in() -> None:
 
 
 def test_nested_data_that_contains_itself() -> None:
-    """D6: the walk through JSON ends, however deep or circular the data is."""
+    """D6: the walk through JSON ends, however deep, shared or circular the data is."""
     circular: list[object] = []
     circular.append(circular)
     deep: list[object] = []
     for _ in range(100_000):
         deep = [deep]
 
+    shared: object = "a"
+    for _ in range(100):
+        shared = [shared, shared]
+
     assert refused({"data": circular}) is None
-    assert refused({"data": deep}) is None
+    assert refused({"data": shared}) is None
+    error = refused({"data": deep})
+    assert error is not None
+    assert error.reason == "too_deep"
 
 
 @pytest.mark.parametrize(

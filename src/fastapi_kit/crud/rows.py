@@ -17,7 +17,7 @@ from fastapi_kit.crud.inference import overrides, type_arguments
 from fastapi_kit.crud.ordering import OrderBy, total_order
 from fastapi_kit.db.reads import read, read_locked, stream
 from fastapi_kit.db.snapshot import keeping_relations
-from fastapi_kit.errors import ConfigurationError, MultipleMatchesError, NotFoundError
+from fastapi_kit.errors import ConfigurationError, InvalidQueryError, MultipleMatchesError, NotFoundError
 
 __all__ = ["FOR_UPDATE", "RowLock", "RowReads"]
 
@@ -131,9 +131,9 @@ class RowReads(Generic[ModelT]):
         options: Sequence[ORMOption] = (),
         lock: RowLock | None = None,
     ) -> builtins.list[ModelT]:
-        """Return rows that meet *conditions*. ``limit=None`` means all of them, 0 none; negative numbers raise ConfigurationError."""
+        """Return rows that meet *conditions*. ``limit=None`` means all of them, 0 none; negative numbers raise InvalidQueryError."""
         if skip < 0 or (limit is not None and limit < 0):
-            raise ConfigurationError("skip and limit must not be negative")
+            raise InvalidQueryError("skip and limit must not be negative")
         if limit == 0 or skip > _MAX_OFFSET:
             return []
         statement = self._ordered(order_by).where(*conditions)

@@ -33,7 +33,7 @@ class UnitOfWork:
     def on_commit(self, fn: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
         """Call *fn*, sync or async, once, directly after the outermost commit and before the response.
 
-        Dropped when this unit rolls back; its errors are logged. Work after the response: ``uow.on_commit(background.add_task, fn)``.
+        Dropped when this unit rolls back; its errors are logged. Work after the response: ``uow.on_commit(tasks.add, fn)``.
         """
         on_commit(self.session, fn, *args, **kwargs)
 

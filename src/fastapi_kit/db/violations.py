@@ -18,7 +18,7 @@ from fastapi_kit.db._constraints import columns_named_in, columns_of, find_rule,
 from fastapi_kit.db._drivers import Failure, driver_error, read_failure
 from fastapi_kit.db._refusals import Refusal
 from fastapi_kit.db._statements import Written, read_statement
-from fastapi_kit.db.checks import value_check
+from fastapi_kit.db._type_checks import value_check
 from fastapi_kit.errors import ConflictError, InvalidDataError, KitError, StillReferencedError, UnavailableError, UnknownReferenceError
 
 __all__ = ["as_kit_error", "is_retryable"]

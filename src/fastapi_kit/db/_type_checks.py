@@ -1,0 +1,244 @@
+"""What a column's type says of values before SQL is sent."""
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum as PythonEnum
+from itertools import chain
+from math import isfinite
+from sys import float_info
+from typing import Any, TypeAlias, cast
+from uuid import UUID
+
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    REAL,
+    BigInteger,
+    DateTime,
+    Enum,
+    Float,
+    Integer,
+    Interval,
+    LargeBinary,
+    Numeric,
+    SmallInteger,
+    String,
+    TypeDecorator,
+)
+from sqlalchemy.types import TypeEngine
+
+from fastapi_kit.db.types import UTCDateTime
+
+__all__ = ["Check", "converts", "value_check"]
+
+Check: TypeAlias = Callable[[object], str | None]
+"""Returns the reason why a value is refused, or None."""
+
+# What JSON and Python write without a class of somebody's own; anything else may know how to be stored.
+_PLAIN = (bool, int, float, Decimal, str, bytes, bytearray, list, tuple, dict, set, date, time, timedelta, UUID)
+_LARGEST_DOUBLE = Decimal(float_info.max)
+_LARGEST_REAL = Decimal("3.4028234663852886e38")
+_MOST_DECIMAL_PLACES = 16_383
+"""PostgreSQL's own bound."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# Where there is no type for it, SQLAlchemy stores a span as a moment after 1970.
+_SHORTEST_SPAN = datetime.min.replace(tzinfo=UTC) - _EPOCH
+_LONGEST_SPAN = datetime.max.replace(tzinfo=UTC) - _EPOCH
+_MOST_LEVELS = 200
+"""Of a nested value. Pydantic writes few more than that, so what is deeper could be stored and never be shown."""
+
+
+def value_check(type_: TypeEngine[Any], *, bound: bool = False) -> Check | None:
+    """Return the check for values of a column of *type_*, or None if every value may pass.
+
+    *bound* values have been through the type's own conversion already, as they stand in an error's ``params``.
+    """
+    if isinstance(type_, UTCDateTime):
+        return None if bound else _aware_check
+    if isinstance(type_, Interval):
+        return _span_check
+    if isinstance(type_, TypeDecorator):
+        decorator: TypeDecorator[Any] = type_
+        return value_check(decorator.impl_instance, bound=bound) if bound or not converts(decorator) else None
+    variants: Mapping[str, TypeEngine[Any]] = getattr(type_, "_variant_mapping", {})
+    checks = [_type_check(type_), *(value_check(variant, bound=bound) for variant in variants.values())]
+    return checks[0] if len(checks) == 1 else _every(checks)
+
+
+def converts(type_: TypeDecorator[Any]) -> bool:
+    mine, base = type(type_), TypeDecorator[Any]
+    return mine.process_bind_param is not base.process_bind_param or mine.bind_processor is not base.bind_processor
+
+
+def _every(checks: list[Check | None]) -> Check | None:
+    # The column's type differs from database to database: refused is what all of them refuse.
+    known = [check for check in checks if check is not None]
+
+    def check(value: object) -> str | None:
+        reasons = [check(value) for check in known]
+        return None if None in reasons else reasons[0]
+
+    return check if len(known) == len(checks) else None
+
+
+def _type_check(type_: TypeEngine[Any]) -> Check | None:
+    match type_:
+        case Enum():
+            return _enum_check(frozenset(type_.enums))
+        case String():
+            return _text_check(type_.length)
+        case LargeBinary():
+            return None if type_.length is None else _bytes_check(type_.length)
+        case Integer():
+            return None if getattr(type_, "unsigned", False) else _integer_check(_bits(type_))
+        case Numeric():
+            return _numeric_check(type_.precision, type_.scale or 0)
+        case Float():
+            return _float_check(_LARGEST_REAL if isinstance(type_, REAL) or (type_.precision or 53) <= 24 else _LARGEST_DOUBLE)
+        case DateTime():
+            return _aware_check if type_.timezone else _naive_check
+        case JSON():
+            return _nested_check(_json_leaf)
+        case ARRAY():
+            items: TypeEngine[Any] = type_.item_type
+            leaf = value_check(items)
+            return None if leaf is None else _nested_check(leaf)
+        case _:
+            return None
+
+
+def _bits(type_: Integer) -> int:
+    return 16 if isinstance(type_, SmallInteger) else 64 if isinstance(type_, BigInteger) else 32
+
+
+def _text_check(length: int | None) -> Check:
+    def check(value: object) -> str | None:
+        if not isinstance(value, str):
+            return "wrong_type" if isinstance(value, _PLAIN) else None
+        if length is not None and len(value) > length:
+            return "too_long"
+        return None if _is_storable(value) else "invalid_text"
+
+    return check
+
+
+def _is_storable(text: str) -> bool:
+    if "\0" in text:
+        return False
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _enum_check(members: frozenset[str | None]) -> Check:
+    def check(value: object) -> str | None:
+        wrong = isinstance(value, str) and not isinstance(value, PythonEnum) and value not in members
+        return "check" if wrong else None
+
+    return check
+
+
+def _bytes_check(length: int) -> Check:
+    def check(value: object) -> str | None:
+        return "too_long" if isinstance(value, bytes | bytearray) and len(value) > length else None
+
+    return check
+
+
+def _aware_check(value: object) -> str | None:
+    if not isinstance(value, datetime):
+        return None
+    if value.utcoffset() is None:
+        return "naive_datetime"
+    try:
+        value.astimezone(UTC)
+    except OverflowError:
+        return "out_of_range"
+    return None
+
+
+def _naive_check(value: object) -> str | None:
+    # SQLite would drop the zone without a word.
+    return "wrong_type" if isinstance(value, datetime) and value.utcoffset() is not None else None
+
+
+def _span_check(value: object) -> str | None:
+    return "out_of_range" if isinstance(value, timedelta) and not _SHORTEST_SPAN <= value <= _LONGEST_SPAN else None
+
+
+def _integer_check(bits: int) -> Check:
+    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+
+    def check(value: object) -> str | None:
+        if not isinstance(value, int):
+            return "wrong_type" if isinstance(value, _PLAIN) else None
+        return None if low <= value <= high else "out_of_range"
+
+    return check
+
+
+def _numeric_check(precision: int | None, scale: int) -> Check:
+    # PostgreSQL rounds to the scale first: 9.995 does not fit NUMERIC(3, 2). SQLite has doubles, which end sooner than PostgreSQL's digits.
+    limit = _LARGEST_DOUBLE if precision is None else Decimal(10) ** (precision - scale) - Decimal(5).scaleb(-scale - 1)
+
+    def check(value: object) -> str | None:
+        if not isinstance(value, int | float | Decimal):
+            return None
+        number = Decimal(value)
+        if number.is_nan() or number.copy_abs() >= limit:
+            return "out_of_range"
+        return "out_of_range" if cast(int, number.as_tuple().exponent) < -_MOST_DECIMAL_PLACES else None
+
+    return check
+
+
+def _float_check(limit: Decimal) -> Check:
+    def check(value: object) -> str | None:
+        if not isinstance(value, int | float | Decimal):
+            return None
+        number = Decimal(value)
+        # SQLite would store NaN as NULL. Infinity is a number of every float column.
+        too_large = number.is_finite() and number.copy_abs() > limit
+        return "out_of_range" if number.is_nan() or too_large else None
+
+    return check
+
+
+def _nested_check(leaf: Check) -> Check:
+    def check(value: object) -> str | None:
+        level: list[object] = [value]
+        seen = set[int]()
+        for _ in range(_MOST_LEVELS):
+            below: list[object] = []
+            for item in level:
+                children = _children(item)
+                if children is None:
+                    if (reason := leaf(item)) is not None:
+                        return reason
+                elif id(item) not in seen:
+                    seen.add(id(item))
+                    below.extend(children)
+            if not below:
+                return None
+            level = below
+        return "too_deep"
+
+    return check
+
+
+def _children(value: object) -> Iterable[object] | None:
+    if isinstance(value, dict):
+        pairs = cast("dict[object, object]", value)
+        return chain(pairs, pairs.values())
+    return cast("Iterable[object]", value) if isinstance(value, list | tuple) else None
+
+
+def _json_leaf(value: object) -> str | None:
+    if isinstance(value, str):
+        return None if _is_storable(value) else "invalid_text"
+    return "out_of_range" if isinstance(value, float) and not isfinite(value) else None
