@@ -12,7 +12,17 @@ from benchmarks import by_hand, with_kit
 from benchmarks.models import UserCreate, UserUpdate, new_user, new_users
 from benchmarks.stage import Stage
 
-__all__ = ["Contender", "Turn", "Work", "by_hand_over_http", "each_by_hand", "each_with_kit", "in_one_session", "kit_over_http"]
+__all__ = [
+    "Contender",
+    "Turn",
+    "Work",
+    "by_hand_over_http",
+    "each_by_hand",
+    "each_with_kit",
+    "in_one_session",
+    "kit_over_http",
+    "over_http",
+]
 
 ServiceT = TypeVar("ServiceT")
 
@@ -80,12 +90,23 @@ def each_with_kit(work: Callable[[with_kit.UserService, Turn], Awaitable[object]
 
 def by_hand_over_http(call: Callable[[FastAPI, Turn], Awaitable[object]]) -> Contender:
     """Each call is a request to the hand-written routes."""
-    return _over_http(lambda stage: stage.app_by_hand, call)
+    return over_http(lambda stage: stage.app_by_hand, call)
 
 
 def kit_over_http(call: Callable[[FastAPI, Turn], Awaitable[object]]) -> Contender:
     """Each call is a request to the library's routes."""
-    return _over_http(lambda stage: stage.kit_app, call)
+    return over_http(lambda stage: stage.kit_app, call)
+
+
+def over_http(app_of: Callable[[Stage], FastAPI], call: Callable[[FastAPI, Turn], Awaitable[object]]) -> Contender:
+    """Each call is a request to the app."""
+
+    @asynccontextmanager
+    async def ready(stage: Stage) -> AsyncGenerator[Work]:
+        app = app_of(stage)
+        yield lambda turn: call(app, turn)
+
+    return ready
 
 
 def _each_in_a_session(
@@ -100,14 +121,5 @@ def _each_in_a_session(
                 return await work(service(session), turn)
 
         yield once
-
-    return ready
-
-
-def _over_http(app_of: Callable[[Stage], FastAPI], call: Callable[[FastAPI, Turn], Awaitable[object]]) -> Contender:
-    @asynccontextmanager
-    async def ready(stage: Stage) -> AsyncGenerator[Work]:
-        app = app_of(stage)
-        yield lambda turn: call(app, turn)
 
     return ready

@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from fastapi import FastAPI
 
-from benchmarks import by_hand, with_kit
+from benchmarks import by_hand, empty_route, with_kit
 from benchmarks.asgi import request
-from benchmarks.contenders import Contender, Turn, by_hand_over_http, each_by_hand, each_with_kit, in_one_session, kit_over_http
+from benchmarks.contenders import Contender, Turn, by_hand_over_http, each_by_hand, each_with_kit, in_one_session, kit_over_http, over_http
 from benchmarks.models import UserRead
 from fastapi_kit.pagination import PageParams
 
@@ -63,6 +63,10 @@ async def _get_one(app: FastAPI, turn: Turn) -> bytes:
 
 async def _post(app: FastAPI, turn: Turn) -> bytes:
     return await request(app, "POST", "/users", turn.new_user.model_dump_json().encode())
+
+
+async def _get_nothing(app: FastAPI, _turn: Turn) -> bytes:
+    return await request(app, "GET", "/")
 
 
 ROWS = [
@@ -165,5 +169,19 @@ ROWS = [
         target=Target(1.4, 2.4),
         sqlite_target=Target(1.4, 1.8),
         writes=True,
+    ),
+    Row(
+        name="middleware",
+        title="middleware, against none",
+        kit=over_http(lambda _: empty_route.with_kit, _get_nothing),
+        by_hand=over_http(lambda _: empty_route.bare, _get_nothing),
+        target=Target(0.8, 0.9),
+    ),
+    Row(
+        name="middleware_base",
+        title="against one BaseHTTPMiddleware",
+        kit=over_http(lambda _: empty_route.with_kit, _get_nothing),
+        by_hand=over_http(lambda _: empty_route.with_base_http_middleware, _get_nothing),
+        target=Target(1, 1.5),
     ),
 ]

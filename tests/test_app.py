@@ -1,5 +1,6 @@
 """The app factory."""
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,10 +15,12 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from pydantic import BaseModel, SecretStr
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_kit.app import Lifespan, create_app
 from fastapi_kit.db import Database
-from fastapi_kit.errors import NotFoundError
+from fastapi_kit.errors import ConfigurationError, NotFoundError
 from fastapi_kit.handlers import Problem
 from fastapi_kit.health import PROBE_PATHS, HealthCheck, is_probe
 from fastapi_kit.settings import KitSettings
@@ -173,6 +176,19 @@ async def test_another_origin_is_not_allowed() -> None:
         assert "access-control-allow-origin" not in response.headers
 
 
+async def test_a_refused_preflight_is_a_problem() -> None:
+    """W2: Starlette's own answer is plain text; nothing of what was asked for is allowed or repeated."""
+    asked = {"Origin": "https://b.example", "Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "hush"}
+
+    async with app_client(create_app(settings(ALLOWED_ORIGINS=["https://a.example"]))) as client:
+        response = await client.options("/livez", headers=asked)
+
+    assert (response.status_code, response.headers["content-type"]) == (400, "application/problem+json")
+    assert "hush" not in str(response.headers)
+    assert "Origin" in response.headers["vary"]
+    assert not [name for name in response.headers if name.startswith("access-control")]
+
+
 async def test_a_bug_is_readable_for_the_allowed_origin() -> None:
     """W4: the factory puts CORS outside the last resort."""
     router = APIRouter()
@@ -185,6 +201,119 @@ async def test_a_bug_is_readable_for_the_allowed_origin() -> None:
         response = await client.get("/api/v1/bug", headers={"Origin": "https://a.example"})
 
     assert (response.status_code, response.headers["access-control-allow-origin"]) == (500, "https://a.example")
+
+
+def stacked_app(**values: Any) -> FastAPI:
+    """An app with a route that echoes the size of its body, and one that fails."""
+    app = create_app(settings(ALLOWED_ORIGINS=["https://a.example"], **values))
+
+    @app.post("/sizes/{name}")
+    async def read_size(name: str, request: Request) -> int:
+        return len(await request.body())
+
+    @app.get("/bug")
+    async def fail() -> None:
+        raise ZeroDivisionError
+
+    return app
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/livez", 200), ("GET", "/nope", 404), ("GET", "/bug", 500), ("OPTIONS", "/bug", 200)]
+)
+async def test_every_answer_has_the_headers(method: str, path: str, status: int) -> None:
+    """W20, W31: request id and security headers are on bugs, unknown paths and preflights too."""
+    headers = {"Origin": "https://a.example", "Access-Control-Request-Method": "GET", "X-Request-ID": "abc-1"}
+
+    async with app_client(stacked_app()) as client:
+        response = await client.request(method, path, headers=headers)
+
+    assert response.status_code == status
+    assert response.headers["x-request-id"] == "abc-1"
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert response.headers["access-control-allow-origin"] == "https://a.example"
+    if status >= 400:
+        assert response.json()["request_id"] == "abc-1"
+
+
+async def test_a_request_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """W20, W31: by its template; probes are not logged."""
+    caplog.set_level(logging.INFO, "fastapi_kit.access")
+
+    async with app_client(stacked_app()) as client:
+        await client.get("/livez")
+        response = await client.post("/sizes/hush?token=hush", content=b"1234")
+
+    [record] = [record for record in caplog.records if record.name == "fastapi_kit.access"]
+    assert response.json() == 4
+    assert vars(record)["route"] == "/sizes/{name}"
+    assert vars(record)["request_id"] == response.headers["x-request-id"]
+    assert "hush" not in str(vars(record))
+
+
+async def test_a_body_has_the_settings_bound() -> None:
+    """W6, W20: MAX_BODY_BYTES and not one more; the refusal is a problem that a browser may read."""
+    async with app_client(stacked_app(MAX_BODY_BYTES=10)) as client:
+        most = await client.post("/sizes/a", content=b"x" * 10)
+        more = await client.post("/sizes/a", content=b"x" * 11, headers={"Origin": "https://a.example"})
+
+    assert (most.status_code, more.status_code) == (200, 413)
+    assert (more.headers["content-type"], more.json()["code"]) == ("application/problem+json", "content_too_large")
+    assert more.headers["access-control-allow-origin"] == "https://a.example"
+
+
+async def test_https_is_demanded_where_the_settings_say() -> None:
+    """W31: HSTS_SECONDS, and only over https."""
+    async with app_client(stacked_app(HSTS_SECONDS=60)) as client:
+        secure = await client.get("https://testserver/livez")
+        plain = await client.get("http://testserver/livez")
+
+    assert secure.headers["strict-transport-security"] == "max-age=60"
+    assert "strict-transport-security" not in plain.headers
+
+
+async def test_the_hosts_middleware_sees_the_request_id() -> None:
+    """W20: middleware= of FastAPI stays inside request id and access log, and outside the last resort."""
+    seen: list[object] = []
+
+    class Watching:
+        def __init__(self, app: ASGIApp) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            seen.append(scope.get("state", {}).get("request_id"))
+            await self.app(scope, receive, send)
+
+    async with app_client(create_app(settings(), middleware=[Middleware(Watching)])) as client:
+        await client.get("/nope", headers={"X-Request-ID": "abc-1"})
+
+    assert "abc-1" in seen
+
+
+def test_operation_ids_are_tag_and_name() -> None:
+    """W21: short and stable, whatever the path."""
+    router = APIRouter(tags=["things"])
+
+    @router.get("/things/{number}")
+    async def get_thing(number: int) -> None: ...
+
+    app = create_app(settings(), routers=[router])
+
+    assert app.openapi()["paths"]["/api/v1/things/{number}"]["get"]["operationId"] == "things_get_thing"
+
+
+async def test_two_operations_of_one_id_are_refused_at_start() -> None:
+    """W21: a client made from the document could call only one of them."""
+    router = APIRouter(tags=["things"])
+
+    @router.get("/things")
+    async def list_things() -> None: ...
+
+    app = create_app(settings(), routers=[router])
+    app.include_router(router, prefix="/again")
+
+    with pytest.raises(ConfigurationError, match="things_list_things"):
+        await run(app)
 
 
 async def test_health_knows_the_database_and_the_hosts_checks(database: Database) -> None:

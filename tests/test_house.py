@@ -36,10 +36,7 @@ GROUND = frozenset({"errors", "settings", "pagination", "schemas"})
 TOKENS, PASSWORDS = frozenset({"auth.tokens"}), frozenset({"auth.passwords"})
 TOOLS = GROUND | TOKENS | PASSWORDS | {"db", "middleware", "cache"}
 ON_DATABASE = TOOLS | {"crud"}
-WEB_MEMBERS = """
-    _answers _openapi _problems _safe _signals _validation
-    dependencies handlers health metrics logs tasks etags idempotency ratelimit routing
-"""
+WEB_MEMBERS = "_masking _safe _signals dependencies handlers health metrics logs tasks etags idempotency ratelimit routing"
 AUTH_WEB_MEMBERS = "auth.__init__ auth.dependencies auth.transports auth.router"
 EVERYTHING_BUT_APP = ON_DATABASE | set(WEB_MEMBERS.split()) | {"auth"}
 

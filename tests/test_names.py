@@ -23,7 +23,16 @@ EXPORTS = {
         Base Database DatabaseOptions NAMING_CONVENTION TimestampMixin UTCDateTime UUIDv7Mixin UnitOfWork
         as_kit_error on_commit run_transaction typed_errors unit_of_work uuid7
     """,
-    "fastapi_kit.middleware": "UnhandledErrorMiddleware",
+    "fastapi_kit.handlers": """
+        ErrorBody Problem ProblemItem STATUSES legacy_body problem_body problem_response problem_responses register_exception_handlers
+        register_http_error_handler register_integrity_error_handler register_kit_error_handler register_unavailable_error_handler
+        register_unhandled_error_handler register_validation_error_handler register_value_error_handler
+    """,
+    "fastapi_kit.middleware": """
+        AccessLogMiddleware BodyLimitMiddleware RequestIdMiddleware SecurityHeadersMiddleware ServerTimingMiddleware
+        UnhandledErrorMiddleware get_request_id timed
+    """,
+    "fastapi_kit.routing": "Endpoint RouterOptions check_operation_ids crud_router operation_id",
     "fastapi_kit.testing": "QueryLog app_client assert_max_queries assert_no_n_plus_one isolated",
 }
 

@@ -1,18 +1,38 @@
 """Routes for a service, over HTTP and on both databases."""
 
+import enum
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import date
 from typing import Annotated, Any
+from urllib.parse import quote
 from uuid import UUID, uuid4
 
 import pytest
-from fastapi import APIRouter, Depends, FastAPI, Header
+from fastapi import APIRouter, Depends, FastAPI, Header, Security
 from fastapi.routing import APIRoute
+from fastapi.security import SecurityScopes
 from httpx import AsyncClient
-from pydantic import BaseModel, ConfigDict
-from sqlalchemy import BigInteger, ForeignKey, Integer, MetaData, SmallInteger, String, TypeDecorator, Uuid
+from pydantic import BaseModel, ConfigDict, TypeAdapter, field_validator
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Boolean,
+    Date,
+    DateTime,
+    Float,
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    SmallInteger,
+    String,
+    TypeDecorator,
+    Uuid,
+)
+from sqlalchemy import Enum as SqlEnum
 from sqlalchemy.dialects.postgresql import CITEXT, INET
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
@@ -22,7 +42,8 @@ from fastapi_kit.crud import CRUDService
 from fastapi_kit.db import Database
 from fastapi_kit.errors import ConfigurationError, PermissionDeniedError
 from fastapi_kit.handlers import register_exception_handlers
-from fastapi_kit.routing import Endpoint, RouterOptions, crud_router
+from fastapi_kit.middleware import BodyLimitMiddleware
+from fastapi_kit.routing import Endpoint, RouterOptions, check_operation_ids, crud_router, operation_id
 from fastapi_kit.testing.client import app_client
 from fastapi_kit.testing.queries import assert_max_queries
 
@@ -36,6 +57,14 @@ class Note(HostBase):
     id: Mapped[int] = mapped_column(primary_key=True)
     title: Mapped[str] = mapped_column(String(50), unique=True)
     folder_id: Mapped[int | None] = mapped_column(ForeignKey("folders.id"))
+
+
+class Pin(HostBase):
+    """Keeps its note from being deleted."""
+
+    __tablename__ = "pins"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    note_id: Mapped[int] = mapped_column(ForeignKey("notes.id"))
 
 
 class Folder(HostBase):
@@ -263,6 +292,83 @@ async def test_an_endpoint_costs_few_statements(client: AsyncClient, notes: Data
         await client.get("/notes/1")
 
 
+# --- Batches ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def batches(notes: Database) -> AsyncIterator[AsyncClient]:
+    """A client of notes with a batch of three at most."""
+    router = crud_router(
+        NoteService,
+        read=NoteRead,
+        session=notes.session,
+        endpoints=Endpoint.CRUD | Endpoint.CREATE_MANY,
+        options=RouterOptions(max_batch=3),
+    )
+    async with client_of(router, prefix="/notes") as client:
+        yield client
+
+
+async def test_a_batch_is_created_in_its_order(batches: AsyncClient, notes: Database) -> None:
+    """D40: 201 and the rows, one statement and committed."""
+    with assert_max_queries(notes, 1):
+        response = await batches.post("/notes/batch", json=[{"title": title} for title in "cab"])
+
+    assert response.status_code == 201
+    assert response.json() == [{"id": 1, "title": "c"}, {"id": 2, "title": "a"}, {"id": 3, "title": "b"}]
+    assert (await batches.get("/notes")).json()["total"] == 3
+
+
+@pytest.mark.parametrize(
+    ("titles", "status", "loc"),
+    [
+        (["a", "a"], 409, ["title"]),
+        (["a", "x" * 51], 422, ["title"]),
+        (["a", 7], 422, ["body", 1, "title"]),
+        ([], 422, ["body"]),
+        (list("abcd"), 422, ["body"]),
+    ],
+)
+async def test_a_batch_is_stored_whole_or_not_at_all(batches: AsyncClient, titles: list[object], status: int, loc: list[object]) -> None:
+    """D40: a conflict, a wrong row, none and too many: nothing is stored."""
+    response = await batches.post("/notes/batch", json=[{"title": title} for title in titles])
+
+    assert response.status_code == status
+    assert [item["loc"] for item in response.json()["errors"]] == [loc]
+    assert (await batches.get("/notes")).json()["total"] == 0
+
+
+async def test_a_batch_shows_its_relationships(notes: Database) -> None:
+    """D40: in the order given, loaded for all rows at once."""
+    router = crud_router(FolderService, read=FolderWithNotes, session=notes.session, endpoints=Endpoint.CREATE_MANY)
+    async with client_of(router, prefix="/folders") as client:
+        with assert_max_queries(notes, 9) as log:
+            response = await client.post("/folders/batch", json=[{"id": id} for id in (3, 1, 2)])
+
+    assert sum("FROM notes" in statement for statement in log.statements) == 2  # the mapping's own loading and the schema's
+    assert [folder["id"] for folder in response.json()] == [3, 1, 2]
+
+
+async def test_what_was_written_is_shown(notes: Database) -> None:
+    """D40: the answer to a write is the row, also where the service would not show it to a reader."""
+
+    class HidingService(FolderService):
+        def base_query(self) -> Any:
+            return super().base_query().where(Folder.id > 1)
+
+    router = crud_router(HidingService, read=FolderWithNotes, session=notes.session)
+    async with client_of(router, prefix="/folders") as client:
+        created = await client.post("/folders", json={"id": 1})
+
+    assert (created.status_code, created.json()) == (201, {"id": 1, "notes": []})
+
+
+def test_a_batch_without_rows_is_refused() -> None:
+    """D40: found at start-up."""
+    with pytest.raises(ConfigurationError, match="max_batch"):
+        crud_router(NoteService, read=NoteRead, session=get_session, options=RouterOptions(max_batch=0))
+
+
 # --- Location -----------------------------------------------------------------------------------------------------------
 
 
@@ -383,7 +489,119 @@ def test_a_key_has_its_columns_type_and_range(column_type: Any, schema: dict[str
 
     operation = operations_of(crud_router(ThingService, read=NoteTitle, session=get_session))["/{id}", "get"]
 
-    assert operation["parameters"][0]["schema"] == {**schema, "title": "Id"}
+    assert operation["parameters"][0]["schema"] == {**schema, "title": "Id", "description": "Id of the thing"}
+
+
+@pytest.mark.parametrize("key", ["+1", " 1", "1 ", "1.0", "1_0", "01", "-0", "1e0", "0x1", "%D9%A1", "true", "1%0A", "1,", "%EF%BC%91"])
+async def test_a_row_has_one_address(client: AsyncClient, key: str) -> None:
+    """D40: a number that python would read as 1, or as another number, is not the key 1."""
+    await client.post("/notes", json={"title": "a"})
+
+    assert (await client.get("/notes/1")).status_code == 200
+    assert (await client.get(f"/notes/{key}")).status_code == 422
+
+
+class Colour(enum.Enum):
+    RED = "red"
+    DARK_RED = "dark red"
+
+
+@pytest.mark.parametrize(
+    ("column_type", "right", "wrong"),
+    [
+        (Boolean(), ["true"], ["True", "1", "on", "yes"]),
+        (Date(), ["2026-07-01"], ["2026-7-1", "1782864000", "2026-07-01T00:00:00", "20260701"]),
+        (Uuid(), [str(UUID(int=255)), str(UUID(int=255)).upper()], [UUID(int=255).hex, f"{{{UUID(int=255)}}}", UUID(int=255).urn]),
+        (Numeric(5, 2), ["1.50"], [" 1.50", "+1.50", "1_0", "NaN", "Infinity", "1e1"]),
+        (Float(), ["1.5"], ["1.50", "+1.5", "15e-1", "nan"]),
+        (DateTime(), ["2026-07-01T12:00:00"], ["2026-07-01", "2026-07-01 12:00:00", "1782864000"]),
+        (SqlEnum(Colour), ["dark red"], ["DARK_RED", "Dark red"]),
+        (String(20), ["a", " a", "+", "é", "0"], ["%00", "a%00b"]),
+    ],
+    ids=repr,
+)
+async def test_a_key_has_one_form(database: Database, column_type: Any, right: list[str], wrong: list[str]) -> None:
+    """D40: the one that Location has, of whatever type the key is; a UUID may be in upper case."""
+
+    class Base(DeclarativeBase):
+        metadata = MetaData()
+
+    class Thing(Base):
+        __tablename__ = "things"
+        id: Mapped[Any] = mapped_column(column_type, primary_key=True)
+
+    class ThingIn(BaseModel):
+        id: Any
+
+        @field_validator("id")
+        @classmethod
+        def read(cls, value: str) -> object:
+            kind = column_type.python_type
+            return TypeAdapter(kind).validate_python(value)
+
+    class ThingService(CRUDService[Thing, ThingIn, ThingIn]): ...
+
+    await database.create_tables(Base.metadata)
+    async with client_of(crud_router(ThingService, read=ThingIn, session=database.session), prefix="/things") as client:
+        location = (await client.post("/things", json={"id": right[0]})).headers["location"]
+        found = [(await client.get(f"/things/{quote(key, safe='%')}")).status_code for key in right]
+        refused = [(await client.get(f"/things/{quote(key, safe='%')}")).status_code for key in wrong]
+
+    assert location == f"/things/{quote(right[0])}"
+    assert found == ([200, 200] if isinstance(column_type, Uuid) else [200] + [404] * (len(right) - 1))
+    assert refused == [422] * len(wrong)
+
+
+@pytest.mark.parametrize("key", ["", "a/b", "x" * 10_000, "%ED%A0%80", "%FF", "..%2F..", "%2e%2e", "batch"])
+async def test_a_text_key_that_fits_no_row(notes: Database, key: str) -> None:
+    """D40: hostile text is no row, never a 5xx; one with a slash in it cannot be reached."""
+    async with client_of(crud_router(SeatPlanService, read=SeatPlanIn, session=notes.session), prefix="/plans") as client:
+        assert (await client.get(f"/plans/{key}/2026-07-01")).status_code == 404
+
+
+async def test_a_path_that_is_no_text(notes: Database) -> None:
+    """D40: a server may decode a path into surrogates; links and locations are made of it all the same."""
+
+    async def call(method: str, body: bytes) -> dict[str, Any]:
+        scope = {"type": "http", "method": method, "path": "/api/\ud800/notes", "query_string": b"", "root_path": "", "http_version": "1.1"}
+        scope |= {"headers": [(b"content-type", b"application/json")], "scheme": "http", "server": ("test", 80)}
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": body}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await app(scope, receive, send)
+        found: dict[str, Any] = sent[0]
+        return found
+
+    app = FastAPI()
+    app.include_router(crud_router(NoteService, read=NoteRead, session=notes.session), prefix="/api/{tenant}/notes")
+    created, listed = await call("POST", b'{"title": "a"}'), await call("GET", b"")
+
+    assert (created["status"], listed["status"]) == (201, 200)
+    assert dict(created["headers"])[b"location"] == b"/api/%3F/notes/1"
+
+
+@pytest.mark.parametrize("column_type", [LargeBinary(), ARRAY(Integer)], ids=repr)
+def test_a_key_that_cannot_stand_in_a_path_is_refused(column_type: Any) -> None:
+    """D40: found at start-up; a list alone needs no key."""
+
+    class Base(DeclarativeBase):
+        metadata = MetaData()
+
+    class Thing(Base):
+        __tablename__ = "things"
+        id: Mapped[Any] = mapped_column(column_type, primary_key=True)
+
+    class ThingService(CRUDService[Thing, NoteTitle, NoteTitle]): ...
+
+    crud_router(ThingService, read=NoteTitle, session=get_session, endpoints=Endpoint.LIST)
+    for endpoint in (Endpoint.GET, Endpoint.CREATE):
+        with pytest.raises(ConfigurationError, match="cannot stand in a path"):
+            crud_router(ThingService, read=NoteTitle, session=get_session, endpoints=endpoint)
 
 
 async def test_a_uuid_key_works(database: Database) -> None:
@@ -515,6 +733,7 @@ ALL = {("GET", ""), ("POST", ""), ("GET", "/{id}"), ("PATCH", "/{id}"), ("DELETE
         (Endpoint.READ, {("GET", ""), ("GET", "/{id}")}),
         (Endpoint.CRUD & ~Endpoint.DELETE, ALL - {("DELETE", "/{id}")}),
         (Endpoint.LIST | Endpoint.CREATE, {("GET", ""), ("POST", "")}),
+        (Endpoint.READ | Endpoint.CREATE_MANY, {("GET", ""), ("GET", "/{id}"), ("POST", "/batch")}),
     ],
 )
 def test_endpoints_are_chosen(endpoints: Endpoint, expected: set[tuple[str, str]]) -> None:
@@ -523,14 +742,15 @@ def test_endpoints_are_chosen(endpoints: Endpoint, expected: set[tuple[str, str]
 
 
 def test_groups_are_what_they_say() -> None:
-    """D40: READ, WRITE and CRUD."""
+    """D40: READ, WRITE and CRUD; what is asked for rarely is in none of them."""
+    assert Endpoint.CREATE_MANY not in Endpoint.CRUD
     assert Endpoint.LIST | Endpoint.GET == Endpoint.READ
     assert Endpoint.CREATE | Endpoint.UPDATE | Endpoint.DELETE == Endpoint.WRITE
     assert Endpoint.READ | Endpoint.WRITE == Endpoint.CRUD
 
 
 async def test_an_endpoint_is_replaced_by_ordinary_means(notes: Database) -> None:
-    """D40: leave it out and declare your own."""
+    """D40: leave it out and declare your own; the others stay."""
     router = crud_router(NoteService, read=NoteRead, session=notes.session, endpoints=Endpoint.CRUD & ~Endpoint.GET)
 
     @router.get("/{id}")
@@ -539,6 +759,47 @@ async def test_an_endpoint_is_replaced_by_ordinary_means(notes: Database) -> Non
 
     async with client_of(router, prefix="/notes") as client:
         assert (await client.get("/notes/7")).json() == "note 7"
+        assert (await client.delete("/notes/7")).status_code == 404
+
+
+async def test_own_routes_are_found_before_keys(notes: Database) -> None:
+    """D40: a path that the host declares on the router, or includes in it, is no key, whenever it is declared."""
+    router = crud_router(SeatPlanService, read=SeatPlanIn, session=notes.session)
+    inner = APIRouter()
+    app = FastAPI()
+    app.include_router(router, prefix="/plans")
+
+    @router.get("/{hall}/latest")
+    async def latest(hall: str) -> str:
+        return f"latest of {hall}"
+
+    @inner.get("/totals")
+    async def totals() -> str:
+        return "totals"
+
+    router.include_router(inner, prefix="/all")
+    async with app_client(app) as client:
+        assert (await client.get("/plans/a/latest")).json() == "latest of a"
+        assert (await client.get("/plans/all/totals")).json() == "totals"
+        assert (await client.get("/plans/a/2026-07-01")).status_code == 500  # no handlers here: the row is not there
+
+
+async def test_own_routes_keep_their_own_order(notes: Database) -> None:
+    """D40: two paths of the host's that both match are found as declared, as FastAPI does it."""
+    router = crud_router(NoteService, read=NoteRead, session=notes.session)
+
+    @router.get("/first")
+    async def first() -> str:
+        return "first"
+
+    @router.get("/{name:path}")
+    async def any_name(name: str) -> str:
+        return name
+
+    async with client_of(router, prefix="/notes") as client:
+        assert (await client.get("/notes/first")).json() == "first"
+        assert (await client.get("/notes/1")).json() == "1"
+        assert (await client.get("/notes")).json()["total"] == 0
 
 
 async def refuse() -> None:
@@ -560,6 +821,88 @@ async def test_dependencies_guard_the_endpoints_of_their_key(notes: Database) ->
         assert await NoteService(session).count() == 0
 
     assert [answer.status_code for answer in answers] == [403, 404, 403, 403, 403]
+
+
+async def test_dependencies_run_in_order(notes: Database) -> None:
+    """D40: those of the app, of the inclusion, then of the endpoint as given; before the session is opened; of every kind."""
+    order: list[str] = []
+
+    def noting(name: str) -> Any:
+        async def note(scopes: SecurityScopes) -> None:
+            order.append(f"{name}{''.join(scopes.scopes)}")
+
+        return note
+
+    async def get_db() -> AsyncIterator[AsyncSession]:
+        order.append("session")
+        async with notes.sessions() as session:
+            yield session
+
+    def sync_guard() -> None:
+        order.append("sync")
+
+    guards = {
+        Endpoint.READ: [Depends(noting("read")), Security(noting("secure"), scopes=["notes"])],
+        Endpoint.GET | Endpoint.CREATE: [Depends(sync_guard)],
+        Endpoint.LIST: [Depends(noting("list"))],
+    }
+    router = crud_router(NoteService, read=NoteRead, session=get_db, dependencies=guards)
+    app = FastAPI(dependencies=[Depends(noting("app"))])
+    app.include_router(router, prefix="/notes", dependencies=[Depends(noting("included"))])
+    async with app_client(app) as client:
+        await client.get("/notes/1")
+        single, order[:] = list(order), []
+        await client.get("/notes")
+
+    assert single == ["app", "included", "read", "securenotes", "sync", "session"]
+    assert order == ["app", "included", "read", "securenotes", "list", "session"]
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "key"),
+    [(Endpoint.READ, Endpoint.WRITE), (Endpoint.CRUD, Endpoint.CREATE_MANY), (Endpoint.CRUD, Endpoint(0))],
+)
+def test_a_guard_that_guards_nothing_is_refused(endpoints: Endpoint, key: Endpoint) -> None:
+    """D40: somebody believes that an endpoint is guarded which is not there, or which another key was meant for."""
+    with pytest.raises(ConfigurationError, match="guard nothing"):
+        crud_router(NoteService, read=NoteRead, session=get_session, endpoints=endpoints, dependencies={key: [Depends(refuse)]})
+
+
+def test_a_guard_of_several_may_guard_one() -> None:
+    """D40: WRITE guards what there is of it."""
+    router = crud_router(
+        NoteService,
+        read=NoteRead,
+        session=get_session,
+        endpoints=Endpoint.READ | Endpoint.CREATE,
+        dependencies={Endpoint.WRITE: [Depends(refuse)]},
+    )
+    guarded = {route.name for route in router.routes if isinstance(route, APIRoute) and route.dependencies}
+
+    assert guarded == {"create_note"}
+
+
+async def test_routers_do_not_disturb_each_other(notes: Database) -> None:
+    """D40: three of one service, one of them included twice, another in two apps, each with its own guards and additions."""
+    router = crud_router(NoteService, read=NoteRead, session=notes.session)
+    guarded = crud_router(NoteService, read=NoteTitle, session=notes.session, dependencies={Endpoint.READ: [Depends(refuse)]})
+    extended = crud_router(NoteService, read=NoteRead, session=notes.session)
+    first, second = FastAPI(), FastAPI()
+    for app in (first, second):
+        register_exception_handlers(app)
+    for prefix, each in {"/a": router, "/b": router, "/c": guarded, "/d": extended}.items():
+        first.include_router(each, prefix=prefix)
+    second.include_router(guarded, prefix="/a")
+
+    @extended.get("/mine")
+    async def mine() -> str:
+        return "mine"
+
+    async with app_client(first) as one, app_client(second) as two:
+        assert (await one.post("/a", json={"title": "a"})).headers["location"] == "/a/1"
+        assert [(await one.get(f"/{prefix}/1")).status_code for prefix in "abcd"] == [200, 200, 403, 200]
+        assert [(await one.get(f"/{prefix}/mine")).status_code for prefix in "abcd"] == [422, 422, 403, 200]
+        assert (await two.get("/a/1")).status_code == 403
 
 
 # --- The document -------------------------------------------------------------------------------------------------------
@@ -593,7 +936,7 @@ def test_the_document_shows_real_models() -> None:
 
 def test_the_document_shows_the_errors() -> None:
     """D40, W5: each endpoint its own, as problems; FastAPI's 422 is gone."""
-    router = crud_router(NoteService, read=NoteRead, session=get_session)
+    router = crud_router(NoteService, read=NoteRead, session=get_session, endpoints=Endpoint.CRUD | Endpoint.CREATE_MANY)
     errors = {
         key: {status for status, response in operation["responses"].items() if "application/problem+json" in response.get("content", {})}
         for key, operation in operations_of(router).items()
@@ -601,20 +944,110 @@ def test_the_document_shows_the_errors() -> None:
 
     assert errors == {
         ("", "get"): {"422", "503"},
-        ("", "post"): {"409", "422", "503"},
+        ("", "post"): {"409", "413", "422", "503"},
+        ("/batch", "post"): {"409", "413", "422", "503"},
         ("/{id}", "get"): {"404", "422", "503"},
-        ("/{id}", "patch"): {"404", "409", "422", "503"},
+        ("/{id}", "patch"): {"404", "409", "413", "422", "503"},
         ("/{id}", "delete"): {"404", "409", "422", "503"},
     }
     assert "HTTPValidationError" not in json.dumps(document_of(("/x", router)))
 
 
+async def error_statuses(client: AsyncClient, *requests: tuple[str, str, Any]) -> set[int]:
+    answers = [await client.request(method, f"/notes{path}", json=body) for method, path, body in requests]
+    return {answer.status_code for answer in answers if answer.status_code >= 400}
+
+
+async def test_the_documented_errors_happen(notes: Database) -> None:
+    """D40, W5: every status that the document names can be caused, and those that are caused are in it."""
+    router = crud_router(NoteService, read=NoteRead, session=notes.session, endpoints=Endpoint.CRUD | Endpoint.CREATE_MANY)
+    lost = Database("postgresql+asyncpg://postgres@127.0.0.1:1/test")
+    away = crud_router(NoteService, read=NoteRead, session=lost.session, endpoints=Endpoint.CRUD | Endpoint.CREATE_MANY)
+    row, small = {"title": "b"}, {"title": "x" * 100}
+    async with notes.begin() as session:
+        session.add_all([Note(id=1, title="a"), Note(id=2, title="b")])
+        await session.flush()
+        session.add(Pin(note_id=1))
+
+    caused: dict[tuple[str, str], set[int]] = {}
+    async with client_of(router, prefix="/notes") as client:
+        caused["", "get"] = await error_statuses(client, ("GET", "?limit=0", None))
+        caused["", "post"] = await error_statuses(client, ("POST", "", row), ("POST", "", {}))
+        caused["/batch", "post"] = await error_statuses(client, ("POST", "/batch", [row]), ("POST", "/batch", []))
+        caused["/{id}", "get"] = await error_statuses(client, ("GET", "/9", None), ("GET", "/x", None))
+        caused["/{id}", "patch"] = await error_statuses(
+            client, ("PATCH", "/9", row), ("PATCH", "/1", row), ("PATCH", "/1", {"title": None})
+        )
+        caused["/{id}", "delete"] = await error_statuses(client, *(("DELETE", path, None) for path in ("/9", "/x", "/1")))
+    app = FastAPI()
+    register_exception_handlers(app)
+    app.add_middleware(BodyLimitMiddleware, max_bytes=50)
+    app.include_router(router, prefix="/notes")
+    async with app_client(app) as client:
+        for path, method, body in (("", "post", small), ("/batch", "post", [small]), ("/{id}", "patch", small)):
+            caused[path, method] |= await error_statuses(client, (method, path.format(id=1), body))
+    async with client_of(away, prefix="/notes") as client:
+        for path, method in caused:
+            body = {"post": row, "patch": row}.get(method)
+            caused[path, method] |= await error_statuses(client, (method, path.format(id=1), [body] if path == "/batch" else body))
+
+    documented = {
+        key: {int(status) for status in operation["responses"] if status.isdigit() and int(status) >= 400}
+        for key, operation in operations_of(router).items()
+    }
+    assert caused == documented
+
+
+def test_the_document_reads_as_if_written_by_hand() -> None:
+    """D40: words of the table and the model, no names from inside the library."""
+    router = crud_router(SeatPlanService, read=SeatPlanIn, session=get_session, endpoints=Endpoint.CRUD | Endpoint.CREATE_MANY)
+    operations = operations_of(router)
+    listing, creating, batch = operations["", "get"], operations["", "post"], operations["/batch", "post"]
+
+    assert {operation["summary"] for operation in operations.values()} == {
+        "List seat plans",
+        "Get seat plan",
+        "Create seat plan",
+        "Create many seat plans",
+        "Update seat plan",
+        "Delete seat plan",
+    }
+    assert set(listing["responses"]["200"]["headers"]) == {"Link"}
+    assert creating["responses"]["201"]["headers"]["Location"]["description"] == "Path of the new seat plan"
+    assert {parameter["name"]: parameter["description"] for parameter in operations["/{hall}/{day}", "patch"]["parameters"]} == {
+        "hall": "Hall of the seat plan",
+        "day": "Day of the seat plan",
+    }
+    assert [parameter["name"] for parameter in listing["parameters"] if parameter["description"]] == ["skip", "limit"]
+    assert batch["requestBody"]["content"]["application/json"]["schema"] == {
+        "type": "array",
+        "items": {"$ref": "#/components/schemas/SeatPlanIn"},
+        "minItems": 1,
+        "maxItems": 1000,
+        "title": "Seat plans",
+    }
+    described = [response["description"] for operation in operations.values() for response in operation["responses"].values()]
+    assert "Successful Response" not in described
+    found = json.dumps(document_of(("/x", router))["paths"]).lower().replace("keys", "")
+    assert [name for name in ("_row", "window", "key", '"title": "value"', "serve") if name in found] == []
+
+
+def test_functions_have_the_names_of_their_routes() -> None:
+    """D40: logs and traces show what is called."""
+    router = crud_router(NoteService, read=NoteRead, session=get_session)
+
+    for route in router.routes:
+        assert isinstance(route, APIRoute)
+        assert route.endpoint.__name__ == route.endpoint.__qualname__ == route.name
+
+
 def test_routes_are_named_after_table_and_model() -> None:
     """D40: names are stable and readable, also of models of several words."""
-    router = crud_router(SeatPlanService, read=SeatPlanIn, session=get_session)
+    router = crud_router(SeatPlanService, read=SeatPlanIn, session=get_session, endpoints=Endpoint.CRUD | Endpoint.CREATE_MANY)
 
     assert {route.name for route in router.routes if isinstance(route, APIRoute)} == {
         "list_seat_plans",
+        "create_many_seat_plans",
         "get_seat_plan",
         "create_seat_plan",
         "update_seat_plan",
@@ -628,3 +1061,131 @@ def test_operation_ids_are_unique_even_twice() -> None:
     paths = document_of(("/a", router), ("/b", router))["paths"]
 
     assert len({operation["operationId"] for methods in paths.values() for operation in methods.values()}) == 10
+
+
+# --- Operation ids ------------------------------------------------------------------------------------------------------
+
+
+def app_with_ids(*included: tuple[APIRouter, list[str | enum.Enum]]) -> FastAPI:
+    app = FastAPI(generate_unique_id_function=operation_id)
+    for number, (router, tags) in enumerate(included):
+        app.include_router(router, prefix=f"/{number}", tags=tags)
+    return app
+
+
+def ids_of(app: FastAPI) -> list[str]:
+    return [operation["operationId"] for methods in app.openapi()["paths"].values() for operation in methods.values()]
+
+
+def test_operation_ids_are_tag_and_name() -> None:
+    """W21: what a generated client calls."""
+    app = app_with_ids((crud_router(NoteService, read=NoteRead, session=get_session, endpoints=Endpoint.READ), ["notes"]))
+
+    assert ids_of(app) == ["notes_list_notes", "notes_get_note"]
+
+
+class Tag(enum.Enum):
+    ACCOUNTS = "user accounts"
+
+
+@pytest.mark.parametrize(
+    ("included", "own", "name", "expected"),
+    [
+        ([], [], "read", "read"),
+        ([], ["notes"], "read", "notes_read"),
+        (["first", "second"], ["own"], "read", "first_read"),
+        ([Tag.ACCOUNTS], [], "read", "user_accounts_read"),
+        (["a / b!"], [], "read-one", "a_b_read_one"),
+        (["2fa"], [], "read", "_2fa_read"),
+        (["Größe"], [], "read", "Größe_read"),
+        (["!"], [], "read", "read"),
+    ],
+)
+def test_operation_ids_are_identifiers(included: list[str | enum.Enum], own: list[str | enum.Enum], name: str, expected: str) -> None:
+    """W21: of the first tag, whatever it is."""
+    router = APIRouter()
+
+    @router.get("/x", tags=own, name=name)
+    async def read() -> None: ...
+
+    (found,) = ids_of(app_with_ids((router, included)))
+
+    assert found == expected
+    assert found.isidentifier()
+
+
+def test_a_router_may_be_there_twice_under_two_tags() -> None:
+    """W21: the tag is part of the id."""
+    router = crud_router(NoteService, read=NoteRead, session=get_session)
+    app = app_with_ids((router, ["a"]), (router, ["b"]))
+
+    check_operation_ids(app)
+    assert len(set(ids_of(app))) == 10
+
+
+def test_a_router_twice_under_one_tag_is_refused() -> None:
+    """W21: both operations are named."""
+    router = crud_router(NoteService, read=NoteRead, session=get_session)
+
+    with pytest.raises(ConfigurationError, match=r"GET /0 and GET /1 have the operation id notes_list_notes"):
+        check_operation_ids(app_with_ids((router, ["notes"]), (router, ["notes"])))
+
+
+def test_ids_of_the_hosts_own_are_looked_at_too() -> None:
+    """W21: two equal ``operation_id=``, one that a router was included with, and a webhook."""
+    app, inner = FastAPI(), APIRouter()
+
+    @app.get("/a", operation_id="same")
+    async def first() -> None: ...
+
+    @inner.post("/b", operation_id="same")
+    async def second() -> None: ...
+
+    check_operation_ids(app)
+    app.include_router(inner, prefix="/inner")
+    with pytest.raises(ConfigurationError, match="GET /a and POST /inner/b have the operation id same"):
+        check_operation_ids(app)
+
+
+def test_ids_of_webhooks_are_looked_at_too() -> None:
+    """W21: they are in the same document."""
+    app = FastAPI()
+
+    @app.get("/a", operation_id="same")
+    async def first() -> None: ...
+
+    @app.webhooks.post("told", operation_id="same")
+    async def told() -> None: ...
+
+    with pytest.raises(ConfigurationError, match="GET /a and POST told"):
+        check_operation_ids(app)
+
+
+def test_a_route_of_several_methods_has_one_id_too_many() -> None:
+    """W21: the document would show one id twice."""
+    app = FastAPI()
+
+    @app.api_route("/a", methods=["GET", "HEAD"])
+    async def read() -> None: ...
+
+    with pytest.raises(ConfigurationError, match="GET /a and HEAD /a"):
+        check_operation_ids(app)
+
+
+def test_what_is_not_in_the_document_has_no_id() -> None:
+    """W21: hidden routes, hidden inclusions, mounts, and plain Starlette routes."""
+    app, hidden = FastAPI(), APIRouter()
+
+    @app.get("/a", operation_id="same")
+    async def first() -> None: ...
+
+    @app.api_route("/b", methods=["GET", "HEAD"], operation_id="same", include_in_schema=False)
+    async def second() -> None: ...
+
+    @hidden.get("/c", operation_id="same")
+    async def third() -> None: ...
+
+    app.include_router(hidden, prefix="/hidden", include_in_schema=False)
+    app.mount("/sub", app_with_ids((hidden, [])))
+
+    check_operation_ids(app)

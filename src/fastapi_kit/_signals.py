@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from threading import current_thread, main_thread
 from types import FrameType
@@ -11,7 +11,7 @@ __all__ = ["noticed_termination"]
 
 
 @contextmanager
-def noticed_termination(notice: Callable[[], None], *, delay: float) -> Iterator[None]:
+def noticed_termination(notice: Callable[[], None], *, delay: float) -> Generator[None]:
     """Call *notice* at the first SIGTERM within the block, and pass it on to the server's own handler *delay* seconds later.
 
     A second SIGTERM is passed on at once. Where nobody handles SIGTERM, and outside the main thread, nothing is changed.

@@ -7,10 +7,17 @@ from typing import Any, TypeAlias
 from fastapi import APIRouter, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.telemetry import TelemetryConfig
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from fastapi_kit.db import Database
-from fastapi_kit.handlers import ErrorBody, problem_body, register_exception_handlers
+from fastapi_kit.handlers import ErrorBody, problem_body, problem_response, register_exception_handlers
 from fastapi_kit.health import HealthCheck, health_router, is_probe
+from fastapi_kit.middleware import AccessLogMiddleware, BodyLimitMiddleware, RequestIdMiddleware, SecurityHeadersMiddleware
+from fastapi_kit.routing import check_operation_ids, operation_id
 from fastapi_kit.settings import KitSettings
 
 __all__ = ["Lifespan", "create_app"]
@@ -30,13 +37,15 @@ def create_app(
     create_tables: bool = False,
     **fastapi: Any,
 ) -> FastAPI:
-    """Build a plain FastAPI with error handlers, CORS, health and lifespan.
+    """Build a plain FastAPI with error handlers, request id, access log, security headers, CORS, body limit, health and lifespan.
 
     *routers* are included under API_V1_STR. At start the *database* is tried, its missing tables are created if
     *create_tables*, and *lifespans* are entered in order; all are closed in reverse, also when a later one fails to start.
+    Operation ids are ``{tag}_{name}``; two operations with one id raise ConfigurationError at start.
+
     *fastapi* are FastAPI's own arguments and win over what the settings say; its ``lifespan`` is entered last, its
     ``exception_handlers`` go before the library's. An unknown one raises TypeError, as does *create_tables* without a *database*.
-    ``ALLOWED_ORIGINS`` with ``*`` allows no credentials.
+    ``ALLOWED_ORIGINS`` with ``*`` allows no credentials. Probes are neither logged nor traced.
     """
     if create_tables and database is None:
         raise TypeError("create_tables needs a database")
@@ -44,7 +53,7 @@ def create_app(
     app = FastAPI(**(_defaults(settings) | fastapi), telemetry={"exclude": is_probe, **telemetry})
     register_exception_handlers(app, body=error_body)
     app.exception_handlers.update(fastapi.get("exception_handlers") or {})
-    _add_cors(app, settings.ALLOWED_ORIGINS)
+    _add_middleware(app, settings)
     probes = health_router(
         version=app.version, checks=[*_database_checks(database), *checks], drain_seconds=settings.SHUTDOWN_DRAIN_SECONDS
     )
@@ -52,7 +61,7 @@ def create_app(
     for router in routers:
         app.include_router(router, prefix=settings.API_V1_STR)
     own = [_database_lifespan(database, create_tables)] if database else []
-    app.router.lifespan_context = _in_order([*own, *lifespans, app.router.lifespan_context])
+    app.router.lifespan_context = _in_order([_checked_operation_ids, *own, *lifespans, app.router.lifespan_context])
     return app
 
 
@@ -62,13 +71,23 @@ def _defaults(settings: KitSettings) -> dict[str, Any]:
         "version": settings.VERSION,
         "debug": settings.DEBUG,
         "openapi_url": f"{settings.API_V1_STR}/openapi.json",
+        "generate_unique_id_function": operation_id,
     }
+
+
+def _add_middleware(app: FastAPI, settings: KitSettings) -> None:
+    """From the inside out: what is added later sees the request earlier."""
+    app.add_middleware(BodyLimitMiddleware, max_bytes=settings.MAX_BODY_BYTES)
+    _add_cors(app, settings.ALLOWED_ORIGINS)
+    app.add_middleware(SecurityHeadersMiddleware, hsts_seconds=settings.HSTS_SECONDS)
+    app.add_middleware(AccessLogMiddleware)
+    app.add_middleware(RequestIdMiddleware)
 
 
 def _add_cors(app: FastAPI, origins: Sequence[str]) -> None:
     if origins:
         app.add_middleware(
-            CORSMiddleware,
+            _CORSMiddleware,
             allow_origins=origins,
             # With credentials "*" would mean every origin, as the user.
             allow_credentials="*" not in origins,
@@ -76,6 +95,25 @@ def _add_cors(app: FastAPI, origins: Sequence[str]) -> None:
             allow_headers=["*"],
             expose_headers=["ETag", "Link", "Location", "Retry-After", "X-Request-ID"],
         )
+
+
+class _CORSMiddleware(CORSMiddleware):
+    """Refuses a preflight in the app's own error body."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        response = super().preflight_response(request_headers)
+        return response if response.status_code == 200 else _RefusedPreflight(response)
+
+
+class _RefusedPreflight(Response):
+    def __init__(self, refusal: Response) -> None:
+        super().__init__(status_code=refusal.status_code)
+        self._refusal = refusal
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # What else is in it allows something, or repeats what the client has asked for.
+        error = HTTPException(self._refusal.status_code, "The preflight is refused.", {"Vary": self._refusal.headers["vary"]})
+        await problem_response(Request(scope), error)(scope, receive, send)
 
 
 def _database_checks(database: Database | None) -> list[HealthCheck]:
@@ -91,6 +129,12 @@ def _database_lifespan(database: Database, create_tables: bool) -> Lifespan:
             yield
 
     return lifespan
+
+
+@asynccontextmanager
+async def _checked_operation_ids(app: FastAPI) -> AsyncGenerator[None, None]:
+    check_operation_ids(app)
+    yield
 
 
 def _in_order(lifespans: Sequence[Lifespan]) -> Lifespan:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -34,7 +34,8 @@ class UnhandledErrorMiddleware:
     """Answer an unhandled exception with *respond*, log one line, and raise it on to the server.
 
     It has to be the innermost middleware, so that the answer passes through CORS and the like. Nothing is sent once the
-    response has started. The traceback is left to the server, which logs what is raised.
+    response has started, or to a client that has gone while its body was read. The traceback is left to the server, which
+    logs what is raised.
     """
 
     app: ASGIApp
@@ -54,6 +55,8 @@ class UnhandledErrorMiddleware:
 
         try:
             await self.app(scope, receive, watch)
+        except ClientDisconnect:
+            raise
         except Exception as error:
             _logger.error("Unhandled %s in request %s", type(error).__name__, read_request_id(scope))
             if not started:

@@ -1,4 +1,4 @@
-"""From errors to statuses and one body. The only place where an error meets a status code."""
+"""What an app is given so that errors become answers."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -15,7 +15,8 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 
-from fastapi_kit._answers import (
+from fastapi_kit.errors import ConfigurationError, ConflictError, InvalidDataError, KitError, UnavailableError, UserInputError
+from fastapi_kit.handlers._answers import (
     STATUSES,
     Answer,
     DatabaseErrors,
@@ -25,20 +26,12 @@ from fastapi_kit._answers import (
     answer_validation_error,
     kinds_of,
 )
-from fastapi_kit._openapi import DocumentedBodies, document_errors, problem_responses
-from fastapi_kit._problems import ErrorBody, Problem, ProblemItem, legacy_body, problem_body, respond
-from fastapi_kit.errors import ConfigurationError, ConflictError, InvalidDataError, KitError, UnavailableError, UserInputError
+from fastapi_kit.handlers._openapi import DocumentedBodies, document_errors
+from fastapi_kit.handlers._problems import ErrorBody, problem_body, respond
 from fastapi_kit.middleware.errors import UnhandledErrorMiddleware, read_request_id
 
 __all__ = [
-    "STATUSES",
-    "ErrorBody",
-    "Problem",
-    "ProblemItem",
-    "legacy_body",
-    "problem_body",
     "problem_response",
-    "problem_responses",
     "register_exception_handlers",
     "register_http_error_handler",
     "register_integrity_error_handler",
@@ -49,7 +42,7 @@ __all__ = [
     "register_value_error_handler",
 ]
 
-_logger = logging.getLogger(__name__)
+_logger = logging.getLogger("fastapi_kit.handlers")
 
 
 def register_exception_handlers(

@@ -1,6 +1,7 @@
 """The one error body, and how an answer becomes a response."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Annotated, Any, TypeAlias
 from uuid import UUID
 
@@ -9,10 +10,10 @@ from pydantic.json_schema import SkipJsonSchema
 from starlette.responses import Response
 from starlette.types import Scope
 
-from fastapi_kit._answers import Answer, title_of
 from fastapi_kit._safe import safe_json, safe_text
-from fastapi_kit._validation import MAX_ERRORS
 from fastapi_kit.errors import FieldError
+from fastapi_kit.handlers._answers import Answer, title_of
+from fastapi_kit.handlers._validation import MAX_ERRORS
 from fastapi_kit.middleware.errors import read_request_id
 
 __all__ = ["JSON", "PROBLEM_JSON", "ErrorBody", "Problem", "ProblemItem", "legacy_body", "make_problem", "problem_body", "respond"]
@@ -20,6 +21,8 @@ __all__ = ["JSON", "PROBLEM_JSON", "ErrorBody", "Problem", "ProblemItem", "legac
 JSON = "application/json"
 PROBLEM_JSON = "application/problem+json"
 _MAX_NAME = 100
+_MAX_PARTS = 20
+_MAX_SIZE = 50_000
 
 
 class ProblemItem(BaseModel):
@@ -56,7 +59,7 @@ class Problem(BaseModel):
     code: str
     request_id: str | SkipJsonSchema[None] = None
     errors: list[ProblemItem] | SkipJsonSchema[None] = None
-    """At most 100."""
+    """At most 100, and 50 kB of them; the first 20 parts of each ``loc``."""
     context: Annotated[JsonValue, WithJsonSchema({})] = None
     """The detail of an HTTPException whose detail is no text; what is allowed, for a refused query."""
 
@@ -117,7 +120,7 @@ def make_problem(answer: Answer, *, request_id: str | None = None) -> Problem:
         instance=_instance(request_id),
         code=answer.code,
         request_id=request_id,
-        errors=[_item(error) for error in answer.errors[:MAX_ERRORS]] or None,
+        errors=_items(answer.errors) or None,
         context=safe_json(answer.context),
     )
 
@@ -129,6 +132,13 @@ def _instance(request_id: str | None) -> str | None:
         return None
 
 
+def _items(errors: Sequence[FieldError]) -> list[ProblemItem]:
+    """Return as many of *errors* as an answer may hold; the names in them may be the client's."""
+    items = [_item(error) for error in errors[:MAX_ERRORS]]
+    sizes = accumulate(len(item.model_dump_json()) for item in items)
+    return [item for item, size in zip(items, sizes, strict=True) if size <= _MAX_SIZE] or items[:1]
+
+
 def _item(error: FieldError) -> ProblemItem:
-    loc = [part if isinstance(part, int) else safe_text(part[:_MAX_NAME]) for part in error.loc]
+    loc = [part if isinstance(part, int) else safe_text(part[:_MAX_NAME]) for part in error.loc[:_MAX_PARTS]]
     return ProblemItem(loc=loc, code=safe_text(error.code), message=safe_text(error.message))

@@ -11,8 +11,8 @@ from fastapi.openapi.constants import METHODS_WITH_BODY, REF_PREFIX
 from fastapi.openapi.utils import validation_error_definition, validation_error_response_definition
 from pydantic import BaseModel, TypeAdapter
 
-from fastapi_kit._answers import title_of, typical_answer
-from fastapi_kit._problems import JSON, PROBLEM_JSON, ErrorBody, Problem, ProblemItem, make_problem
+from fastapi_kit.handlers._answers import title_of, typical_answer
+from fastapi_kit.handlers._problems import JSON, PROBLEM_JSON, ErrorBody, Problem, ProblemItem, make_problem
 
 __all__ = ["DocumentedBodies", "document_errors", "problem_responses"]
 

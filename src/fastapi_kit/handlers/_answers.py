@@ -16,7 +16,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import Scope
 
-from fastapi_kit._validation import field_errors
 from fastapi_kit.db.violations import as_kit_error
 from fastapi_kit.errors import (
     AuthenticationError,
@@ -37,6 +36,7 @@ from fastapi_kit.errors import (
     UnavailableError,
     UserInputError,
 )
+from fastapi_kit.handlers._validation import field_errors
 from fastapi_kit.middleware.errors import closing_headers
 
 __all__ = [

@@ -1,0 +1,175 @@
+"""Secrets in text and in data, found by their shape or by the name beside them: a net, not a proof.
+
+What is in doubt is masked. Every pattern is linear: a match takes all it has read, and a failure has read a bounded number of characters
+or some that no later attempt reads again (possessive quantifiers).
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from typing import NamedTuple
+
+from pydantic import JsonValue
+
+from fastapi_kit._safe import is_items, is_mapping
+
+__all__ = ["mask_fields", "mask_text", "text_of"]
+
+_MASK = "***"
+_MAX_DEPTH = 10
+_MAX_ITEMS = 1_000
+_MAX_CACHED = 100
+
+_WORDS = r"""
+    pass(?:word|wd|phrase|code) | (?<![a-z])pass(?![a-z]) | pwd | dsn | secret(?!ar) | token(?!i[sz]) | credential | signature
+    | (?:api|access|private|signing|encryption)[ _-]?key | (?P<header> authori[sz]ation | cookie )
+"""
+# A name that ends so is no secret: token_type, password_changed_at, InvalidTokenError, tokens.py.
+_HARMLESS = ("_at", "_count", "_days", "_minutes", "_seconds", "_type", "error", "exception", "warning", ".py")
+_NOT_HARMLESS = "".join(f"(?<!{re.escape(end)})" for end in _HARMLESS)
+_NAME = rf"(?: {_WORDS} | input_value | (?<=[\"'])input(?=\\*[\"']) ) [\w.\[\]-]{{0,40}}+ {_NOT_HARMLESS}"
+_QUOTED = r"""(?P<quote>\\{0,8}["']) (?: [^\\"'\r\n]++ | (?!(?P=quote))\\*+["'] | \\++(?!["']) )*+ (?P=quote)?+"""
+_STRING = r"""(?: "(?:[^"\\\r\n]++|\\.)*+"?+ | '(?:[^'\\\r\n]++|\\.)*+'?+ )"""
+_BRACKETED = rf"""[\[({{] (?: [^\])}}"']++ | {_STRING} )*+ [\])}}]*+"""
+# Up to white space, the next parameter of a query, or a quote that closes.
+_BARE = r"""(?: [^\s"'&] | &(?![\w.\[\]%-]{1,40}=) | ["'](?![\s,:;)\]}>]|\Z) )++"""
+
+_SECRET_NAME = re.compile(rf"{_WORDS} | \A input \Z", re.IGNORECASE | re.VERBOSE)
+_NAMED_VALUE = re.compile(
+    rf"""
+    (?P<name> {_NAME} (?: \\*+["']?+ \s*+ (?: [=-]> | :?=+ | : | %3[AD] ) \s*+  # password = x, "password": x, password%3Dx
+                        | \\*+["'] \s*+ , \s*+ ) )                              # ("password", x)
+    (?: [bruf]{{0,2}}+ {_QUOTED} (?: (?![,;:&)\]}}>]) {_BARE} )?+
+      | \w{{0,20}}+ {_BRACKETED} (?: {_BARE} )?+
+      | (?(header) [^\r\n]++ | {_BARE} ) )
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+
+# From the first colon to the last @ of the word. What looks like a port is none of a password's.
+_USERINFO = re.compile(
+    r"""(?P<web> (?<=http) | (?<=https) | (?<=ws) | (?<=wss) )?+ ://
+    (?: (?P<user> [^\s:/\[]*+ : ) (?! \d{1,5} (?: ["'\\\s] | \Z | (?(web) [/?#,;)\]}>] | (?!) ) ) ) (?P<rest> \S++ )
+      | [^\s:@/?#\[]{16,}+ @ )""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_SCHEME = re.compile(
+    r"""(?<![a-z]) (?P<scheme> (?:bearer|basic) (?: \\*["'],? | \s | %20 | [:=+] )++ )
+    (?! (?: and|are|auth\w*|basic|bearer|credentials?|digest|expired|header|invalid|is|missing|not|or|realm|required|scheme|tokens?|was )
+        (?![\w.~+/=-]) | [\w-]{1,40}+=\w )
+    [^\s"',;<>]++""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_JWT = re.compile(r"eyJ[\w-]{8,}+[\w.-]*+", re.ASCII)
+_PEM = re.compile(r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[^-]*+(?:-----END [A-Z ]{0,30}-----)?")
+# Values without names, as SQLAlchemy and PostgreSQL put them into their errors.
+_ROW = re.compile(r"(?P<name>\[parameters: |Failing row contains \()[^\r\n]*+")
+
+
+def _named(match: re.Match[str]) -> str:
+    quote = match["quote"] or ""
+    return f"{match['name']}{quote}{_MASK}{quote}"
+
+
+def _userinfo(match: re.Match[str]) -> str:
+    if match["rest"] is None:
+        return f"://{_MASK}@"
+    _, at, host = match["rest"].rpartition("@")
+    return f"://{match['user']}{_MASK}@{host}" if at else match[0]
+
+
+class _Rule(NamedTuple):
+    """A pattern, tried only where one of *marks* is in the text, which is looked up much faster."""
+
+    marks: tuple[str, ...]
+    pattern: re.Pattern[str]
+    replacement: str | Callable[[re.Match[str]], str]
+
+
+_NAME_MARKS = ("pass", "pwd", "secret", "token", "key", "credential", "cookie", "authori", "signature", "dsn", "input")
+_RULES = (
+    _Rule(("private key",), _PEM, _MASK),
+    _Rule(("eyj",), _JWT, _MASK),
+    _Rule(_NAME_MARKS, _NAMED_VALUE, _named),
+    _Rule(("://",), _USERINFO, _userinfo),
+    _Rule(("bearer", "basic"), _SCHEME, rf"\g<scheme>{_MASK}"),
+    _Rule(("[parameters", "failing row"), _ROW, rf"\g<name>{_MASK}"),
+)
+
+
+def mask_text(text: str) -> str:
+    """Replace what looks like a password, token, key or cookie in *text* by ``***``. Takes linear time."""
+    lowered = text.lower()
+    for marks, pattern, replacement in _RULES:
+        for mark in marks:
+            if mark in lowered:
+                text = pattern.sub(replacement, text)
+                break
+    return text
+
+
+@lru_cache(maxsize=512)
+def _read_name(name: str) -> tuple[str, bool]:
+    """Return the name of a field as it may be shown, and whether its value is secret. The same names come again and again."""
+    return mask_text(name), bool(_SECRET_NAME.search(name)) and not name.lower().endswith(_HARMLESS)
+
+
+def text_of(value: object) -> str:
+    """Return ``str(value)``, or what it is where it has no text. Lone surrogates are written as escapes."""
+    try:
+        text = str(value)
+    except Exception as error:
+        return f"<{type(value).__name__} whose text is a {type(error).__name__}>"
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def mask_fields(fields: Mapping[str, object]) -> dict[str, JsonValue]:
+    """Return *fields* as JSON has them, strings masked, and the whole value where a name, at any depth, says that it is secret.
+
+    What JSON has not becomes text. At most 10 levels and 1,000 values are kept; an ellipsis stands for the rest.
+    """
+    return _Walk().mapping(fields, _MAX_DEPTH)
+
+
+@dataclass
+class _Walk:
+    left: int = _MAX_ITEMS
+
+    def mapping(self, items: Mapping[object, object] | Mapping[str, object], depth: int) -> dict[str, JsonValue]:
+        fields: dict[str, JsonValue] = {}
+        for key, value in islice(items.items(), self.left + 1):
+            name = text_of(key)
+            shown, is_secret = _read_name(name) if len(name) <= _MAX_CACHED else _read_name.__wrapped__(name)
+            fields[shown] = self.value(_MASK if is_secret else value, depth - 1)
+        return fields
+
+    def value(self, value: object, depth: int) -> JsonValue:
+        self.left -= 1
+        match value:
+            case _ if self.left < 0:
+                return "…"
+            case None | bool():
+                return value
+            case int() if -(2**63) <= value < 2**64:
+                return value
+            case float() if math.isfinite(value):
+                return value
+            case _ if is_mapping(value) or is_items(value):
+                return self.container(value, depth)
+            case _:
+                return mask_text(text_of(value))
+
+    def container(self, value: object, depth: int) -> JsonValue:
+        if depth < 0:
+            return "…"
+        try:
+            return self.mapping(value, depth) if is_mapping(value) else self.items(value, depth)
+        except Exception as error:
+            return f"<{type(value).__name__} that raises {type(error).__name__}>"
+
+    def items(self, value: object, depth: int) -> JsonValue:
+        items = value if is_items(value) else ()
+        return [self.value(item, depth - 1) for item in islice(items, self.left + 1)]

@@ -1,0 +1,197 @@
+"""The endpoints of a generated router, one function each, and what the OpenAPI document says of them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Query, Request, Response
+from fastapi.params import Depends
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, Field
+
+from fastapi_kit.handlers import problem_responses
+from fastapi_kit.pagination import Page, PageParams
+from fastapi_kit.routing._paths import collection_path, parameter
+from fastapi_kit.routing._resource import Resource
+from fastapi_kit.routing._rows import Rows
+
+__all__ = ["RowRoute", "add_create", "add_create_many", "add_delete", "add_get", "add_list", "add_update"]
+
+
+class RowRoute(APIRoute):
+    """The route of one row, whose path takes anything for a key."""
+
+
+class _Window(PageParams):
+    skip: Annotated[int, Field(ge=0, le=2**31 - 1, description="How many to leave out at the beginning")] = 0
+    limit: Annotated[int, Field(ge=1, le=1000, description="How many to return at most")] = 100
+
+
+def add_list(router: APIRouter, resource: Resource, guards: Sequence[Depends]) -> None:
+    """``GET /``."""
+
+    async def list_rows(
+        rows: Annotated[Rows, resource.rows], window: Annotated[_Window, Query()], request: Request, response: Response
+    ) -> Page[Any]:
+        page = await rows.page(resource.item, window)
+        # Not request.url, which fails on bytes that are no UTF-8.
+        query = request.scope["query_string"].decode("latin-1")
+        response.headers["Link"] = page.link_header(f"{collection_path(request.scope)}?{query}")
+        return page
+
+    _add(
+        router,
+        "GET",
+        "",
+        list_rows,
+        name=f"list_{resource.table}",
+        summary=f"List {resource.plural}",
+        description=f"One page of the {resource.plural}{resource.confined}, in the order of their keys. A page beyond the end is empty.",
+        response_model=Page.__class_getitem__(resource.item),
+        response_description="The page, and how many there are in all",
+        headers={"Link": "Where the first, previous, next and last pages are (RFC 8288)"},
+        errors=(422, 503),
+        dependencies=guards,
+    )
+
+
+def add_get(router: APIRouter, resource: Resource, guards: Sequence[Depends]) -> None:
+    """``GET /{id}``."""
+
+    async def get_row(rows: Annotated[Rows, resource.rows], key: Annotated[Any, resource.key]) -> BaseModel:
+        return await rows.get(resource.read, key)
+
+    _add(
+        router,
+        "GET",
+        resource.path,
+        get_row,
+        name=f"get_{resource.name}",
+        summary=f"Get {resource.singular}",
+        response_model=resource.read,
+        response_description=f"The {resource.singular}",
+        errors=(404, 422, 503),
+        dependencies=guards,
+    )
+
+
+def add_create(router: APIRouter, resource: Resource, guards: Sequence[Depends]) -> None:
+    """``POST /``."""
+    body = parameter(resource.declared("create_schema"), Body())
+    resource.require_location()
+
+    async def create_row(
+        rows: Annotated[Rows, resource.rows], data: Annotated[Any, body], request: Request, response: Response
+    ) -> BaseModel:
+        row = await rows.create(data)
+        response.headers["Location"] = resource.location(request, row)
+        return (await resource.show(rows.service, [row]))[0]
+
+    _add(
+        router,
+        "POST",
+        "",
+        create_row,
+        name=f"create_{resource.name}",
+        summary=f"Create {resource.singular}",
+        status_code=201,
+        response_model=resource.read,
+        response_description=f"The new {resource.singular}, as it is stored",
+        headers={"Location": f"Path of the new {resource.singular}"},
+        errors=resource.errors_of_new_rows,
+        dependencies=guards,
+    )
+
+
+def add_create_many(router: APIRouter, resource: Resource, guards: Sequence[Depends]) -> None:
+    """``POST /batch``."""
+    schema = resource.declared("create_schema")
+    title = resource.plural.capitalize()
+    body = parameter(list.__class_getitem__(schema), Body(title=title, min_length=1, max_length=resource.max_batch))
+
+    async def create_rows(rows: Annotated[Rows, resource.rows], data: Annotated[list[Any], body]) -> Sequence[BaseModel]:
+        return await resource.show(rows.service, await rows.create_many(data))
+
+    _add(
+        router,
+        "POST",
+        "/batch",
+        create_rows,
+        name=f"create_many_{resource.table}",
+        summary=f"Create many {resource.plural}",
+        description=f"Stores all of them, or none if one is refused: 1 to {resource.max_batch} in one request.",
+        status_code=201,
+        response_model=list.__class_getitem__(resource.read),
+        response_description=f"The new {resource.plural}, in the order given",
+        errors=resource.errors_of_new_rows,
+        dependencies=guards,
+    )
+
+
+def add_update(router: APIRouter, resource: Resource, guards: Sequence[Depends]) -> None:
+    """``PATCH /{id}``."""
+    body = parameter(resource.declared("update_schema"), Body())
+
+    async def update_row(rows: Annotated[Rows, resource.rows], key: Annotated[Any, resource.key], data: Annotated[Any, body]) -> BaseModel:
+        row = await rows.update(key, data)
+        return (await resource.show(rows.service, [row]))[0]
+
+    _add(
+        router,
+        "PATCH",
+        resource.path,
+        update_row,
+        name=f"update_{resource.name}",
+        summary=f"Update {resource.singular}",
+        description="Changes the fields that are sent and leaves all others as they are.",
+        response_model=resource.read,
+        response_description=f"The {resource.singular} after the change",
+        errors=(404, 409, 413, 422, 503),
+        dependencies=guards,
+    )
+
+
+def add_delete(router: APIRouter, resource: Resource, guards: Sequence[Depends]) -> None:
+    """``DELETE /{id}``."""
+
+    async def delete_row(rows: Annotated[Rows, resource.rows], key: Annotated[Any, resource.key]) -> None:
+        await rows.delete(key)
+
+    _add(
+        router,
+        "DELETE",
+        resource.path,
+        delete_row,
+        name=f"delete_{resource.name}",
+        summary=f"Delete {resource.singular}",
+        status_code=204,
+        response_description=f"The {resource.singular} is gone",
+        errors=(404, 409, 422, 503),
+        dependencies=guards,
+    )
+
+
+def _add(
+    router: APIRouter,
+    method: str,
+    path: str,
+    endpoint: Callable[..., Any],
+    *,
+    name: str,
+    errors: Sequence[int],
+    status_code: int = 200,
+    headers: Mapping[str, str] | None = None,
+    **documented: Any,
+) -> None:
+    # Traces and logs show the function's name.
+    endpoint.__name__ = endpoint.__qualname__ = name
+    documents = {header: {"description": text, "schema": {"type": "string"}} for header, text in (headers or {}).items()}
+    router.add_api_route(
+        path,
+        endpoint,
+        methods=[method],
+        name=name,
+        status_code=status_code,
+        responses={**problem_responses(*errors), **({status_code: {"headers": documents}} if documents else {})},
+        route_class_override=RowRoute if "{" in path else None,
+        **documented,
+    )

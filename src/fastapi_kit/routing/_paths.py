@@ -1,0 +1,131 @@
+"""Keys in paths: what a segment is read as, how a key is written, and where a row is found."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
+from typing import Annotated, Any
+from urllib.parse import quote
+from uuid import UUID
+
+from fastapi import Path
+from fastapi.params import Depends
+from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError, to_jsonable_python
+from sqlalchemy import BigInteger, Column, Integer, SmallInteger
+from sqlalchemy.types import TypeDecorator, TypeEngine
+from starlette.types import Scope
+
+from fastapi_kit.crud.facts import Key, ModelFacts
+from fastapi_kit.errors import ConfigurationError
+
+__all__ = ["collection_path", "column_in_path", "is_same_key", "key_in_path", "parameter", "row_path"]
+
+_NO_KEYS = (bytes, bytearray, list, tuple, dict, set, frozenset)
+
+
+def parameter(kind: Any, source: FieldInfo) -> Depends:
+    """Dependency that reads one parameter of the request as *kind*, which only the running program knows."""
+
+    async def read(value: Any) -> Any:
+        return value
+
+    # A variable is no type to the type checkers, so it is put where FastAPI looks for one.
+    read.__annotations__["value"] = Annotated[kind, source]
+    return Depends(read)
+
+
+def key_in_path(facts: ModelFacts, *, of: str) -> Depends:
+    """Dependency on the primary key in the path, one segment for each attribute: a scalar, or a tuple."""
+    parts = [column_in_path(facts, name, of=of) for name in facts.key_names]
+    return parts[0] if len(parts) == 1 else reduce(_appended, parts, Depends(_no_key))
+
+
+def column_in_path(facts: ModelFacts, name: str, *, of: str) -> Depends:
+    """Dependency on the path parameter *name*, a value of that attribute's column. Raises ConfigurationError for bytes and the like."""
+    description = f"{name.replace('_', ' ').capitalize()} of the {of}"
+    return parameter(_path_type(facts.columns[name]), Path(alias=name, description=description))
+
+
+def is_same_key(stored: object, given: object) -> bool:
+    """Return whether two values of one column are equal, or at least written alike; nothing is equal to None."""
+    if stored is None or given is None:
+        return False
+    return bool(stored == given) or _segment(stored) == _segment(given)
+
+
+def collection_path(scope: Scope) -> str:
+    """Return the path that the client asked for. It names no host: the one in the request is the client's to choose."""
+    root, path = scope.get("root_path", "").rstrip("/"), scope["path"]
+    if not path.startswith(f"{root}/"):
+        # A proxy has cut it off.
+        path = root + path
+    return quote(path, errors="replace")
+
+
+def row_path(scope: Scope, key: Sequence[object]) -> str:
+    """Return the path of the row with *key* under the collection that *scope* asked for (RFC 9110, 10.2.2)."""
+    return "/".join([collection_path(scope).rstrip("/"), *(quote(_segment(part), safe="") for part in key)])
+
+
+async def _no_key() -> tuple[()]:
+    return ()
+
+
+def _appended(first: Depends, last: Depends) -> Depends:
+    async def read(before: Annotated[Key, first], value: Annotated[Any, last]) -> Key:
+        return (*before, value)
+
+    return Depends(read)
+
+
+def _segment(value: object) -> str:
+    """Return *value* as it stands in JSON, text without its quotes."""
+    if type(value) is int or type(value) is str:
+        return str(value)
+    plain = to_jsonable_python(value, fallback=str)
+    return plain if isinstance(plain, str) else json.dumps(plain)
+
+
+def _as_written(value: object, read: ValidatorFunctionWrapHandler) -> object:
+    """Refuse a key that is not written as this API writes it: ``+1``, ``1.0`` and ``1_000`` would be further addresses of one row."""
+    key = read(value)
+    if isinstance(value, str):
+        # RFC 9562, 4: upper-case UUIDs are valid input.
+        if _segment(key) != (value.lower() if isinstance(key, UUID) else value):
+            raise PydanticCustomError("not_canonical", "Input should be in its canonical form")
+        if isinstance(key, str) and not _is_storable(key):
+            raise PydanticCustomError("invalid_text", "Input has characters that cannot be stored")
+    return key
+
+
+def _is_storable(text: str) -> bool:
+    return "\0" not in text and text == text.encode(errors="replace").decode()
+
+
+def _path_type(column: Column[Any]) -> Any:
+    """Return what a segment is read as: the Python type of *column*, whole numbers within its range; text where it does not say."""
+    kind = column.type.impl_instance if isinstance(column.type, TypeDecorator) else column.type
+    if isinstance(kind, Integer):
+        limit = 2 ** (max(map(_bits, [kind, *_variants(kind)])) - 1)
+        return Annotated[int, Field(ge=-limit, le=limit - 1), WrapValidator(_as_written)]
+    known = next((each for each in (column.type.python_type, kind.python_type) if each is not object), str)
+    if issubclass(known, _NO_KEYS):
+        raise ConfigurationError(f"{column} is {known.__name__}, which cannot stand in a path: give the model another key")
+    return Annotated[known, WrapValidator(_as_written)]
+
+
+def _bits(kind: TypeEngine[Any]) -> int:
+    match kind:
+        case SmallInteger():
+            return 16
+        case Integer() if not isinstance(kind, BigInteger) and not getattr(kind, "unsigned", False):
+            return 32
+        case _:
+            return 64
+
+
+def _variants(kind: TypeEngine[Any]) -> Iterable[TypeEngine[Any]]:
+    """The types that the column has on other databases (``with_variant``)."""
+    variants: Mapping[str, TypeEngine[Any]] = getattr(kind, "_variant_mapping", {})
+    return variants.values()

@@ -1,0 +1,130 @@
+"""What the endpoints of one router share: names, paths, where rows come from, how they are shown."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any
+
+from fastapi import Request
+from fastapi.params import Depends
+from pydantic import BaseModel
+from sqlalchemy import select
+
+from fastapi_kit.crud.facts import ModelFacts, facts_of
+from fastapi_kit.crud.loading import options_for
+from fastapi_kit.db.reads import read
+from fastapi_kit.errors import ConfigurationError
+from fastapi_kit.routing._paths import column_in_path, key_in_path, row_path
+from fastapi_kit.routing._rows import ChildRows, Parent, Rows, Service
+
+__all__ = ["Resource"]
+
+
+@dataclass(frozen=True)
+class Resource:
+    """What the endpoints of one router share.
+
+    *serve* makes the service of what the dependency *source* gives: a session, or the service itself.
+    """
+
+    service_class: type[Service]
+    source: Depends
+    serve: Callable[[Any], Service]
+    read: type[BaseModel]
+    item: type[BaseModel]
+    parent_column: object
+    max_batch: int
+
+    @cached_property
+    def facts(self) -> ModelFacts:
+        return facts_of(self.declared("model"))
+
+    @cached_property
+    def parent(self) -> Parent | None:
+        return None if self.parent_column is None else Parent.of(self.facts, self.parent_column)
+
+    @cached_property
+    def rows(self) -> Depends:
+        """Dependency on the rows that the path and the service allow."""
+        parent, source, serve = self.parent, self.source, self.serve
+        if parent is None:
+
+            async def get_rows(source: Annotated[Any, source]) -> Rows:
+                return Rows(serve(source))
+
+            return Depends(get_rows)
+
+        value = column_in_path(self.facts, parent.name, of=self.plural)
+
+        async def get_child_rows(source: Annotated[Any, source], value: Annotated[Any, value]) -> Rows:
+            return ChildRows(serve(source), parent, value)
+
+        return Depends(get_child_rows)
+
+    @cached_property
+    def key(self) -> Depends:
+        """Dependency on the primary key in the path. Raises ConfigurationError if it cannot stand there."""
+        return key_in_path(self.facts, of=self.singular)
+
+    @property
+    def path(self) -> str:
+        """The path of one row under the collection."""
+        return "".join(f"/{{{name}}}" for name in self._segments)
+
+    @property
+    def name(self) -> str:
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", self.facts.name).lower()
+
+    @property
+    def table(self) -> str:
+        return getattr(self.facts.mapper.local_table, "name", None) or self.name
+
+    @property
+    def singular(self) -> str:
+        return self.name.replace("_", " ")
+
+    @property
+    def plural(self) -> str:
+        return self.table.replace("_", " ")
+
+    @property
+    def confined(self) -> str:
+        """Which rows they are, in words."""
+        return "" if self.parent is None else f" with this {self.parent.name.replace('_', ' ')}"
+
+    def declared(self, name: str) -> type[Any]:
+        """Return what the service's class says under *name*. Raises ConfigurationError if it says nothing."""
+        value: type[Any] | None = getattr(self.service_class, name, None)
+        if value is None:
+            raise ConfigurationError(f"{self.service_class.__name__} has no {name}")
+        return value
+
+    @property
+    def errors_of_new_rows(self) -> tuple[int, ...]:
+        """The statuses of a refused insert; a parent may be missing."""
+        return (409, 413, 422, 503) if self.parent is None else (404, 409, 413, 422, 503)
+
+    def require_location(self) -> None:
+        """Raise ConfigurationError if the key of a new row could not be written in a path."""
+        key_in_path(self.facts, of=self.singular)
+
+    def location(self, request: Request, row: object) -> str:
+        """Return the path of a new *row*."""
+        key = dict(zip(self.facts.key_names, self.facts.key_of_row(row), strict=True))
+        return row_path(request.scope, [key[name] for name in self._segments])
+
+    async def show(self, service: Service, rows: Sequence[object]) -> list[BaseModel]:
+        """Return written *rows* as they are read; relationships are not loaded yet and take queries, however many rows there are."""
+        facts = self.facts
+        if options := options_for(self.read, facts.mapper):
+            statement = select(facts.mapper).where(facts.any_key([facts.key_of_row(row) for row in rows])).options(*options)
+            found = await read(service.session, statement, mapper=facts.mapper)
+            loaded = {facts.key_of_row(row): row for row in found.scalars().unique()}
+            rows = [loaded.get(facts.key_of_row(row), row) for row in rows]
+        return [self.read.model_validate(row, from_attributes=True) for row in rows]
+
+    @property
+    def _segments(self) -> list[str]:
+        # A parent that is part of the key stands in the prefix.
+        return [name for name in self.facts.key_names if self.parent is None or name != self.parent.name]

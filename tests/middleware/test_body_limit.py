@@ -1,0 +1,472 @@
+"""BodyLimitMiddleware: nobody reads more than is allowed, and the client is told so in the app's own words."""
+
+import json
+import logging
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Annotated, Any, Literal
+
+import pytest
+from fastapi import Body, FastAPI, File, Form, Request, UploadFile
+from fastapi.responses import StreamingResponse
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from tests.middleware.asgi import Answer, Headers, ask, http_scope, serving, websocket_scope
+
+from fastapi_kit.errors import ConfigurationError
+from fastapi_kit.handlers import Problem, legacy_body, register_exception_handlers
+from fastapi_kit.middleware import BodyLimitMiddleware, RequestIdMiddleware, UnhandledErrorMiddleware
+
+LIMIT = 100
+JSON = (b"content-type", b"application/json")
+FORM = (b"content-type", b"application/x-www-form-urlencoded")
+MULTIPART = (b"content-type", b"multipart/form-data; boundary=b")
+
+
+def add_routes(app: FastAPI) -> None:
+    @app.post("/json")
+    async def take_json(data: Annotated[dict[str, str], Body()]) -> int:
+        return len(str(data))
+
+    @app.post("/form")
+    async def take_form(field: Annotated[str, Form()]) -> int:
+        return len(field)
+
+    @app.post("/file")
+    async def take_file(file: UploadFile) -> int:
+        return len(await file.read())
+
+    @app.post("/bytes")
+    async def take_bytes(file: Annotated[bytes, File()]) -> int:
+        return len(file)
+
+    @app.api_route("/raw", methods=["GET", "HEAD", "POST"])
+    async def read_raw(request: Request) -> int:
+        return len(await request.body())
+
+    @app.post("/stream")
+    async def read_stream(request: Request) -> int:
+        return sum([len(chunk) async for chunk in request.stream()])
+
+    @app.post("/unread")
+    async def read_nothing() -> str:
+        return "fine"
+
+    @app.post("/parts")
+    async def stream_parts() -> StreamingResponse:
+        return StreamingResponse(iter(["a", "b"]))
+
+
+def make_app(max_bytes: int = LIMIT, **options: Any) -> FastAPI:
+    app = FastAPI(**options)
+    app.add_middleware(BodyLimitMiddleware, max_bytes=max_bytes)
+    app.add_middleware(RequestIdMiddleware)
+    register_exception_handlers(app)
+    add_routes(app)
+    return app
+
+
+def chunks(*parts: bytes) -> list[Message]:
+    """A body as the server hands it over."""
+    return [{"type": "http.request", "body": part, "more_body": number < len(parts)} for number, part in enumerate(parts, 1)]
+
+
+def announced(length: int | bytes) -> tuple[bytes, bytes]:
+    return b"content-length", length if isinstance(length, bytes) else str(length).encode()
+
+
+async def post(app: ASGIApp, path: str, parts: Sequence[bytes], headers: Headers = (), **scope: Any) -> Answer:
+    return await ask(app, http_scope(path, **{"method": "POST", **scope}, headers=headers), *chunks(*parts))
+
+
+def problem_of(answer: Answer) -> Problem:
+    return Problem.model_validate_json(answer.body)
+
+
+def multipart(size: int) -> bytes:
+    return b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n' + b"x" * size + b"\r\n--b--\r\n"
+
+
+READERS = [
+    ("/json", JSON, b'{"a": "' + b"x" * LIMIT + b'"}'),
+    ("/form", FORM, b"field=" + b"x" * LIMIT),
+    ("/file", MULTIPART, multipart(LIMIT)),
+    ("/bytes", MULTIPART, multipart(LIMIT)),
+    ("/raw", JSON, b"x" * LIMIT * 2),
+    ("/stream", JSON, b"x" * LIMIT * 2),
+]
+
+
+@pytest.mark.parametrize("announces", [True, False], ids=["announced", "counted"])
+@pytest.mark.parametrize(("path", "kind", "body"), READERS, ids=[path for path, _, _ in READERS])
+async def test_a_body_that_is_too_large_is_a_413(path: str, kind: tuple[bytes, bytes], body: bytes, announces: bool) -> None:
+    """W6: however FastAPI or the endpoint reads it, the answer is a problem with the request's id."""
+    parts = [body[:60], body[60:120], body[120:]]
+    headers = [kind, announced(len(body))] if announces else [kind]
+
+    answer = await post(make_app(), path, parts, headers)
+
+    assert (answer.status, answer.error, answer.values("content-type")) == (413, None, ["application/problem+json"])
+    problem = problem_of(answer)
+    assert (problem.code, problem.detail) == ("content_too_large", "The body may have 100 bytes at most.")
+    assert answer.values("x-request-id") == [problem.request_id]
+    assert b"xxx" not in answer.body
+
+
+@pytest.mark.parametrize(("path", "kind", "body"), READERS, ids=[path for path, _, _ in READERS])
+async def test_a_body_of_exactly_the_limit_is_read(path: str, kind: tuple[bytes, bytes], body: bytes) -> None:
+    """W6: the bound itself is allowed, announced and counted; one byte less is not enough."""
+    parts, headers = [body[:60], body[60:]], [kind, announced(len(body))]
+
+    assert (await post(make_app(len(body)), path, parts, headers)).status == 200
+    assert (await post(make_app(len(body) - 1), path, parts, headers)).status == 413
+    assert (await post(make_app(len(body) - 1), path, parts, [kind])).status == 413
+
+
+async def test_an_announced_body_is_not_touched() -> None:
+    """W6: nothing is asked of the server, which would be its sign to let the client begin."""
+    asked: list[str] = []
+
+    async def receive() -> Message:
+        asked.append("for the body")
+        return {"type": "http.request", "body": b"x" * LIMIT * 2, "more_body": False}
+
+    async def send(message: Message) -> None: ...
+
+    await make_app()(http_scope("/raw", method="POST", headers=[announced(LIMIT + 1)]), receive, send)
+
+    assert asked == []
+
+
+async def test_counting_stops_at_the_chunk_that_is_too_much() -> None:
+    """W6: what comes after it is never asked for."""
+    asked: list[int] = []
+
+    async def receive() -> Message:
+        asked.append(1)
+        return {"type": "http.request", "body": b"x" * 60, "more_body": True}
+
+    async def send(message: Message) -> None: ...
+
+    await make_app()(http_scope("/raw", method="POST"), receive, send)
+
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize("length", [b"", b"-1", b"+500", b"5_00", b"0x500", b"abc", b"\xb2", b"1.5", b" 500", b"500, 500"])
+async def test_a_length_that_is_no_number_is_counted(length: bytes) -> None:
+    """W6: servers refuse such requests; where one does not, the announcement is not believed and the bytes are counted."""
+    small = await post(make_app(), "/raw", [b"x" * LIMIT], [announced(length)])
+    large = await post(make_app(), "/raw", [b"x" * LIMIT, b"x"], [announced(length)])
+
+    assert (small.status, large.status) == (200, 413)
+
+
+@pytest.mark.parametrize("length", [b"9" * 30, b"9" * 5000, b"0101"])
+async def test_a_length_beyond_all_numbers_is_too_large(length: bytes) -> None:
+    """W6: Python refuses to read a number of 5,000 digits; the middleware need not."""
+    answer = await post(make_app(), "/raw", [b"x"], [announced(length)])
+
+    assert (answer.status, answer.error) == (413, None)
+
+
+async def test_the_largest_of_several_lengths_counts() -> None:
+    """W6: a request with two lengths is refused if either is too large."""
+    answer = await post(make_app(), "/raw", [b"x"], [announced(1), announced(LIMIT + 1)])
+
+    assert answer.status == 413
+
+
+async def test_an_announcement_that_is_too_small_helps_nobody() -> None:
+    """W6: the bytes are counted, whatever was announced."""
+    answer = await post(make_app(), "/raw", [b"x" * LIMIT, b"x"], [announced(1)])
+
+    assert answer.status == 413
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_other_methods_have_bodies_too(method: str) -> None:
+    """W6: the bound is for all methods."""
+    answer = await post(make_app(), "/raw", [b"x" * LIMIT, b"x"], method=method)
+
+    assert answer.status == 413
+
+
+@pytest.mark.parametrize(("path", "status"), [("/unread", 200), ("/nowhere", 404)])
+async def test_a_body_that_nobody_reads_is_not_refused(path: str, status: int) -> None:
+    """W6: the answer is what it would have been; the server throws the body away."""
+    answer = await post(make_app(), path, [b"x" * LIMIT, b"x"], [announced(LIMIT + 1)])
+
+    assert (answer.status, answer.error) == (status, None)
+
+
+async def test_no_bytes_may_be_the_limit() -> None:
+    """W6: with 0 there may be no body at all, and requests without one go on."""
+    assert (await post(make_app(0), "/raw", [b""])).status == 200
+    assert (await post(make_app(0), "/raw", [b"x"])).status == 413
+
+
+def test_a_negative_limit_is_refused() -> None:
+    """W6: it is a mistake of the host's, found when the app starts."""
+    with pytest.raises(ConfigurationError, match="negative"):
+        BodyLimitMiddleware(make_app(), max_bytes=-1)
+
+
+async def test_a_route_may_allow_more() -> None:
+    """W6: FastAPI's own max_body_size of a route counts there, for more and for less."""
+    app = make_app()
+
+    @app.post("/large", max_body_size=LIMIT * 2)
+    @app.post("/small", max_body_size=LIMIT // 2)
+    async def read(request: Request) -> int:
+        return len(await request.body())
+
+    statuses = {
+        (path, size, headers): (await post(app, path, [b"x" * 40, b"x" * (size - 40)], [announced(size)] if headers else [])).status
+        for path, size in [("/large", 200), ("/large", 201), ("/small", 50), ("/small", 51)]
+        for headers in (True, False)
+    }
+
+    assert {key for key, status in statuses.items() if status == 200} == {
+        ("/large", 200, True),
+        ("/large", 200, False),
+        ("/small", 50, True),
+        ("/small", 50, False),
+    }
+    assert set(statuses.values()) == {200, 413}
+
+
+async def test_the_answer_has_the_shape_of_the_app() -> None:
+    """W6: a body of the host's, a handler of the host's, and FastAPI alone: each answers as it answers all errors."""
+    legacy, own, bare = make_app(), make_app(), FastAPI()
+    register_exception_handlers(legacy, body=legacy_body)
+
+    @own.exception_handler(413)
+    async def answer_own(request: Request, error: Exception) -> Response:
+        return PlainTextResponse("too much", 413)
+
+    bare.add_middleware(BodyLimitMiddleware, max_bytes=LIMIT)
+    add_routes(bare)
+
+    bodies = [(await post(app, "/raw", [b"x"], [announced(LIMIT + 1)])).body for app in (legacy, own, bare)]
+
+    text = "The body may have 100 bytes at most."
+    assert [json.loads(bodies[0]), bodies[1], json.loads(bodies[2])] == [{"detail": text}, b"too much", {"detail": text}]
+
+
+async def test_a_mounted_app_is_bounded() -> None:
+    """W6: what is inside is bounded, too, and answers in its own shape."""
+    outer, inner = make_app(), FastAPI()
+    add_routes(inner)
+    outer.mount("/inner", inner)
+
+    answer = await post(outer, "/inner/raw", [b"x" * LIMIT, b"x"])
+
+    assert (answer.status, answer.error) == (413, None)
+
+
+async def read_in_middleware(request: Request, call_next: Any) -> Response:
+    await request.body()
+    response: Response = await call_next(request)
+    return response
+
+
+@pytest.mark.parametrize("has_handlers", [True, False])
+async def test_a_middleware_that_reads_is_answered_for(has_handlers: bool) -> None:
+    """W6: where the reader is outside all handlers, those of the app are asked; without any the text is plain."""
+    app = FastAPI()
+    app.add_middleware(BaseHTTPMiddleware, dispatch=read_in_middleware)
+    app.add_middleware(BodyLimitMiddleware, max_bytes=LIMIT)
+    if has_handlers:
+        register_exception_handlers(app)
+    add_routes(app)
+
+    answer = await post(app, "/raw", [b"x"], [announced(LIMIT + 1)])
+
+    assert (answer.status, answer.error) == (413, None)
+    assert json.loads(answer.body)["detail"] == "The body may have 100 bytes at most."
+
+
+async def test_an_app_without_handlers_is_answered_for() -> None:
+    """W6: a plain ASGI app that knows no HTTPException is bounded as well."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive())["more_body"]:
+            pass
+
+    answer = await post(BodyLimitMiddleware(app, max_bytes=LIMIT), "/", [b"x" * LIMIT, b"x"])
+
+    assert (answer.status, answer.body, answer.error) == (413, b"The body may have 100 bytes at most.", None)
+
+
+async def test_it_is_no_unhandled_error(caplog: pytest.LogCaptureFixture) -> None:
+    """W6: nothing is logged as a bug, wherever in the order of the middleware it stands."""
+    app = FastAPI()
+    app.add_middleware(UnhandledErrorMiddleware)
+    app.add_middleware(BodyLimitMiddleware, max_bytes=LIMIT)
+    add_routes(app)
+
+    await post(app, "/raw", [b"x" * LIMIT, b"x"])
+
+    assert caplog.records == []
+
+
+async def stream_back(request: Request) -> Response:
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"begin "
+        async for chunk in request.stream():
+            yield chunk
+
+    return StreamingResponse(parts())
+
+
+async def test_a_body_that_is_too_large_while_it_is_answered_ends_the_answer(caplog: pytest.LogCaptureFixture) -> None:
+    """W6: the status is sent and cannot be 413 any more; the reader learns that its client is gone, and one line says why."""
+    app = FastAPI()
+    app.add_middleware(BodyLimitMiddleware, max_bytes=LIMIT)
+    app.add_middleware(RequestIdMiddleware)
+    app.add_api_route("/echo", stream_back, methods=["POST"])
+    headers = [(b"x-request-id", b"one")]
+
+    asgi = {"version": "3.0", "spec_version": "2.4"}
+    answer = await post(app, "/echo", [b"x" * LIMIT, b"y"], headers, asgi=asgi)
+
+    assert (answer.status, answer.body) == (200, b"begin " + b"x" * LIMIT)
+    assert answer.messages[-1]["more_body"] is True
+    assert type(answer.error).__name__ == "ClientDisconnect"
+    (record,) = [record for record in caplog.records if record.name == "fastapi_kit.middleware.body_limit"]
+    assert (record.levelno, "one" in record.getMessage(), "100 bytes" in record.getMessage()) == (logging.WARNING, True, True)
+
+
+@pytest.mark.parametrize(("parts", "headers"), [([b"x"], [announced(LIMIT + 1)]), ([b"x" * LIMIT * 2], [])], ids=["announced", "counted"])
+async def test_a_listener_ends_a_streamed_answer(parts: list[bytes], headers: Headers, caplog: pytest.LogCaptureFixture) -> None:
+    """W6: a streamed answer listens for its client to go, and learns that it has gone. That is no error of the app's."""
+    answer = await post(make_app(), "/parts", parts, headers)
+
+    assert (answer.status, answer.error) == (200, None)
+    assert [record.levelname for record in caplog.records if record.name.startswith("fastapi_kit")] == ["WARNING"]
+
+
+@pytest.mark.parametrize("parts", [[b"x"], [b"x" * LIMIT * 2]])
+async def test_asking_whether_the_client_is_there_is_no_read(parts: list[bytes]) -> None:
+    """W6: ``request.is_disconnected()`` takes no part in the body's fate."""
+    app = make_app()
+
+    @app.post("/there")
+    async def look(request: Request) -> bool:
+        return await request.is_disconnected()
+
+    answer = await post(app, "/there", parts, [announced(LIMIT + 1)])
+
+    assert (answer.status, answer.body) == (200, b"false")
+
+
+async def test_a_client_that_goes_is_a_client_that_goes() -> None:
+    """W6: messages without a body pass as they are."""
+    seen: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append((await receive())["type"])
+
+    await ask(BodyLimitMiddleware(app), http_scope(), {"type": "http.disconnect"})
+
+    assert seen == ["http.disconnect"]
+
+
+async def test_a_message_without_body_is_an_empty_one() -> None:
+    """W6: both members of the message are optional in ASGI."""
+    answer = await ask(make_app(), http_scope("/raw", method="POST"), {"type": "http.request"})
+
+    assert answer.status == 200
+
+
+@pytest.mark.parametrize("scope", [websocket_scope("/"), {"type": "lifespan"}])
+async def test_other_connections_pass_through(scope: Scope) -> None:
+    """W6: the size of a WebSocket's messages is the server's matter."""
+    seen: list[Receive] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(receive)
+        await JSONResponse(1)(scope, receive, send) if scope["type"] == "http" else None
+
+    async def receive() -> Message:
+        return {"type": "nothing"}
+
+    async def send(message: Message) -> None: ...
+
+    await BodyLimitMiddleware(app, max_bytes=0)(scope, receive, send)
+
+    assert seen == [receive]
+
+
+@pytest.mark.parametrize(
+    ("version", "expect", "closing"),
+    [("1.1", b"100-continue", ["close"]), ("1.1", b"100-Continue", ["close"]), ("2", b"100-continue", []), ("1.1", b"", [])],
+)
+async def test_a_client_that_waits_is_told_to_close(version: str, expect: bytes, closing: list[str]) -> None:
+    """W6: whoever waits for 100 Continue has sent nothing, so that nothing is lost; HTTP/2 has no such header."""
+    headers = [announced(LIMIT + 1), (b"expect", expect)]
+
+    answer = await post(make_app(), "/raw", [b"x"], headers, http_version=version)
+
+    assert (answer.status, answer.values("connection")) == (413, closing)
+
+
+# --- Under uvicorn ---
+
+SERVERS: list[Literal["h11", "httptools"]] = ["h11", "httptools"]
+TEN_MEGABYTES = 10_000_000
+POST = b"POST /raw HTTP/1.1\r\nHost: test\r\n"
+
+
+def in_chunks(size: int) -> Iterator[bytes]:
+    yield from (b"2710\r\n" + b"x" * 10_000 + b"\r\n" for _ in range(size // 10_000))
+    yield b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize("http", SERVERS)
+async def test_a_waiting_client_never_sends_its_body(http: Literal["h11", "httptools"]) -> None:
+    """W6: the first thing that a client which sent ``Expect: 100-continue`` hears is the 413, not 100; a small body is asked for."""
+    app = make_app()
+
+    async with serving(app, http) as served:
+        refused = await served.head_of_answer(POST + b"Content-Length: 10000000\r\nExpect: 100-continue\r\n\r\n")
+        welcome = await served.head_of_answer(POST + b"Content-Length: 10\r\nExpect: 100-continue\r\n\r\n")
+
+    assert refused.startswith(b"http/1.1 413")
+    assert b"\nconnection: close\n" in refused
+    assert welcome.startswith(b"http/1.1 100")
+
+
+@pytest.mark.parametrize("http", SERVERS)
+async def test_a_client_that_sends_first_gets_to_read_the_413(http: Literal["h11", "httptools"]) -> None:
+    """W6: ten megabytes are sent to their end before anything is read, and the answer is there; it was not lost in a reset."""
+    announcing = [POST + b"Content-Length: 10000000\r\n\r\n", b"x" * TEN_MEGABYTES]
+    counting = [POST + b"Transfer-Encoding: chunked\r\n\r\n", *in_chunks(TEN_MEGABYTES)]
+
+    async with serving(make_app(), http) as served:
+        heads = [await served.head_of_answer(*parts) for parts in (announcing, counting)]
+
+    assert [head[:12] for head in heads] == [b"http/1.1 413"] * 2
+
+
+@pytest.mark.parametrize("http", SERVERS)
+async def test_the_connection_goes_on_after_a_413(http: Literal["h11", "httptools"]) -> None:
+    """W6: the server has thrown the rest away, and the next request is not mistaken for it."""
+    large = POST + b"Content-Length: 1000000\r\n\r\n" + b"x" * 1_000_000
+    small = POST + b"Content-Length: 3\r\n\r\nabc"
+
+    async with serving(make_app(), http) as served:
+        heads = await served.heads_of_answers(large, small)
+
+    assert [head[:12] for head in heads] == [b"http/1.1 413", b"http/1.1 200"]
+
+
+@pytest.mark.parametrize("http", SERVERS)
+@pytest.mark.parametrize("length", [b"-1", b"abc", b"1\r\nContent-Length: 500"])
+async def test_the_server_refuses_lengths_that_are_none(http: Literal["h11", "httptools"], length: bytes) -> None:
+    """W6: uvicorn answers 400 itself, so that no app ever sees them."""
+    async with serving(make_app(), http) as served:
+        head = await served.head_of_answer(POST + b"Content-Length: " + length + b"\r\n\r\nx")
+
+    assert head.startswith(b"http/1.1 400")

@@ -1,0 +1,658 @@
+"""Routes nested under a parent, over HTTP and on both databases."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+from uuid import UUID, uuid4
+
+import pytest
+from fastapi import APIRouter, FastAPI
+from httpx import AsyncClient
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import ForeignKey, ForeignKeyConstraint, MetaData, String, UniqueConstraint, text
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from fastapi_kit.crud import CRUDService
+from fastapi_kit.db import Database
+from fastapi_kit.errors import ConfigurationError, NotFoundError, PermissionDeniedError
+from fastapi_kit.handlers import register_exception_handlers
+from fastapi_kit.routing import Endpoint, RouterOptions, crud_router
+from fastapi_kit.testing.client import app_client
+from fastapi_kit.testing.queries import assert_max_queries
+
+
+class BlogBase(DeclarativeBase):
+    metadata = MetaData()
+
+
+class Author(BlogBase):
+    __tablename__ = "authors"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+class Article(BlogBase):
+    __tablename__ = "articles"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+class Comment(BlogBase):
+    __tablename__ = "comments"
+    __table_args__ = (UniqueConstraint("text"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    article_id: Mapped[int] = mapped_column("article", ForeignKey("articles.id"))
+    author_id: Mapped[int | None] = mapped_column(ForeignKey("authors.id"))
+    text: Mapped[str] = mapped_column(String(20))
+
+
+class LateComment(BlogBase):
+    """Its parent is looked for at COMMIT, and is read only when it is asked for."""
+
+    __tablename__ = "late_comments"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    article_id: Mapped[int] = mapped_column(ForeignKey("articles.id", deferrable=True, initially="DEFERRED"), deferred=True)
+    text: Mapped[str]
+
+
+class Label(BlogBase):
+    __tablename__ = "labels"
+    name: Mapped[str] = mapped_column(String(20), primary_key=True)
+
+
+class Usage(BlogBase):
+    __tablename__ = "usages"
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    label_name: Mapped[str | None] = mapped_column(ForeignKey("labels.name"))
+
+
+class Mark(BlogBase):
+    __tablename__ = "marks"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    usage_id: Mapped[UUID] = mapped_column(ForeignKey("usages.id"))
+
+
+class Order(BlogBase):
+    __tablename__ = "orders"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+class Line(BlogBase):
+    """Its parent is part of its key."""
+
+    __tablename__ = "order_lines"
+    order_id: Mapped[int] = mapped_column(ForeignKey("orders.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    text: Mapped[str]
+    splits: Mapped[list["Split"]] = relationship()
+
+
+class Split(BlogBase):
+    __tablename__ = "splits"
+    __table_args__ = (ForeignKeyConstraint(["order_id", "line_number"], ["order_lines.order_id", "order_lines.number"]),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    order_id: Mapped[int]
+    line_number: Mapped[int]
+
+
+class CommentIn(BaseModel):
+    text: str
+
+
+class CommentRead(CommentIn):
+    id: int
+
+
+class OpenComment(BaseModel):
+    """A schema that lets a client name the parent, an author, and more."""
+
+    model_config = ConfigDict(extra="allow")
+
+    text: str = "-"
+    article_id: int | None = None
+    author_id: int | None = None
+
+
+class CommentService(CRUDService[Comment, CommentIn, CommentIn]): ...
+
+
+class OpenCommentService(CRUDService[Comment, OpenComment, OpenComment]): ...
+
+
+class LateCommentService(CRUDService[LateComment, CommentIn, CommentIn]): ...
+
+
+class Empty(BaseModel): ...
+
+
+class UsageRead(BaseModel):
+    id: UUID
+
+
+class UsageService(CRUDService[Usage, Empty, Empty]): ...
+
+
+class MarkRead(BaseModel):
+    id: int
+    usage_id: UUID
+
+
+class MarkService(CRUDService[Mark, Empty, Empty]): ...
+
+
+class SplitRead(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+    id: int
+
+
+class LineIn(BaseModel):
+    number: int
+    text: str
+
+
+class LineRead(LineIn):
+    splits: list[SplitRead]
+
+
+class LineService(CRUDService[Line, LineIn, CommentIn]): ...
+
+
+ALL = Endpoint.CRUD | Endpoint.CREATE_MANY
+COMMENTS = "/articles/{article_id}/comments"
+
+
+def app_of(router: APIRouter, prefix: str = COMMENTS) -> FastAPI:
+    app = FastAPI()
+    register_exception_handlers(app)
+    app.include_router(router, prefix=prefix)
+    return app
+
+
+@asynccontextmanager
+async def client_of(
+    database: Database, service_class: type[CRUDService[Any, Any, Any]], parent: Any, **more: Any
+) -> AsyncIterator[AsyncClient]:
+    prefix = more.pop("prefix", COMMENTS)
+    more = {"read": CommentRead, "endpoints": ALL, "session": database.session, **more}
+    router = crud_router(service_class, options=RouterOptions(parent=parent, max_batch=3), **more)
+    async with app_client(app_of(router, prefix)) as client:
+        yield client
+
+
+@pytest.fixture
+async def blog(database: Database) -> Database:
+    """Articles 1 and 2, with a comment each, 1 and 2, of author 1."""
+    await database.create_tables(BlogBase.metadata)
+    async with database.begin() as session:
+        session.add_all([Article(id=1), Article(id=2), Author(id=1)])
+    async with database.begin() as session:
+        await CommentService(session).create_many([{"article_id": id, "text": f"of {id}", "author_id": 1} for id in (1, 2)])
+    return database
+
+
+@pytest.fixture
+async def client(blog: Database) -> AsyncIterator[AsyncClient]:
+    """A client of the comments of articles, all endpoints."""
+    async with client_of(blog, CommentService, Comment.article_id) as client:
+        yield client
+
+
+async def parents_of(database: Database) -> list[tuple[int, int]]:
+    async with database.sessions() as session:
+        return [(row.id, row.article_id) for row in await CommentService(session).list()]
+
+
+# --- What is not there --------------------------------------------------------------------------------------------------
+
+
+async def test_a_list_shows_the_parents_rows(client: AsyncClient) -> None:
+    """D40: rows, total and links are of one parent; an unknown parent has none."""
+    await client.post("/articles/1/comments", json={"text": "second"})
+
+    page = await client.get("/articles/1/comments", params={"limit": 1})
+    empty = await client.get("/articles/9/comments")
+
+    assert ([row["text"] for row in page.json()["items"]], page.json()["total"]) == (["of 1"], 2)
+    assert page.links["next"]["url"] == "/articles/1/comments?skip=1&limit=1"
+    assert (empty.status_code, empty.json()["total"]) == (200, 0)
+
+
+@pytest.mark.parametrize(("method", "body"), [("GET", None), ("PATCH", {"text": "x"}), ("DELETE", None)])
+@pytest.mark.parametrize("article", [2, 9])
+async def test_a_row_of_another_parent_is_not_there(client: AsyncClient, blog: Database, method: str, body: object, article: int) -> None:
+    """D40: 404 as if it did not exist, and nothing is changed."""
+    response = await client.request(method, f"/articles/{article}/comments/1", json=body)
+
+    assert (response.status_code, response.json()["code"]) == (404, "not_found")
+    assert (await client.get("/articles/1/comments/1")).json() == {"id": 1, "text": "of 1"}
+
+
+async def test_a_row_of_another_parent_tells_nothing(client: AsyncClient) -> None:
+    """D40: a change that would conflict is a 404 as well: whether the row exists is not to be seen."""
+    response = await client.patch("/articles/2/comments/1", json={"text": "of 2"})
+
+    assert response.status_code == 404
+
+
+async def test_a_row_is_read_changed_and_deleted_under_its_parent(client: AsyncClient) -> None:
+    """D40: what is created under a parent is found where Location says."""
+    created = await client.post("/articles/2/comments", json={"text": "new"})
+    path = created.headers["location"]
+    read, changed, deleted, gone = (
+        await client.get(path),
+        await client.patch(path, json={"text": "newer"}),
+        await client.delete(path),
+        await client.get(path),
+    )
+
+    assert (created.status_code, path) == (201, "/articles/2/comments/3")
+    assert (read.json(), changed.json()["text"]) == ({"id": 3, "text": "new"}, "newer")
+    assert (deleted.status_code, gone.status_code) == (204, 404)
+
+
+@pytest.mark.parametrize(("path", "body"), [("", {"text": "x"}), ("/batch", [{"text": "x"}, {"text": "y"}])])
+async def test_nothing_is_created_under_an_unknown_parent(client: AsyncClient, blog: Database, path: str, body: object) -> None:
+    """D40: 404, not 422: it is the path that is wrong."""
+    response = await client.post(f"/articles/9/comments{path}", json=body)
+
+    assert (response.status_code, response.json()["code"]) == (404, "not_found")
+    assert await parents_of(blog) == [(1, 1), (2, 2)]
+
+
+async def test_a_parent_that_is_looked_for_at_commit(blog: Database) -> None:
+    """D40: 404 as well; and a deferred column still tells the parent."""
+    async with client_of(blog, LateCommentService, LateComment.article_id) as client:
+        unknown = await client.post("/articles/9/comments", json={"text": "x"})
+        created = await client.post("/articles/1/comments", json={"text": "x"})
+        path = created.headers["location"]
+        answers = [await client.get(path), await client.patch(path, json={"text": "y"}), await client.delete(path)]
+
+    assert (unknown.status_code, created.status_code) == (404, 201)
+    assert [answer.status_code for answer in answers] == [200, 200, 204]
+
+
+async def test_another_unknown_reference_stays_a_422(blog: Database) -> None:
+    """D40: the parent is there, the author is not."""
+    async with client_of(blog, OpenCommentService, Comment.article_id) as client:
+        response = await client.post("/articles/1/comments", json={"author_id": 9})
+
+    assert (response.status_code, response.json()["code"]) == (422, "unknown_reference")
+
+
+# --- The body and the path ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def open_client(blog: Database) -> AsyncIterator[AsyncClient]:
+    """A client of comments whose schemas take the parent."""
+    async with client_of(blog, OpenCommentService, Comment.article_id, read=OpenComment) as client:
+        yield client
+
+
+@pytest.mark.parametrize("other", [2, 9, None])
+@pytest.mark.parametrize(
+    ("method", "path", "place"),
+    [("POST", "", ["body", "article_id"]), ("POST", "/batch", ["body", 1, "article_id"]), ("PATCH", "/1", ["body", "article_id"])],
+)
+async def test_a_body_cannot_name_another_parent(
+    open_client: AsyncClient, blog: Database, method: str, path: str, place: list[object], other: int | None
+) -> None:
+    """D40: 422 that names the field and its row; nothing is written, and nothing is dropped silently."""
+    body = {"text": "x", "article_id": other}
+    response = await open_client.request(method, f"/articles/1/comments{path}", json=[{"text": "y"}, body] if path == "/batch" else body)
+
+    assert response.status_code == 422
+    assert [item["loc"] for item in response.json()["errors"]] == [place]
+    assert await parents_of(blog) == [(1, 1), (2, 2)]
+
+
+async def test_a_body_may_name_the_same_parent(open_client: AsyncClient) -> None:
+    """D40: a client that repeats the path is right; one that says nothing gets the path's parent, whatever the schema's default."""
+    answers = [
+        await open_client.post("/articles/1/comments", json={"text": "same", "article_id": 1}),
+        await open_client.post("/articles/1/comments", json={"text": "silent"}),
+        await open_client.patch("/articles/1/comments/1", json={"article_id": 1}),
+    ]
+
+    assert [(answer.status_code, answer.json()["article_id"]) for answer in answers] == [(201, 1), (201, 1), (200, 1)]
+
+
+async def test_a_hook_cannot_move_a_row(blog: Database) -> None:
+    """D40: the parent that a field of another name becomes is refused, and the change undone."""
+
+    class Moving(BaseModel):
+        article: int
+        text: str
+
+    class MovingService(CRUDService[Comment, CommentIn, Moving]):
+        async def update_values(self, data: Moving) -> dict[str, Any]:
+            return {"article_id": data.article, "text": data.text}
+
+    async with client_of(blog, MovingService, Comment.article_id) as client:
+        moved = await client.patch("/articles/1/comments/1", json={"article": 2, "text": "moved"})
+        stays = await client.patch("/articles/1/comments/1", json={"article": 1, "text": "stays"})
+
+    assert (moved.status_code, stays.status_code) == (422, 200)
+    assert await parents_of(blog) == [(1, 1), (2, 2)]
+
+
+# --- Batches ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_batch_is_stored_whole_under_its_parent(client: AsyncClient) -> None:
+    """D40: in the order given; a conflict keeps nothing."""
+    created = await client.post("/articles/1/comments/batch", json=[{"text": "b"}, {"text": "a"}])
+    refused = await client.post("/articles/1/comments/batch", json=[{"text": "c"}, {"text": "a"}])
+
+    assert (created.status_code, [row["text"] for row in created.json()]) == (201, ["b", "a"])
+    assert refused.status_code == 409
+    assert (await client.get("/articles/1/comments")).json()["total"] == 3
+
+
+# --- Keys ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("article", ["x", "+1", "1.0", str(2**31), "%00", "9" * 5000])
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", ""), ("POST", ""), ("POST", "/batch"), ("GET", "/1"), ("PATCH", "/1"), ("DELETE", "/1")]
+)
+async def test_a_parent_that_cannot_be_one(client: AsyncClient, method: str, path: str, article: str) -> None:
+    """D40: the parent in the path is typed and bounded as a key is: 422, never a 5xx."""
+    body: Any = {"text": "x"} if method in {"POST", "PATCH"} else None
+    response = await client.request(method, f"/articles/{article}/comments{path}", json=[body] if path == "/batch" else body)
+
+    assert response.status_code == 422
+    assert [item["loc"] for item in response.json()["errors"]] == [["path", "article_id"]]
+
+
+async def test_a_text_is_a_parent(blog: Database) -> None:
+    """D40: escaped in Location as everywhere; an unknown one, and one that cannot be stored, are refused."""
+    async with blog.begin() as session:
+        session.add(Label(name="ä b?"))
+
+    async with client_of(blog, UsageService, Usage.label_name, read=UsageRead, prefix="/labels/{label_name}/usages") as client:
+        created = await client.post("/labels/ä b%3F/usages", json={})
+        path = created.headers["location"]
+        found, other = await client.get(path), await client.get(path.replace("%C3%A4%20b%3F", "a"))
+        unknown, impossible = await client.post("/labels/a/usages", json={}), await client.get("/labels/%00/usages")
+
+    assert path == f"/labels/%C3%A4%20b%3F/usages/{created.json()['id']}"
+    assert [answer.status_code for answer in (found, other, unknown, impossible)] == [200, 404, 404, 422]
+
+
+async def test_a_row_without_a_parent_is_nowhere(blog: Database) -> None:
+    """D40: not even under a parent that is called null."""
+    async with blog.begin() as session:
+        session.add(Label(name="null"))
+        orphan = await UsageService(session).create({"label_name": None})
+
+    async with client_of(blog, UsageService, Usage.label_name, read=UsageRead, prefix="/labels/{label_name}/usages") as client:
+        answers = [await client.request(method, f"/labels/null/usages/{orphan.id}") for method in ("GET", "DELETE")]
+
+    assert [answer.status_code for answer in answers] == [404, 404]
+
+
+async def test_a_uuid_is_a_parent(blog: Database) -> None:
+    """D40: typed from the column."""
+    async with blog.begin() as session:
+        session.add(Label(name="a"))
+        await session.flush()
+        usage = await UsageService(session).create({"label_name": "a"})
+
+    async with client_of(blog, MarkService, Mark.usage_id, read=MarkRead, prefix="/usages/{usage_id}/marks") as client:
+        created = await client.post(f"/usages/{usage.id}/marks", json={})
+        found = await client.get(created.headers["location"])
+        unknown, impossible = await client.post(f"/usages/{uuid4()}/marks", json={}), await client.get("/usages/1/marks")
+
+    assert found.json() == {"id": 1, "usage_id": str(usage.id)}
+    assert (unknown.status_code, impossible.status_code) == (404, 422)
+
+
+async def test_a_parent_may_be_part_of_the_key(blog: Database) -> None:
+    """D40: the prefix has that part, the path of a row the rest; relationships are shown too."""
+    async with blog.begin() as session:
+        session.add_all([Order(id=1), Order(id=2)])
+
+    async with client_of(blog, LineService, Line.order_id, read=LineRead, prefix="/orders/{order_id}/lines") as client:
+        created = await client.post("/orders/1/lines", json={"number": 7, "text": "a"})
+        twin = await client.post("/orders/2/lines", json={"number": 7, "text": "b"})
+        many = await client.post("/orders/2/lines/batch", json=[{"number": 9, "text": "d"}, {"number": 8, "text": "c"}])
+        path = created.headers["location"]
+        found, changed = await client.get(path), await client.patch(path, json={"text": "c"})
+        listed, deleted = await client.get("/orders/1/lines"), await client.delete(path)
+        left = await client.get(twin.headers["location"])
+
+    assert (path, created.json()) == ("/orders/1/lines/7", {"number": 7, "text": "a", "splits": []})
+    assert (found.json()["text"], changed.json()["text"], listed.json()["total"], deleted.status_code) == ("a", "c", 1, 204)
+    assert [row["number"] for row in many.json()] == [9, 8]
+    assert left.json()["text"] == "b"
+
+
+async def test_a_parent_of_several_columns(blog: Database) -> None:
+    """D40: one column of the foreign key is in the path, the others are in the body: a reference that fails is the path's."""
+
+    class SplitIn(BaseModel):
+        line_number: int
+
+    class SplitService(CRUDService[Split, SplitIn, SplitIn]): ...
+
+    async with blog.begin() as session:
+        session.add(Order(id=1))
+        await session.flush()
+        await LineService(session).create({"order_id": 1, "number": 7, "text": "a"})
+
+    async with client_of(blog, SplitService, Split.order_id, read=SplitRead, prefix="/orders/{order_id}/splits") as client:
+        created = await client.post("/orders/1/splits", json={"line_number": 7})
+        unknown = await client.post("/orders/9/splits", json={"line_number": 7})
+
+    assert (created.status_code, unknown.status_code) == (201, 404)
+
+
+# --- Transactions and statements ----------------------------------------------------------------------------------------
+
+
+async def test_what_nesting_costs(client: AsyncClient, blog: Database) -> None:
+    """D42: reads and creates cost nothing more; a change and a delete lock the row first, which is one statement more."""
+    costs = {
+        1: [("POST", "", {"text": "x"}), ("GET", "/1", None), ("POST", "/batch", [{"text": "y"}, {"text": "z"}])],
+        2: [("GET", "", None), ("DELETE", "/3", None)],
+        3: [("PATCH", "/1", {"text": "changed"})],
+    }
+    for cost, requests in costs.items():
+        for method, path, body in requests:
+            with assert_max_queries(blog, cost) as log:
+                response = await client.request(method, f"/articles/1/comments{path}", json=body)
+
+            assert response.status_code < 300
+            assert log.count == cost
+
+
+async def test_a_change_and_its_check_are_one_transaction(blog: Database) -> None:
+    """D40: a refusal after the change undoes it; the host's own session that never commits loses none."""
+
+    class RefusingService(CommentService):
+        async def update(self, ident: object, data: Any, /, *, expected_version: int | None = None) -> Comment:
+            row = await super().update(ident, data)
+            if row.text == "refused":
+                raise PermissionDeniedError
+            return row
+
+    async def get_db() -> AsyncIterator[AsyncSession]:
+        async with blog.sessions() as session:
+            yield session
+
+    async with client_of(blog, RefusingService, Comment.article_id, session=get_db) as client:
+        refused = await client.patch("/articles/1/comments/1", json={"text": "refused"})
+        kept = await client.get("/articles/1/comments/1")
+        changed = await client.patch("/articles/1/comments/1", json={"text": "changed"})
+        deleted = await client.delete("/articles/2/comments/2")
+        listed = await client.get("/articles/1/comments")
+
+    assert (refused.status_code, kept.json()["text"]) == (403, "of 1")
+    assert (changed.status_code, deleted.status_code, listed.json()["items"][0]["text"]) == (200, 204, "changed")
+    assert await parents_of(blog) == [(1, 1)]
+
+
+@pytest.mark.parametrize(("method", "body"), [("PATCH", {"text": "x"}), ("DELETE", None)])
+async def test_a_row_that_is_being_moved_is_waited_for(postgres_database: Database, method: str, body: object) -> None:
+    """D40: the row is locked before its parent is looked at, so that it cannot leave in between."""
+    await postgres_database.create_tables(BlogBase.metadata)
+    async with postgres_database.begin() as session:
+        session.add_all([Article(id=1), Article(id=2)])
+        await session.flush()
+        session.add(Comment(id=1, article_id=1, text="a"))
+
+    async with client_of(postgres_database, CommentService, Comment.article_id) as client:
+        async with postgres_database.begin() as session:
+            await CommentService(session).update(1, {"article_id": 2})
+            request = asyncio.create_task(client.request(method, "/articles/1/comments/1", json=body))
+            async with postgres_database.sessions() as watching:
+                waits = text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
+                while not await watching.scalar(waits):  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+        response = await request
+
+    assert response.status_code == 404
+    assert await parents_of(postgres_database) == [(1, 2)]
+
+
+async def test_a_request_in_one_transaction(blog: Database) -> None:
+    """T1, D40: nested routes work in db.transaction, a missing parent included."""
+    async with client_of(blog, CommentService, Comment.article_id, session=blog.transaction) as client:
+        answers = [
+            await client.post("/articles/1/comments", json={"text": "x"}),
+            await client.post("/articles/9/comments", json={"text": "y"}),
+            await client.patch("/articles/1/comments/3", json={"text": "z"}),
+            await client.delete("/articles/1/comments/3"),
+        ]
+
+    assert [answer.status_code for answer in answers] == [201, 404, 200, 204]
+
+
+async def test_a_service_that_refuses_to_read_refuses_under_a_parent(blog: Database) -> None:
+    """D40: an overridden get_one() is asked by every endpoint of one row, and a base_query() confines beside the parent."""
+
+    class PrivateService(CommentService):
+        async def get_one(self, ident: object, **options: Any) -> Comment:
+            raise PermissionDeniedError
+
+    class HiddenService(CommentService):
+        def base_query(self) -> Any:
+            return super().base_query().where(Comment.text != "of 1")
+
+    requests: list[tuple[str, object]] = [("GET", None), ("PATCH", {"text": "x"}), ("DELETE", None)]
+    for service, status in ((PrivateService, 403), (HiddenService, 404)):
+        async with client_of(blog, service, Comment.article_id) as client:
+            answers = [await client.request(method, "/articles/1/comments/1", json=body) for method, body in requests]
+
+        assert [answer.status_code for answer in answers] == [status] * 3
+    assert await parents_of(blog) == [(1, 1), (2, 2)]
+
+
+async def test_a_dependency_may_make_the_service(blog: Database) -> None:
+    """D40: service= and a parent go together."""
+
+    async def get_service(session: Annotated[AsyncSession, blog.session]) -> CommentService:
+        return CommentService(session)
+
+    async with client_of(blog, CommentService, Comment.article_id, session=None, service=get_service) as client:
+        assert (await client.get("/articles/1/comments/1")).status_code == 200
+        assert (await client.get("/articles/2/comments/1")).status_code == 404
+
+
+# --- Mistakes -----------------------------------------------------------------------------------------------------------
+
+
+async def get_session() -> AsyncSession:
+    return AsyncSession()
+
+
+@pytest.mark.parametrize("prefix", ["/comments", "/articles/{id}/comments", "/articles/{article}/comments"])
+async def test_a_prefix_without_the_parent_is_refused_at_the_start(prefix: str) -> None:
+    """D40: FastAPI would ask for it in every request and never find it."""
+    router = crud_router(
+        CommentService, read=CommentRead, session=get_session, endpoints=Endpoint.LIST, options=RouterOptions(parent=Comment.article_id)
+    )
+    inner = APIRouter()
+    inner.include_router(router, prefix=prefix)
+
+    for app in (app_of(router, prefix), app_of(inner, "/api")):
+        with pytest.raises(ConfigurationError, match=r"needs \{article_id\} in the prefix"):
+            async with app_client(app):
+                pass
+
+
+async def test_a_prefix_without_the_parent_shows_nothing_where_no_lifespan_runs(blog: Database) -> None:
+    """D40: a mounted app has no start of its own; its requests are refused, and the parent cannot be slipped in as a query."""
+    router = crud_router(CommentService, read=CommentRead, session=blog.session, options=RouterOptions(parent=Comment.article_id))
+    outer = FastAPI()
+    outer.mount("/sub", app_of(router, "/comments"))
+
+    async with app_client(outer) as client:
+        answers = [await client.get("/sub/comments"), await client.get("/sub/comments?article_id=1"), await client.get("/sub/comments/1")]
+
+    assert [answer.status_code for answer in answers] == [422, 422, 422]
+
+
+async def test_the_hosts_own_routes_need_no_parent(blog: Database) -> None:
+    """D40: a route that the host adds may be anywhere; a right prefix starts."""
+    router = crud_router(CommentService, read=CommentRead, session=blog.session, options=RouterOptions(parent=Comment.article_id))
+
+    @router.get("/count")
+    async def count(article_id: int) -> int:
+        return article_id
+
+    class Unhashable(list[int]):
+        async def __call__(self) -> str:
+            return "own"
+
+    app = app_of(router)
+    app.add_api_route("/own", Unhashable(), name="own")
+    app.include_router(router, prefix="/v2/{article_id:int}/comments")
+    async with app_client(app) as client:
+        assert (await client.get("/articles/1/comments/count")).json() == 1
+        assert (await client.get("/v2/1/comments/1")).status_code == 200
+
+
+@pytest.mark.parametrize("parent", [Article.id, "article_id", Line.splits, Comment.id])
+def test_a_parent_that_is_none_is_refused(parent: Any) -> None:
+    """D40: another model's column, a name, a relationship, and the whole key."""
+    with pytest.raises(ConfigurationError, match="parent="):
+        crud_router(CommentService, read=CommentRead, session=get_session, options=RouterOptions(parent=parent))
+
+
+async def test_a_parent_of_the_base_class(blog: Database) -> None:
+    """D40: an inherited attribute is a parent, named on either class."""
+
+    class Base(DeclarativeBase):
+        metadata = MetaData()
+
+    class Animal(Base):
+        __tablename__ = "animals"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        kind: Mapped[str] = mapped_column(String(9))
+        farm_id: Mapped[int]
+        __mapper_args__ = {"polymorphic_on": "kind"}  # noqa: RUF012
+
+    class Cow(Animal):
+        __mapper_args__ = {"polymorphic_identity": "cow"}  # noqa: RUF012
+
+    class CowService(CRUDService[Cow, Empty, Empty]): ...
+
+    await blog.create_tables(Base.metadata)
+    for parent in (Animal.farm_id, Cow.farm_id):
+        async with client_of(blog, CowService, parent, read=SplitRead, prefix="/farms/{farm_id}/cows") as client:
+            path = (await client.post("/farms/3/cows", json={})).headers["location"]
+            assert (await client.get(path)).status_code == 200
+            assert (await client.get(path.replace("3", "4", 1))).status_code == 404
+
+
+async def test_a_missing_parent_is_named_in_the_log(blog: Database) -> None:
+    """D40: the error names the parent's model, not the child's."""
+    router = crud_router(CommentService, read=CommentRead, session=blog.session, options=RouterOptions(parent=Comment.article_id))
+    app = FastAPI()
+    app.include_router(router, prefix=COMMENTS)
+
+    async with app_client(app, raise_errors=True) as client:
+        with pytest.raises(NotFoundError, match="Article 9"):
+            await client.post("/articles/9/comments", json={"text": "x"})

@@ -1,0 +1,74 @@
+"""What the type checkers know of routers: checked strictly by mypy and pyright, never run."""
+
+from collections.abc import AsyncGenerator
+from typing import Annotated, assert_type
+
+from fastapi import APIRouter, Depends, FastAPI, Security
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from fastapi_kit.crud import CRUDService
+from fastapi_kit.db import Database
+from fastapi_kit.routing import Endpoint, RouterOptions, check_operation_ids, crud_router, operation_id
+
+
+class Base(DeclarativeBase): ...
+
+
+class Note(Base):
+    __tablename__ = "notes"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    folder_id: Mapped[int | None]
+
+
+class NoteIn(BaseModel): ...
+
+
+class NoteService(CRUDService[Note, NoteIn, NoteIn]): ...
+
+
+class OtherService(CRUDService[Base, NoteIn, NoteIn]): ...
+
+
+db = Database("sqlite://")
+
+
+async def get_db() -> AsyncGenerator[AsyncSession]:
+    yield AsyncSession()
+
+
+async def get_notes(session: Annotated[AsyncSession, db.session]) -> NoteService:
+    return NoteService(session)
+
+
+async def get_number() -> int:
+    return 1
+
+
+async def guard() -> None: ...
+
+
+assert_type(crud_router(NoteService, read=NoteIn, session=db.session), APIRouter)
+assert_type(crud_router(NoteService, read=NoteIn, session=get_db), APIRouter)
+assert_type(crud_router(NoteService, read=NoteIn, service=get_notes), APIRouter)
+assert_type(Endpoint.CRUD & ~Endpoint.DELETE | Endpoint.CREATE_MANY, Endpoint)
+
+crud_router(
+    NoteService,
+    read=NoteIn,
+    session=db.transaction,
+    dependencies={Endpoint.WRITE: [Depends(guard)], Endpoint.LIST: [Security(guard, scopes=["notes"])]},
+    options=RouterOptions(parent=Note.folder_id, list_item=NoteIn, max_batch=10),
+)
+crud_router(NoteService, read=NoteIn, service=get_number)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+crud_router(NoteService, read=int, session=db.session)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+RouterOptions(parent="folder_id")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+app = FastAPI(generate_unique_id_function=operation_id)
+check_operation_ids(app)
+
+
+def route_id(route: APIRoute) -> None:
+    assert_type(operation_id(route), str)
