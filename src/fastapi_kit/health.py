@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import Literal, TypeAlias
 
@@ -35,18 +35,36 @@ class HealthCheck:
     check: Callable[[], Awaitable[object]]
     critical: bool = True
     timeout: float = 2.0
+    _given_up: set[asyncio.Task[_Result]] = field(default_factory=set[asyncio.Task[_Result]], init=False, repr=False, compare=False)
 
     async def run(self) -> _Result:
         """Return how it went; why it failed is only logged, by kind."""
+        task = asyncio.create_task(self._run_check())
         try:
-            async with asyncio.timeout(self.timeout):
-                await self.check()
+            done, _ = await asyncio.wait({task}, timeout=self.timeout)
+        except asyncio.CancelledError:
+            self._give_up(task)
+            raise
+        if done:
+            return task.result()
+        self._give_up(task)
+        return "timeout"
+
+    async def _run_check(self) -> _Result:
+        try:
+            await self.check()
         except TimeoutError:
             return "timeout"
         except Exception as error:
             _logger.warning("Health check %s failed: %s", self.name, type(error).__name__)
             return "failed"
         return "ok"
+
+    def _give_up(self, task: asyncio.Task[_Result]) -> None:
+        # Not awaited: to hang up on a frozen server takes seconds of its own.
+        self._given_up.add(task)
+        task.add_done_callback(self._given_up.discard)
+        task.cancel()
 
 
 class HealthReport(BaseModel):

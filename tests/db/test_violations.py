@@ -873,11 +873,12 @@ def test_bare_socket_errors(error: OSError) -> None:
     assert isinstance(as_kit_error(error), UnavailableError)
 
 
-@pytest.mark.parametrize(
-    ("state", "mapped"), [("57P03", True), ("53100", True), ("53300", True), ("08006", True), ("42P01", False), ("28P01", False)]
-)
+UNAVAILABLE = ["57P03", "53100", "53300", "08006", "25006", "28P01", "3D000"]
+
+
+@pytest.mark.parametrize(("state", "mapped"), [*((state, True) for state in UNAVAILABLE), ("42P01", False), ("55000", False)])
 async def test_states_of_the_server(postgres_database: Database, state: str, mapped: bool) -> None:
-    """D6: a server that starts, stops or is full is unavailable; a wrong password or an unknown table is a mistake."""
+    """D6, W6: a server that starts, stops, is full, read-only or lets nobody in is unavailable; an unknown table is a mistake."""
     block = text(f"DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{state}'; END $$")
     error = as_kit_error(await failure_of(run(postgres_database.engine, [block])))
 

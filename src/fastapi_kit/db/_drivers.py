@@ -76,16 +76,28 @@ _POSTGRES = {
     "40001": "unavailable",
     "40003": "unavailable",
     "40P01": "unavailable",
+    "25006": "unavailable",
     "25P03": "unavailable",
     "25P04": "unavailable",
+    "3D000": "unavailable",
 }
-_POSTGRES_CLASSES = {"22": "invalid", "23": "integrity", "08": "unavailable", "53": "unavailable", "57": "unavailable", "58": "unavailable"}
+_POSTGRES_CLASSES = {
+    "08": "unavailable",
+    "22": "invalid",
+    "23": "integrity",
+    "28": "unavailable",
+    "53": "unavailable",
+    "57": "unavailable",
+    "58": "unavailable",
+}
 
 
 def _read_postgres(error: Any, state: str) -> Failure | None:
     if state == "22000" and error.__cause__ is not None:
         return _read_asyncpg_argument(error)
     kind = _POSTGRES.get(state) or _POSTGRES_CLASSES.get(state[:2])
+    if state == "55000" and "accepting connections" in str(error):
+        kind = "unavailable"
     if kind is None:
         return None
     names = getattr(error, "diag", error)
@@ -147,6 +159,9 @@ _SQLITE_CLASSES = {
     "FULL": "unavailable",
     "IOERR": "unavailable",
     "CANTOPEN": "unavailable",
+    "READONLY": "unavailable",
+    "CORRUPT": "unavailable",
+    "NOTADB": "unavailable",
     "INTERRUPT": "unavailable",
     "NOMEM": "unavailable",
     "PROTOCOL": "unavailable",

@@ -147,7 +147,7 @@ class Database:
         try:
             await self.ping()
         except UnavailableError as error:
-            _log.warning("%r does not answer yet: %s", self, error)
+            _log.warning("The %s database does not answer yet: %s", self.engine.dialect.name, error)
         try:
             yield
         finally:

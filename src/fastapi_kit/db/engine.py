@@ -1,16 +1,18 @@
 """Making an engine: which driver, which pool, which limits."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from sqlalchemy import URL, Engine, event, make_url
-from sqlalchemy.exc import ArgumentError, InvalidatePoolError, InvalidRequestError, NoSuchModuleError
+from sqlalchemy import URL, Engine, ExceptionContext, event, make_url
+from sqlalchemy.exc import ArgumentError, DisconnectionError, InvalidatePoolError, InvalidRequestError, NoSuchModuleError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, QueuePool
+from sqlalchemy.util import await_only
 
 from fastapi_kit.db.sqlite import is_memory, make_honest, private_file
 from fastapi_kit.errors import ConfigurationError, MissingExtraError
@@ -42,6 +44,8 @@ _DRIVERS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "mariadb": (("asyncmy", "mariadb+asyncmy"), ("aiomysql", "mariadb+aiomysql")),
 }
 _EXTRAS = {"postgresql": "postgres"}
+_GOODBYE = 0.5
+"""Seconds."""
 
 
 def async_url(url: str | URL) -> URL:
@@ -81,6 +85,7 @@ def adopt_engine(engine: AsyncEngine, options: DatabaseOptions) -> None:
         make_honest(engine.sync_engine, busy_timeout=options.pool_timeout)
     else:
         _ping_after_idle(engine.sync_engine, options.ping_after_idle)
+        event.listen(engine.sync_engine, "handle_error", _drop_late)
 
 
 def masked(url: URL) -> str:
@@ -123,6 +128,8 @@ def _ping_after_idle(engine: Engine, seconds: float) -> None:
         record.info["idle_since"] = monotonic()
 
     def ping(connection: Any, record: ConnectionPoolEntry, _proxy: PoolProxiedConnection) -> None:
+        if _is_closed(connection.driver_connection):
+            raise DisconnectionError
         if monotonic() - record.info.get("idle_since", monotonic()) > seconds and not _answers(engine, connection):
             raise InvalidatePoolError
 
@@ -130,8 +137,31 @@ def _ping_after_idle(engine: Engine, seconds: float) -> None:
     event.listen(engine, "checkout", ping)
 
 
+def _is_closed(connection: Any) -> bool:
+    """Return whether the driver has seen the server close *connection*, which costs no round trip (asyncpg, psycopg)."""
+    closed = getattr(connection, "is_closed", None) or getattr(connection, "closed", False)
+    return bool(closed() if callable(closed) else closed)
+
+
 def _answers(engine: Engine, connection: Any) -> bool:
     try:
         return engine.dialect.do_ping(connection)
-    except engine.dialect.loaded_dbapi.Error:
+    except (engine.dialect.loaded_dbapi.Error, OSError):
         return False
+
+
+def _drop_late(context: ExceptionContext) -> None:
+    """Give up a connection whose statement was not answered in time: a frozen server would not answer the ROLLBACK either.
+
+    The server is still asked to cancel the statement, for so long as _GOODBYE.
+    """
+    if isinstance(context.original_exception, TimeoutError) and context.connection is not None and context.dialect.driver == "asyncpg":
+        await_only(_hang_up(context.connection.connection.driver_connection))
+        context.is_disconnect = True
+        context.invalidate_pool_on_disconnect = False
+
+
+async def _hang_up(connection: Any) -> None:
+    with suppress(Exception):
+        # Asks for the cancellation, waits for it, and says goodbye; cuts the line when the time is over.
+        await connection.close(timeout=_GOODBYE)

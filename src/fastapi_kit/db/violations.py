@@ -25,6 +25,7 @@ __all__ = ["as_kit_error", "is_retryable"]
 
 _RETRYABLE = {"40001", "40P01"}
 _DISK_FULL = {"53100", "SQLITE_FULL", "1021"}
+_LOST_SAVEPOINT = "no such savepoint: sa_savepoint_"
 _INDEX_ROW_TOO_LONG = "54000"
 _CONVERSION_ERRORS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
@@ -48,6 +49,10 @@ def as_kit_error(error: BaseException, *, metadata: MetaData | None = None, mapp
     if isinstance(cause, SQLAlchemyError):
         return None
     failure = read_failure(cause)
+    if failure is None and str(cause).startswith(_LOST_SAVEPOINT):
+        # SQLite has undone the whole transaction; why, stands before the attempt to undo a part of it.
+        before = as_kit_error(error.__context__, metadata=metadata, mapper=mapper) if isinstance(error.__context__, Exception) else None
+        return before or UnavailableError("database")
     if failure is None:
         return _by_class(error, cause)
     if metadata is None and mapper is not None:
