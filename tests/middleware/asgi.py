@@ -74,7 +74,7 @@ async def ask(app: ASGIApp, scope: Scope, *messages: Message) -> Answer:
 
     try:
         await app(scope, receive, send)
-    except BaseException as error:
+    except (Exception, asyncio.CancelledError) as error:
         answer.error = error
     return answer
 

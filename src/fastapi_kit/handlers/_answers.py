@@ -90,7 +90,7 @@ _TEXTS = {
     "unavailable": "The service cannot answer now. Try again later.",
 }
 _REFUSED = ("invalid_request", "The request is not valid.")
-_CODES = {401: "not_authenticated", 403: "permission_denied", 429: "rate_limited", 503: "unavailable"}
+_CODES = {401: "not_authenticated", 403: "permission_denied", 429: "rate_limited", 500: "internal_error", 503: "unavailable"}
 # Python renamed these between 3.11 and 3.13.
 _TITLES = {413: "Content Too Large", 414: "URI Too Long", 416: "Range Not Satisfiable", 422: "Unprocessable Content"}
 
@@ -169,7 +169,7 @@ def answer_validation_error(request: Request, error: Exception) -> Answer | None
 
 def answer_unhandled_error(request: Request, error: Exception) -> Answer:
     """Answer a bug: nothing of it is told."""
-    return Answer(500, "internal_error", title_of(500), headers=closing_headers(request.scope))
+    return Answer(500, _code_of(500), title_of(500), headers=closing_headers(request.scope))
 
 
 def kinds_of(error: BaseException) -> str:

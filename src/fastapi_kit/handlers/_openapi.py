@@ -105,10 +105,8 @@ class _Shapes:
         if id(body) not in self._known:
             self._known[id(body)] = self._shape_of(body)
         media_type, schema = self._known[id(body)]
-        media: _Json = {"schema": schema}
-        if status.isdigit():
-            media["example"] = _example(body, int(status))
-        return {media_type: media}
+        # Of a range such as 4XX, and of the rest, a bug is as good an example as any.
+        return {media_type: {"schema": schema, "example": _example(body, int(status) if status.isdigit() else 500)}}
 
     def _shape_of(self, body: ErrorBody) -> tuple[str, _Json]:
         kind = _returned(body)
