@@ -4,6 +4,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
+from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Mapper, Session, SessionTransaction, SessionTransactionOrigin
 
@@ -12,12 +13,9 @@ from fastapi_kit.db.session import commit, refuse_commit_in_stream
 from fastapi_kit.db.snapshot import MAX_OBJECTS, Snapshot
 from fastapi_kit.db.sqlite import begin_immediate
 from fastapi_kit.db.violations import as_kit_error
-from fastapi_kit.errors import ConfigurationError, KitError, UnavailableError
+from fastapi_kit.errors import ConfigurationError, KitError
 
 __all__ = ["Boundary", "is_opened", "typed"]
-
-_INNERMOST = "fastapi_kit.boundary"
-"""Key in ``session.info``: the boundary that was entered last and is not left yet."""
 
 
 def is_opened(session: AsyncSession) -> bool:
@@ -51,43 +49,31 @@ class Boundary:
         self.loaded = Snapshot.of_loaded(session.sync_session)
         self.changing = Snapshot()
         self._transaction: SessionTransaction | None = None
-        self._outer: Boundary | None = session.info.get(_INNERMOST)
-        self._lost: Exception | None = None
+        self._connection: Connection | None = None
 
     async def enter(self) -> None:
         """Begin. Pending changes of the host are flushed first; an error there is the host's and comes as SQLAlchemy raises it."""
-        if self._outer is not None:
-            self._outer.refuse_if_lost()
         if self.commits:
             refuse_commit_in_stream(self.session)
         if _needs_savepoint(self.session) or not self.commits:
             await self.session.flush()
             with typed(self.mapper):
-                await self.session.run_sync(_connect, self.mapper)
+                self._connection = await self.session.run_sync(_connect, self.mapper)
                 self._transaction = (await self.session.begin_nested()).sync_transaction
         else:
             self._transaction = (await self.session.begin()).sync_transaction
-        self.session.info[_INNERMOST] = self
-
-    def refuse_if_lost(self) -> None:
-        """Raise UnavailableError if the database has undone more than what was refused inside: what comes now would be stored alone."""
-        if self._lost is not None:
-            raise UnavailableError("database") from self._lost
 
     async def leave(self) -> None:
         """Keep what was done: release the savepoint, and commit if nobody else will. An error of the COMMIT is typed."""
-        self.refuse_if_lost()
         transaction = self._open_transaction()
         with typed(self.mapper):
             if transaction.nested:
                 await self.session.run_sync(lambda _: transaction.commit())
             if self.commits:
                 await commit(self.session, committer=self.committer, self_commit=self.self_commit)
-        self._step_out()
 
     async def undo(self) -> None:
         """Undo what was done, and make what was loaded before readable again."""
-        self._step_out()
         savepoint = self._transaction
         if savepoint is not None and savepoint.nested and _is_open(self.session.sync_session, savepoint):
             await self._roll_back_to(savepoint)
@@ -103,19 +89,12 @@ class Boundary:
     async def _roll_back_to(self, savepoint: SessionTransaction) -> None:
         try:
             await self.session.run_sync(lambda _: savepoint.rollback())
-        except Exception as error:
+        except Exception:
             # The connection is gone, or SQLite's disk is full: the whole transaction is gone with it.
-            await self.session.rollback()
-            self._note_loss(error)
-
-    def _note_loss(self, error: Exception) -> None:
-        outer = self._outer
-        while outer is not None:
-            outer._lost, outer = error, outer._outer
-
-    def _step_out(self) -> None:
-        if self.session.info.get(_INNERMOST) is self:
-            self.session.info[_INNERMOST] = self._outer
+            if self._connection is None:
+                await self.session.rollback()
+            else:
+                await self.session.run_sync(_give_up, savepoint, self._connection)
 
     def _open_transaction(self) -> SessionTransaction:
         if self._transaction is None or not _is_open(self.session.sync_session, self._transaction):
@@ -145,14 +124,22 @@ def _needs_savepoint(session: AsyncSession) -> bool:
     return sync.in_transaction() or isinstance(session.bind, AsyncConnection) or len(sync.identity_map) > MAX_OBJECTS
 
 
-def _connect(session: Session, mapper: Mapper[Any] | None) -> None:
+def _connect(session: Session, mapper: Mapper[Any] | None) -> Connection | None:
     if mapper is None and session.bind is None:
-        return
+        return None
     # A savepoint that comes first would count as a transaction begun on purpose, and stay one after it is undone.
     connection = session.connection(bind_arguments={} if mapper is None else {"mapper": mapper})
     if connection.dialect.name == "sqlite":
         # The stock driver lets a SAVEPOINT that comes first begin, and its RELEASE commit, the transaction.
         begin_immediate(connection)
+    return connection
+
+
+def _give_up(_session: Session, savepoint: SessionTransaction, connection: Connection) -> None:
+    # What came later would be stored alone. An invalid connection refuses it until whoever began the transaction rolls it back.
+    if not connection.invalidated:
+        connection.invalidate()
+    savepoint.close()
 
 
 def _is_open(session: Session, transaction: SessionTransaction) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import JSON, Column, ForeignKeyConstraint, MetaData, Table
-from sqlalchemy.exc import IntegrityError, InvalidRequestError, SQLAlchemyError, StatementError
+from sqlalchemy.exc import IntegrityError, InvalidRequestError, PendingRollbackError, SQLAlchemyError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Mapper
 from sqlalchemy.orm.exc import ObjectDeletedError, StaleDataError
@@ -41,7 +41,7 @@ def as_kit_error(error: BaseException, *, metadata: MetaData | None = None, mapp
         return error
     if isinstance(error, StaleDataError | ObjectDeletedError) or _is_vanished(error):
         return ConflictError()
-    if isinstance(error, PoolTimeoutError):
+    if isinstance(error, PoolTimeoutError) or _is_lost(error):
         return UnavailableError("database")
     cause = driver_error(error)
     if isinstance(cause, KitError):
@@ -67,6 +67,10 @@ def is_retryable(error: BaseException) -> bool:
         error = error.__cause__
     failure = read_failure(driver_error(error))
     return failure is not None and failure.code in _RETRYABLE
+
+
+def _is_lost(error: BaseException) -> bool:
+    return isinstance(error, PendingRollbackError) and str(error).startswith("Can't reconnect")
 
 
 def _is_vanished(error: BaseException) -> bool:

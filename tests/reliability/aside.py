@@ -1,0 +1,78 @@
+"""The database as the tests see it, past the app under test."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy import text
+
+from fastapi_kit.db import Database
+
+__all__ = ["PASSWORD", "TELLING", "Aside", "eventually"]
+
+PASSWORD = "Hush-4711"
+"""In every URL that an app under test gets. The server of the tests asks nobody for it."""
+TELLING = (PASSWORD, "127.0.0.1", "5432", "postgres", "somebody", "asyncpg", "sqlite", "Traceback", "INSERT", "SELECT", "UPDATE", "COMMIT")
+"""What is found in errors of the database and belongs into no answer and no log."""
+
+FoundT = TypeVar("FoundT")
+
+
+async def eventually(look: Callable[[], Awaitable[FoundT]]) -> FoundT:
+    """Look again and again until something is found, for what tells nobody that it has happened; give up after five seconds."""
+    async with asyncio.timeout(5):
+        while not (found := await look()):  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    return found
+
+
+class Aside:
+    """Looks at and changes the database past the app under test."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    async def run(self, *statements: str) -> None:
+        """Run *statements* in one transaction."""
+        async with self.database.engine.begin() as connection:
+            for statement in statements:
+                await connection.execute(text(statement))
+
+    async def column(self, statement: str) -> list[Any]:
+        """Return the first column of *statement*."""
+        async with self.database.engine.begin() as connection:
+            return list((await connection.execute(text(statement))).scalars())
+
+    async def names(self) -> list[str]:
+        """Return what the tags are called, "other" left out."""
+        return await self.column("SELECT name FROM tags WHERE id >= 0 ORDER BY id")
+
+    async def start_over(self) -> None:
+        """Leave two tags, "old" and "other", with the keys 0 and -1."""
+        await self.run("DELETE FROM tags", "INSERT INTO tags (id, name, weight) VALUES (0, 'old', 1), (-1, 'other', 1)")
+
+    async def until(self, condition: str) -> list[Any]:
+        """Wait until *condition*, a query, finds something; return that."""
+        return await eventually(lambda: self.column(condition))
+
+    async def kill(self, *processes: int) -> None:
+        """Kill the backends *processes*, or all of the app, and see them gone."""
+        found = processes or await self.backends()
+        await self.run(*(f"SELECT pg_terminate_backend({process})" for process in found))
+        await self.until(f"SELECT 1 WHERE NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = ANY(ARRAY{list(found)}::int[]))")
+
+    async def until_waiting(self) -> int:
+        """Wait until a backend waits for a lock; return its process."""
+        return int(
+            (await self.until("SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"))[0]
+        )
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether it is SQLite."""
+        return self.database.engine.dialect.name == "sqlite"
+
+    async def backends(self) -> Sequence[int]:
+        """Return the server's processes for other connections than these."""
+        condition = "datname = current_database() AND application_name <> 'aside' AND backend_type = 'client backend'"
+        return await self.column(f"SELECT pid FROM pg_stat_activity WHERE {condition}")
