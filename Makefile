@@ -1,4 +1,4 @@
-# make run | test | lint | format | bench | docs | coverage | test-lowest | clean
+# make run | test | lint | format | bench | soak | docs | coverage | test-lowest | clean
 # Needs Python >= 3.11 (choose one with PYTHON=python3.12), make and a package index; everything else is put into .venv.
 
 PYTHON ?= python3
@@ -14,7 +14,7 @@ RUFF := $(BIN)/python -m ruff
 PYTEST := $(BIN)/python -m pytest
 CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
 
-.PHONY: run test lint format bench docs coverage test-lowest clean
+.PHONY: run test lint format bench soak docs coverage test-lowest clean
 
 run: $(VENV)/.installed
 	@echo "==> http://$(HOST):$(PORT)/docs (Ctrl-C stops)"
@@ -40,6 +40,10 @@ format: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+# Ten minutes of schemathesis against real servers; ARGS="--minutes 60" takes an hour.
+soak: $(VENV)/.installed-dev
+	@$(BIN)/python -m tests.soak $(ARGS)
 
 docs: $(VENV)/.installed-docs
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --site-dir site

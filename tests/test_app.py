@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.datastructures import DefaultPlaceholder
 from fastapi.responses import JSONResponse
 from opentelemetry.sdk.trace import TracerProvider
@@ -16,6 +16,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from pydantic import BaseModel, SecretStr
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_kit.app import Lifespan, create_app
@@ -260,6 +261,70 @@ async def test_a_body_has_the_settings_bound() -> None:
     assert (most.status_code, more.status_code) == (200, 413)
     assert (more.headers["content-type"], more.json()["code"]) == ("application/problem+json", "content_too_large")
     assert more.headers["access-control-allow-origin"] == "https://a.example"
+
+
+class Timing(BaseHTTPMiddleware):
+    async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
+        return await call_next(request)
+
+
+async def test_a_body_is_refused_under_the_hosts_base_http_middleware() -> None:
+    """W6: its task group would make a 500 of the refusal, so the bound is inside the host's middleware."""
+    app = create_app(settings(MAX_BODY_BYTES=10), middleware=[Middleware(Timing)])
+
+    @app.post("/raw")
+    async def read_size(request: Request) -> int:
+        return len(await request.body())
+
+    async with app_client(app) as client:
+        assert (await client.post("/raw", content=b"x" * 11)).status_code == 413
+
+
+async def test_probes_need_none_of_the_hosts_dependencies() -> None:
+    """W30: an app that asks everybody for a login does not ask the orchestrator."""
+
+    async def refuse() -> None:
+        raise HTTPException(401)
+
+    app = create_app(settings(), dependencies=[Depends(refuse)])
+
+    @app.get("/thing")
+    async def read() -> None: ...
+
+    async with app_client(app) as client:
+        assert [(await client.get(path)).status_code for path in ("/livez", "/readyz", "/health", "/thing")] == [200, 200, 200, 401]
+
+
+@pytest.mark.parametrize("kind", [Exception, 500])
+async def test_the_hosts_last_resort_is_called(kind: type[Exception] | int) -> None:
+    """W20: a host that reports bugs by a handler of its own goes on doing so, with the headers of the stack."""
+
+    async def answer(request: Request, error: Exception) -> Response:
+        return JSONResponse({"reported": type(error).__name__}, 500)
+
+    app = create_app(settings(), exception_handlers={kind: answer})
+
+    @app.get("/bug")
+    async def fail() -> None:
+        raise ZeroDivisionError
+
+    async with app_client(app) as client:
+        response = await client.get("/bug")
+
+    assert (response.status_code, response.json()) == (500, {"reported": "ZeroDivisionError"})
+    assert "x-request-id" in response.headers
+
+
+async def test_a_mounted_app_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """W31: one line per request, by the outermost."""
+    caplog.set_level(logging.INFO, "fastapi_kit.access")
+    outer = create_app(settings())
+    outer.mount("/sub", stacked_app())
+
+    async with app_client(outer) as client:
+        await client.post("/sub/sizes/a", content=b"1")
+
+    assert [vars(record)["route"] for record in caplog.records if record.name == "fastapi_kit.access"] == ["/sub/sizes/{name}"]
 
 
 async def test_https_is_demanded_where_the_settings_say() -> None:

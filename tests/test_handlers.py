@@ -1008,3 +1008,80 @@ async def test_a_second_registration_replaces_the_first_and_its_statuses() -> No
     register_exception_handlers(app, body=legacy_body)
 
     assert OwnError not in app.exception_handlers
+
+
+async def test_a_refused_registration_changes_nothing() -> None:
+    """W1: too late is refused before anything is taken away."""
+    app = failing_app(NotFoundError(dict, 1))
+    register_exception_handlers(app)
+    async with app_client(app) as client:
+        await client.get("/")
+        with pytest.raises(ConfigurationError):
+            register_exception_handlers(app)
+
+        assert KitError in app.exception_handlers
+
+
+async def test_a_value_error_stays_answered_whoever_comes_first() -> None:
+    """W1: the opt-in is no part of what register_exception_handlers replaces."""
+    app = failing_app(ValueError("must be even"))
+    register_value_error_handler(app)
+    register_exception_handlers(app)
+
+    async with app_client(app) as client:
+        assert (await client.get("/")).status_code == 400
+
+
+@pytest.mark.parametrize("seconds", [float("inf"), float("nan"), -3.0, 0.0])
+async def test_a_wait_that_is_no_number_of_seconds_is_one(seconds: float) -> None:
+    """W6: Retry-After is a whole number of seconds, at least one."""
+    assert (await answer_to(RateLimitedError(seconds))).headers["retry-after"] == "1"
+
+
+async def test_scopes_cannot_break_the_challenge() -> None:
+    """RFC 6749, 3.3: only tokens stand in scope=."""
+    response = await answer_to(InsufficientScopeError(frozenset({"read", 'a"b', "lösen→"})))
+
+    assert response.headers["www-authenticate"] == 'Bearer error="insufficient_scope", scope="read"'
+
+
+class Untold:
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+async def test_a_detail_without_a_text_is_its_kind() -> None:
+    """W3: what cannot be written does not crash the handler."""
+    response = await answer_to(HTTPException(400, {"x": Untold()}))
+
+    assert (response.status_code, response.json()["context"]) == (400, {"x": "Untold"})
+
+
+class Checked(BaseModel):
+    password: str
+
+    @field_validator("password")
+    @classmethod
+    def _check(cls, value: str) -> str:
+        kind, _, rest = value.partition("|")
+        match kind:
+            case "repr":
+                raise ValueError(f"bad {value!r}")
+            case "cut":
+                raise ValueError(f"{rest[:10]}... is too weak")
+            case _:
+                raise ValueError(f"domain {rest} is blocked")
+
+
+@pytest.mark.parametrize("password", ["repr|p\\ass'word-hunter2-long", "cut|hunter2-and-more", "part|secret-corp.example"])
+async def test_a_part_of_what_was_sent_is_not_sent_back(password: str) -> None:
+    """W3: not in another spelling, cut or split either."""
+    app = FastAPI()
+
+    @app.post("/")
+    async def check(data: Checked) -> None: ...
+
+    async with client_of(app) as client:
+        response = await client.post("/", json={"password": password})
+
+    assert response.json()["errors"][0]["message"] == "is not valid"

@@ -97,6 +97,20 @@ async def test_a_failure_tells_its_kind_only(caplog: pytest.LogCaptureFixture) -
     assert "Health check database failed: RuntimeError" in caplog.text
 
 
+async def test_a_check_that_was_cancelled_has_failed() -> None:
+    """W30: a check that waits for something that somebody has cancelled takes no probe down."""
+
+    async def cancelled() -> None:
+        future = asyncio.get_running_loop().create_future()
+        future.cancel()
+        await future
+
+    async with app_client(app_with(HealthCheck("cache", cancelled, critical=False))) as client:
+        response = await client.get("/readyz")
+
+    assert (response.status_code, response.json()["checks"]) == (200, {"cache": "failed"})
+
+
 async def test_checks_run_at_the_same_time() -> None:
     """W30: one check may wait for another, so none waits in a queue."""
     met = asyncio.Barrier(2)

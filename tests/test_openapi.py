@@ -219,8 +219,25 @@ async def test_the_example_is_what_is_sent(body: ErrorBody | None) -> None:
         answer = await client.get("/items/7")
 
     media_type, media = media_of(responses_of(app, "/items/{number}", "get")["404"])
+    example = {name: value for name, value in media["example"].items() if name not in {"instance", "request_id"}}
     assert answer.headers["content-type"] == media_type
-    assert answer.json() == media["example"]
+    assert answer.json() == example
+
+
+class Traced(BaseModel):
+    request_id: str
+
+
+def traced_body(problem: Problem) -> Traced:
+    return Traced.model_validate({"request_id": problem.request_id})
+
+
+def test_the_example_has_a_request_id() -> None:
+    """W5: a body that needs one does not break the document."""
+    app = new_app()
+    register_exception_handlers(app, body=traced_body)
+
+    assert media_of(responses_of(app)["default"])[1]["example"].keys() == {"request_id"}
 
 
 def test_members_of_a_problem_are_never_null() -> None:

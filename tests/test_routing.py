@@ -15,6 +15,7 @@ from fastapi.routing import APIRoute
 from fastapi.security import SecurityScopes
 from httpx import AsyncClient
 from pydantic import BaseModel, ConfigDict, TypeAdapter, field_validator
+from pydantic.alias_generators import to_camel
 from sqlalchemy import (
     ARRAY,
     BigInteger,
@@ -80,6 +81,11 @@ class SeatPlan(HostBase):
     seats: Mapped[int]
 
 
+class Word(HostBase):
+    __tablename__ = "words"
+    text: Mapped[str] = mapped_column(String(20), primary_key=True)
+
+
 class NoteCreate(BaseModel):
     title: str
     folder_id: int | None = None
@@ -130,6 +136,10 @@ class SeatPlanUpdate(BaseModel):
     seats: int
 
 
+class WordIn(BaseModel):
+    text: str
+
+
 class NoteService(CRUDService[Note, NoteCreate, NoteUpdate]): ...
 
 
@@ -137,6 +147,9 @@ class FolderService(CRUDService[Folder, FolderCreate, FolderCreate]): ...
 
 
 class SeatPlanService(CRUDService[SeatPlan, SeatPlanIn, SeatPlanUpdate]): ...
+
+
+class WordService(CRUDService[Word, WordIn, WordIn]): ...
 
 
 @asynccontextmanager
@@ -336,6 +349,40 @@ async def test_a_batch_is_stored_whole_or_not_at_all(batches: AsyncClient, title
     assert response.status_code == status
     assert [item["loc"] for item in response.json()["errors"]] == [loc]
     assert (await batches.get("/notes")).json()["total"] == 0
+
+
+@pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE", "PUT", "OPTIONS"])
+async def test_a_batch_is_no_row(batches: AsyncClient, method: str) -> None:
+    """D40: RFC 9110, 15.5.6: its path has POST alone, and no other method takes the word for a key."""
+    response = await batches.request(method, "/notes/batch", json={})
+
+    assert (response.status_code, response.headers["allow"]) == (405, "POST")
+
+
+async def test_a_row_called_batch_is_found(notes: Database) -> None:
+    """D40: a key of text may be that word."""
+    router = crud_router(WordService, read=WordIn, session=notes.session, endpoints=Endpoint.CRUD | Endpoint.CREATE_MANY)
+
+    async with client_of(router, prefix="/words") as client:
+        created = await client.post("/words/batch", json=[{"text": "batch"}])
+        found = await client.get("/words/batch")
+
+    assert (created.status_code, found.status_code, found.json()) == (201, 200, {"text": "batch"})
+
+
+async def test_a_batch_gets_another_method(notes: Database) -> None:
+    """D40: what a host declares under its path is found, whatever comes first, and told."""
+    router = crud_router(NoteService, read=NoteRead, session=notes.session, endpoints=Endpoint.CRUD | Endpoint.CREATE_MANY)
+
+    @router.get("/batch")
+    async def get_batch() -> str:
+        return "mine"
+
+    async with client_of(router, prefix="/notes") as client:
+        found, refused = await client.get("/notes/batch"), await client.delete("/notes/batch")
+
+    assert (found.status_code, found.json()) == (200, "mine")
+    assert (refused.status_code, refused.headers["allow"]) == (405, "GET, POST")
 
 
 async def test_a_batch_shows_its_relationships(notes: Database) -> None:
@@ -944,10 +991,10 @@ def test_the_document_shows_the_errors() -> None:
 
     assert errors == {
         ("", "get"): {"422", "503"},
-        ("", "post"): {"409", "413", "422", "503"},
-        ("/batch", "post"): {"409", "413", "422", "503"},
+        ("", "post"): {"400", "409", "413", "422", "503"},
+        ("/batch", "post"): {"400", "409", "413", "422", "503"},
         ("/{id}", "get"): {"404", "422", "503"},
-        ("/{id}", "patch"): {"404", "409", "413", "422", "503"},
+        ("/{id}", "patch"): {"400", "404", "409", "413", "422", "503"},
         ("/{id}", "delete"): {"404", "409", "422", "503"},
     }
     assert "HTTPValidationError" not in json.dumps(document_of(("/x", router)))
@@ -979,6 +1026,9 @@ async def test_the_documented_errors_happen(notes: Database) -> None:
             client, ("PATCH", "/9", row), ("PATCH", "/1", row), ("PATCH", "/1", {"title": None})
         )
         caused["/{id}", "delete"] = await error_statuses(client, *(("DELETE", path, None) for path in ("/9", "/x", "/1")))
+        for path, method in (("", "post"), ("/batch", "post"), ("/{id}", "patch")):
+            no_text = {"content": b"\xff", "headers": {"content-type": "application/json"}}
+            caused[path, method].add((await client.request(method, f"/notes{path.format(id=1)}", **no_text)).status_code)
     app = FastAPI()
     register_exception_handlers(app)
     app.add_middleware(BodyLimitMiddleware, max_bytes=50)
@@ -1189,3 +1239,50 @@ def test_what_is_not_in_the_document_has_no_id() -> None:
     app.mount("/sub", app_with_ids((hidden, [])))
 
     check_operation_ids(app)
+
+
+@pytest.mark.parametrize("name", ["value", "window", "data", "key", "rows", "source", "service", "before", "request", "response"])
+async def test_a_prefix_may_have_any_parameter(notes: Database, name: str) -> None:
+    """D40: the names inside the library are none of a path's."""
+    router = crud_router(NoteService, read=NoteRead, session=notes.session)
+
+    async with client_of(router, prefix=f"/{{{name}}}/notes") as client:
+        created = await client.post("/x/notes", json={"title": "a"})
+        listed = await client.get("/x/notes")
+        one = await client.get(created.headers["location"])
+
+    assert (created.status_code, listed.status_code, one.status_code) == (201, 200, 200)
+
+
+class CamelNote(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel)
+
+    id: int
+    folder_id: int | None
+
+
+async def test_a_read_schema_may_have_aliases(notes: Database) -> None:
+    """D40: attributes are found by the names of the fields, too; the answer has the aliases."""
+    async with client_of(crud_router(NoteService, read=CamelNote, session=notes.session), prefix="/notes") as client:
+        created = await client.post("/notes", json={"title": "a"})
+        listed = await client.get("/notes")
+
+    assert created.status_code == 201
+    assert created.json().keys() == {"id", "folderId"} == listed.json()["items"][0].keys()
+
+
+async def test_a_replaced_row_route_takes_no_other_path(notes: Database) -> None:
+    """D40: one's own ``GET /{id}`` stays behind what is declared later, as the generated one does."""
+    router = crud_router(NoteService, read=NoteRead, session=notes.session, endpoints=Endpoint.CRUD & ~Endpoint.GET)
+
+    @router.get("/{id}")
+    async def own(id: int) -> str:
+        return f"own {id}"
+
+    @router.get("/longest")
+    async def longest() -> str:
+        return "longest"
+
+    async with client_of(router, prefix="/notes") as client:
+        assert (await client.get("/notes/longest")).json() == "longest"
+        assert (await client.get("/notes/7")).json() == "own 7"

@@ -37,6 +37,8 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 from sqlalchemy import String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlmodel import Field as SQLField
+from sqlmodel import SQLModel
 
 from fastapi_kit import schemas
 from fastapi_kit.crud import CRUDService
@@ -1055,3 +1057,34 @@ async def test_the_document_shows_the_patch_form(members: AsyncClient) -> None:
     assert body == {"$ref": "#/components/schemas/MemberUpdate"}
     assert "required" not in document["components"]["schemas"]["MemberUpdate"]
     assert document["components"]["schemas"]["MemberCreate"]["required"] == ["email", "name"]
+
+
+class Twice(BaseModel):
+    pw: str
+    again: str
+
+    @field_validator("again")
+    @classmethod
+    def _same(cls, value: str, info: ValidationInfo) -> str:
+        if value != info.data["pw"]:
+            raise ValueError("differ")
+        return value
+
+
+def test_a_field_that_is_compared_with_one_that_was_not_sent_is_refused() -> None:
+    """W60: a KeyError of the validator is the client's 422, not a 500."""
+    partial = partial_model(Twice)
+
+    with pytest.raises(ValidationError, match="together with pw only"):
+        partial.model_validate({"again": "x"})
+    assert partial.model_validate({"pw": "x", "again": "x"}).model_dump() == {"pw": "x", "again": "x"}
+
+
+def test_a_mapped_class_has_no_partial_form() -> None:
+    """W60: its attributes are columns."""
+
+    class Hero(SQLModel, table=True):
+        id: int | None = SQLField(default=None, primary_key=True)
+
+    with pytest.raises(ConfigurationError, match="mapped class"):
+        partial_model(Hero)

@@ -64,6 +64,7 @@ _SCHEME = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _JWT = re.compile(r"eyJ[\w-]{8,}+[\w.-]*+", re.ASCII)
+_HASH = re.compile(r"\$(?:2[abxy]|argon2\w*|scrypt|pbkdf2[\w-]*)\$[^\s\"',;)\]}]++", re.ASCII)
 _PEM = re.compile(r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[^-]*+(?:-----END [A-Z ]{0,30}-----)?")
 # Values without names, as SQLAlchemy and PostgreSQL put them into their errors.
 _ROW = re.compile(r"(?P<name>\[parameters: |Failing row contains \()[^\r\n]*+")
@@ -93,6 +94,7 @@ _NAME_MARKS = ("pass", "pwd", "secret", "token", "key", "credential", "cookie", 
 _RULES = (
     _Rule(("private key",), _PEM, _MASK),
     _Rule(("eyj",), _JWT, _MASK),
+    _Rule(("$",), _HASH, _MASK),
     _Rule(_NAME_MARKS, _NAMED_VALUE, _named),
     _Rule(("://",), _USERINFO, _userinfo),
     _Rule(("bearer", "basic"), _SCHEME, rf"\g<scheme>{_MASK}"),

@@ -27,7 +27,7 @@ def safe_json(value: object, *, depth: int = _MAX_DEPTH) -> JsonValue:
             return safe_text(value)
         case BaseModel():
             return safe_json(value.model_dump(), depth=depth)
-        case Exception():
+        case BaseException():
             return type(value).__name__
         case _:
             return _safe_container(value, depth)
@@ -35,10 +35,17 @@ def safe_json(value: object, *, depth: int = _MAX_DEPTH) -> JsonValue:
 
 def _safe_container(value: object, depth: int) -> JsonValue:
     if is_mapping(value):
-        return {safe_text(str(key)): safe_json(item, depth=depth - 1) for key, item in value.items()} if depth else None
+        return {_text_of(key): safe_json(item, depth=depth - 1) for key, item in value.items()} if depth else None
     if is_items(value):
         return [safe_json(item, depth=depth - 1) for item in value] if depth else None
-    return safe_text(str(value))
+    return _text_of(value)
+
+
+def _text_of(value: object) -> str:
+    try:
+        return safe_text(str(value))
+    except Exception:
+        return type(value).__name__
 
 
 def is_mapping(value: object) -> TypeGuard[Mapping[object, object]]:

@@ -9,6 +9,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.telemetry import TelemetryConfig
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -57,11 +58,14 @@ def create_app(
     probes = health_router(
         version=app.version, checks=[*_database_checks(database), *checks], drain_seconds=settings.SHUTDOWN_DRAIN_SECONDS
     )
-    app.include_router(probes)
+    # Not included, because the host's dependencies= are no matter of theirs.
+    app.router.routes.extend(probes.routes)
     for router in routers:
         app.include_router(router, prefix=settings.API_V1_STR)
     own = [_database_lifespan(database, create_tables)] if database else []
-    app.router.lifespan_context = _in_order([_checked_operation_ids, *own, *lifespans, app.router.lifespan_context])
+    app.router.lifespan_context = _in_order(
+        [_checked_operation_ids, *own, *lifespans, app.router.lifespan_context, probes.lifespan_context]
+    )
     return app
 
 
@@ -77,7 +81,8 @@ def _defaults(settings: KitSettings) -> dict[str, Any]:
 
 def _add_middleware(app: FastAPI, settings: KitSettings) -> None:
     """From the inside out: what is added later sees the request earlier."""
-    app.add_middleware(BodyLimitMiddleware, max_bytes=settings.MAX_BODY_BYTES)
+    # Inside the host's own, of which BaseHTTPMiddleware would turn the refusal into a 500; outside the last resort.
+    app.user_middleware.insert(-1, Middleware(BodyLimitMiddleware, max_bytes=settings.MAX_BODY_BYTES))
     _add_cors(app, settings.ALLOWED_ORIGINS)
     app.add_middleware(SecurityHeadersMiddleware, hsts_seconds=settings.HSTS_SECONDS)
     app.add_middleware(AccessLogMiddleware)

@@ -14,6 +14,7 @@ from starlette.types import Scope
 
 from fastapi_kit._signals import noticed_termination
 from fastapi_kit.errors import ConfigurationError
+from fastapi_kit.middleware._routes import app_path
 
 __all__ = ["PROBE_PATHS", "HealthCheck", "HealthReport", "health_router", "is_probe"]
 
@@ -46,7 +47,8 @@ class HealthCheck:
             self._give_up(task)
             raise
         if done:
-            return task.result()
+            # Cancelled by itself: it has waited for something that was.
+            return "failed" if task.cancelled() else task.result()
         self._give_up(task)
         return "timeout"
 
@@ -101,8 +103,7 @@ _PROBES = ["GET", "HEAD"]
 
 def is_probe(scope: Scope) -> bool:
     """Whether *scope* is a probe of the app itself, not of one mounted in it: ``FastAPI(telemetry={"exclude": is_probe})``."""
-    path: str = scope.get("path", "")
-    return path.removeprefix(scope.get("root_path", "").rstrip("/")) in PROBE_PATHS
+    return scope["type"] == "http" and app_path(scope) in PROBE_PATHS
 
 
 async def _livez(response: Response) -> dict[str, str]:

@@ -19,6 +19,7 @@ from pydantic import (
     GetPydanticSchema,
     RootModel,
     SecretStr,
+    ValidationInfo,
     ValidatorFunctionWrapHandler,
     create_model,
     field_validator,
@@ -26,7 +27,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import MISSING, CoreSchema, PydanticKnownError, PydanticOmit, core_schema
+from pydantic_core import MISSING, CoreSchema, PydanticCustomError, PydanticKnownError, PydanticOmit, core_schema
 
 from fastapi_kit.errors import ConfigurationError, UserInputError
 
@@ -236,13 +237,16 @@ def partial_model(schema: type[SchemaT], *, name: str | None = None) -> type[Sch
     A subclass named *name*, by default ``Partial`` and the schema's, in the schema's module. What is not sent is not there: no default
     takes its place, reading it raises AttributeError, and no dump has it. An explicit null is refused where the field does not take
     None. Nested models stay whole. Computed fields are in no dump. A model validator of mode ``after``, or ``model_post_init``, ends where
-    it reads a field that was not sent: the rule is then not applied. Those of mode ``before`` and ``wrap`` must expect an incomplete model.
+    it reads a field that was not sent: the rule is then not applied. A field that a validator compares with another one, in ``info.data``,
+    is refused without it. Validators of mode ``before`` and ``wrap`` and serializers must expect an incomplete model.
 
-    Each call makes a class: make it once, beside the schema. Raises ConfigurationError for a RootModel and for a generic model without
-    its parameters.
+    Each call makes a class: make it once, beside the schema. Raises ConfigurationError for a RootModel, for a mapped class (SQLModel's
+    ``table=True``) and for a generic model without its parameters.
     """
     if issubclass(schema, RootModel):
         raise ConfigurationError(f"{schema.__name__} is a RootModel: it has no fields to leave out")
+    if hasattr(schema, "__mapper__"):
+        raise ConfigurationError(f"{schema.__name__} is a mapped class: give the schema without table=True")
     if schema.__pydantic_generic_metadata__["parameters"]:
         raise ConfigurationError(f"{schema.__name__} is generic: give its parameters, as in partial_model({schema.__name__}[int])")
     schema.model_rebuild()
@@ -268,11 +272,17 @@ def _optional(info: FieldInfo) -> Any:
     return cast("Any", Annotated)[(declared["annotation"], *declared["metadata"], field)]
 
 
-def _omit_unsent(cls: type[BaseModel], value: object, handler: ValidatorFunctionWrapHandler) -> object:
+def _omit_unsent(cls: type[BaseModel], value: object, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> object:
     """Outermost of a field's validators: those of the schema never see that it was not sent."""
     if value is MISSING:
         raise PydanticOmit
-    return handler(value)
+    try:
+        return handler(value)
+    except KeyError as error:
+        # A validator looks up another field in info.data.
+        if error.args[:1] and error.args[0] in cls.model_fields and error.args[0] not in info.data:
+            raise PydanticCustomError("incomplete", "Can be changed together with {field} only", {"field": str(error.args[0])}) from None
+        raise
 
 
 def _lenient_rules(schema: type[BaseModel]) -> Mapping[str, Any]:

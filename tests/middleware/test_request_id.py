@@ -138,13 +138,22 @@ async def test_the_id_reaches_all_that_the_request_calls() -> None:
 
 
 async def test_there_is_no_id_outside_a_request() -> None:
-    """W31: the variable is reset when the request is over, however it ends."""
+    """W31: the variable is reset when the request is over."""
     assert get_request_id() is None
 
     await ask(make_app(), http_scope("/id"))
+
     assert get_request_id() is None
 
-    await ask(make_app(), http_scope("/bug"))
+
+async def test_whoever_logs_a_bug_outside_knows_the_id() -> None:
+    """W4, W31: the server's record of what is raised is made in the request's own task, with the id."""
+
+    async def serve() -> str | None:
+        await ask(make_app(), http_scope("/bug"))
+        return get_request_id()
+
+    assert await asyncio.create_task(serve()) is not None
     assert get_request_id() is None
 
 

@@ -1,14 +1,16 @@
 """Which relationships a read schema needs loaded."""
 
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import AliasPath, BaseModel
 from pydantic.fields import FieldInfo
 from sqlalchemy.orm import Mapper, selectinload
 from sqlalchemy.orm.interfaces import ORMOption
 
-__all__ = ["options_for"]
+__all__ = ["as_schema", "options_for"]
+
+SchemaT = TypeVar("SchemaT", bound=BaseModel)
 
 
 def options_for(schema: type[BaseModel], mapper: Mapper[Any]) -> list[ORMOption]:
@@ -41,3 +43,8 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield annotation
     for argument in get_args(annotation):
         yield from _models_in(argument)
+
+
+def as_schema(schema: type[SchemaT], row: object) -> SchemaT:
+    """Return *row* as *schema*. A field is read from the attribute of its alias or, where there is none, of its name."""
+    return schema.model_validate(row, from_attributes=True, by_alias=True, by_name=True)

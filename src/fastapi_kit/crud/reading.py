@@ -7,7 +7,7 @@ from typing import Generic, TypeVar, cast
 from pydantic import BaseModel
 from sqlalchemy import ColumnExpressionArgument
 
-from fastapi_kit.crud.loading import options_for
+from fastapi_kit.crud.loading import as_schema, options_for
 from fastapi_kit.crud.ordering import OrderBy
 from fastapi_kit.crud.rows import RowReads
 from fastapi_kit.pagination import Page, PageParams
@@ -27,7 +27,7 @@ class ReadService(RowReads[ModelT], Generic[ModelT]):
 
     async def get_as(self, schema: type[SchemaT], ident: object) -> SchemaT:
         """Return the row with this key as *schema*, or raise NotFoundError. Relationships that *schema* names are loaded."""
-        return _as_schema(schema, await self.get_one(ident, options=options_for(schema, self._facts.mapper)))
+        return as_schema(schema, await self.get_one(ident, options=options_for(schema, self._facts.mapper)))
 
     async def list_as(
         self,
@@ -40,7 +40,7 @@ class ReadService(RowReads[ModelT], Generic[ModelT]):
         """Return rows that meet *conditions* as *schema*. Relationships that *schema* names take one more query each."""
         options = options_for(schema, self._facts.mapper)
         rows = await self.list(*conditions, skip=skip, limit=limit, order_by=order_by, options=options)
-        return [_as_schema(schema, row) for row in rows]
+        return [as_schema(schema, row) for row in rows]
 
     async def page_as(
         self, schema: type[SchemaT], query: PageParams, *conditions: ColumnExpressionArgument[bool], order_by: OrderBy = ()
@@ -68,7 +68,3 @@ class ReadService(RowReads[ModelT], Generic[ModelT]):
             return None, False
         counted = await self._count(self._count_statement(conditions, up_to=None if cap is None else cap + 1))
         return (counted, False) if cap is None else (min(counted, cap), counted > cap)
-
-
-def _as_schema(schema: type[SchemaT], row: object) -> SchemaT:
-    return schema.model_validate(row, from_attributes=True)

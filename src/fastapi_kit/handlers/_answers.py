@@ -37,6 +37,7 @@ from fastapi_kit.errors import (
     UserInputError,
 )
 from fastapi_kit.handlers._validation import field_errors
+from fastapi_kit.middleware._routes import app_path
 from fastapi_kit.middleware.errors import closing_headers
 
 __all__ = [
@@ -185,7 +186,7 @@ def _code_of(status: int) -> str:
 def _all_methods(scope: Scope, headers: Mapping[str, str]) -> Mapping[str, str]:
     """Return *headers* with every method of the path; the framework names those of one route (RFC 9110, 15.5.6 asks for all)."""
     routes = iter_route_contexts(scope["app"].routes) if isinstance(scope.get("app"), FastAPI) else ()
-    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    path = app_path(scope)
     found = [route.methods for route in routes if route.methods and route.path_regex.match(path)]
     return {**headers, "Allow": ", ".join(sorted(set[str]().union(*found)))} if found else headers
 
@@ -193,13 +194,16 @@ def _all_methods(scope: Scope, headers: Mapping[str, str]) -> Mapping[str, str]:
 def _headers_of(error: KitError) -> dict[str, str] | None:
     match error:
         case RateLimitedError() | UnavailableError():
-            return {"Retry-After": str(math.ceil(error.retry_after))}
+            seconds = error.retry_after
+            return {"Retry-After": str(math.ceil(seconds) if math.isfinite(seconds) and seconds > 0 else 1)}
         case InvalidTokenError():
             return {"WWW-Authenticate": 'Bearer error="invalid_token"'}
         case AuthenticationError():
             return {"WWW-Authenticate": "Bearer"}
         case InsufficientScopeError():
-            return {"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{" ".join(sorted(error.scopes))}"'}
+            # Tokens of RFC 6749, 3.3: others could not stand in the quotes.
+            scopes = " ".join(sorted(scope for scope in error.scopes if re.fullmatch(r"[\x21\x23-\x5b\x5d-\x7e]+", scope)))
+            return {"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{scopes}"'}
         case _:
             return None
 

@@ -75,6 +75,8 @@ def _operations(document: _Json) -> Iterator[_Json]:
         yield from (operation for method, operation in path.items() if method.upper() in _METHODS)
 
 
+_EXAMPLES = {"4XX": 400, "5XX": 500, "default": 500}
+_REQUEST_ID = "0b9dd5b4-3a1c-4f0f-9e06-5d3c8a1f2b77"
 _METHODS = METHODS_WITH_BODY | {"OPTIONS", "TRACE"}
 
 
@@ -105,8 +107,7 @@ class _Shapes:
         if id(body) not in self._known:
             self._known[id(body)] = self._shape_of(body)
         media_type, schema = self._known[id(body)]
-        # Of a range such as 4XX, and of the rest, a bug is as good an example as any.
-        return {media_type: {"schema": schema, "example": _example(body, int(status) if status.isdigit() else 500)}}
+        return {media_type: {"schema": schema, "example": _example(body, _EXAMPLES.get(status) or int(status))}}
 
     def _shape_of(self, body: ErrorBody) -> tuple[str, _Json]:
         kind = _returned(body)
@@ -139,7 +140,7 @@ def _schema_of(kind: Any, *, prefix: str) -> tuple[_Json, dict[str, _Json]]:
 
 
 def _example(body: ErrorBody, status: int) -> object:
-    content = body(make_problem(typical_answer(status)))
+    content = body(make_problem(typical_answer(status), request_id=_REQUEST_ID))
     return content.model_dump(mode="json", by_alias=True, exclude_none=isinstance(content, Problem))
 
 

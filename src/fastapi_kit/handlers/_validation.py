@@ -15,7 +15,8 @@ __all__ = ["MAX_ERRORS", "field_errors"]
 
 MAX_ERRORS = 100
 _MAX_VALUES = 1000
-_SHORTEST_ECHO, _LONGEST_ECHO = 3, 16
+_SHORTEST_ECHO, _PART = 3, 8
+_LONGEST_VALUE, _LONGEST_TEXT = 200, 500
 _UNKNOWN_TEXT = "is not valid"
 
 # Pydantic's own texts that quote the input, or name no more than the exception of somebody's code.
@@ -36,7 +37,7 @@ def field_errors(error: RequestValidationError) -> list[FieldError]:
     """Return what is wrong, field by field; at most MAX_ERRORS.
 
     Texts of pydantic are built from the schema alone. The text of a validator, or of a custom error type, is shown
-    unless it repeats a value that was sent (three characters or more of it).
+    unless it repeats a value that was sent: all of it, if it has three characters or more, or eight characters of it.
     """
     found: Sequence[Mapping[str, Any]] = error.errors()[:MAX_ERRORS]
     sent = _Sent([error.body, *(item.get("input") for item in found if item["type"] not in _CLOSED_TYPES)])
@@ -44,20 +45,27 @@ def field_errors(error: RequestValidationError) -> list[FieldError]:
 
 
 class _Sent:
-    """The beginnings of the values that were sent, read when first asked for."""
+    """The values that were sent, read when first asked for."""
 
     def __init__(self, sources: Iterable[object]) -> None:
         self._sources = sources
 
     @cached_property
-    def starts(self) -> list[str]:
+    def values(self) -> list[str]:
         values = islice(_scalars(self._sources), _MAX_VALUES + 1)
-        return [str(value).strip().casefold()[:_LONGEST_ECHO] for value in values]
+        return [str(value).strip().casefold()[:_LONGEST_VALUE] for value in values]
+
+    @cached_property
+    def together(self) -> str:
+        return "\0".join(self.values)
 
     def may_be_in(self, text: str) -> bool:
-        """Too many values to compare count as being there."""
+        """Whether a short value, or a part of a long one, is in *text*. Too many values to compare count as being there."""
         text = text.casefold()
-        return len(self.starts) > _MAX_VALUES or any(len(start) >= _SHORTEST_ECHO and start in text for start in self.starts)
+        if len(self.values) > _MAX_VALUES or len(text) > _LONGEST_TEXT:
+            return True
+        whole = any(len(value) >= _SHORTEST_ECHO and value[:_PART] in text for value in self.values)
+        return whole or any(text[start : start + _PART] in self.together for start in range(len(text) - _PART + 1))
 
 
 def _message(item: Mapping[str, Any], sent: _Sent) -> str:

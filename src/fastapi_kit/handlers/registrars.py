@@ -1,7 +1,7 @@
 """What an app is given so that errors become answers."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
@@ -53,7 +53,9 @@ def register_exception_handlers(
     Call it before the first request, before or after the routes; a second call replaces the first. Handlers that the
     host has for narrower classes, or for a status, go first. Raises ConfigurationError once the app has started.
     """
-    for kind in [kind for kind, handler in app.exception_handlers.items() if isinstance(handler, _Handler)]:
+    _refuse_started(app)
+    # A ValueError is answered only if the host has asked for it.
+    for kind in [kind for kind, handler in app.exception_handlers.items() if isinstance(handler, _Handler) and kind is not ValueError]:
         del app.exception_handlers[kind]
     _add(app, _all_handlers(body, {**STATUSES, **(statuses or {})}))
     _add_innermost(app, body)
@@ -175,9 +177,13 @@ def _mapped_handlers(body: ErrorBody, statuses: Mapping[type[Exception], int]) -
     return dict.fromkeys(statuses, _Handler(partial(answer_mapped_error, statuses=statuses), body))
 
 
-def _add(app: FastAPI, handlers: _Handlers) -> None:
+def _refuse_started(app: FastAPI) -> None:
     if app.middleware_stack is not None:
         raise ConfigurationError("register error handlers before the first request")
+
+
+def _add(app: FastAPI, handlers: _Handlers) -> None:
+    _refuse_started(app)
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, _joined(app.exception_handlers.get(kind), handler))
     app.openapi_schema = None
@@ -218,7 +224,11 @@ class _Document:
 
 
 def _add_innermost(app: FastAPI, body: ErrorBody) -> None:
-    def answer(request: Request, error: Exception) -> Response:
+    def answer(request: Request, error: Exception) -> Response | Awaitable[Response]:
+        hosts: Any = app.exception_handlers.get(500) or app.exception_handlers.get(Exception)
+        if hosts is not None and not isinstance(hosts, _Handler):
+            response: Response | Awaitable[Response] = hosts(request, error)
+            return response
         return respond(request.scope, answer_unhandled_error(request, error), body)
 
     others = [middleware for middleware in app.user_middleware if not _is_last_resort(middleware)]

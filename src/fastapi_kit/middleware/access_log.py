@@ -18,13 +18,15 @@ __all__ = ["AccessLogMiddleware"]
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "QUERY"})
 _CLIENT_GONE = 499
+_MARK = "fastapi_kit.access_log"
 
 
 @dataclass
 class AccessLogMiddleware:
     """Log method, route template, status, duration, request id and trace id; *skip* names paths that stay out.
 
-    There is one record per request, written when the last of the answer is sent, before background tasks run. It is INFO, or
+    There is one record per request, that of the outermost of these middlewares, written when the last of the answer is sent, before
+    background tasks run. It is INFO, or
     WARNING if the status is 5xx; the error behind that has a record of its own. Its attributes are ``method``, ``route``,
     ``status``, ``duration_ms``, ``request_id`` and ``trace_id`` (None without OpenTelemetry).
 
@@ -50,9 +52,10 @@ class AccessLogMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, and log it once."""
-        if scope["type"] == "lifespan" or app_path(scope) in self._skipped:
+        if scope["type"] == "lifespan" or _MARK in scope or app_path(scope) in self._skipped:
             await self.app(scope, receive, send)
             return
+        scope[_MARK] = True
         exchange = _Exchange(self._logger, scope, send)
         without_answer = _CLIENT_GONE
         try:
@@ -83,7 +86,7 @@ class _Exchange:
 
     async def send(self, message: Message) -> None:
         match message["type"]:
-            case "http.response.start" | "websocket.http.response.start":
+            case "http.response.start" | "websocket.http.response.start" if self._status is None:
                 self._status = message["status"]
             case "websocket.accept":
                 self._status = 101

@@ -1,8 +1,9 @@
 """The last resort, inside CORS and request id."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from inspect import isawaitable
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -39,7 +40,7 @@ class UnhandledErrorMiddleware:
     """
 
     app: ASGIApp
-    respond: Callable[[Request, Exception], Response] = _answer_plainly
+    respond: Callable[[Request, Exception], Response | Awaitable[Response]] = _answer_plainly
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on; answer what comes back as an exception."""
@@ -60,5 +61,6 @@ class UnhandledErrorMiddleware:
         except Exception as error:
             _logger.error("Unhandled %s in request %s", type(error).__name__, read_request_id(scope))
             if not started:
-                await self.respond(Request(scope), error)(scope, receive, send)
+                response = self.respond(Request(scope), error)
+                await (await response if isawaitable(response) else response)(scope, receive, send)
             raise

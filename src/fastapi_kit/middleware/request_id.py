@@ -74,10 +74,9 @@ class RequestIdMiddleware:
             await send(message)
 
         token = _current.set(request_id)
-        try:
-            await self.app(scope, receive, send_named)
-        finally:
-            _current.reset(token)
+        await self.app(scope, receive, send_named)
+        # Not after an exception: whoever logs it outside, the server first of all, knows the id.
+        _current.reset(token)
 
     def _inbound(self, scope: Scope) -> str | None:
         # Of several, nobody knows which one a proxy before us has checked.

@@ -3,10 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Query, Request, Response
+from fastapi import APIRouter, Body, HTTPException, Query, Request, Response
 from fastapi.params import Depends
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
+from starlette.routing import Match
+from starlette.types import Receive, Scope, Send
 
 from fastapi_kit.handlers import problem_responses
 from fastapi_kit.pagination import Page, PageParams
@@ -14,11 +16,30 @@ from fastapi_kit.routing._paths import collection_path, parameter
 from fastapi_kit.routing._resource import Resource
 from fastapi_kit.routing._rows import Rows
 
-__all__ = ["RowRoute", "add_create", "add_create_many", "add_delete", "add_get", "add_list", "add_update"]
+__all__ = ["BatchRoute", "RowRoute", "add_create", "add_create_many", "add_delete", "add_get", "add_list", "add_update"]
 
 
 class RowRoute(APIRoute):
     """The route of one row, whose path takes anything for a key."""
+
+
+class BatchRoute(APIRoute):
+    """The route of many rows. Its path is no row's, so the routes of single rows are not asked about another method either."""
+
+    allowed: frozenset[str] = frozenset({"POST"})
+    """What the path has in its router."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Match every method of the path."""
+        match, child_scope = super().matches(scope)
+        return (Match.NONE if match is Match.NONE else Match.FULL), child_scope
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve ``POST``; refuse what is left (RFC 9110, 15.5.6)."""
+        if scope["method"] != "POST":
+            # Of this class the handlers keep the header: to the framework the path of a row is this one's too.
+            raise HTTPException(405, headers={"Allow": ", ".join(sorted(self.allowed))})
+        await super().handle(scope, receive, send)
 
 
 class _Window(PageParams):
@@ -30,9 +51,9 @@ def add_list(router: APIRouter, resource: Resource, guards: Sequence[Depends]) -
     """``GET /``."""
 
     async def list_rows(
-        rows: Annotated[Rows, resource.rows], window: Annotated[_Window, Query()], request: Request, response: Response
+        rows: Annotated[Rows, resource.rows], __window__: Annotated[_Window, Query()], request: Request, response: Response
     ) -> Page[Any]:
-        page = await rows.page(resource.item, window)
+        page = await rows.page(resource.item, __window__)
         # Not request.url, which fails on bytes that are no UTF-8.
         query = request.scope["query_string"].decode("latin-1")
         response.headers["Link"] = page.link_header(f"{collection_path(request.scope)}?{query}")
@@ -71,6 +92,7 @@ def add_get(router: APIRouter, resource: Resource, guards: Sequence[Depends]) ->
         response_description=f"The {resource.singular}",
         errors=(404, 422, 503),
         dependencies=guards,
+        route_class_override=RowRoute,
     )
 
 
@@ -95,7 +117,7 @@ def add_create(router: APIRouter, resource: Resource, guards: Sequence[Depends])
         summary=f"Create {resource.singular}",
         status_code=201,
         response_model=resource.read,
-        response_description=f"The new {resource.singular}, as it is stored",
+        response_description=f"The new {resource.singular}",
         headers={"Location": f"Path of the new {resource.singular}"},
         errors=resource.errors_of_new_rows,
         dependencies=guards,
@@ -124,6 +146,7 @@ def add_create_many(router: APIRouter, resource: Resource, guards: Sequence[Depe
         response_description=f"The new {resource.plural}, in the order given",
         errors=resource.errors_of_new_rows,
         dependencies=guards,
+        route_class_override=None if resource.may_be_key("batch") else BatchRoute,
     )
 
 
@@ -145,8 +168,9 @@ def add_update(router: APIRouter, resource: Resource, guards: Sequence[Depends])
         description="Changes the fields that are sent and leaves all others as they are.",
         response_model=resource.read,
         response_description=f"The {resource.singular} after the change",
-        errors=(404, 409, 413, 422, 503),
+        errors=(400, 404, 409, 413, 422, 503),
         dependencies=guards,
+        route_class_override=RowRoute,
     )
 
 
@@ -167,6 +191,7 @@ def add_delete(router: APIRouter, resource: Resource, guards: Sequence[Depends])
         response_description=f"The {resource.singular} is gone",
         errors=(404, 409, 422, 503),
         dependencies=guards,
+        route_class_override=RowRoute,
     )
 
 
@@ -192,6 +217,5 @@ def _add(
         name=name,
         status_code=status_code,
         responses={**problem_responses(*errors), **({status_code: {"headers": documents}} if documents else {})},
-        route_class_override=RowRoute if "{" in path else None,
         **documented,
     )

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from fastapi import Path
 from fastapi.params import Depends
-from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import Field, TypeAdapter, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError, to_jsonable_python
 from sqlalchemy import BigInteger, Column, Integer, SmallInteger
@@ -19,7 +19,7 @@ from starlette.types import Scope
 from fastapi_kit.crud.facts import Key, ModelFacts
 from fastapi_kit.errors import ConfigurationError
 
-__all__ = ["collection_path", "column_in_path", "is_same_key", "key_in_path", "parameter", "row_path"]
+__all__ = ["collection_path", "column_in_path", "is_same_key", "key_in_path", "may_be_key", "parameter", "row_path"]
 
 _NO_KEYS = (bytes, bytearray, list, tuple, dict, set, frozenset)
 
@@ -27,11 +27,12 @@ _NO_KEYS = (bytes, bytearray, list, tuple, dict, set, frozenset)
 def parameter(kind: Any, source: FieldInfo) -> Depends:
     """Dependency that reads one parameter of the request as *kind*, which only the running program knows."""
 
-    async def read(value: Any) -> Any:
-        return value
+    # FastAPI compares the name with those in the path: no host will have this one there.
+    async def read(__value__: Any) -> Any:
+        return __value__
 
     # A variable is no type to the type checkers, so it is put where FastAPI looks for one.
-    read.__annotations__["value"] = Annotated[kind, source]
+    read.__annotations__["__value__"] = Annotated[kind, source]
     return Depends(read)
 
 
@@ -45,6 +46,15 @@ def column_in_path(facts: ModelFacts, name: str, *, of: str) -> Depends:
     """Dependency on the path parameter *name*, a value of that attribute's column. Raises ConfigurationError for bytes and the like."""
     description = f"{name.replace('_', ' ').capitalize()} of the {of}"
     return parameter(_path_type(facts.columns[name]), Path(alias=name, description=description))
+
+
+def may_be_key(facts: ModelFacts, name: str, segment: str) -> bool:
+    """Return whether *segment* of a path can be read as a value of the attribute *name*."""
+    try:
+        TypeAdapter(_path_type(facts.columns[name])).validate_python(segment)
+    except (ConfigurationError, ValidationError):
+        return False
+    return True
 
 
 def is_same_key(stored: object, given: object) -> bool:

@@ -12,13 +12,16 @@ from pydantic import BaseModel
 from sqlalchemy import select
 
 from fastapi_kit.crud.facts import ModelFacts, facts_of
-from fastapi_kit.crud.loading import options_for
+from fastapi_kit.crud.loading import as_schema, options_for
 from fastapi_kit.db.reads import read
 from fastapi_kit.errors import ConfigurationError
-from fastapi_kit.routing._paths import column_in_path, key_in_path, row_path
+from fastapi_kit.routing._paths import column_in_path, key_in_path, may_be_key, row_path
 from fastapi_kit.routing._rows import ChildRows, Parent, Rows, Service
 
 __all__ = ["Resource"]
+
+_MOST_KEYS = 1000
+"""In one statement; PostgreSQL's protocol has room for 32,767 values."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,11 @@ class Resource:
     @property
     def errors_of_new_rows(self) -> tuple[int, ...]:
         """The statuses of a refused insert; a parent may be missing."""
-        return (409, 413, 422, 503) if self.parent is None else (404, 409, 413, 422, 503)
+        return (400, 409, 413, 422, 503) if self.parent is None else (400, 404, 409, 413, 422, 503)
+
+    def may_be_key(self, segment: str) -> bool:
+        """Return whether *segment* alone could be the key of a row in a path."""
+        return len(self._segments) == 1 and may_be_key(self.facts, self._segments[0], segment)
 
     def require_location(self) -> None:
         """Raise ConfigurationError if the key of a new row could not be written in a path."""
@@ -118,11 +125,14 @@ class Resource:
         """Return written *rows* as they are read; relationships are not loaded yet and take queries, however many rows there are."""
         facts = self.facts
         if options := options_for(self.read, facts.mapper):
-            statement = select(facts.mapper).where(facts.any_key([facts.key_of_row(row) for row in rows])).options(*options)
-            found = await read(service.session, statement, mapper=facts.mapper)
-            loaded = {facts.key_of_row(row): row for row in found.scalars().unique()}
+            loaded: dict[object, object] = {}
+            for start in range(0, len(rows), _MOST_KEYS):
+                keys = [facts.key_of_row(row) for row in rows[start : start + _MOST_KEYS]]
+                statement = select(facts.mapper).where(facts.any_key(keys)).options(*options)
+                found = await read(service.session, statement, mapper=facts.mapper)
+                loaded |= {facts.key_of_row(row): row for row in found.scalars().unique()}
             rows = [loaded.get(facts.key_of_row(row), row) for row in rows]
-        return [self.read.model_validate(row, from_attributes=True) for row in rows]
+        return [as_schema(self.read, row) for row in rows]
 
     @property
     def _segments(self) -> list[str]:

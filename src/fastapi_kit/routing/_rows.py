@@ -13,10 +13,10 @@ from sqlalchemy.orm.interfaces import ORMOption
 
 from fastapi_kit.crud import FOR_UPDATE, CRUDService
 from fastapi_kit.crud.facts import ModelFacts
-from fastapi_kit.crud.loading import options_for
+from fastapi_kit.crud.loading import as_schema, options_for
 from fastapi_kit.db.reads import read
 from fastapi_kit.db.transaction import unit_of_work
-from fastapi_kit.errors import ConfigurationError, FieldError, NotFoundError, UnknownReferenceError, UserInputError
+from fastapi_kit.errors import ConfigurationError, FieldError, InvalidDataError, NotFoundError, UnknownReferenceError, UserInputError
 from fastapi_kit.pagination import Page, PageParams
 from fastapi_kit.routing._paths import is_same_key
 
@@ -102,6 +102,12 @@ class Parent:
         found = [await read(session, select(exists().where(column == value)), mapper=self.facts.mapper) for column in self._targets]
         return all(each.scalar_one() for each in found)
 
+    async def has(self, session: AsyncSession, value: object, row: object) -> bool:
+        """Return whether *row* is one of the parent *value* in the database's eyes."""
+        same_row = self.facts.any_key([self.facts.key_of_row(row)])
+        found = await read(session, select(exists().where(same_row, self.owns(value))), mapper=self.facts.mapper)
+        return bool(found.scalar_one())
+
     def missing(self, value: object) -> NotFoundError:
         """Return the error of a parent that is not there."""
         tables = {column.table for column in self._targets}
@@ -132,8 +138,8 @@ class ChildRows(Rows):
     async def get(self, schema: type[BaseModel], ident: object) -> BaseModel:
         """Return one row as *schema*."""
         row = await self.service.get_one(ident, options=[*options_for(schema, self.parent.facts.mapper), *self.parent.options])
-        self._refuse_stranger(row, ident)
-        return schema.model_validate(row, from_attributes=True)
+        await self._refuse_stranger(row, ident)
+        return as_schema(schema, row)
 
     async def create(self, data: BaseModel) -> object:
         """Insert a row under the parent."""
@@ -153,8 +159,9 @@ class ChildRows(Rows):
         self.parent.refuse_another(self.value, data)
         async with unit_of_work(self.service.session):
             locked = await self._lock(ident)
+            stored: object = getattr(locked, self.parent.name)
             changed: object = await self.service.update(ident, data)
-            if not self.parent.is_parent(self.value, locked):
+            if not self.parent.is_parent(stored, locked):
                 # A hook of the service took the parent from a field of another name.
                 raise self.parent.refusal()
         return changed
@@ -171,23 +178,25 @@ class ChildRows(Rows):
 
     async def _lock(self, ident: object) -> object:
         row: object = await self.service.get_one(ident, options=self.parent.options, lock=FOR_UPDATE)
-        self._refuse_stranger(row, ident)
+        await self._refuse_stranger(row, ident)
         return row
 
-    def _refuse_stranger(self, row: object, ident: object) -> None:
-        if not self.parent.is_parent(self.value, row):
+    async def _refuse_stranger(self, row: object, ident: object) -> None:
+        # Blanks at the end of a CHAR, and collations, are for the database to judge.
+        if not self.parent.is_parent(self.value, row) and not await self.parent.has(self.service.session, self.value, row):
             raise NotFoundError(self.parent.facts.mapper.class_, ident)
 
     @asynccontextmanager
     async def _known_parent(self) -> AsyncGenerator[None]:
         try:
             yield
-        except UnknownReferenceError as error:
+        except InvalidDataError as error:
             if await self._is_to_blame(error):
                 raise self.parent.missing(self.value) from error
             raise
 
-    async def _is_to_blame(self, error: UnknownReferenceError) -> bool:
-        if error.precise:
+    async def _is_to_blame(self, error: InvalidDataError) -> bool:
+        precise = not isinstance(error, UnknownReferenceError) or error.precise
+        if precise and (error.fields == (self.parent.name,) or self.parent.name not in error.fields):
             return self.parent.name in error.fields
         return not await self.parent.exists(self.service.session, self.value)

@@ -12,11 +12,12 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped
+from starlette.routing import BaseRoute
 
 from fastapi_kit.crud import CRUDService
 from fastapi_kit.dependencies import Dependency, as_depends
 from fastapi_kit.errors import ConfigurationError
-from fastapi_kit.routing._endpoints import RowRoute, add_create, add_create_many, add_delete, add_get, add_list, add_update
+from fastapi_kit.routing._endpoints import BatchRoute, RowRoute, add_create, add_create_many, add_delete, add_get, add_list, add_update
 from fastapi_kit.routing._resource import Resource
 from fastapi_kit.routing._rows import Service
 
@@ -119,6 +120,7 @@ def crud_router(
         max_batch=options.max_batch,
     )
     router = _Router()
+    router.row_path = resource.path
     for endpoint, add in _ADDERS.items():
         if endpoint in endpoints:
             add(router, resource, [each for key, several in guards.items() if endpoint in key for each in several])
@@ -138,7 +140,9 @@ def _as_it_is(service: Service) -> Service:
 
 
 class _Router(APIRouter):
-    """Keeps the routes of single rows behind all others: they would take ``/mine`` for a key."""
+    """Keeps the routes of single rows behind all others: they would take ``/mine`` for a key. The batch refuses what is not before it."""
+
+    row_path = ""
 
     def add_api_route(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         super().add_api_route(path, endpoint, **options)
@@ -149,7 +153,15 @@ class _Router(APIRouter):
         self._sort()
 
     def _sort(self) -> None:
-        self.routes.sort(key=lambda route: isinstance(route, RowRoute))
+        # The host's own route for a row is one as well.
+        self.routes.sort(key=lambda route: (self._is_of_rows(route), isinstance(route, BatchRoute)))
+        for batch in self.routes:
+            if isinstance(batch, BatchRoute):
+                same = (route for route in self.routes if isinstance(route, APIRoute) and route.path == batch.path)
+                batch.allowed = frozenset(method for route in same for method in route.methods or ())
+
+    def _is_of_rows(self, route: BaseRoute) -> bool:
+        return isinstance(route, RowRoute) or (isinstance(route, APIRoute) and route.path == self.row_path)
 
 
 def _needing(name: str, router: APIRouter) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:

@@ -1,0 +1,89 @@
+"""schemathesis, all checks: what the apps answer is what their OpenAPI documents say."""
+
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+import pytest
+from schemathesis.checks import CHECKS, load_all_checks
+from sqlalchemy import URL
+from tests.conformance.apps import TOKENS
+from tests.conformance.broken import FAULTS
+from tests.conformance.drive import Report, drive, serving
+from tests.served.sites import ask
+
+
+def bounded(examples: int) -> tuple[str, ...]:
+    """Few cases, and always the same ones: *examples* of each operation and as many chains of calls. ``make soak`` has the many."""
+    return ("--generation-deterministic", "--max-examples", str(examples))
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> str:
+    return f"sqlite+aiosqlite:///{tmp_path / 'app.db'}"
+
+
+@pytest.fixture
+async def postgresql(postgres_url: URL) -> AsyncIterator[str]:
+    url = postgres_url.set(database=f"{postgres_url.database}_conformance")
+    await ask(postgres_url, f"CREATE DATABASE {url.database}")
+    yield url.render_as_string(hide_password=False)
+    await ask(postgres_url, f"DROP DATABASE {url.database} WITH (FORCE)")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest) -> str:
+    """The address of an empty database."""
+    return str(request.getfixturevalue(request.param))
+
+
+def drive_clean(
+    app: str,
+    folder: Path,
+    database: str,
+    *,
+    document: str,
+    examples: int = 6,
+    hooks: str = "checks",
+    users: Mapping[str, str] | None = None,
+) -> Report:
+    """Drive *app*: nothing is found, some requests of each operation are accepted, and the server logs no fault."""
+    with serving(app, folder, database=database) as server:
+        report = drive(server.url + document, folder, *bounded(examples), hooks=hooks, users=users)
+
+    assert report.is_clean, report.text
+    assert report.never_accepted == []
+    assert server.faults == []
+    return report
+
+
+def test_the_quickstart_does_what_its_document_says(tmp_path: Path, database: str) -> None:
+    """W5, W20: on both databases, for valid and invalid requests."""
+    document = "/api/v1/openapi.json"
+    report = drive_clean("examples.quickstart.app:app", tmp_path, database, document=document, examples=20, hooks="columns")
+
+    assert report.facts["operations"]["tested"] == 5
+
+
+def test_every_kind_of_endpoint_does_what_its_document_says(tmp_path: Path, sqlite: str) -> None:
+    """W5, D40: lists, rows, batches, nested rows, keys of several columns and types, guards, and rows of their owner alone."""
+    report = drive_clean("tests.conformance.apps:every_endpoint()", tmp_path, sqlite, document="/api/v1/openapi.json", users=TOKENS)
+
+    assert report.facts["operations"]["tested"] == 28
+
+
+def test_routes_written_by_hand_do_what_their_document_says(tmp_path: Path, sqlite: str) -> None:
+    """W1, W5: an app with the handlers alone."""
+    report = drive_clean("tests.conformance.apps:written()", tmp_path, sqlite, document="/openapi.json")
+
+    assert report.facts["operations"]["tested"] == 5
+
+
+def test_every_check_is_awake(tmp_path: Path) -> None:
+    """Each check that schemathesis has, and each of our own, finds its fault in an app that is full of them."""
+    load_all_checks()
+
+    with serving("tests.conformance.broken:app", tmp_path, database="") as server:
+        report = drive(server.url + "/openapi.json", tmp_path, *bounded(6), users=TOKENS)
+
+    assert set(FAULTS) == set(CHECKS.get_all_names())
+    assert report.faults == {*FAULTS.values(), "documented_status", "error_is_a_problem"}
