@@ -25,7 +25,7 @@ _PYTHON = (sys.executable, "-W", "error", "-W", "ignore:'crypt' is deprecated:De
 _SERVE = """
 import socket, sys, uvicorn
 app, descriptor = sys.argv[1:]
-config = uvicorn.Config(app.removesuffix("()"), factory=app.endswith("()"), lifespan="on", access_log=False)
+config = uvicorn.Config(app.removesuffix("()"), factory=app.endswith("()"), lifespan="on", ws="none", access_log=False)
 uvicorn.Server(config).run([socket.socket(fileno=int(descriptor))])
 """
 
