@@ -83,7 +83,7 @@ def test_every_check_is_awake(tmp_path: Path) -> None:
     load_all_checks()
 
     with serving("tests.conformance.broken:app", tmp_path, database="") as server:
-        report = drive(server.url + "/openapi.json", tmp_path, *bounded(6), users=TOKENS)
+        report = drive(server.url + "/openapi.json", tmp_path, *bounded(12), users=TOKENS)
 
     assert set(FAULTS) == set(CHECKS.get_all_names())
     assert report.faults == {*FAULTS.values(), "documented_status", "error_is_a_problem"}
