@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from fastapi_kit.auth._passlib import CryptContext, bcrypt_context
 from fastapi_kit.auth.passwords import HashContext, PasswordCheck, PasswordHasher, PasswordPolicy
 from fastapi_kit.errors import ConfigurationError, UserInputError
+from fastapi_kit.settings import KitSettings
 
 cheap = PasswordHasher(context=bcrypt_context(rounds=4))
 
@@ -272,6 +273,14 @@ def test_impossible_options_are_refused(make: Callable[[], PasswordHasher]) -> N
     """R31: a cost below 10, no threads, an unknown scheme, and options that exclude each other, are mistakes at start-up."""
     with pytest.raises(ConfigurationError):
         make()
+
+
+@pytest.mark.parametrize(("environment", "rounds", "begin"), [("development", 11, "$2b$11$"), ("test", 4, "$2b$04$")])
+async def test_settings_choose_the_cost(environment: str, rounds: int, begin: str) -> None:
+    """R31: PASSWORD_HASH_ROUNDS is the cost, in tests also one below 10."""
+    settings = KitSettings.model_validate({"ENVIRONMENT": environment, "PASSWORD_HASH_ROUNDS": rounds})
+
+    assert (await PasswordHasher.from_settings(settings).hash("correct horse")).startswith(begin)
 
 
 def test_a_context_that_cannot_hash_is_found_at_once() -> None:
