@@ -275,7 +275,7 @@ def test_impossible_options_are_refused(make: Callable[[], PasswordHasher]) -> N
         make()
 
 
-@pytest.mark.parametrize(("environment", "rounds", "begin"), [("development", 11, "$2b$11$"), ("test", 4, "$2b$04$")])
+@pytest.mark.parametrize(("environment", "rounds", "begin"), [("local", 11, "$2b$11$"), ("test", 4, "$2b$04$")])
 async def test_settings_choose_the_cost(environment: str, rounds: int, begin: str) -> None:
     """R31: PASSWORD_HASH_ROUNDS is the cost, in tests also one below 10."""
     settings = KitSettings.model_validate({"ENVIRONMENT": environment, "PASSWORD_HASH_ROUNDS": rounds})
