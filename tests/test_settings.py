@@ -498,3 +498,14 @@ def run(program: str, *, check: bool = True, **environ: str) -> subprocess.Compl
     """Run *program* in a process of its own, here."""
     command = [sys.executable, "-W", "error", "-c", program]
     return subprocess.run(command, env={**os.environ, **environ}, capture_output=True, text=True, check=check)
+
+
+@pytest.mark.parametrize(("environment", "least"), [("local", 10), ("staging", 10), ("test", 4)])
+def test_passwords_cost_something(environment: str, least: int) -> None:
+    """R31: outside of tests a password hash has a cost of at least 10."""
+    settings = KitSettings.model_validate({"ENVIRONMENT": environment, "PASSWORD_HASH_ROUNDS": least})
+
+    assert settings.PASSWORD_HASH_ROUNDS == least
+    assert KitSettings.model_validate({"ENVIRONMENT": environment}).PASSWORD_HASH_ROUNDS == 12
+    with pytest.raises(ValidationError, match="PASSWORD_HASH_ROUNDS"):
+        KitSettings.model_validate({"ENVIRONMENT": environment, "PASSWORD_HASH_ROUNDS": least - 1})

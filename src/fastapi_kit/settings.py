@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from fastapi_kit._secrets import is_placeholder
+
 __all__ = ["KitSettings", "TextList"]
 
 
@@ -109,6 +111,8 @@ class KitSettings(BaseSettings):
     ALGORITHM: str = "HS256"
     ACCESS_TOKEN_EXPIRE_MINUTES: Annotated[int, Field(ge=1, le=525_600)] = 30
     REFRESH_TOKEN_EXPIRE_DAYS: Annotated[int, Field(ge=1, le=3_650)] = 7
+    PASSWORD_HASH_ROUNDS: Annotated[int, Field(ge=4, le=31)] = 12
+    """Cost of bcrypt, two to its power: at least 10, in ENVIRONMENT ``test`` at least 4."""
     TOKEN_ISSUER: str | None = None
     TOKEN_AUDIENCE: str | None = None
 
@@ -153,6 +157,13 @@ class KitSettings(BaseSettings):
         may_be_made = info.data.get("ENVIRONMENT", "production") != "production"
         return SecretStr(_development_secret()) if may_be_made and not secret.get_secret_value() else secret
 
+    @field_validator("PASSWORD_HASH_ROUNDS")
+    @classmethod
+    def _refuse_cheap_hashes(cls, rounds: int, info: ValidationInfo) -> int:
+        if rounds < _MIN_ROUNDS and info.data.get("ENVIRONMENT") != "test":
+            raise ValueError(f"must be at least {_MIN_ROUNDS}: a lower cost is for ENVIRONMENT=test")
+        return rounds
+
     @model_validator(mode="after")
     def _refuse_unsafe_production(self) -> Self:
         problems = [*self._secret_problems(), *self._database_problems(), *self._web_problems()] if self.is_production else []
@@ -166,7 +177,7 @@ class KitSettings(BaseSettings):
             yield f"SECRET_KEY is missing: {_MAKE_A_SECRET}"
         elif len(secret.encode(errors="replace")) < _MIN_SECRET_BYTES:
             yield f"SECRET_KEY has fewer than {_MIN_SECRET_BYTES} bytes: {_MAKE_A_SECRET}"
-        elif _is_placeholder(secret):
+        elif is_placeholder(secret):
             yield f"SECRET_KEY is a placeholder that everybody knows or can guess: {_MAKE_A_SECRET}"
 
     def _database_problems(self) -> Iterator[str]:
@@ -198,27 +209,9 @@ _DATABASE_URL = re.compile(
 )
 
 _MIN_SECRET_BYTES = 32
+_MIN_ROUNDS = 10
 _MAKE_A_SECRET = "set it to the output of: openssl rand -hex 32"
 _SECRET_FILE = Path(".fastapi_kit", "secret_key")
-
-_TEMPLATE_WORDS = re.compile(
-    "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7"  # the key of FastAPI's tutorial
-    "|0?123456789|abcdefghijklmnopqrstuvwxyz|12345678|123456|1234|qwertyuiop"
-    "|characters|default|development|example|generate|insecure|minimum|passphrase|password|placeholder|please|private|production"
-    "|change|random|replace|secret|signing|string|super|testing|token|django|fastapi|flask|jwt|key|dev"
-    "|least|long|must|this|with|your"
-)
-
-
-def _is_placeholder(secret: str) -> bool:
-    """Return whether little is left once the words of templates are gone, or what is left repeats itself."""
-    rest = _TEMPLATE_WORDS.sub("", re.sub(r"[\W_]+", "", secret.lower()))
-    return len(rest) < 16 or len(set(rest)) < 6 or _repeats(secret)
-
-
-def _repeats(text: str) -> bool:
-    """Return whether *text* is one half or less, over and over."""
-    return any(text[unit:] == text[:-unit] for unit in range(1, len(text) // 2 + 1))
 
 
 def _development_secret() -> str:
