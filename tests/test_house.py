@@ -33,35 +33,41 @@ PYDANTIC = "annotated_types pydantic pydantic_core pydantic_settings typing_exte
 WEB = f"{PYDANTIC} fastapi opentelemetry sqlalchemy starlette"
 
 GROUND = frozenset({"errors", "settings", "pagination", "schemas"})
-TOKENS, PASSWORDS = frozenset({"auth.tokens"}), frozenset({"auth.passwords"})
+TOKEN_MEMBERS = "auth._claims auth._codec auth._compact auth._encoding auth._jose auth.keys auth.tokens"
+PASSWORD_MEMBERS = "auth._guessable auth._passlib auth.passwords"
+ACCOUNT_MEMBERS = "auth.accounts auth.flow auth.sessions"
+TOKENS, PASSWORDS, ACCOUNTS = (frozenset(names.split()) for names in (TOKEN_MEMBERS, PASSWORD_MEMBERS, ACCOUNT_MEMBERS))
 TOOLS = GROUND | TOKENS | PASSWORDS | {"db", "middleware", "cache"}
 ON_DATABASE = TOOLS | {"crud"}
 WEB_MEMBERS = "_masking _safe _signals dependencies handlers health metrics logs tasks etags idempotency ratelimit routing"
-AUTH_WEB_MEMBERS = "auth.__init__ auth.dependencies auth.transports auth.router"
+AUTH_WEB_MEMBERS = "auth.__init__ auth.backend auth.dependencies auth.router auth.schemas auth.transports"
 EVERYTHING_BUT_APP = ON_DATABASE | set(WEB_MEMBERS.split()) | {"auth"}
 
 PLACES = [
     # the ground
     place("errors"),
-    place("settings", frozenset({"errors"}), PYDANTIC),
+    place("settings _secrets", frozenset({"errors"}), PYDANTIC),
     place("pagination schemas", frozenset({"errors"}), PYDANTIC),
     # tools: the ground and one third-party world each, never a neighbour
     place("db", GROUND, f"{PYDANTIC} aiosqlite asyncpg psycopg sqlalchemy"),
     place("middleware", GROUND, f"{PYDANTIC} opentelemetry starlette"),
     place("cache", GROUND, f"{PYDANTIC} cashews redis"),
-    place("auth.tokens", GROUND, f"{PYDANTIC} jose"),
-    place("auth.passwords", GROUND, f"{PYDANTIC} argon2 bcrypt passlib"),
+    place(TOKEN_MEMBERS, GROUND | {"_secrets"}, f"{PYDANTIC} cryptography jose"),
+    place(PASSWORD_MEMBERS, GROUND, f"{PYDANTIC} anyio argon2 bcrypt passlib"),
     # on the database
     place("crud", GROUND | {"db"}, f"{PYDANTIC} sqlalchemy"),
     place("crud.cached", GROUND | {"db", "cache", "crud"}, f"{PYDANTIC} sqlalchemy"),
-    place("auth.sql", GROUND | TOKENS | PASSWORDS | {"db"}, f"{PYDANTIC} sqlalchemy"),
+    place("auth.sql", GROUND | ACCOUNTS | {"db", "crud"}, f"{PYDANTIC} sqlalchemy"),
     # the web; auth is handed a loader and never imports db or crud
     place(WEB_MEMBERS, ON_DATABASE, f"{WEB} limits prometheus_client"),
-    place(AUTH_WEB_MEMBERS, TOOLS - {"db"} | {"dependencies"}, WEB),
+    # it hands a session of SQLAlchemy through and never uses it
+    place(ACCOUNT_MEMBERS, GROUND | TOKENS | PASSWORDS, f"{PYDANTIC} sqlalchemy"),
+    place(AUTH_WEB_MEMBERS, TOOLS - {"db"} | ACCOUNTS | {"_lazy", "dependencies", "handlers"}, WEB),
     # the roof
     place("app", EVERYTHING_BUT_APP, WEB),
     place("testing", EVERYTHING_BUT_APP, None),
-    place("__init__", EVERYTHING_BUT_APP | {"app"}),
+    place("_lazy"),
+    place("__init__", EVERYTHING_BUT_APP | {"_lazy", "app"}),
 ]
 
 # What the marker properties of Database import when they are read.

@@ -15,8 +15,13 @@ import fastapi_kit
 
 EXPORTS = {
     "fastapi_kit": """
-        Base CRUDService ConflictError Database Endpoint KitError KitSettings NotFoundError Page PermissionDeniedError TimestampMixin
-        UUIDv7Mixin UserInputError create_app crud_router health_router register_exception_handlers unit_of_work
+        Base CRUDService ConflictError Database Endpoint JWTService KitError KitSettings NotFoundError Page PasswordHasher
+        PermissionDeniedError TimestampMixin TokenClaims UUIDv7Mixin UserInputError create_app crud_router get_current_user_factory
+        health_router register_exception_handlers require unit_of_work
+    """,
+    "fastapi_kit.auth": """
+        BearerTransport JWTService Key Keyring PasswordHasher PasswordPolicy TokenClaims TokenPolicy TokenVerifier Transport UserDependency
+        get_claims_factory get_current_user_factory require require_access
     """,
     "fastapi_kit.crud": "CRUDService FOR_UPDATE ReadService RowLock",
     "fastapi_kit.db": """
@@ -33,12 +38,14 @@ EXPORTS = {
         UnhandledErrorMiddleware get_request_id timed
     """,
     "fastapi_kit.routing": "Endpoint RouterOptions check_operation_ids crud_router operation_id",
-    "fastapi_kit.testing": "QueryLog app_client assert_max_queries assert_no_n_plus_one isolated",
+    "fastapi_kit.testing": "FrozenClock QueryLog app_client assert_max_queries assert_no_n_plus_one bearer cheap_hasher isolated login_as",
 }
 
 FOUND = [info for info in pkgutil.walk_packages(fastapi_kit.__path__, "fastapi_kit.") if "._" not in info.name]
 PACKAGES = {"fastapi_kit", *(info.name for info in FOUND if info.ispkg)}
 MODULES = ["fastapi_kit", *(info.name for info in FOUND)]
+
+WARNINGS = ["-W", "error"]
 
 Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -79,33 +86,53 @@ def test_public_definitions_are_exported(name: str) -> None:
     assert [node.name for node in definitions(tree_of(name)) if node.name not in exported] == []
 
 
-def test_the_top_package_finds_names_on_first_use() -> None:
+LAZY = {"fastapi_kit": "fastapi_kit.errors.NotFoundError", "fastapi_kit.auth": "fastapi_kit.auth.tokens.JWTService"}
+
+
+@pytest.mark.parametrize(("package", "example"), LAZY.items())
+def test_a_lazy_package_finds_names_on_first_use(package: str, example: str) -> None:
     """A lazily found name is the one of its module, and dir() shows them all."""
-    assert fastapi_kit.NotFoundError is importlib.import_module("fastapi_kit.errors").NotFoundError
-    assert set(fastapi_kit.__all__) <= set(dir(fastapi_kit))
+    lazy, (home, _, name) = importlib.import_module(package), example.rpartition(".")
+
+    assert getattr(lazy, name) is getattr(importlib.import_module(home), name)
+    assert set(lazy.__all__) <= set(dir(lazy))
 
 
-def test_the_top_package_refuses_unknown_names() -> None:
+@pytest.mark.parametrize("package", LAZY)
+def test_a_lazy_package_refuses_unknown_names(package: str) -> None:
     """What the library has not is an AttributeError that names it."""
-    with pytest.raises(AttributeError, match="module 'fastapi_kit' has no attribute 'nonsense'"):
-        inspect.getattr_static(fastapi_kit, "__getattr__")("nonsense")
+    with pytest.raises(AttributeError, match=f"module '{package}' has no attribute 'nonsense'"):
+        inspect.getattr_static(importlib.import_module(package), "__getattr__")("nonsense")
 
 
-def test_the_type_checkers_see_the_same_names() -> None:
+@pytest.mark.parametrize("package", LAZY)
+def test_the_type_checkers_see_the_same_names(package: str) -> None:
     """The imports for the type checkers and ``__all__`` agree: no name exists for one reader only."""
-    imports = [node for node in ast.walk(tree_of("fastapi_kit")) if isinstance(node, ast.ImportFrom)]
-    seen = {alias.name for node in imports if "fastapi_kit" in (node.module or "") for alias in node.names}
+    imports = [node for node in ast.walk(tree_of(package)) if isinstance(node, ast.ImportFrom)]
+    homes = [node for node in imports if (node.module or "").startswith("fastapi_kit") and node.module != "fastapi_kit._lazy"]
+    seen = {alias.name for node in homes for alias in node.names}
 
-    assert seen == set(fastapi_kit.__all__)
+    assert seen == set(importlib.import_module(package).__all__)
 
 
 def test_importing_the_package_is_light() -> None:
     """``import fastapi_kit`` loads no framework, no database toolkit and no cryptography."""
-    command = "import sys, fastapi_kit; print(fastapi_kit.__version__, *sys.modules)"
-    version, *loaded = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True).stdout.split()
+    loaded = modules_loaded_by("import fastapi_kit")
 
-    assert version == fastapi_kit.__version__
     assert {"fastapi", "starlette", "pydantic", "sqlalchemy", "jose", "passlib", "bcrypt"}.isdisjoint(loaded)
+
+
+@pytest.mark.parametrize("name", ["JWTService", "PasswordHasher", "PasswordPolicy", "TokenClaims", "Keyring"])
+def test_a_script_loads_no_framework(name: str) -> None:
+    """A script that makes tokens or hashes passwords loads neither FastAPI nor SQLAlchemy."""
+    loaded = modules_loaded_by(f"from fastapi_kit.auth import {name}")
+
+    assert {"fastapi", "starlette", "sqlalchemy"}.isdisjoint(loaded)
+
+
+def modules_loaded_by(statement: str) -> list[str]:
+    command = [sys.executable, *WARNINGS, "-c", f"{statement}; import sys; print(*sys.modules)"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
 
 
 def documented(tree: ast.Module) -> Iterator[tuple[str, bool]]:

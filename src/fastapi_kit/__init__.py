@@ -1,10 +1,12 @@
 """Typed building blocks for FastAPI apps on SQLAlchemy 2.1 async. The core's names, imported on first use (PEP 562)."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from fastapi_kit._lazy import names_of
 
 if TYPE_CHECKING:
     from fastapi_kit.app import create_app
+    from fastapi_kit.auth import JWTService, PasswordHasher, TokenClaims, get_current_user_factory, require
     from fastapi_kit.crud import CRUDService
     from fastapi_kit.db import Base, Database, TimestampMixin, UUIDv7Mixin, unit_of_work
     from fastapi_kit.errors import ConflictError, KitError, NotFoundError, PermissionDeniedError, UserInputError
@@ -20,18 +22,23 @@ __all__ = [
     "ConflictError",
     "Database",
     "Endpoint",
+    "JWTService",
     "KitError",
     "KitSettings",
     "NotFoundError",
     "Page",
+    "PasswordHasher",
     "PermissionDeniedError",
     "TimestampMixin",
+    "TokenClaims",
     "UUIDv7Mixin",
     "UserInputError",
     "create_app",
     "crud_router",
+    "get_current_user_factory",
     "health_router",
     "register_exception_handlers",
+    "require",
     "unit_of_work",
 ]
 
@@ -39,6 +46,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "app": ["create_app"],
+    "auth": ["JWTService", "PasswordHasher", "TokenClaims", "get_current_user_factory", "require"],
     "crud": ["CRUDService"],
     "db": ["Base", "Database", "TimestampMixin", "UUIDv7Mixin", "unit_of_work"],
     "errors": ["ConflictError", "KitError", "NotFoundError", "PermissionDeniedError", "UserInputError"],
@@ -51,14 +59,7 @@ _HOMES = {
 
 # Hidden from the type checkers, for which a module with a __getattr__ has every name there is.
 if not TYPE_CHECKING:
-
-    def __getattr__(name: str) -> object:
-        for home, names in _HOMES.items():
-            if name in names:
-                value = getattr(import_module(f"{__name__}.{home}"), name)
-                globals()[name] = value
-                return value
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    __getattr__ = names_of(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

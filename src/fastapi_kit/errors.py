@@ -16,7 +16,7 @@ KitError
 │   ├── InvalidCredentialsError   wrong login, one error for every reason
 │   └── InvalidTokenError         bad, expired, revoked or wrong kind of token
 ├── PermissionDeniedError         somebody, but not allowed
-│   └── InsufficientScopeError    the token lacks scopes
+│   └── InsufficientScopeError    the token does not allow this
 ├── RateLimitedError              too many attempts
 ├── UnavailableError              database, pool, lock or Redis: worth a retry
 └── ConfigurationError            a mistake in the host's code, never the client's (also a RuntimeError)
@@ -252,12 +252,12 @@ class PermissionDeniedError(KitError):
 
 
 class InsufficientScopeError(PermissionDeniedError):
-    """The token lacks *scopes*."""
+    """The token does not have all of *scopes*."""
 
     code = "insufficient_scope"
 
     def __init__(self, scopes: frozenset[str]) -> None:
-        super().__init__(f"the token lacks {_names(sorted(scopes))}")
+        super().__init__(f"the token does not have all of {_names(sorted(scopes))}")
         self.scopes = scopes
 
 

@@ -10,12 +10,12 @@ from sqlalchemy.orm import Mapped, declared_attr, mapped_column
 
 from fastapi_kit.db.types import ServerNow, UTCDateTime, utc_now, uuid7
 
-__all__ = ["TimestampMixin", "UUIDv7Mixin"]
+__all__ = ["TimestampMixin", "UUIDv7Mixin", "unannotated"]
 
 _T = TypeVar("_T")
 
 
-def _unannotated(make: Callable[[object], Mapped[_T]]) -> declared_attr[_T]:
+def unannotated(make: Callable[[object], Mapped[_T]]) -> declared_attr[_T]:
     """Return an attribute that is made for each model by *make*, a lambda, so that nobody finds an annotation.
 
     SQLAlchemy refuses ``Mapped[...]`` on a mixin of a dataclass model, and SQLModel makes a field of it.
@@ -32,8 +32,8 @@ class TimestampMixin:
     On SQLModel they are mapped attributes, not fields: read schemas have them, ``model_dump()`` of the row has not.
     """
 
-    created_at = _unannotated(lambda _: _created_at())
-    updated_at = _unannotated(lambda _: _updated_at())
+    created_at = unannotated(lambda _: _created_at())
+    updated_at = unannotated(lambda _: _updated_at())
 
 
 class UUIDv7Mixin:
@@ -42,7 +42,7 @@ class UUIDv7Mixin:
     An INSERT from a SELECT makes one key for all its rows, as every default made in Python: give it the keys.
     """
 
-    id = _unannotated(lambda _: _uuid7_key())
+    id = unannotated(lambda _: _uuid7_key())
 
 
 def _created_at() -> Mapped[datetime]:

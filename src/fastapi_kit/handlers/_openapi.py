@@ -61,6 +61,8 @@ def document_errors(document: _Json, bodies: DocumentedBodies) -> None:
     shapes = _Shapes(document)
     for operation in _operations(document):
         responses: dict[str, _Json] = operation.setdefault("responses", {})
+        for status in _refusals_of(operation) - responses.keys():
+            responses[status] = {"description": title_of(int(status))}
         for status, response in responses.items():
             body = bodies.refused if _is_fastapis(response) else bodies.raised
             if body and status[0] in "45d" and _is_open(response):
@@ -68,6 +70,13 @@ def document_errors(document: _Json, bodies: DocumentedBodies) -> None:
         if bodies.other and "default" not in responses:
             responses["default"] = _response("default", "Any other error", shapes.content_of(bodies.other, "default"))
     _drop_fastapis_models(document)
+
+
+def _refusals_of(operation: _Json) -> set[str]:
+    """Return how an operation refuses those who may not call it, as far as its security tells."""
+    security: list[dict[str, list[str]]] = operation.get("security", [])
+    scoped = any(scopes for each in security for scopes in each.values())
+    return {"401", "403"} if scoped else {"401"} if security else set()
 
 
 def _operations(document: _Json) -> Iterator[_Json]:

@@ -10,9 +10,10 @@ from pydantic import BaseModel, Field
 from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
+from fastapi_kit.dependencies import parameter
 from fastapi_kit.handlers import problem_responses
 from fastapi_kit.pagination import Page, PageParams
-from fastapi_kit.routing._paths import collection_path, parameter
+from fastapi_kit.routing._paths import collection_path
 from fastapi_kit.routing._resource import Resource
 from fastapi_kit.routing._rows import Rows
 

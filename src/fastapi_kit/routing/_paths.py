@@ -10,30 +10,18 @@ from uuid import UUID
 from fastapi import Path
 from fastapi.params import Depends
 from pydantic import Field, TypeAdapter, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
-from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError, to_jsonable_python
 from sqlalchemy import BigInteger, Column, Integer, SmallInteger
 from sqlalchemy.types import TypeDecorator, TypeEngine
 from starlette.types import Scope
 
 from fastapi_kit.crud.facts import Key, ModelFacts
+from fastapi_kit.dependencies import parameter
 from fastapi_kit.errors import ConfigurationError
 
-__all__ = ["collection_path", "column_in_path", "is_same_key", "key_in_path", "may_be_key", "parameter", "row_path"]
+__all__ = ["collection_path", "column_in_path", "is_same_key", "key_in_path", "may_be_key", "row_path"]
 
 _NO_KEYS = (bytes, bytearray, list, tuple, dict, set, frozenset)
-
-
-def parameter(kind: Any, source: FieldInfo) -> Depends:
-    """Dependency that reads one parameter of the request as *kind*, which only the running program knows."""
-
-    # FastAPI compares the name with those in the path: no host will have this one there.
-    async def read(__value__: Any) -> Any:
-        return __value__
-
-    # A variable is no type to the type checkers, so it is put where FastAPI looks for one.
-    read.__annotations__["__value__"] = Annotated[kind, source]
-    return Depends(read)
 
 
 def key_in_path(facts: ModelFacts, *, of: str) -> Depends:

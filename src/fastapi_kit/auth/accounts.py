@@ -1,0 +1,79 @@
+"""What the ready-made routes need of the host's users."""
+
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from fastapi_kit.errors import FieldError, UserInputError
+from fastapi_kit.schemas import Email
+
+__all__ = ["PRIVILEGES", "Account", "Accounts", "normalize_email"]
+
+UserT = TypeVar("UserT")
+RegisterT_contra = TypeVar("RegisterT_contra", bound=BaseModel, contravariant=True)
+
+PRIVILEGES = frozenset(
+    {
+        "id",
+        "hashed_password",
+        "password_hash",
+        "is_active",
+        "is_admin",
+        "is_staff",
+        "is_superuser",
+        "is_verified",
+        "permissions",
+        "role",
+        "roles",
+        "scopes",
+    }
+)
+"""Names that no form for users' own data may have: whoever could send them would decide about herself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """What the routes know of a user; *subject* is the id that tokens carry, and never changes: not the e-mail address."""
+
+    subject: str
+    email: str
+    hashed_password: str | None = field(repr=False)
+    is_active: bool = True
+    is_verified: bool = True
+
+
+class Accounts(Protocol[UserT, RegisterT_contra]):
+    """The host's users, over one session. ``UserAccounts`` has these methods; a service of the host may have them too."""
+
+    def describe(self, user: UserT, /) -> Account:
+        """Return what the routes need to know of *user*."""
+        ...
+
+    async def get_account(self, subject: str, /) -> UserT | None:
+        """Return the user that a token names."""
+        ...
+
+    async def get_account_by_email(self, email: str, /) -> UserT | None:
+        """Return the user with this address, given in normal form."""
+        ...
+
+    async def register(self, data: RegisterT_contra, /, *, hashed_password: str) -> UserT:
+        """Create a user who is active, unverified and without privileges. Raises ConflictError."""
+        ...
+
+    async def set_password(self, user: UserT, /, *, hashed_password: str) -> None:
+        """Store a new hash."""
+        ...
+
+
+_EMAIL: TypeAdapter[str] = TypeAdapter(Email)
+
+
+def normalize_email(email: str) -> str:
+    """Return the one form in which an address is stored and looked up: that of ``schemas.Email``. Raises UserInputError."""
+    try:
+        return _EMAIL.validate_python(email)
+    except ValidationError:
+        text = "is not a valid e-mail address"
+        raise UserInputError(f"The address {text}.", errors=[FieldError(("email",), "email", text)]) from None

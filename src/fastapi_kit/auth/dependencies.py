@@ -1,0 +1,291 @@
+"""From a request to the host's user, and guards on top. Call a factory once and keep what it returns."""
+
+# No ``from __future__ import annotations`` here: FastAPI reads the signatures of the closures below.
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from inspect import isawaitable
+from typing import Annotated, Any, Literal, Protocol, TypeVar, cast, overload
+
+from fastapi.params import Depends, Security
+from fastapi.security import SecurityScopes
+from fastapi.security.base import SecurityBase
+from starlette.requests import HTTPConnection
+
+from fastapi_kit.auth.tokens import TokenClaims, TokenVerifier
+from fastapi_kit.auth.transports import BearerTransport, Transport
+from fastapi_kit.dependencies import Dependency, as_depends
+from fastapi_kit.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    InsufficientScopeError,
+    InvalidTokenError,
+    PermissionDeniedError,
+)
+
+__all__ = ["UserDependency", "get_claims_factory", "get_current_user_factory", "require", "require_access"]
+
+UserT = TypeVar("UserT")
+UserT_co = TypeVar("UserT_co", covariant=True)
+SessionT = TypeVar("SessionT")
+ObjectT = TypeVar("ObjectT")
+
+_BEARER = (BearerTransport(),)
+
+
+class UserDependency(Protocol[UserT_co]):
+    """A dependency that gives the user, for ``Depends`` and ``dependency_overrides``; its signature is FastAPI's business."""
+
+    @property
+    def claims(self) -> Callable[..., Awaitable[TokenClaims]]:
+        """The dependency for the claims behind the user, also for ``Depends``."""
+        ...
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Awaitable[UserT_co]:
+        """Return the user."""
+        ...
+
+
+@overload
+def get_current_user_factory(
+    tokens: TokenVerifier,
+    load_user: Callable[[SessionT, TokenClaims], Awaitable[UserT | None]],
+    *,
+    session: Dependency[SessionT],
+    transports: Sequence[Transport] = ...,
+    active: Callable[[UserT], bool] | None = None,
+) -> UserDependency[UserT]: ...
+@overload
+def get_current_user_factory(
+    tokens: TokenVerifier,
+    load_user: Callable[[SessionT, TokenClaims], Awaitable[UserT | None]],
+    *,
+    session: Dependency[SessionT],
+    optional: Literal[True],
+    transports: Sequence[Transport] = ...,
+    active: Callable[[UserT], bool] | None = None,
+) -> UserDependency[UserT | None]: ...
+
+
+def get_current_user_factory(
+    tokens: TokenVerifier,
+    load_user: Callable[[SessionT, TokenClaims], Awaitable[UserT | None]],
+    *,
+    session: Dependency[SessionT],
+    optional: bool = False,
+    transports: Sequence[Transport] = _BEARER,
+    active: Callable[[UserT], bool] | None = None,
+) -> UserDependency[UserT] | UserDependency[UserT | None]:
+    """Build the dependency that gives the user of a request, loaded once however often it is asked for.
+
+    No, bad or revoked token, unknown user, or not *active* (default: ``user.is_active`` where there is one): AuthenticationError (401).
+    With *optional* no token gives None; a bad one is refused all the same. *session* is any dependency: what it gives is the loader's first
+    argument. Errors of the loader stay what they are; only InvalidTokenError is a 401. ``Security(get_current_user, scopes=[...])``
+    asks for scopes of the token. Works in WebSocket routes too, before ``accept()``. Raises ConfigurationError without a transport.
+    """
+    read_claims = _reader(tokens, transports)
+    may_enter = active or _is_active
+
+    # The claims come first: a request without a token needs no session.
+    async def get_current_user(
+        connection: HTTPConnection,
+        claims: Annotated[TokenClaims | None, Depends(read_claims if optional else _required(read_claims))],
+        session: Annotated[Any, as_depends(session)],
+        needed: SecurityScopes,
+    ) -> UserT | None:
+        if claims is None:
+            return None
+        user = await _once(connection, get_current_user, lambda: load_user(session, claims))
+        if user is None:
+            raise InvalidTokenError("its user does not exist")
+        if not may_enter(user):
+            raise InvalidTokenError("its user is not active")
+        _check_scopes(claims, needed.scopes)
+        return user
+
+    return _with_claims(get_current_user, _scoped(_required(read_claims)))
+
+
+def get_claims_factory(tokens: TokenVerifier, *, transports: Sequence[Transport] = _BEARER) -> Callable[..., Awaitable[TokenClaims]]:
+    """Build the dependency that gives the verified claims and loads nothing.
+
+    Raises AuthenticationError (401) without a valid token; ``Security(get_claims, scopes=[...])`` asks for scopes.
+    """
+    return _scoped(_required(_reader(tokens, transports)))
+
+
+def require(
+    get_current_user: Callable[..., Awaitable[UserT]],
+    *,
+    scopes: Collection[str] = (),
+    roles: Collection[str] = (),
+    permissions: Collection[str] = (),
+    verified: bool = False,
+    superuser: bool = False,
+    check: Callable[[UserT], bool | Awaitable[bool]] | None = None,
+) -> UserDependency[UserT]:
+    """Build the dependency that gives the user if all of this holds. Raises InsufficientScopeError, PermissionDeniedError (403).
+
+    *get_current_user* may be the host's own, or a guard; only *scopes* need one that a factory built (TypeError). *scopes* are the token's,
+    all of them needed; *roles* (any one) and *permissions* (all) are ``user.roles`` and ``user.permissions``; *verified* and *superuser*
+    are ``user.is_verified`` and ``user.is_superuser``, read from the user and never from the token. A user without such an attribute is
+    the host's mistake (ConfigurationError, 500). A guard over an optional user refuses nobody's request with 401.
+    """
+    for name, value in {"scopes": scopes, "roles": roles, "permissions": permissions}.items():
+        if isinstance(value, str):
+            raise TypeError(f"{name} is a collection: write {name}=[{value!r}]")
+    checks = _Checks(roles=frozenset(roles), permissions=frozenset(permissions), verified=verified, superuser=superuser)
+    claims = getattr(get_current_user, "claims", None)
+    if scopes and claims is None:
+        raise TypeError("scopes are those of a token: give require() a dependency that get_current_user_factory() has built")
+    granted = Security(claims, scopes=list(scopes)) if scopes else Depends(_nothing)
+
+    async def get_permitted_user(user: Annotated[Any, Depends(get_current_user)], _: Annotated[object, granted]) -> UserT:
+        if user is None:
+            raise AuthenticationError
+        checks.apply(user)
+        await _refuse_unless(True if check is None else check(user))
+        return cast("UserT", user)
+
+    return _with_claims(get_permitted_user, claims)
+
+
+def require_access(
+    get_current_user: Callable[..., Awaitable[UserT]],
+    get_object: Callable[..., Awaitable[ObjectT]],
+    *,
+    check: Callable[[UserT, ObjectT], bool | Awaitable[bool]],
+) -> Callable[..., Awaitable[ObjectT]]:
+    """Build the dependency that gives the object of a request if *check* lets its user have it. Raises PermissionDeniedError (403).
+
+    *get_object* is a dependency, such as one that loads a row by the key in the path; it runs after the user is known. Raise NotFoundError
+    in *check* where the user is not to learn that the object exists.
+    """
+
+    async def get_permitted_object(user: Annotated[Any, Depends(get_current_user)], found: Annotated[Any, Depends(get_object)]) -> ObjectT:
+        if user is None:
+            raise AuthenticationError
+        await _refuse_unless(check(user, found))
+        return cast("ObjectT", found)
+
+    return get_permitted_object
+
+
+# --- Claims ---
+
+_Reader = Callable[..., Awaitable[TokenClaims | None]]
+_MEMORY = "fastapi_kit.auth"
+"""Key in the connection's scope: FastAPI calls a dependency once for every set of scopes that it is asked for with."""
+_ABSENT = object()
+
+
+class _Documented(SecurityBase):
+    """A scheme that is shown in OpenAPI and asks for nothing: what FastAPI's own would refuse differs from version to version."""
+
+    def __init__(self, scheme: SecurityBase) -> None:
+        self.model = scheme.model
+        self.scheme_name = scheme.scheme_name
+
+    async def __call__(self) -> None:
+        """Do nothing."""
+
+
+def _reader(tokens: TokenVerifier, transports: Sequence[Transport]) -> _Reader:
+    if not transports:
+        raise ConfigurationError("without a transport no request has a token: leave transports= out for the Authorization header")
+    read: _Reader = _nothing
+    for transport in transports:
+        read = _or_else(read, transport, tokens)
+    return read
+
+
+async def _nothing() -> None:
+    """Read nowhere."""
+
+
+def _or_else(before: _Reader, transport: Transport, tokens: TokenVerifier) -> _Reader:
+    async def read_claims(
+        connection: HTTPConnection,
+        found: Annotated[TokenClaims | None, Depends(before)],
+        _: Annotated[None, Depends(_Documented(transport.scheme))],
+    ) -> TokenClaims | None:
+        return found or await _once(connection, read_claims, lambda: transport.authenticate(connection, tokens))
+
+    return read_claims
+
+
+def _required(read: _Reader) -> Callable[..., Awaitable[TokenClaims]]:
+    async def require_claims(claims: Annotated[TokenClaims | None, Depends(read)]) -> TokenClaims:
+        if claims is None:
+            raise AuthenticationError
+        return claims
+
+    return require_claims
+
+
+def _scoped(read: Callable[..., Awaitable[TokenClaims]]) -> Callable[..., Awaitable[TokenClaims]]:
+    async def get_claims(claims: Annotated[TokenClaims, Depends(read)], needed: SecurityScopes) -> TokenClaims:
+        _check_scopes(claims, needed.scopes)
+        return claims
+
+    return get_claims
+
+
+def _check_scopes(claims: TokenClaims, needed: Iterable[str]) -> None:
+    if frozenset(needed) - claims.scopes:
+        # All that is needed, not what is missing: RFC 6750, 3.
+        raise InsufficientScopeError(frozenset(needed))
+
+
+async def _once(connection: HTTPConnection, key: object, make: Callable[[], Awaitable[SessionT]]) -> SessionT:
+    memory: dict[object, Any] = connection.scope.setdefault(_MEMORY, {})
+    if memory.get(key, _ABSENT) is _ABSENT:
+        memory[key] = await make()
+    value: SessionT = memory[key]
+    return value
+
+
+def _with_claims(dependency: Callable[..., Awaitable[UserT]], claims: object) -> UserDependency[UserT]:
+    if claims is not None:
+        vars(dependency)["claims"] = claims
+    return cast("UserDependency[UserT]", dependency)
+
+
+# --- Users ---
+
+
+def _is_active(user: object) -> bool:
+    return bool(getattr(user, "is_active", True))
+
+
+class _Checks:
+    def __init__(self, *, roles: frozenset[str], permissions: frozenset[str], verified: bool, superuser: bool) -> None:
+        self.roles = roles
+        self.permissions = permissions
+        self.flags = [name for name, asked in {"is_verified": verified, "is_superuser": superuser}.items() if asked]
+
+    def apply(self, user: object) -> None:
+        for flag in self.flags:
+            if not _attribute(user, flag):
+                raise PermissionDeniedError(f"{flag} is needed")
+        if self.roles and not self.roles & _names(user, "roles"):
+            raise PermissionDeniedError(f"one of the roles {sorted(self.roles)} is needed")
+        if missing := self.permissions and self.permissions - _names(user, "permissions"):
+            raise PermissionDeniedError(f"the permissions {sorted(missing)} are needed")
+
+
+def _attribute(user: object, name: str) -> object:
+    try:
+        return getattr(user, name)
+    except AttributeError:
+        raise ConfigurationError(f"{type(user).__name__} has no {name}: give it one, or say what you mean with check=") from None
+
+
+def _names(user: object, attribute: str) -> frozenset[object]:
+    names = _attribute(user, attribute)
+    if isinstance(names, str) or not isinstance(names, Collection):
+        raise ConfigurationError(f"{type(user).__name__}.{attribute} is no collection of names: say what you mean with check=")
+    return frozenset(cast("Collection[object]", names))
+
+
+async def _refuse_unless(allowed: bool | Awaitable[bool]) -> None:
+    if not (await allowed if isawaitable(allowed) else allowed):
+        raise PermissionDeniedError("the check refuses")

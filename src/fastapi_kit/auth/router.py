@@ -1,0 +1,176 @@
+"""Ready-made routes around the host's users. Leave one out and write your own on the router that is returned."""
+
+# No ``from __future__ import annotations`` here: FastAPI reads the signatures of the closures below.
+import enum
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Body, Depends, Form
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, SecretStr
+from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.datastructures import MutableHeaders
+from starlette.types import Message, Receive, Scope, Send
+
+from fastapi_kit.auth.accounts import PRIVILEGES
+from fastapi_kit.auth.flow import AuthFlow
+from fastapi_kit.auth.schemas import RefreshRequest
+from fastapi_kit.auth.sessions import TokenPair
+from fastapi_kit.dependencies import Dependency, as_depends, parameter
+from fastapi_kit.errors import ConfigurationError
+from fastapi_kit.handlers import problem_responses
+from fastapi_kit.schemas import SafeText
+
+__all__ = ["AuthEndpoint", "NoStoreRoute", "PasswordForm", "auth_router"]
+
+UserT = TypeVar("UserT")
+RegisterT = TypeVar("RegisterT", bound=BaseModel)
+
+
+class AuthEndpoint(enum.Flag):
+    """The routes; combine with ``|``, leave out with ``& ~``."""
+
+    REGISTER = 1
+    """``POST /register``: 201 and the user, 409 if the address is taken."""
+    LOGIN = 2
+    """``POST /login``: an OAuth2 password form, answered by a pair of tokens."""
+    REFRESH = 4
+    """``POST /refresh``: a new pair for a refresh token."""
+    ME = 8
+    """``GET /me``: the user of the request."""
+    ALL = 15
+    """All of them."""
+
+
+@dataclass(frozen=True)
+class PasswordForm:
+    """The form of OAuth2's password grant (RFC 6749, 4.3.2): what Swagger UI's Authorize and OAuth2 clients send.
+
+    FastAPI's own puts no limits on what is sent. *username* is the e-mail address. A client's id and secret are not read.
+    """
+
+    username: Annotated[SafeText, Form(min_length=1, max_length=320)]
+    password: Annotated[SecretStr, Form(min_length=1, max_length=1024, json_schema_extra={"format": "password"})]
+    grant_type: Annotated[str | None, Form(pattern="^password$")] = None
+    scope: Annotated[SafeText, Form(max_length=1000, description="What the token is to allow, space-separated")] = ""
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        """The scopes that are asked for."""
+        return frozenset(self.scope.split())
+
+
+def auth_router(
+    flow: AuthFlow[UserT, RegisterT],
+    *,
+    session: Dependency[AsyncSession],
+    current_user: Callable[..., Awaitable[UserT]],
+    read: type[BaseModel],
+    register: type[RegisterT],
+    endpoints: AuthEndpoint = AuthEndpoint.ALL,
+) -> APIRouter:
+    """Build the routes: login is an OAuth2 password form. *register* has ``email`` and ``password``.
+
+    Every answer of theirs, errors included, has ``Cache-Control: no-store``, and so has that of routes which the host declares on the
+    router. Raises ConfigurationError if *register* lacks a field, or declares one that would let users decide about themselves:
+    ``is_superuser``, ``roles`` and the like.
+    """
+    router = APIRouter(route_class=NoStoreRoute)
+    if AuthEndpoint.REGISTER in endpoints:
+        _refuse_unsafe(register)
+        _add_register(router, flow, session, register, read)
+    if AuthEndpoint.LOGIN in endpoints:
+        _add_login(router, flow, session)
+    if AuthEndpoint.REFRESH in endpoints:
+        _add_refresh(router, flow, session)
+    if AuthEndpoint.ME in endpoints:
+        _add_me(router, current_user, read)
+    return router
+
+
+class NoStoreRoute(APIRoute):
+    """A route whose answers no cache keeps: give it to the host's own router of tokens and accounts, too (RFC 6749, 5.1)."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the request."""
+
+        async def send_unstored(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(raw=message["headers"])["Cache-Control"] = "no-store"
+            await send(message)
+
+        await super().handle(scope, receive, send_unstored)
+
+
+def _refuse_unsafe(register: type[BaseModel]) -> None:
+    fields = register.model_fields
+    if missing := {"email", "password"} - fields.keys():
+        raise ConfigurationError(f"{register.__name__} needs the fields {sorted(missing)}")
+    if unsafe := fields.keys() & PRIVILEGES:
+        raise ConfigurationError(f"whoever registers could set {sorted(unsafe)}: take that out of {register.__name__}")
+
+
+def _add_register(
+    router: APIRouter, flow: AuthFlow[UserT, RegisterT], session: Dependency[AsyncSession], schema: type[RegisterT], read: type[BaseModel]
+) -> None:
+    async def register(data: Annotated[Any, parameter(schema, Body())], session: Annotated[AsyncSession, as_depends(session)]) -> Any:
+        return await flow.register(session, data, password=data.password)
+
+    router.add_api_route(
+        "/register",
+        register,
+        methods=["POST"],
+        status_code=201,
+        response_model=read,
+        summary="Register",
+        description="Create an account. The address must not be taken, and the password not be easy to guess.",
+        response_description="The new account",
+        responses=problem_responses(409, 422, 503),
+    )
+
+
+def _add_login(router: APIRouter, flow: AuthFlow[UserT, RegisterT], session: Dependency[AsyncSession]) -> None:
+    async def login(form: Annotated[PasswordForm, Depends()], session: Annotated[AsyncSession, as_depends(session)]) -> TokenPair:
+        return await flow.login(session, email=form.username, password=form.password, scopes=form.scopes)
+
+    router.add_api_route(
+        "/login",
+        login,
+        methods=["POST"],
+        summary="Log in",
+        description="Exchange an e-mail address and a password for tokens (OAuth2 password grant).",
+        response_description="An access token and a refresh token",
+        responses=problem_responses(401, 422, 503),
+    )
+
+
+def _add_refresh(router: APIRouter, flow: AuthFlow[UserT, RegisterT], session: Dependency[AsyncSession]) -> None:
+    async def refresh(data: RefreshRequest, session: Annotated[AsyncSession, as_depends(session)]) -> TokenPair:
+        return await flow.refresh(session, data.refresh_token.get_secret_value())
+
+    router.add_api_route(
+        "/refresh",
+        refresh,
+        methods=["POST"],
+        summary="Refresh tokens",
+        description="Exchange a refresh token for new tokens. The login ends when it would have ended anyway.",
+        response_description="An access token and a refresh token",
+        responses=problem_responses(401, 422, 503),
+    )
+
+
+def _add_me(router: APIRouter, current_user: Callable[..., Awaitable[UserT]], read: type[BaseModel]) -> None:
+    async def me(user: Annotated[Any, Depends(current_user)]) -> Any:
+        return user
+
+    router.add_api_route(
+        "/me",
+        me,
+        methods=["GET"],
+        response_model=read,
+        summary="Show the current user",
+        description="The account that the token belongs to.",
+        response_description="The account",
+        responses=problem_responses(401, 503),
+    )

@@ -1,0 +1,129 @@
+"""Columns for the host's table of users, and the users over them as a service."""
+
+from typing import Any, ClassVar, Generic, TypeVar, cast
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import Boolean, String, false, true
+from sqlalchemy.orm import Mapped, mapped_column
+from typing_extensions import TypeVar as TypeVarWithDefault
+
+from fastapi_kit.auth.accounts import Account, normalize_email
+from fastapi_kit.crud import CRUDService
+from fastapi_kit.db.mixins import unannotated
+from fastapi_kit.errors import ConfigurationError
+
+__all__ = ["NoChanges", "UserAccounts", "UserMixin"]
+
+
+class UserMixin:
+    """Columns of a user for hosts that start from nothing; ``id`` is the host's.
+
+    ``email`` (254 characters) is unique in its normal form, in which ``UserAccounts`` and ``schemas.Email`` give it. A user without
+    ``hashed_password`` cannot log in by password. New users are active, not verified and no superusers, in the database too.
+    """
+
+    email = unannotated(lambda _: _email())
+    hashed_password = unannotated(lambda _: _hashed_password())
+    is_active = unannotated(lambda _: _flag(default=True))
+    is_verified = unannotated(lambda _: _flag(default=False))
+    is_superuser = unannotated(lambda _: _flag(default=False))
+
+
+def _email() -> Mapped[str]:
+    return mapped_column(String(254), unique=True, nullable=False)
+
+
+def _hashed_password() -> Mapped[str | None]:
+    return mapped_column(String(255), nullable=True)
+
+
+def _flag(*, default: bool) -> Mapped[bool]:
+    return mapped_column(Boolean(), insert_default=default, server_default=true() if default else false(), nullable=False)
+
+
+UserT = TypeVar("UserT", bound=UserMixin)
+RegisterT = TypeVar("RegisterT", bound=BaseModel)
+
+
+class NoChanges(BaseModel):
+    """The schema of updates where no other is given: nothing can be changed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+UpdateT = TypeVarWithDefault("UpdateT", bound=BaseModel, default=NoChanges)
+
+
+class UserAccounts(CRUDService[UserT, RegisterT, UpdateT], Generic[UserT, RegisterT, UpdateT]):
+    """Accounts over a model with UserMixin and a key ``id``: ``class Users(UserAccounts[User, UserRegister])``.
+
+    A CRUDService whose e-mail addresses are always in normal form, and whose registration stores the fields that *RegisterT* declares and
+    nothing else: flags and hash are set here. A third type argument is the schema of updates. Writes commit themselves.
+    """
+
+    not_registered: ClassVar[frozenset[str]] = frozenset({"password"})
+    """Fields of the registration that are no columns."""
+
+    def describe(self, user: UserT, /) -> Account:
+        """Return what the routes need to know of *user*."""
+        return Account(
+            subject=str(cast("Any", user).id),
+            email=user.email,
+            hashed_password=user.hashed_password,
+            is_active=user.is_active,
+            is_verified=user.is_verified,
+        )
+
+    async def get_account(self, subject: str, /) -> UserT | None:
+        """Return the user whose ``id`` is written *subject*, or None."""
+        ident = _read_key(subject, self._key_type)
+        return None if ident is None else await self.get(ident)
+
+    async def get_account_by_email(self, email: str, /) -> UserT | None:
+        """Return the user with this address, in whatever form it is written. Raises UserInputError if it is none."""
+        return await self.get_by(email=normalize_email(email))
+
+    async def register(self, data: RegisterT, /, *, hashed_password: str) -> UserT:
+        """Create a user who is active, unverified and no superuser. Raises ConflictError if the address is taken."""
+        declared = type(data).model_fields.keys() - self.not_registered
+        values = {name: value for name, value in (await self.create_values(data)).items() if name in declared}
+        return await self.create(values, hashed_password=hashed_password, is_active=True, is_verified=False, is_superuser=False)
+
+    async def set_password(self, user: UserT, /, *, hashed_password: str) -> None:
+        """Store a new hash."""
+        await self.update(cast("Any", user).id, {"hashed_password": hashed_password})
+
+    async def create_values(self, data: RegisterT) -> dict[str, Any]:
+        """Return the column values of a new user, the address in normal form."""
+        return _normalized(await super().create_values(data))
+
+    async def update_values(self, data: UpdateT) -> dict[str, Any]:
+        """Return the column values that a change sets, the address in normal form."""
+        return _normalized(await super().update_values(data))
+
+    @property
+    def _key_type(self) -> type[object]:
+        (column,) = self._facts.key_columns
+        return column.type.python_type
+
+
+def _normalized(values: dict[str, Any]) -> dict[str, Any]:
+    email = values.get("email")
+    return {**values, "email": normalize_email(email)} if isinstance(email, str) else values
+
+
+def _read_key(subject: str, kind: type[object]) -> object:
+    """Return *subject* as a key, or None if it is not exactly how a key is written."""
+    if kind not in _KEYS:
+        raise ConfigurationError(
+            f"a key of type {kind.__name__} cannot be the subject of a token: use int, str or UUID, or write get_account()"
+        )
+    try:
+        key: object = _KEYS[kind](subject)
+    except ValueError:
+        return None
+    return key if str(key) == subject else None
+
+
+_KEYS: dict[type[object], Any] = {int: int, str: str, UUID: UUID}

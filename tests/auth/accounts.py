@@ -1,0 +1,88 @@
+"""Users in a database, and an app with the ready routes over them."""
+
+from collections.abc import Sequence
+
+from fastapi import APIRouter, FastAPI
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import MetaData, String
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from tests.auth.people import SECRET
+
+from fastapi_kit.auth import BearerTransport, JWTService, TokenClaims, get_current_user_factory
+from fastapi_kit.auth.flow import AuthFlow
+from fastapi_kit.auth.router import AuthEndpoint, auth_router
+from fastapi_kit.auth.schemas import UserRegister
+from fastapi_kit.auth.sessions import StatelessLogins
+from fastapi_kit.auth.sql import UserAccounts, UserMixin
+from fastapi_kit.db import NAMING_CONVENTION, Database
+from fastapi_kit.handlers import register_exception_handlers
+from fastapi_kit.testing import FrozenClock, cheap_hasher
+
+PASSWORD = "correct horse battery"
+
+
+class UsersBase(DeclarativeBase):
+    metadata = MetaData(naming_convention=NAMING_CONVENTION)
+
+
+class User(UserMixin, UsersBase):
+    __tablename__ = "users"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    full_name: Mapped[str] = mapped_column(String(100), default="")
+
+
+class Registration(UserRegister):
+    full_name: str = ""
+
+
+class UserRead(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+    id: int
+    email: str
+    full_name: str
+
+
+class UserChange(BaseModel):
+    email: str | None = None
+
+
+class Users(UserAccounts[User, Registration, UserChange]): ...
+
+
+class Site:
+    """An app over *database*, with what its tests look at."""
+
+    def __init__(self, database: Database, *, scopes: Sequence[str] = (), endpoints: AuthEndpoint = AuthEndpoint.ALL) -> None:
+        self.database = database
+        self.clock = FrozenClock()
+        self.tokens = JWTService(secret_key=SECRET, clock=self.clock)
+        self.flow: AuthFlow[User, Registration] = AuthFlow(
+            accounts=Users, logins=StatelessLogins(self.tokens), passwords=cheap_hasher(), scopes=lambda user: scopes
+        )
+        ways = [BearerTransport(token_url="auth/login", scopes=dict.fromkeys(scopes, ""))]
+        self.get_user = get_current_user_factory(self.flow.logins, load_user, session=database.session, transports=ways)
+        self.app = FastAPI()
+        register_exception_handlers(self.app)
+        self.app.include_router(self.router(endpoints), prefix="/auth", tags=["auth"])
+
+    def router(self, endpoints: AuthEndpoint = AuthEndpoint.ALL) -> APIRouter:
+        return auth_router(
+            self.flow,
+            session=self.database.session,
+            current_user=self.get_user,
+            read=UserRead,
+            register=Registration,
+            endpoints=endpoints,
+        )
+
+
+async def load_user(session: AsyncSession, claims: TokenClaims) -> User | None:
+    return await Users(session).get_account(claims.sub)
+
+
+async def store_user(database: Database, email: str = "ann@example.com", **values: object) -> User:
+    """Store a user who logs in with PASSWORD, unless *values* say otherwise."""
+    given = {"email": email, "hashed_password": await cheap_hasher().hash(PASSWORD), **values}
+    async with database.begin() as session:
+        return await Users(session).create(given)

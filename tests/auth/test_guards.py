@@ -1,0 +1,272 @@
+"""Who may do what."""
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+import pytest
+from fastapi import Depends, FastAPI
+from tests.auth.people import People, Person, app_with, client_of, no_session, tokens
+
+from fastapi_kit.auth import get_current_user_factory, require, require_access
+from fastapi_kit.errors import NotFoundError
+from fastapi_kit.testing import app_client, bearer, login_as
+
+people = People(
+    Person(1),
+    Person(2, is_superuser=True),
+    Person(3, is_verified=False),
+    Person(4, roles=["editor"], permissions=["write", "delete"]),
+    Person(5, roles=["auditor", "reader"], permissions=["write"]),
+)
+get_user = get_current_user_factory(tokens, people.load, session=no_session)
+get_optional = get_current_user_factory(tokens, people.load, session=no_session, optional=True)
+
+
+def guarded(guard: Callable[..., Any]) -> Callable[[FastAPI], None]:
+    def build(app: FastAPI) -> None:
+        @app.get("/")
+        async def read(user: Annotated[Person, Depends(guard)]) -> int:
+            return user.id
+
+    return build
+
+
+async def let_in(guard: Callable[..., Any], headers: Callable[[int], Mapping[str, str]] | None = None) -> list[int]:
+    """Return the people whom *guard* lets in; the others must get a 403."""
+    entered: list[int] = []
+    async with client_of(guarded(guard)) as client:
+        for ident in people.rows:
+            response = await client.get("/", headers=headers(ident) if headers else bearer(tokens, str(ident)))
+            assert response.status_code in {200, 403}
+            entered += [response.json()] if response.status_code == 200 else []
+    return entered
+
+
+async def test_no_condition() -> None:
+    """R23: a guard without conditions lets in whoever is somebody."""
+    assert await let_in(require(get_user)) == [1, 2, 3, 4, 5]
+
+
+async def test_superuser() -> None:
+    """R23: a guard for superusers lets in no other."""
+    assert await let_in(require(get_user, superuser=True)) == [2]
+
+
+async def test_verified() -> None:
+    """R23: an unverified user is a 403."""
+    assert await let_in(require(get_user, verified=True)) == [1, 2, 4, 5]
+
+
+async def test_roles() -> None:
+    """R23: any one of the roles is enough."""
+    assert await let_in(require(get_user, roles=["editor", "auditor"])) == [4, 5]
+
+
+async def test_permissions() -> None:
+    """R23: all of the permissions are needed."""
+    assert await let_in(require(get_user, permissions=["write", "delete"])) == [4]
+
+
+async def test_conditions_together() -> None:
+    """R23: every condition of a guard must hold."""
+    assert await let_in(require(get_user, verified=True, roles=["editor", "auditor"], check=lambda user: user.id > 4)) == [5]
+
+
+async def test_a_check() -> None:
+    """R23: any predicate of the host's, sync or async."""
+
+    async def is_odd(user: Person) -> bool:
+        return user.id % 2 == 1
+
+    assert await let_in(require(get_user, check=lambda user: user.id < 3)) == [1, 2]
+    assert await let_in(require(get_user, check=is_odd)) == [1, 3, 5]
+
+
+async def test_a_guard_over_a_guard() -> None:
+    """R23: guards stand on guards."""
+    assert await let_in(require(require(get_user, verified=True), check=lambda user: user.id < 4)) == [1, 2]
+
+
+async def test_scopes() -> None:
+    """R23: scopes are the token's, and all of them are needed."""
+    guard = require(get_user, scopes=["a", "b"])
+
+    assert await let_in(guard, lambda ident: bearer(tokens, str(ident), scopes=["a", "b", "c"] if ident < 3 else ["a"])) == [1, 2]
+
+
+async def test_scopes_of_a_guard_over_a_guard() -> None:
+    """R23: a guard hands the claims on."""
+    guard = require(require(get_user, superuser=True), scopes=["a"])
+
+    assert await let_in(guard, lambda ident: bearer(tokens, str(ident), scopes=["a"])) == [2]
+
+
+async def test_missing_scopes_are_named() -> None:
+    """R23: the challenge says which scopes are needed."""
+    async with client_of(guarded(require(get_user, scopes=["b", "a"]))) as client:
+        response = await client.get("/", headers=bearer(tokens, "1", scopes=["a"]))
+
+    assert response.status_code == 403
+    assert response.headers["WWW-Authenticate"] == 'Bearer error="insufficient_scope", scope="a b"'
+
+
+async def test_a_403_names_no_condition() -> None:
+    """R23: what is missing of roles and flags is for the log, not for the client."""
+    async with client_of(guarded(require(get_user, roles=["chief"]))) as client:
+        response = await client.get("/", headers=bearer(tokens, "1"))
+
+    assert (response.status_code, response.json()["code"]) == (403, "permission_denied")
+    assert "chief" not in response.text
+
+
+async def test_nobody_is_a_401() -> None:
+    """R21: a guard asks who it is before what she may, over an optional user as well."""
+    for guard in (require(get_user, superuser=True), require(get_optional, superuser=True), require(get_user, scopes=["a"])):
+        async with client_of(guarded(guard)) as client:
+            assert (await client.get("/")).status_code == 401
+
+
+async def test_a_flag_that_the_user_lacks_is_the_hosts_mistake() -> None:
+    """R23: a condition that cannot be judged lets nobody in, and says so to the host."""
+
+    class Visitor:
+        id = 1
+        roles = "admin"
+
+    async def get_visitor() -> Visitor:
+        return Visitor()
+
+    for guard in (require(get_visitor, superuser=True), require(get_visitor, permissions=["x"]), require(get_visitor, roles=["a"])):
+        async with client_of(guarded(guard)) as client:
+            assert (await client.get("/")).status_code == 500
+
+
+async def test_the_hosts_own_dependency() -> None:
+    """R29: a guard stands on any dependency that gives a user."""
+
+    async def get_visitor() -> Person:
+        return Person(9, is_superuser=True)
+
+    async with client_of(guarded(require(get_visitor, superuser=True))) as client:
+        assert (await client.get("/")).json() == 9
+
+
+def test_scopes_need_a_token() -> None:
+    """R29: a dependency without claims has no scopes to ask for."""
+
+    async def get_visitor() -> Person:
+        return Person(9)
+
+    with pytest.raises(TypeError, match="get_current_user_factory"):
+        require(get_visitor, scopes=["a"])
+
+
+@pytest.mark.parametrize("condition", ["scopes", "roles", "permissions"])
+def test_a_text_is_no_collection(condition: str) -> None:
+    """R23: ``roles="admin"`` would mean five roles of one letter."""
+    options: dict[str, Any] = {condition: "admin"}
+
+    with pytest.raises(TypeError, match=rf"{condition}=\['admin'\]"):
+        require(get_user, **options)
+
+
+async def test_guards_are_in_the_document() -> None:
+    """R29: an operation shows the scopes of its guards."""
+    app = app_with(guarded(require(get_user, scopes=["reports:read"])))
+
+    operation = app.openapi()["paths"]["/"]["get"]
+    assert operation["security"] == [{"Bearer": ["reports:read"]}]
+    assert {"401", "403"} <= operation["responses"].keys()
+
+
+# --- Objects ---
+
+
+async def get_note(note_id: int) -> Person:
+    if note_id not in people.rows:
+        raise NotFoundError(Person, note_id)
+    return people.rows[note_id]
+
+
+def notes(guard: Callable[..., Any]) -> Callable[[FastAPI], None]:
+    def build(app: FastAPI) -> None:
+        @app.get("/{note_id}")
+        async def read(note: Annotated[Person, Depends(guard)]) -> int:
+            return note.id
+
+    return build
+
+
+async def test_access_to_an_object() -> None:
+    """R23: a guard on the object of the request: mine or nobody's."""
+    guard = require_access(get_user, get_note, check=lambda user, note: user.is_superuser or note.id == user.id)
+
+    async with client_of(notes(guard)) as client:
+        statuses = {
+            (ident, note): (await client.get(f"/{note}", headers=bearer(tokens, str(ident)))).status_code
+            for ident in (1, 2)
+            for note in (1, 3, 99)
+        }
+        assert (await client.get("/1")).status_code == 401
+    assert statuses == {(1, 1): 200, (1, 3): 403, (1, 99): 404, (2, 1): 200, (2, 3): 200, (2, 99): 404}
+
+
+async def test_access_by_an_async_check_that_hides() -> None:
+    """R23: a check may await, and may say that there is nothing."""
+
+    async def check(user: Person, note: Person) -> bool:
+        if note.id != user.id:
+            raise NotFoundError(Person, note.id)
+        return True
+
+    async with client_of(notes(require_access(get_user, get_note, check=check))) as client:
+        assert (await client.get("/3", headers=bearer(tokens, "1"))).status_code == 404
+        assert (await client.get("/1", headers=bearer(tokens, "1"))).json() == 1
+
+
+async def test_access_of_nobody() -> None:
+    """R21: nobody has access to nothing, over an optional user as well."""
+    async with client_of(notes(require_access(get_optional, get_note, check=lambda user, note: True))) as client:
+        assert (await client.get("/1")).status_code == 401
+
+
+# --- Overrides in hosts' tests ---
+
+
+@pytest.fixture
+def app() -> FastAPI:
+    def build(app: FastAPI) -> None:
+        guards = {
+            "plain": get_user,
+            "superuser": require(get_user, superuser=True),
+            "scoped": require(get_user, scopes=["a"]),
+            "both": require(require(get_user, superuser=True), scopes=["a"]),
+        }
+        for name, guard in guards.items():
+
+            @app.get(f"/{name}", name=name)
+            async def read(user: Annotated[Person, Depends(guard)]) -> int:
+                return user.id
+
+    return app_with(build)
+
+
+PATHS = ("plain", "superuser", "scoped", "both")
+
+
+async def test_overriding_only_the_user(app: FastAPI) -> None:
+    """R29: guards on the user ask the user that a test puts in; guards on scopes find no token."""
+    app.dependency_overrides[get_user] = lambda: Person(8, is_superuser=True)
+
+    async with app_client(app) as client:
+        assert [(await client.get(f"/{path}")).status_code for path in PATHS] == [200, 200, 401, 401]
+
+
+async def test_login_as(app: FastAPI) -> None:
+    """R29: ``login_as`` overrides the user and the claims, and takes both back."""
+    async with app_client(app) as client:
+        with login_as(app, get_user, Person(8, is_superuser=True), scopes=["a"]):
+            assert [(await client.get(f"/{path}")).status_code for path in PATHS] == [200, 200, 200, 200]
+        with login_as(app, get_user, Person(8)):
+            assert [(await client.get(f"/{path}")).status_code for path in PATHS] == [200, 403, 403, 403]
+        assert [(await client.get(f"/{path}")).status_code for path in PATHS] == [401, 401, 401, 401]
