@@ -78,9 +78,7 @@ class Keyring:
 
     def __init__(self, *keys: Key) -> None:
         """Raises ConfigurationError on no key, and on several that lack a *kid*, share one, or are one key under two algorithms."""
-        given: tuple[object, ...] = keys
-        if not all(isinstance(key, Key) for key in given):
-            raise TypeError("a keyring takes objects of Key")
+        _check_types(keys)
         _check_together(keys)
         self.keys = keys
         self._by_kid = {key.kid: key for key in keys}
@@ -97,6 +95,11 @@ class Keyring:
     def jwks(self) -> JWKSet:
         """Return the public keys as a JWKS document. Secrets are never in it."""
         return {"keys": [jwk for key in self.keys if (jwk := key.public_jwk()) is not None]}
+
+
+def _check_types(keys: Sequence[object]) -> None:
+    if not all(isinstance(key, Key) for key in keys):
+        raise TypeError("a keyring takes objects of Key")
 
 
 def _check_together(keys: Sequence[Key]) -> None:
