@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat, PublicFormat
+from fastapi import FastAPI
 from jose import jwk
 from pydantic import SecretStr
 from tests.auth.people import SECRET
 from tests.auth.test_hostile_tokens import ED, P256, RSA, pem
 
 from fastapi_kit.auth import JWTService, Key, Keyring, TokenPolicy
-from fastapi_kit.auth.keys import Algorithm
+from fastapi_kit.auth.keys import Algorithm, JWKSet
 from fastapi_kit.errors import ConfigurationError, InvalidTokenError
+from fastapi_kit.testing import app_client
 
 OTHER = "w8Kd2LqZ5xVb7Nf0Rt4YpG9mHs1CjE6u"
 
@@ -321,3 +323,17 @@ def test_the_back_end_is_cryptography(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(ConfigurationError, match=r"python-jose\[cryptography\]"):
         Key(pem(RSA), "RS256")
+
+
+async def test_a_route_for_the_document() -> None:
+    """R8: the JWKS document is the answer of a route as it stands, and has its schema."""
+    app = FastAPI()
+    service = JWTService(keyring=Keyring(Key(pem(P256), "ES256", kid="a")))
+
+    @app.get("/.well-known/jwks.json")
+    async def read() -> JWKSet:
+        return service.jwks()
+
+    async with app_client(app) as client:
+        assert (await client.get("/.well-known/jwks.json")).json() == service.jwks()
+    assert "JWKSet" in app.openapi()["components"]["schemas"]

@@ -5,9 +5,10 @@ import re
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypedDict, get_args
+from typing import get_args
 
 from pydantic import SecretStr
+from typing_extensions import TypedDict
 
 from fastapi_kit._secrets import is_placeholder, repeats
 from fastapi_kit.auth._codec import Algorithm, PreparedKey
