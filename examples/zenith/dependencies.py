@@ -1,0 +1,55 @@
+"""What routes ask for: a session, the user, work after the response."""
+
+from typing import Annotated
+
+from fastapi import Depends
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from fastapi_kit import PermissionDeniedError, get_current_user_factory, require
+from fastapi_kit.auth import BearerTransport
+from fastapi_kit.tasks import TaskRunner, Tasks
+
+from .config import settings
+from .database import db, get_db
+from .models import User
+from .services import OrganizationService, UserService, load_user, logins
+
+__all__ = [
+    "AfterResponse",
+    "CurrentUser",
+    "Organizations",
+    "Session",
+    "get_current_user",
+    "get_db",
+    "get_organizations",
+    "get_users",
+    "require_self_or_superuser",
+    "require_superuser",
+    "runner",
+]
+
+runner = TaskRunner()
+bearer = BearerTransport(token_url=f"{settings.API_V1_STR.lstrip('/')}/auth/login")
+get_current_user = get_current_user_factory(logins, load_user, session=db.session, transports=[bearer])
+require_superuser = require(get_current_user, superuser=True)
+
+Session = Annotated[AsyncSession, db.session]
+CurrentUser = Annotated[User, Depends(get_current_user)]
+AfterResponse = Annotated[Tasks, runner.after_response]
+
+
+async def require_self_or_superuser(id: str, user: CurrentUser) -> None:
+    """Compares texts: that the key is a number is the route's business."""
+    if id != str(user.id) and not user.is_superuser:
+        raise PermissionDeniedError("somebody else's account")
+
+
+async def get_users(session: Session, user: CurrentUser) -> UserService:
+    return UserService(session, actor=user)
+
+
+async def get_organizations(session: Session, user: CurrentUser) -> OrganizationService:
+    return OrganizationService(session, actor=user)
+
+
+Organizations = Annotated[OrganizationService, Depends(get_organizations)]

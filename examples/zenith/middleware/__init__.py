@@ -1,0 +1,5 @@
+"""The app's own middleware."""
+
+from .auth import AuditMiddleware
+
+__all__ = ["AuditMiddleware"]

@@ -1,0 +1,27 @@
+"""Registering, logging in, and who one is."""
+
+from fastapi_kit.auth.router import AuthEndpoint, auth_router
+from fastapi_kit.handlers import problem_responses
+
+from ..database import db
+from ..dependencies import AfterResponse, Session, get_current_user
+from ..models import User
+from ..schemas import UserRead, UserRegister
+from ..services import flow, send_welcome
+
+router = auth_router(
+    flow,
+    session=db.session,
+    current_user=get_current_user,
+    read=UserRead,
+    register=UserRegister,
+    endpoints=AuthEndpoint.ALL & ~AuthEndpoint.REGISTER,
+)
+
+
+@router.post("/register", status_code=201, response_model=UserRead, responses={**problem_responses(400, 409, 413, 422, 503)})
+async def register(data: UserRegister, session: Session, tasks: AfterResponse) -> User:
+    """Create an account. The welcome mail waits for the commit and the response, and is not sent if either fails."""
+    user = await flow.register(session, data, password=data.password)
+    tasks.add(send_welcome, user.id)
+    return user

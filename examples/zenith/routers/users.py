@@ -1,0 +1,33 @@
+"""Users: superusers see and make all, everybody sees and changes herself."""
+
+from fastapi import Depends
+
+from fastapi_kit import Endpoint, crud_router
+from fastapi_kit.handlers import problem_responses
+from fastapi_kit.schemas import Int32
+
+from ..dependencies import Session, get_users, require_self_or_superuser, require_superuser
+from ..models import User
+from ..schemas import PrivilegesUpdate, UserRead
+from ..services import UserService
+
+router = crud_router(
+    UserService,
+    read=UserRead,
+    service=get_users,
+    dependencies={
+        Endpoint.LIST | Endpoint.CREATE: [Depends(require_superuser)],
+        Endpoint.GET | Endpoint.UPDATE | Endpoint.DELETE: [Depends(require_self_or_superuser)],
+    },
+)
+
+
+@router.patch(
+    "/{id}/privileges",
+    response_model=UserRead,
+    dependencies=[Depends(require_superuser)],
+    responses={**problem_responses(400, 404, 409, 413, 422, 503)},
+)
+async def update_privileges(id: Int32, changes: PrivilegesUpdate, session: Session) -> User:
+    """Say who may log in, and who is a superuser. It holds from the next request on."""
+    return await UserService(session).update(id, changes.model_dump(exclude_unset=True))

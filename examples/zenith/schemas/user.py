@@ -1,0 +1,56 @@
+"""Users. None of the forms takes a field that it does not name."""
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from fastapi_kit.auth import schemas
+from fastapi_kit.schemas import Email, Password, partial_model
+
+from ..utils.validators import Name
+
+
+class UserRegister(schemas.UserRegister):
+    """What somebody new sends: e-mail address, password and name."""
+
+    full_name: Name
+
+
+class UserCreate(UserRegister):
+    """What a superuser sends, who may also decide what the user may do."""
+
+    is_active: bool = True
+    is_superuser: bool = False
+
+
+class UserChange(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    email: Email
+    full_name: Name
+    password: Password
+    current_password: Annotated[SecretStr, Field(max_length=128, description="Needed to change one's own address or password")]
+
+
+UserUpdate = partial_model(UserChange, name="UserUpdate")
+
+
+class PrivilegesUpdate(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    is_active: bool | None = None
+    is_superuser: bool | None = None
+
+
+class UserRead(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    id: int
+    email: str
+    full_name: str
+    is_active: bool
+    is_verified: bool
+    is_superuser: bool
+    created_at: datetime
+    updated_at: datetime

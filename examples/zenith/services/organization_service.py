@@ -1,0 +1,74 @@
+"""What can be done with organizations, and by whom."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Select, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from fastapi_kit import ConflictError, CRUDService, PermissionDeniedError, unit_of_work
+from fastapi_kit.crud import FOR_UPDATE
+
+from ..models import Membership, Organization, User
+from ..schemas import MembershipCreate, OrganizationCreate, OrganizationUpdate
+
+
+class LastOwnerError(ConflictError):
+    code = "last_owner"
+    detail = "An organization needs an owner: make somebody else one first, or delete it."
+
+
+class MembershipService(CRUDService[Membership, MembershipCreate, MembershipCreate]):
+    """Who belongs to which organization."""
+
+
+class OrganizationService(CRUDService[Organization, OrganizationCreate, OrganizationCreate]):
+    """The organizations of *actor*: of a superuser all. Only owners and superusers change them."""
+
+    update_schema = OrganizationUpdate
+
+    def __init__(self, session: AsyncSession, actor: User) -> None:
+        super().__init__(session)
+        self.actor = actor
+        self.memberships = MembershipService(session)
+
+    def base_query(self) -> Select[Organization]:
+        """What one is no member of does not exist: 404, and not in a list."""
+        mine = select(Membership.organization_id).where(Membership.user_id == self.actor.id)
+        return super().base_query() if self.actor.is_superuser else super().base_query().where(Organization.id.in_(mine))
+
+    async def create(self, data: OrganizationCreate | Mapping[str, Any], /, **values: object) -> Organization:
+        async with unit_of_work(self.session):
+            organization = await super().create(data, **values)
+            await self.memberships.create({"organization_id": organization.id, "user_id": self.actor.id, "role": "owner"})
+        return organization
+
+    async def update(
+        self, ident: object, data: OrganizationCreate | Mapping[str, Any], /, *, expected_version: int | None = None
+    ) -> Organization:
+        await self.require_owner(ident)
+        return await super().update(ident, data, expected_version=expected_version)
+
+    async def delete(self, ident: object, /, *, expected_version: int | None = None) -> None:
+        await self.require_owner(ident)
+        await super().delete(ident, expected_version=expected_version)
+
+    async def require_owner(self, ident: object) -> None:
+        """Raises NotFoundError for strangers, PermissionDeniedError for members who are no owners."""
+        organization = await self.get_one(ident)
+        if not self.actor.is_superuser and not await self.memberships.exists(
+            Membership.organization_id == organization.id, Membership.user_id == self.actor.id, Membership.role == "owner"
+        ):
+            raise PermissionDeniedError("not an owner of the organization")
+
+    async def remove_member(self, ident: int, user_id: int) -> None:
+        """One may leave; an owner or a superuser may remove anybody, but the last owner stays."""
+        async with unit_of_work(self.session):
+            await self.get_one(ident, lock=FOR_UPDATE)  # two owners who leave at once: one of them is the last
+            if user_id != self.actor.id:
+                await self.require_owner(ident)
+            member = await self.memberships.get_one((ident, user_id))
+            others = (Membership.organization_id == ident, Membership.user_id != user_id, Membership.role == "owner")
+            if member.role == "owner" and not await self.memberships.exists(*others):
+                raise LastOwnerError
+            await self.memberships.delete((ident, user_id))

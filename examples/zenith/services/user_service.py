@@ -1,0 +1,60 @@
+"""What can be done with users."""
+
+from typing import Any
+
+from pydantic import SecretStr
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from fastapi_kit.auth.sql import UserAccounts
+
+from ..models import User
+from ..schemas import UserChange, UserCreate, UserRegister, UserUpdate
+from ..utils.security import get_password_hash, policy, verify_password
+from ..utils.validators import refused
+
+
+class UserService(UserAccounts[User, UserRegister, UserChange]):
+    """Users on behalf of *actor*; without one, of the app itself."""
+
+    create_schema = UserCreate
+    update_schema = UserUpdate
+
+    def __init__(self, session: AsyncSession, actor: User | None = None) -> None:
+        super().__init__(session)
+        self.actor = actor
+
+    async def create_values(self, data: UserRegister) -> dict[str, Any]:
+        values = await super().create_values(data)
+        if isinstance(data, UserCreate):  # of those who register themselves the flow has checked and hashed it
+            await policy.check(data.password, similar_to=[data.email, data.full_name])
+            values = await with_hash(values)
+        return values
+
+    async def update_values(self, data: UserChange) -> dict[str, Any]:
+        values = await with_hash(await super().update_values(data))
+        values.pop("current_password", None)
+        if "email" in values:
+            values["is_verified"] = False
+        return values
+
+    async def update(self, ident: object, data: UserChange | Any, /, *, expected_version: int | None = None) -> User:
+        """Change a user: what a form asks for is checked, and hashed, before the write begins its transaction."""
+        if isinstance(data, UserChange):
+            await self.check(await self.get_one(ident), data.model_dump())
+        return await super().update(ident, data, expected_version=expected_version)
+
+    async def check(self, user: User, changes: dict[str, Any]) -> None:
+        if "password" in changes:
+            known = [user.email, user.full_name, changes.get("email", ""), changes.get("full_name", "")]
+            await policy.check(changes["password"], similar_to=known)
+        if self.actor is not None and self.actor.id == user.id and not changes.keys().isdisjoint({"email", "password"}):
+            given: SecretStr = changes.get("current_password", SecretStr(""))
+            if not await verify_password(given.get_secret_value(), user.hashed_password):
+                raise refused("current_password", "wrong_password", "is not the current password")
+
+
+async def with_hash(values: dict[str, Any]) -> dict[str, Any]:
+    """Put the hash in the password's place."""
+    if "password" in values:
+        values["hashed_password"] = await get_password_hash(values.pop("password").get_secret_value())
+    return values

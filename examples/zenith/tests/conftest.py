@@ -1,0 +1,149 @@
+"""The app on two databases, a client whose writes are undone, and people who call it."""
+
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
+from typing import Any, TypeAlias
+
+import pytest
+from httpx import AsyncClient, Response
+from sqlalchemy import text
+
+from fastapi_kit.testing import app_client, isolated
+from fastapi_kit.testing.auth import bearer
+
+APP = "examples.zenith"
+PASSWORD = "enchanted teapot"
+SECRET_KEY = "f3c1d0a85e7b46928c04d7b1ea9536f2"
+ENVIRONMENT = {"ENVIRONMENT": "test", "PASSWORD_HASH_ROUNDS": "4", "SECRET_KEY": SECRET_KEY}
+
+ImportZenith: TypeAlias = Callable[..., ModuleType]
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody who calls the app: a request is made under /api/v1, with her token."""
+
+    id: int
+    email: str
+    headers: Mapping[str, str]
+    client: AsyncClient
+
+    async def __call__(self, method: str, path: str, json: object = None, **options: Any) -> Response:
+        return await self.client.request(method, f"/api/v1{path}", json=json, headers=self.headers, **options)
+
+
+def headers_of(person: Person | None) -> Mapping[str, str]:
+    return person.headers if person else {}
+
+
+MakePerson: TypeAlias = Callable[..., Awaitable[Person]]
+
+
+def leave_logging_alone(**_: object) -> None:
+    """Pytest has set it up already."""
+
+
+def forget_zenith() -> None:
+    for name in [name for name in sys.modules if name.startswith(f"{APP}.") and not name.startswith(f"{APP}.tests")]:
+        del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def import_zenith(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ImportZenith]:
+    """Imports the app anew: it reads its settings when it is imported, so each database takes an import of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("zenith"))
+        patch.setattr("fastapi_kit.logs.configure_logging", leave_logging_alone)
+
+        def fresh(database_url: str, **environment: str) -> ModuleType:
+            forget_zenith()
+            with pytest.MonkeyPatch.context() as only_now:
+                for name, value in {**ENVIRONMENT, "DATABASE_URL": database_url, **environment}.items():
+                    only_now.setenv(name, value)
+                import_module(f"{APP}.main")
+                import_module(f"{APP}.utils.security")
+            return sys.modules[APP]
+
+        yield fresh
+        forget_zenith()
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def imported(request: pytest.FixtureRequest, import_zenith: ImportZenith) -> ModuleType:
+    return import_zenith("sqlite+aiosqlite:///test.db" if request.param == "sqlite" else request.getfixturevalue("postgres_url"))
+
+
+@dataclass(frozen=True)
+class Zenith:
+    """What tests use of the app."""
+
+    app: Any
+    db: Any
+    models: Any
+    services: Any
+    dependencies: Any
+    security: Any
+
+
+def parts_of(package: ModuleType) -> Zenith:
+    return Zenith(
+        app=package.main.app,
+        db=package.database.db,
+        models=package.models,
+        services=package.services,
+        dependencies=package.dependencies,
+        security=package.utils.security,
+    )
+
+
+@pytest.fixture(scope="module")
+async def zenith(imported: ModuleType) -> AsyncIterator[Zenith]:
+    """The app with empty tables."""
+    parts, init_db = parts_of(imported), imported.database.init_db
+    if parts.db.engine.dialect.name == "postgresql":
+        async with parts.db.engine.begin() as connection:
+            for statement in ("DROP SCHEMA public CASCADE", "CREATE SCHEMA public"):
+                await connection.execute(text(statement))
+    await init_db()
+    yield parts
+    await parts.db.dispose()
+
+
+@pytest.fixture
+async def client(zenith: Zenith) -> AsyncIterator[AsyncClient]:
+    """A client of the started app; what a test writes is gone when it ends."""
+    async with isolated(zenith.db), app_client(zenith.app) as client:
+        yield client
+
+
+@pytest.fixture
+def make(zenith: Zenith, client: AsyncClient) -> MakePerson:
+    """Makes a person who is logged in."""
+
+    async def make_person(name: str, **columns: object) -> Person:
+        email = f"{name}@example.org"
+        async with zenith.db.begin() as session:
+            hashed_password = await zenith.security.get_password_hash(PASSWORD)
+            values = {"email": email, "full_name": name.title(), "hashed_password": hashed_password, **columns}
+            user = await zenith.services.UserService(session).create(values)
+        return Person(user.id, email, bearer(zenith.security.tokens, str(user.id)), client)
+
+    return make_person
+
+
+@pytest.fixture
+async def ada(make: MakePerson) -> Person:
+    return await make("ada")
+
+
+@pytest.fixture
+async def bob(make: MakePerson) -> Person:
+    return await make("bob")
+
+
+@pytest.fixture
+async def root(make: MakePerson) -> Person:
+    return await make("root", is_superuser=True)

@@ -1,0 +1,286 @@
+"""The app as a whole: its document, hostile input, what is logged, what comes after the commit, many logins at once."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from httpx import AsyncClient
+from sqlalchemy import event
+from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.orm import selectinload
+
+from fastapi_kit.testing import app_client
+
+from .conftest import PASSWORD, ImportZenith, Person, Zenith, parts_of
+
+REGISTRATION = {"email": "eve@example.org", "full_name": "Eve", "password": PASSWORD}
+OPEN = {"/api/v1/auth/login", "/api/v1/auth/register", "/api/v1/auth/refresh"}
+
+
+@pytest.fixture
+def mails(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """What the mailer has logged so far."""
+    caplog.set_level(logging.INFO, logger="zenith.mail")
+    return lambda: [record.getMessage() for record in caplog.records if record.name == "zenith.mail"]
+
+
+@asynccontextmanager
+async def on_its_own(package: Any) -> AsyncGenerator[tuple[Zenith, AsyncClient]]:
+    """The app without isolation: what is committed is committed."""
+    parts = parts_of(package)
+    async with app_client(parts.app) as client:
+        yield parts, client
+
+
+# --- The document ---
+
+
+async def test_document(client: AsyncClient) -> None:
+    """W20: every operation has its security, its errors and an id of its own."""
+    document = (await client.get("/api/v1/openapi.json")).json()
+    operations = {(path, method): each for path, item in document["paths"].items() for method, each in item.items()}
+    ids = [each["operationId"] for each in operations.values()]
+
+    assert len(ids) == len(set(ids)) == 18
+    for (path, method), operation in operations.items():
+        needed = {"503"} if path in OPEN else {"401", "503"}
+        needed |= {"403"} if not path.startswith("/api/v1/auth") else set()
+        needed |= {"422"} if path != "/api/v1/auth/me" else set()
+        needed |= {"404"} if "{" in path else set()
+        assert needed <= operation["responses"].keys(), (method, path)
+        assert ("security" in operation) == (path not in OPEN), (method, path)
+
+
+async def test_authorize_works(client: AsyncClient) -> None:
+    """R29: the docs know where one logs in."""
+    document = (await client.get("/api/v1/openapi.json")).json()
+
+    (scheme,) = document["components"]["securitySchemes"].values()
+    assert scheme["flows"]["password"]["tokenUrl"] == "api/v1/auth/login"
+    assert (await client.get("/docs")).status_code == 200
+
+
+async def test_health(client: AsyncClient) -> None:
+    """W30: the page's answer, and the database's."""
+    assert (await client.get("/health")).json() == {"status": "healthy", "version": "1.0.0", "checks": {"database": "ok"}}
+
+
+# --- Hostile input ---
+
+TEXTS = [
+    r'"\u0000"',
+    r'"\ud800"',
+    '"' + "x" * 100_000 + '"',
+    "1e400",
+    "NaN",
+    "-1",
+    str(10**400),
+    "null",
+    "true",
+    "{}",
+    "[" * 1000,
+    '"\xff"',
+]
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
+@pytest.mark.parametrize(
+    ("method", "path", "field"),
+    [
+        ("POST", "/auth/register", "full_name"),
+        ("POST", "/auth/register", "email"),
+        ("POST", "/auth/register", "password"),
+        ("POST", "/auth/refresh", "refresh_token"),
+        ("PATCH", "/users/{id}", "email"),
+        ("PATCH", "/users/{id}", "current_password"),
+        ("PATCH", "/users/{id}/privileges", "is_active"),
+        ("POST", "/organizations", "name"),
+        ("POST", "/organizations/{organization}/members", "user_id"),
+    ],
+)
+async def test_hostile_values(root: Person, method: str, path: str, field: str, text: str) -> None:
+    """W3: whatever is sent is refused, or taken; it never breaks anything."""
+    organization = (await root("POST", "/organizations", {"name": "Teapots"})).json()["id"]
+    others = {**REGISTRATION, "current_password": PASSWORD} if field in {"full_name", "password"} else {}
+    body = "".join(f'"{name}": "{value}", ' for name, value in others.items() if name != field)
+
+    answer = await root.client.request(
+        method,
+        f"/api/v1{path.format(id=root.id, organization=organization)}",
+        content=f'{{{body}"{field}": {text}}}'.encode("latin-1"),
+        headers={**root.headers, "Content-Type": "application/json"},
+    )
+
+    assert answer.status_code < 500
+
+
+@pytest.mark.parametrize("key", ["0", "-1", str(2**31), str(2**63), str(10**100), "%00", "%ED%A0%80", "%FF", "1.5", "x", "١"])
+@pytest.mark.parametrize(
+    "path", ["/users/{}", "/users/{}/privileges", "/organizations/{}", "/organizations/{}/members", "/organizations/1/members/{}"]
+)
+async def test_hostile_keys(root: Person, path: str, key: str) -> None:
+    """W2: what is no key, or nobody's, is refused on every method."""
+    for method in ("GET", "PATCH", "DELETE", "POST"):
+        answer = await root(method, path.format(key), {} if method in {"PATCH", "POST"} else None)
+        assert answer.status_code in {404, 405, 422}
+
+
+@pytest.mark.parametrize("username", ["\0", "x" * 100_000, "٠@١", "a@b@c"])
+@pytest.mark.parametrize("password", ["\0", "x" * 100_000, "é" * 40])
+async def test_hostile_logins(client: AsyncClient, username: str, password: str) -> None:
+    """R35: refused as a form or as a login."""
+    answer = await client.post("/api/v1/auth/login", data={"username": username, "password": password})
+
+    assert answer.status_code in {401, 413, 422}
+
+
+# --- What is logged ---
+
+
+async def test_audit(client: AsyncClient, ada: Person, caplog: pytest.LogCaptureFixture) -> None:
+    """W31: one line for what may change something: who, method, route, status; a bad token is nobody's and stops nothing here."""
+    caplog.set_level(logging.INFO, logger="zenith.audit")
+
+    await ada("GET", "/auth/me")
+    await ada("PATCH", f"/users/{ada.id}", {"full_name": "Ada L."})
+    await client.post("/api/v1/auth/register", json=REGISTRATION, headers={"Authorization": "Bearer nonsense"})
+    await client.delete("/api/v1/organizations/7/members/8")
+    await client.post("/nowhere/secret")
+
+    assert [record.getMessage() for record in caplog.records if record.name == "zenith.audit"] == [
+        f"{ada.id} PATCH /api/v1/users/{{id}} 200",
+        "anonymous POST /api/v1/auth/register 201",
+        "anonymous DELETE /api/v1/organizations/{organization_id}/members/{user_id} 401",
+        "anonymous POST - 404",
+    ]
+
+
+async def test_nothing_secret_is_logged(client: AsyncClient, caplog: pytest.LogCaptureFixture) -> None:
+    """R28: no password, token, hash or address in any record of the whole walk."""
+    caplog.set_level(logging.INFO)
+    await client.post("/api/v1/auth/register", json=REGISTRATION)
+    tokens = (await client.post("/api/v1/auth/login", data={"username": "eve@example.org", "password": PASSWORD})).json()
+    await client.post("/api/v1/auth/refresh", json={"refresh_token": tokens["refresh_token"]})
+    await client.get("/api/v1/auth/me", headers={"Authorization": f"Bearer {tokens['access_token']}x"})
+
+    assert len(caplog.records) >= 4
+    for secret in (PASSWORD, "eve@example.org", "$2b$", tokens["access_token"], tokens["refresh_token"]):
+        assert secret not in caplog.text
+
+
+# --- After the commit ---
+
+
+async def test_welcome(zenith: Zenith, client: AsyncClient, mails: Callable[[], list[str]]) -> None:
+    """W40: a new user gets one mail, and her address is not in the log; who is refused gets none."""
+    created = await client.post("/api/v1/auth/register", json=REGISTRATION)
+    taken = await client.post("/api/v1/auth/register", json=REGISTRATION)
+    await zenith.dependencies.runner.join()
+
+    assert (created.status_code, taken.status_code) == (201, 409)
+    assert mails() == [f"Welcome mail for user {created.json()['id']}"]
+
+
+async def test_no_welcome_without_a_commit(database_url: str, import_zenith: ImportZenith, mails: Callable[[], list[str]]) -> None:
+    """W40: where the COMMIT fails nobody is there to be welcomed."""
+
+    def fail(_connection: object) -> None:
+        raise ConnectionResetError
+
+    async with on_its_own(import_zenith(database_url)) as (zenith, client):
+        event.listen(zenith.db.engine.sync_engine, "commit", fail)
+        failed = await client.post("/api/v1/auth/register", json=REGISTRATION)
+        event.remove(zenith.db.engine.sync_engine, "commit", fail)
+        await zenith.dependencies.runner.join()
+        before = mails()
+        again = await client.post("/api/v1/auth/register", json=REGISTRATION)
+
+    assert (failed.status_code, failed.headers["content-type"], before) == (503, "application/problem+json", [])
+    assert (again.status_code, len(mails())) == (201, 1)
+
+
+# --- Many at once ---
+
+
+async def test_twenty_logins_and_a_pool_of_one(database_url: str, import_zenith: ImportZenith, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R31: twenty logins wait for their hashes, and hold no connection: with a pool of one the database still answers."""
+    package = import_zenith(database_url, DB_POOL_SIZE="1", DB_MAX_OVERFLOW="0")
+    async with on_its_own(package) as (zenith, client):
+        hasher = zenith.security.passwords
+        verify, waiting, open_the_gate = hasher.verify_and_update, asyncio.Semaphore(0), asyncio.Event()
+
+        async def verify_later(password: str, hashed: str | None) -> object:
+            waiting.release()
+            await open_the_gate.wait()
+            return await verify(password, hashed)
+
+        await client.post("/api/v1/auth/register", json=REGISTRATION)
+        monkeypatch.setattr(hasher, "verify_and_update", verify_later)
+        form = {"username": "eve@example.org", "password": PASSWORD}
+        logins = [asyncio.create_task(client.post("/api/v1/auth/login", data=form)) for _ in range(20)]
+        for _ in logins:
+            await waiting.acquire()
+        await zenith.db.ping()
+        health = await client.get("/health")
+        open_the_gate.set()
+        answers = await asyncio.gather(*logins)
+
+    assert (health.status_code, health.json()["checks"]) == (200, {"database": "ok"})
+    assert [answer.status_code for answer in answers] == 20 * [200]
+
+
+@pytest.mark.parametrize("spelling", ["eve@example.org", "EVE@example.org"])
+async def test_one_of_twenty(database_url: str, import_zenith: ImportZenith, spelling: str) -> None:
+    """D6: of twenty registrations of one address at once one wins, and the others are told so."""
+    async with on_its_own(import_zenith(database_url)) as (_, client):
+        bodies = [{**REGISTRATION, "email": spelling if number % 2 else "eve@example.org"} for number in range(20)]
+        answers = await asyncio.gather(*(client.post("/api/v1/auth/register", json=body) for body in bodies))
+
+    assert sorted(answer.status_code for answer in answers) == [201, *19 * [409]]
+
+
+async def test_two_last_owners(database_url: str, import_zenith: ImportZenith) -> None:
+    """T1: of two owners who leave at once one stays."""
+    async with on_its_own(import_zenith(database_url)) as (zenith, client):
+        people: list[tuple[int, Mapping[str, str]]] = []
+        for name in ("ada", "bob"):
+            user = (await client.post("/api/v1/auth/register", json={**REGISTRATION, "email": f"{name}@example.org"})).json()
+            people.append((user["id"], {"Authorization": f"Bearer {zenith.security.create_access_token(user['id'])}"}))
+        founded = await client.post("/api/v1/organizations", json={"name": "Teapots"}, headers=people[0][1])
+        members = f"{founded.headers['location']}/members"
+        await client.post(members, json={"user_id": people[1][0], "role": "owner"}, headers=people[0][1])
+
+        answers = await asyncio.gather(*(client.delete(f"{members}/{ident}", headers=headers) for ident, headers in people))
+
+    assert sorted(answer.status_code for answer in answers) == [204, 409]
+
+
+# --- The page's names ---
+
+
+async def test_the_pages_names(zenith: Zenith) -> None:
+    """W72: what the page's utils/security.py is called is still there, one line each."""
+    hashed = await zenith.security.get_password_hash(PASSWORD)
+    claims = zenith.security.decode_access_token(zenith.security.create_access_token(7))
+
+    assert await zenith.security.verify_password(PASSWORD, hashed)
+    assert not await zenith.security.verify_password("wrong teapot", hashed)
+    assert (claims.sub, claims.type) == ("7", "access")
+
+
+async def test_relationships_never_load_in_secret(zenith: Zenith, ada: Person) -> None:
+    """W72: the page's relationships are loaded where a query asks for them, and are an error elsewhere."""
+    await ada("POST", "/organizations", {"name": "Teapots"})
+    models, service = zenith.models, zenith.services.UserService
+    async with zenith.db.begin() as session:
+        plain = await service(session).get_one(ada.id)
+        with pytest.raises(InvalidRequestError, match="lazy='raise'"):
+            plain.organizations  # noqa: B018
+        loaded = await service(session).get_one(
+            ada.id, options=[selectinload(models.User.organizations).selectinload(models.Organization.users)]
+        )
+        assert [organization.name for organization in loaded.organizations] == ["Teapots"]
+        assert loaded.organizations[0].users == [loaded]

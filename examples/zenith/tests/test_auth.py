@@ -1,0 +1,208 @@
+"""Registering, logging in, and what a token is good for."""
+
+import unicodedata
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from httpx import AsyncClient, Response
+
+from fastapi_kit import JWTService
+from fastapi_kit.testing.auth import FrozenClock
+
+from .conftest import PASSWORD, SECRET_KEY, MakePerson, Person
+
+BASE = "/api/v1/auth"
+
+
+def form(email: str, **others: str) -> Mapping[str, str]:
+    return {"email": email, "full_name": "Eve", "password": PASSWORD, **others}
+
+
+async def register(client: AsyncClient, email: str) -> Response:
+    return await client.post(f"{BASE}/register", json=form(email))
+
+
+async def login(client: AsyncClient, email: str, password: str = PASSWORD) -> Response:
+    return await client.post(f"{BASE}/login", data={"username": email, "password": password})
+
+
+async def me(client: AsyncClient, token: str) -> Response:
+    return await client.get(f"{BASE}/me", headers={"Authorization": f"Bearer {token}"})
+
+
+async def refresh(client: AsyncClient, token: str) -> Response:
+    return await client.post(f"{BASE}/refresh", json={"refresh_token": token})
+
+
+async def tokens_of(client: AsyncClient, email: str) -> Mapping[str, Any]:
+    answer = await login(client, email)
+    tokens: Mapping[str, Any] = answer.json()
+    assert (answer.status_code, tokens["token_type"], tokens["expires_in"]) == (200, "bearer", 1800)
+    return tokens
+
+
+async def test_the_whole_walk(client: AsyncClient, root: Person) -> None:
+    """W72: register, log in, look at oneself, refresh, found an organization, take somebody in."""
+    registered = await register(client, "eve@example.org")
+    tokens = await tokens_of(client, "eve@example.org")
+    renewed = (await refresh(client, tokens["refresh_token"])).json()
+    shown = await me(client, renewed["access_token"])
+    eve = {"Authorization": f"Bearer {renewed['access_token']}"}
+    founded = await client.post("/api/v1/organizations", json={"name": "Teapots"}, headers=eve)
+    members = f"{founded.headers['location']}/members"
+    joined = await client.post(members, json={"user_id": root.id}, headers=eve)
+    listed = await client.get(members, headers=eve)
+
+    assert (registered.status_code, founded.status_code, joined.status_code) == (201, 201, 201)
+    assert registered.json() == shown.json()
+    assert registered.json().keys() == {
+        *("id", "email", "full_name", "is_active", "is_verified", "is_superuser", "created_at", "updated_at")
+    }
+    assert {item["user_id"]: item["role"] for item in listed.json()["items"]} == {shown.json()["id"]: "owner", root.id: "member"}
+    assert (await root("GET", "/users")).json()["total"] == 2
+
+
+@pytest.mark.parametrize("name", ["is_superuser", "is_active", "is_verified", "id", "hashed_password", "role"])
+async def test_nobody_registers_privileges(client: AsyncClient, name: str) -> None:
+    """R52: a field that is not the form's is refused, not passed over."""
+    answer = await client.post(f"{BASE}/register", json={**form("eve@example.org"), name: "1"})
+
+    assert answer.status_code == 422
+    assert [error["loc"] for error in answer.json()["errors"]] == [["body", name]]
+    assert (await login(client, "eve@example.org")).status_code == 401
+
+
+@pytest.mark.parametrize("twin", ["ÉVE@Example.ORG", " éve@example.org ", unicodedata.normalize("NFD", "éve@example.org")])
+async def test_no_twins(client: AsyncClient, twin: str) -> None:
+    """R51: one mailbox is one account, however it is written; and one may log in with either spelling."""
+    first = await register(client, "éve@example.org")
+    second = await register(client, twin)
+
+    assert (first.status_code, second.status_code) == (201, 409)
+    assert [error["loc"] for error in second.json()["errors"]] == [["email"]]
+    assert (await login(client, twin)).status_code == 200
+
+
+@pytest.mark.parametrize("password", ["short", "password123", "eve@example.org", "x" * 129, "nul\0nul\0nul", "\ud800" * 10])
+async def test_weak_passwords(client: AsyncClient, password: str) -> None:
+    """R30: the policy is asked, and the answer does not repeat the password."""
+    escaped = password.encode("unicode_escape").decode().replace("\\x00", "\\u0000")
+    body = f'{{"email": "eve@example.org", "full_name": "Eve", "password": "{escaped}"}}'
+
+    answer = await client.post(f"{BASE}/register", content=body, headers={"Content-Type": "application/json"})
+
+    assert answer.status_code == 422
+    assert [error["loc"] for error in answer.json()["errors"]] == [["body", "password"]]
+    assert "Eve" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("email", "password"), [("ada@example.org", "wrong teapot"), ("nobody@example.org", PASSWORD), ("no address", "x")]
+)
+async def test_a_failed_login_says_nothing(client: AsyncClient, ada: Person, email: str, password: str) -> None:
+    """R32: whatever is wrong, the answer is the same."""
+    answer = await login(client, email, password)
+
+    assert (answer.status_code, answer.json()["code"]) == (401, "invalid_credentials")
+    assert answer.headers["www-authenticate"] == "Bearer"
+
+
+async def test_an_inactive_user_cannot_log_in(client: AsyncClient, make: MakePerson) -> None:
+    """R24: 401 with the right password too, as for a wrong one."""
+    await make("ina", is_active=False)
+
+    assert (await login(client, "ina@example.org")).status_code == 401
+
+
+async def test_answers_with_tokens_are_not_stored(client: AsyncClient, ada: Person) -> None:
+    """R27: no cache keeps a token, or who somebody is."""
+    answers = [await login(client, ada.email), await ada("GET", "/auth/me"), await register(client, "eve@example.org")]
+
+    assert [answer.headers["cache-control"] for answer in answers] == 3 * ["no-store"]
+
+
+@pytest.mark.parametrize(
+    ("header", "challenge"),
+    [
+        (None, "Bearer"),
+        ("Basic YWRhOmFkYQ==", "Bearer"),
+        ("Bearer", 'Bearer error="invalid_token"'),
+        ("Bearer nonsense", 'Bearer error="invalid_token"'),
+        ("bearer a.b.c", 'Bearer error="invalid_token"'),
+    ],
+)
+async def test_no_token_and_bad_ones(client: AsyncClient, header: str | None, challenge: str) -> None:
+    """R21, R22, R25: 401, with an error only where there was a token."""
+    answer = await client.get(f"{BASE}/me", headers={} if header is None else {"Authorization": header})
+
+    assert (answer.status_code, answer.headers["www-authenticate"]) == (401, challenge)
+
+
+async def test_an_expired_token(client: AsyncClient, ada: Person) -> None:
+    """R11: a token ends; one that is over is refused."""
+    clock = FrozenClock()
+    service = JWTService(secret_key=SECRET_KEY, clock=clock)
+    good = service.create_access_token(str(ada.id))
+    clock.advance(timedelta(days=-1))
+    expired = service.create_access_token(str(ada.id))
+
+    assert ((await me(client, good)).status_code, (await me(client, expired)).status_code) == (200, 401)
+
+
+async def test_tokens_do_not_take_each_others_place(client: AsyncClient, ada: Person) -> None:
+    """R17: a refresh token opens no route, an access token refreshes nothing."""
+    tokens = await tokens_of(client, ada.email)
+
+    assert (await me(client, tokens["refresh_token"])).status_code == 401
+    assert (await refresh(client, tokens["access_token"])).status_code == 401
+    assert (await refresh(client, tokens["refresh_token"])).status_code == 200
+
+
+async def test_deactivated(client: AsyncClient, ada: Person, root: Person) -> None:
+    """R42: from the next request on neither token of a deactivated user is good for anything."""
+    tokens = await tokens_of(client, ada.email)
+
+    await root("PATCH", f"/users/{ada.id}/privileges", {"is_active": False})
+
+    assert (await me(client, tokens["access_token"])).status_code == 401
+    assert (await refresh(client, tokens["refresh_token"])).status_code == 401
+
+
+async def test_deleted(client: AsyncClient, ada: Person) -> None:
+    """R22: the tokens of somebody who is gone are refused like any bad token."""
+    tokens = await tokens_of(client, ada.email)
+
+    assert (await ada("DELETE", f"/users/{ada.id}")).status_code == 204
+
+    answers = [await me(client, tokens["access_token"]), await refresh(client, tokens["refresh_token"])]
+    assert [answer.json()["code"] for answer in answers] == 2 * ["invalid_token"]
+
+
+async def test_demoted(ada: Person, root: Person, make: MakePerson) -> None:
+    """R43: who is no superuser any more is none in the next request, whatever the token was made for."""
+    other = await make("other", is_superuser=True)
+    assert (await other("GET", "/users")).status_code == 200
+
+    await root("PATCH", f"/users/{other.id}/privileges", {"is_superuser": False})
+
+    assert (await other("GET", "/users")).status_code == 403
+
+
+async def test_a_recycled_address(client: AsyncClient, ada: Person) -> None:
+    """R14: who takes over an address takes over no token, not even where the database would give out the same id."""
+    tokens = await tokens_of(client, ada.email)
+    await ada("DELETE", f"/users/{ada.id}")
+
+    assert (await register(client, ada.email)).json()["id"] != ada.id
+    assert (await me(client, tokens["access_token"])).status_code == 401
+
+
+async def test_a_changed_address(client: AsyncClient, ada: Person) -> None:
+    """R14: who changes her address stays logged in."""
+    changed = await ada("PATCH", f"/users/{ada.id}", {"email": "Lovelace@example.org", "current_password": PASSWORD})
+
+    assert (changed.status_code, changed.json()["email"]) == (200, "lovelace@example.org")
+    assert (await ada("GET", "/auth/me")).json() == changed.json()
+    assert (await login(client, ada.email)).status_code == 401

@@ -1,0 +1,173 @@
+"""Users: who sees and changes whom."""
+
+from typing import Any
+
+import pytest
+from httpx import AsyncClient
+
+from fastapi_kit.testing import assert_max_queries
+from fastapi_kit.testing.auth import login_as
+
+from .conftest import PASSWORD, MakePerson, Person, Zenith, headers_of
+
+NEW = {"email": "New@Example.org", "full_name": "New", "password": PASSWORD}
+UNKNOWN = 2**31 - 1
+
+
+async def can_log_in(client: AsyncClient, email: str, password: str) -> bool:
+    answer = await client.post("/api/v1/auth/login", data={"username": email, "password": password})
+    return answer.status_code == 200
+
+
+def locations(problem: dict[str, Any]) -> list[list[str]]:
+    return [error["loc"] for error in problem["errors"]]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "statuses"),
+    [
+        ("GET", "/users", None, (401, 403, 403, 200)),
+        ("POST", "/users", NEW, (401, 403, 403, 201)),
+        ("GET", "/users/{id}", None, (401, 403, 200, 200)),
+        ("PATCH", "/users/{id}", {"full_name": "A"}, (401, 403, 200, 200)),
+        ("PATCH", "/users/{id}/privileges", {"is_active": True}, (401, 403, 403, 200)),
+        ("DELETE", "/users/{id}", None, (401, 403, 204, 204)),
+        ("GET", f"/users/{UNKNOWN}", None, (401, 403, 403, 404)),
+        ("PATCH", f"/users/{UNKNOWN}", {"full_name": "A"}, (401, 403, 403, 404)),
+        ("PATCH", f"/users/{UNKNOWN}/privileges", {"is_active": True}, (401, 403, 403, 404)),
+        ("DELETE", f"/users/{UNKNOWN}", None, (401, 403, 403, 404)),
+    ],
+)
+@pytest.mark.parametrize("who", range(4), ids=["nobody", "another", "oneself", "superuser"])
+async def test_who_may(
+    client: AsyncClient, ada: Person, bob: Person, root: Person, who: int, method: str, path: str, body: object, statuses: tuple[int, ...]
+) -> None:
+    """R21, R23: nobody 401; another user 403, also for somebody who does not exist; a superuser what is there."""
+    caller = [None, bob, ada, root][who]
+
+    answer = await client.request(method, f"/api/v1{path.format(id=ada.id)}", json=body, headers=headers_of(caller))
+
+    assert answer.status_code == statuses[who]
+    assert ("www-authenticate" in answer.headers) == (answer.status_code == 401)
+
+
+async def test_list(zenith: Zenith, ada: Person, bob: Person, root: Person) -> None:
+    """D32: a page with its total, in two statements and one for who asks; never a hash."""
+    with assert_max_queries(zenith.db, 3):
+        page = (await root("GET", "/users", params={"skip": 1, "limit": 1})).json()
+
+    assert ([item["id"] for item in page["items"]], page["total"], page["has_more"]) == ([bob.id], 3, True)
+    assert not any("password" in name for name in page["items"][0])
+
+
+@pytest.mark.parametrize("query", [{"skip": -1}, {"skip": 10**30}, {"limit": 0}, {"limit": 1001}, {"page": 1}])
+async def test_list_out_of_bounds(root: Person, query: dict[str, int]) -> None:
+    """D32: skip is 0 or more, limit 1 to 1000."""
+    assert (await root("GET", "/users", params=query)).status_code == 422
+
+
+async def test_create(client: AsyncClient, root: Person) -> None:
+    """R52: a superuser decides what a new user may do; the address is in its normal form."""
+    created = await root("POST", "/users", {**NEW, "is_superuser": True, "is_active": False})
+
+    assert created.status_code == 201
+    assert (created.json()["email"], created.json()["is_superuser"], created.json()["is_active"]) == ("new@example.org", True, False)
+    assert created.headers["location"] == f"/api/v1/users/{created.json()['id']}"
+    assert not await can_log_in(client, "new@example.org", PASSWORD)
+    assert (await root("POST", "/users", NEW)).status_code == 409
+    assert locations((await root("POST", "/users", {**NEW, "password": "password123"})).json()) == [["body", "password"]]
+
+
+@pytest.mark.parametrize("field", [{"email": "new@example.org"}, {"password": "another teapot"}])
+@pytest.mark.parametrize("confirmed", [{}, {"current_password": "wrong teapot"}, {"current_password": "\0" * 128}])
+async def test_unconfirmed_change(client: AsyncClient, ada: Person, field: dict[str, str], confirmed: dict[str, str]) -> None:
+    """R36: one's own address and password are changed with the current password only; nothing else is changed then either."""
+    answer = await ada("PATCH", f"/users/{ada.id}", {**field, **confirmed, "full_name": "Mallory"})
+
+    assert (answer.status_code, locations(answer.json())) == (422, [["body", "current_password"]])
+    assert (await ada("GET", "/auth/me")).json()["full_name"] == "Ada"
+    assert await can_log_in(client, ada.email, PASSWORD)
+
+
+async def test_change_of_the_password(client: AsyncClient, ada: Person) -> None:
+    """R36: the new password logs in, the old one does not."""
+    answer = await ada("PATCH", f"/users/{ada.id}", {"password": "another teapot", "current_password": PASSWORD})
+
+    assert answer.status_code == 200
+    assert "teapot" not in answer.text
+    assert await can_log_in(client, ada.email, "another teapot")
+    assert not await can_log_in(client, ada.email, PASSWORD)
+
+
+@pytest.mark.parametrize("password", ["password123", "ada@example.org", "lady lovelace"])
+async def test_change_to_a_weak_password(ada: Person, password: str) -> None:
+    """R30: the policy holds for changes too, with what is known of the user before and after."""
+    changes = {"password": password, "current_password": PASSWORD, "full_name": "Lady Lovelace"}
+
+    answer = await ada("PATCH", f"/users/{ada.id}", changes)
+
+    assert (answer.status_code, locations(answer.json())) == (422, [["body", "password"]])
+
+
+async def test_change_of_somebody_else(client: AsyncClient, ada: Person, root: Person) -> None:
+    """A superuser helps somebody who has forgotten her password; her own takes the current one."""
+    helped = await root("PATCH", f"/users/{ada.id}", {"password": "another teapot"})
+    own = await root("PATCH", f"/users/{root.id}", {"password": "another teapot"})
+
+    assert (helped.status_code, own.status_code) == (200, 422)
+    assert await can_log_in(client, ada.email, "another teapot")
+
+
+@pytest.mark.parametrize("name", ["is_superuser", "is_active", "is_verified", "id", "hashed_password", "created_at"])
+async def test_no_privileges_by_the_way(ada: Person, root: Person, name: str) -> None:
+    """R52: a change of one's data says nothing about what one may do, not even a superuser's."""
+    for person in (ada, root):
+        answer = await person("PATCH", f"/users/{person.id}", {name: True})
+        assert (answer.status_code, locations(answer.json())) == (422, [["body", name]])
+
+
+async def test_privileges(ada: Person, root: Person) -> None:
+    """R43: what a superuser grants holds from the next request on, and nothing else can be set there."""
+    granted = await root("PATCH", f"/users/{ada.id}/privileges", {"is_superuser": True})
+
+    assert (granted.status_code, granted.json()["is_superuser"]) == (200, True)
+    assert (await ada("GET", "/users")).status_code == 200
+    for refused in ({"is_superuser": None}, {"is_verified": True}, {"email": "x@example.org"}, {"is_active": "perhaps"}):
+        assert (await root("PATCH", f"/users/{ada.id}/privileges", refused)).status_code == 422
+
+
+@pytest.mark.parametrize("changes", [{}, {"current_password": PASSWORD}, {"full_name": "Ada"}])
+async def test_change_of_nothing(ada: Person, changes: dict[str, str]) -> None:
+    """D23: no change is no change."""
+    before = (await ada("GET", "/auth/me")).json()
+
+    answer = await ada("PATCH", f"/users/{ada.id}", changes)
+
+    assert (answer.status_code, answer.json()) == (200, before)
+
+
+@pytest.mark.parametrize("name", ["email", "full_name", "password", "current_password"])
+async def test_null(client: AsyncClient, ada: Person, name: str) -> None:
+    """D23: null is refused, and the password stays."""
+    answer = await ada("PATCH", f"/users/{ada.id}", {name: None})
+
+    assert (answer.status_code, locations(answer.json())) == (422, [["body", name]])
+    assert await can_log_in(client, ada.email, PASSWORD)
+
+
+async def test_taken_address(ada: Person, bob: Person) -> None:
+    """R51: nobody takes another's address, in whatever case."""
+    answer = await ada("PATCH", f"/users/{ada.id}", {"email": "BOB@example.org", "current_password": PASSWORD})
+
+    assert (answer.status_code, locations(answer.json())) == (409, [["email"]])
+
+
+async def test_a_test_may_say_who_calls(client: AsyncClient, zenith: Zenith, make: MakePerson) -> None:
+    """R29: login_as gives every request a user, and the guards judge her as ever."""
+    stranger = zenith.models.User(id=UNKNOWN, is_superuser=False)
+
+    with login_as(zenith.app, zenith.dependencies.get_current_user, stranger):
+        assert (await client.get("/api/v1/users")).status_code == 403
+    with login_as(zenith.app, zenith.dependencies.get_current_user, zenith.models.User(id=UNKNOWN, is_superuser=True)):
+        assert (await client.get("/api/v1/users")).status_code == 200
+    assert (await client.get("/api/v1/users")).status_code == 401
