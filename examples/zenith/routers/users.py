@@ -30,4 +30,4 @@ router = crud_router(
 )
 async def update_privileges(id: Int32, changes: PrivilegesUpdate, session: Session) -> User:
     """Say who may log in, and who is a superuser. It holds from the next request on."""
-    return await UserService(session).update(id, changes.model_dump(exclude_unset=True))
+    return await UserService(session).update(id, changes.model_dump())

@@ -1,7 +1,7 @@
 """Users. None of the forms takes a field that it does not name."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
@@ -36,11 +36,17 @@ class UserChange(BaseModel):
 UserUpdate = partial_model(UserChange, name="UserUpdate")
 
 
-class PrivilegesUpdate(BaseModel):
+class Privileges(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    is_active: bool | None = None
-    is_superuser: bool | None = None
+    is_active: bool
+    is_superuser: bool
+
+
+if TYPE_CHECKING:  # a type checker takes no variable for a type
+    PrivilegesUpdate = Privileges
+else:
+    PrivilegesUpdate = partial_model(Privileges, name="PrivilegesUpdate")
 
 
 class UserRead(BaseModel):
