@@ -184,6 +184,17 @@ async def test_welcome(zenith: Zenith, client: AsyncClient, mails: Callable[[], 
     assert mails() == [f"Welcome mail for user {created.json()['id']}"]
 
 
+async def test_the_answer_does_not_wait_for_the_mail(zenith: Zenith, client: AsyncClient, caplog: pytest.LogCaptureFixture) -> None:
+    """W40: the mail comes after the response."""
+    caplog.set_level(logging.INFO)
+
+    await client.post("/api/v1/auth/register", json=REGISTRATION)
+    await zenith.dependencies.runner.join()
+
+    loggers = [record.name for record in caplog.records]
+    assert loggers.index("fastapi_kit.access") < loggers.index("zenith.mail")
+
+
 async def test_no_welcome_without_a_commit(database_url: str, import_zenith: ImportZenith, mails: Callable[[], list[str]]) -> None:
     """W40: where the COMMIT fails nobody is there to be welcomed."""
 
