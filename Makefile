@@ -16,9 +16,15 @@ CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) an
 
 .PHONY: run test lint format bench soak docs coverage test-lowest clean
 
+# The login is for a database on this machine: an address that is already there keeps its password.
+DEMO_EMAIL ?= admin@example.com
+DEMO_PASSWORD ?= climb-to-the-zenith
+
 run: $(VENV)/.installed
+	@printf '%s' '$(DEMO_PASSWORD)' | $(BIN)/python -m examples.zenith.create_superuser '$(DEMO_EMAIL)' --password-stdin --if-missing
 	@echo "==> http://$(HOST):$(PORT)/docs (Ctrl-C stops)"
-	@exec $(BIN)/python -m uvicorn examples.quickstart.app:app --host $(HOST) --port $(PORT)
+	@echo "==> log in as $(DEMO_EMAIL) with the password $(DEMO_PASSWORD)"
+	@exec $(BIN)/python -m uvicorn examples.zenith.main:app --host $(HOST) --port $(PORT)
 
 test: lint
 	@echo "==> pytest"

@@ -3,9 +3,10 @@
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated
 
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 
-from fastapi_kit.dependencies import as_depends
+from fastapi_kit.dependencies import answering, as_depends
+from fastapi_kit.handlers import register_exception_handlers
 from fastapi_kit.testing.client import app_client
 
 
@@ -40,3 +41,35 @@ async def test_a_callable_is_called_once_in_a_request() -> None:
 
     async with app_client(app) as client:
         assert (await client.get("/")).json() is True
+
+
+async def test_a_marked_dependency_is_documented() -> None:
+    """W5: what a dependency is marked with, at any depth, is in the document of the routes that depend on it."""
+
+    @answering(403, 410)
+    async def guard() -> None: ...
+
+    async def deeper(_: Annotated[None, Depends(guard)]) -> None: ...
+
+    app, router = FastAPI(), APIRouter()
+    register_exception_handlers(app)
+
+    @router.get("/plain")
+    async def plain() -> None: ...
+
+    @router.get("/deep", dependencies=[Depends(deeper)], responses={410: {"description": "Mine"}})
+    async def deep() -> None: ...
+
+    app.include_router(router, prefix="/a")
+    app.include_router(router, prefix="/b", dependencies=[Depends(guard)])
+
+    paths = app.openapi()["paths"]
+    found = {path: sorted(paths[path]["get"]["responses"]) for path in paths}
+    assert found == {
+        "/a/plain": ["200", "default"],
+        "/a/deep": ["200", "403", "410", "default"],
+        "/b/plain": ["200", "403", "410", "default"],
+        "/b/deep": ["200", "403", "410", "default"],
+    }
+    assert paths["/a/deep"]["get"]["responses"]["410"]["description"] == "Mine"
+    assert paths["/a/deep"]["get"]["responses"]["403"]["content"]["application/problem+json"]["schema"]

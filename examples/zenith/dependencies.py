@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from fastapi_kit import PermissionDeniedError, get_current_user_factory, require
 from fastapi_kit.auth import BearerTransport
+from fastapi_kit.dependencies import answering
 from fastapi_kit.tasks import TaskRunner, Tasks
 
 from .config import settings
@@ -38,6 +39,7 @@ CurrentUser = Annotated[User, Depends(get_current_user)]
 AfterResponse = Annotated[Tasks, runner.after_response]
 
 
+@answering(403)
 async def require_self_or_superuser(id: str, user: CurrentUser) -> None:
     """Compares texts: that the key is a number is the route's business."""
     if id != str(user.id) and not user.is_superuser:
@@ -48,6 +50,7 @@ async def get_users(session: Session, user: CurrentUser) -> UserService:
     return UserService(session, actor=user)
 
 
+@answering(403)  # for those who are no owners
 async def get_organizations(session: Session, user: CurrentUser) -> OrganizationService:
     return OrganizationService(session, actor=user)
 

@@ -7,7 +7,6 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from fastapi_kit import create_app
-from fastapi_kit.handlers import problem_responses
 from fastapi_kit.logs import configure_logging
 
 from .config import settings
@@ -34,7 +33,5 @@ app = create_app(
 )
 
 app.include_router(auth.router, prefix=f"{settings.API_V1_STR}/auth", tags=["auth"])
-app.include_router(users.router, prefix=f"{settings.API_V1_STR}/users", tags=["users"], responses={**problem_responses(403)})
-app.include_router(
-    organizations.router, prefix=f"{settings.API_V1_STR}/organizations", tags=["organizations"], responses={**problem_responses(403)}
-)
+app.include_router(users.router, prefix=f"{settings.API_V1_STR}/users", tags=["users"])
+app.include_router(organizations.router, prefix=f"{settings.API_V1_STR}/organizations", tags=["organizations"])

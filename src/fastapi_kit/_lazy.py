@@ -10,7 +10,7 @@ __all__ = ["names_of"]
 def names_of(package: str, homes: Mapping[str, Sequence[str]]) -> Callable[[str], object]:
     """Return the ``__getattr__`` of *package*, whose names are in the modules of their key in *homes*."""
 
-    def __getattr__(name: str) -> object:
+    def find(name: str) -> object:
         for home, names in homes.items():
             if name in names:
                 value: object = getattr(import_module(f"{package}.{home}"), name)
@@ -18,4 +18,4 @@ def names_of(package: str, homes: Mapping[str, Sequence[str]]) -> Callable[[str]
                 return value
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
-    return __getattr__
+    return find

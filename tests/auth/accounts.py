@@ -28,6 +28,7 @@ class UsersBase(DeclarativeBase):
 
 class User(UserMixin, UsersBase):
     __tablename__ = "users"
+    __table_args__ = ({"sqlite_autoincrement": True},)
     id: Mapped[int] = mapped_column(primary_key=True)
     full_name: Mapped[str] = mapped_column(String(100), default="")
 

@@ -179,6 +179,18 @@ async def test_guards_are_in_the_document() -> None:
     assert {"401", "403"} <= operation["responses"].keys()
 
 
+async def test_a_guard_without_scopes_is_in_the_document() -> None:
+    """R23, W5: 403 is documented wherever a guard may refuse, and nowhere else."""
+
+    def build(app: FastAPI) -> None:
+        for name, dependency in {"user": get_user, "guard": require(get_user, superuser=True)}.items():
+            app.add_api_route(f"/{name}", list, dependencies=[Depends(dependency)], response_model=None)
+
+    paths = app_with(build).openapi()["paths"]
+    assert ["403" in paths[path]["get"]["responses"] for path in ("/user", "/guard")] == [False, True]
+    assert ["401" in paths[path]["get"]["responses"] for path in ("/user", "/guard")] == [True, True]
+
+
 # --- Objects ---
 
 

@@ -367,9 +367,9 @@ async def test_the_document(site: Site) -> None:
 
     operations = {path.removeprefix("/auth/"): next(iter(item.values())) for path, item in document["paths"].items()}
     assert {name: sorted(operation["responses"]) for name, operation in operations.items()} == {
-        "register": ["201", "409", "422", "503", "default"],
-        "login": ["200", "401", "422", "503", "default"],
-        "refresh": ["200", "401", "422", "503", "default"],
+        "register": ["201", "400", "409", "413", "422", "503", "default"],
+        "login": ["200", "400", "401", "413", "422", "503", "default"],
+        "refresh": ["200", "400", "401", "413", "422", "503", "default"],
         "me": ["200", "401", "503", "default"],
     }
     assert operations["me"]["security"] == [{"Bearer": []}]

@@ -1,4 +1,8 @@
-"""The checks, for apps whose columns take less than their schemas say: ``title: str`` in a schema, NOT NULL and no NUL in the column."""
+"""The checks, for apps that refuse what their schemas allow.
+
+A column takes less than the schema says: ``title: str`` in a schema, NOT NULL and no NUL in the column. Or there are rules that no JSON
+schema can state: a password that is not common, a reference to something that exists, a domain that is not for special use.
+"""
 
 import schemathesis
 from schemathesis import Case, HookContext, Response
@@ -11,13 +15,20 @@ __all__ = ["checks", "filter_failure"]
 
 @schemathesis.hook
 def filter_failure(context: HookContext, failure: Failure, case: Case, response: Response) -> bool:
-    """Let a column refuse what the host's schema allows, and nothing else.
+    """Let columns and such rules refuse what the host's schema allows, and nothing else.
 
     positive_data_acceptance takes a schema for the whole truth. For HTTP it is not: 422 is the answer to content that is well formed and
-    yet cannot be processed (RFC 9110, 15.5.21), and the operations document it. So it may stand, with the code of just this case.
+    yet cannot be processed (RFC 9110, 15.5.21), and the operations document it. So it may stand, with the codes of just these cases.
     """
-    return not (isinstance(failure, RejectedPositiveData) and _is_a_columns(response))
+    return not (isinstance(failure, RejectedPositiveData) and _is_such_a_rule(response))
 
 
-def _is_a_columns(response: Response) -> bool:
-    return response.status_code == 422 and response.json()["code"] == "invalid_data"
+_CODES = {"invalid_data", "unknown_reference", "invalid_input"}
+_FIELD_CODES = {"email"}
+
+
+def _is_such_a_rule(response: Response) -> bool:
+    if response.status_code != 422:
+        return False
+    problem = response.json()
+    return problem["code"] in _CODES or {error["code"] for error in problem.get("errors", [])} == _FIELD_CODES

@@ -19,7 +19,7 @@ router = auth_router(
 )
 
 
-@router.post("/register", status_code=201, response_model=UserRead, responses={**problem_responses(400, 409, 413, 422, 503)})
+@router.post("/register", status_code=201, response_model=UserRead, responses=problem_responses(400, 409, 413, 422, 503))
 async def register(data: UserRegister, session: Session, tasks: AfterResponse) -> User:
     """Create an account. The welcome mail waits for the commit and the response, and is not sent if either fails."""
     user = await flow.register(session, data, password=data.password)

@@ -32,11 +32,11 @@ members = crud_router(
 )
 
 
-@members.delete("/{user_id}", status_code=204, responses={**problem_responses(404, 409, 422, 503)})
+@members.delete("/{user_id}", status_code=204, responses=problem_responses(404, 409, 422, 503))
 async def remove_member(organization_id: Int32, user_id: Int32, organizations: Organizations) -> None:
     """Remove a member, or leave. The last owner has to stay."""
     await organizations.remove_member(organization_id, user_id)
 
 
 router = crud_router(OrganizationService, read=OrganizationRead, service=get_organizations)
-router.include_router(members, prefix="/{organization_id}/members", responses={**problem_responses(404)})
+router.include_router(members, prefix="/{organization_id}/members", responses=problem_responses(404))

@@ -26,7 +26,7 @@ router = crud_router(
     "/{id}/privileges",
     response_model=UserRead,
     dependencies=[Depends(require_superuser)],
-    responses={**problem_responses(400, 404, 409, 413, 422, 503)},
+    responses=problem_responses(400, 404, 409, 413, 422, 503),
 )
 async def update_privileges(id: Int32, changes: PrivilegesUpdate, session: Session) -> User:
     """Say who may log in, and who is a superuser. It holds from the next request on."""

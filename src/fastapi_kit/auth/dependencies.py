@@ -12,7 +12,7 @@ from starlette.requests import HTTPConnection
 
 from fastapi_kit.auth.tokens import TokenClaims, TokenVerifier
 from fastapi_kit.auth.transports import BearerTransport, Transport
-from fastapi_kit.dependencies import Dependency, as_depends
+from fastapi_kit.dependencies import Dependency, answering, as_depends
 from fastapi_kit.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -138,6 +138,7 @@ def require(
         raise TypeError("scopes are those of a token: give require() a dependency that get_current_user_factory() has built")
     granted = Security(claims, scopes=list(scopes)) if scopes else Depends(_nothing)
 
+    @answering(403)
     async def get_permitted_user(user: Annotated[Any, Depends(get_current_user)], _: Annotated[object, granted]) -> UserT:
         if user is None:
             raise AuthenticationError
@@ -160,6 +161,7 @@ def require_access(
     in *check* where the user is not to learn that the object exists.
     """
 
+    @answering(403)
     async def get_permitted_object(user: Annotated[Any, Depends(get_current_user)], found: Annotated[Any, Depends(get_object)]) -> ObjectT:
         if user is None:
             raise AuthenticationError

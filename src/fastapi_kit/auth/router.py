@@ -126,7 +126,7 @@ def _add_register(
         summary="Register",
         description="Create an account. The address must not be taken, and the password not be easy to guess.",
         response_description="The new account",
-        responses=problem_responses(409, 422, 503),
+        responses=problem_responses(400, 409, 413, 422, 503),
     )
 
 
@@ -141,7 +141,7 @@ def _add_login(router: APIRouter, flow: AuthFlow[UserT, RegisterT], session: Dep
         summary="Log in",
         description="Exchange an e-mail address and a password for tokens (OAuth2 password grant).",
         response_description="An access token and a refresh token",
-        responses=problem_responses(401, 422, 503),
+        responses=problem_responses(400, 401, 413, 422, 503),
     )
 
 
@@ -156,7 +156,7 @@ def _add_refresh(router: APIRouter, flow: AuthFlow[UserT, RegisterT], session: D
         summary="Refresh tokens",
         description="Exchange a refresh token for new tokens. The login ends when it would have ended anyway.",
         response_description="An access token and a refresh token",
-        responses=problem_responses(401, 422, 503),
+        responses=problem_responses(400, 401, 413, 422, 503),
     )
 
 

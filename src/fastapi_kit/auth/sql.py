@@ -21,6 +21,9 @@ class UserMixin:
 
     ``email`` (254 characters) is unique in its normal form, in which ``UserAccounts`` and ``schemas.Email`` give it. A user without
     ``hashed_password`` cannot log in by password. New users are active, not verified and no superusers, in the database too.
+
+    Tokens name the ``id``, and SQLite gives that of the last row, once it was deleted, to the next: with an ``int`` key say
+    ``__table_args__ = {"sqlite_autoincrement": True}``.
     """
 
     email = unannotated(lambda _: _email())
@@ -85,9 +88,11 @@ class UserAccounts(CRUDService[UserT, RegisterT, UpdateT], Generic[UserT, Regist
         return await self.get_by(email=normalize_email(email))
 
     async def register(self, data: RegisterT, /, *, hashed_password: str) -> UserT:
-        """Create a user who is active, unverified and no superuser. Raises ConflictError if the address is taken."""
-        declared = type(data).model_fields.keys() - self.not_registered
-        values = {name: value for name, value in (await self.create_values(data)).items() if name in declared}
+        """Create a user who is active, unverified and no superuser. Raises ConflictError if the address is taken.
+
+        ``create_values`` is not asked: there the host may hash, and here it is done.
+        """
+        values = _normalized(data.model_dump(include=type(data).model_fields.keys() - self.not_registered))
         return await self.create(values, hashed_password=hashed_password, is_active=True, is_verified=False, is_superuser=False)
 
     async def set_password(self, user: UserT, /, *, hashed_password: str) -> None:

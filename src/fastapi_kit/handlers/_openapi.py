@@ -2,19 +2,23 @@
 
 import inspect
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from fastapi.dependencies.models import Dependant
 from fastapi.encoders import jsonable_encoder
 from fastapi.openapi.constants import METHODS_WITH_BODY, REF_PREFIX
 from fastapi.openapi.utils import validation_error_definition, validation_error_response_definition
+from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel, TypeAdapter
+from starlette.routing import BaseRoute
 
+from fastapi_kit.dependencies import statuses_of
 from fastapi_kit.handlers._answers import title_of, typical_answer
 from fastapi_kit.handlers._problems import JSON, PROBLEM_JSON, ErrorBody, Problem, ProblemItem, make_problem
 
-__all__ = ["DocumentedBodies", "document_errors", "problem_responses"]
+__all__ = ["DocumentedBodies", "document_errors", "document_refusals", "problem_responses"]
 
 _Json: TypeAlias = dict[str, Any]
 
@@ -61,8 +65,6 @@ def document_errors(document: _Json, bodies: DocumentedBodies) -> None:
     shapes = _Shapes(document)
     for operation in _operations(document):
         responses: dict[str, _Json] = operation.setdefault("responses", {})
-        for status in _refusals_of(operation) - responses.keys():
-            responses[status] = {"description": title_of(int(status))}
         for status, response in responses.items():
             body = bodies.refused if _is_fastapis(response) else bodies.raised
             if body and status[0] in "45d" and _is_open(response):
@@ -72,11 +74,22 @@ def document_errors(document: _Json, bodies: DocumentedBodies) -> None:
     _drop_fastapis_models(document)
 
 
-def _refusals_of(operation: _Json) -> set[str]:
-    """Return how an operation refuses those who may not call it, as far as its security tells."""
+def document_refusals(document: _Json, routes: Sequence[BaseRoute]) -> None:
+    """Name the statuses with which *routes* refuse those who may not call them, as far as their security and their dependencies tell."""
+    for route in iter_route_contexts(routes):
+        dependant = getattr(route, "dependant", None)
+        if isinstance(dependant, Dependant):
+            path: _Json = document.get("paths", {}).get(route.path_format, {})
+            for operation in (path[method.lower()] for method in route.methods or () if method.lower() in path):
+                responses: dict[str, _Json] = operation.setdefault("responses", {})
+                for status in map(str, statuses_of(dependant) | _statuses_of_security(operation)):
+                    responses.setdefault(status, {"description": title_of(int(status))})
+
+
+def _statuses_of_security(operation: _Json) -> frozenset[int]:
     security: list[dict[str, list[str]]] = operation.get("security", [])
     scoped = any(scopes for each in security for scopes in each.values())
-    return {"401", "403"} if scoped else {"401"} if security else set()
+    return frozenset({401, 403} if scoped else {401} if security else ())
 
 
 def _operations(document: _Json) -> Iterator[_Json]:

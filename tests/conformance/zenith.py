@@ -1,0 +1,42 @@
+"""The Zenith example with two users: a superuser, and somebody who must not see what is hers."""
+
+import os
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+
+from fastapi_kit.auth import JWTService
+
+__all__ = ["TOKENS", "UNGUESSED", "app"]
+
+_SECRET = "qT8vX2nB6mK9wR4zL7pC1hJ5gF3sD0aY"
+# Keys that the driver does not come upon by itself: it would delete the one whose token it has.
+_USERS = {"superuser": 1_500_000_001, "stranger": 1_500_000_002}
+TOKENS = {name: JWTService(secret_key=_SECRET).create_access_token(str(ident)) for name, ident in _USERS.items()}
+_MEMBERS = "/api/v1/organizations/{organization_id}/members"
+UNGUESSED = frozenset({"POST /api/v1/auth/login", "POST /api/v1/auth/refresh", f"POST {_MEMBERS}", f"DELETE {_MEMBERS}/{{user_id}}"})
+"""What nobody gets right by chance: a password, a token, a user and an organization that are there. The tests of the example do it."""
+
+
+def app() -> FastAPI:
+    """Return the app, whose users are made at its start."""
+    os.environ.update(SECRET_KEY=_SECRET, ENVIRONMENT="test", PASSWORD_HASH_ROUNDS="4", LOG_LEVEL="WARNING")
+    from examples.zenith.database import db
+    from examples.zenith.main import app
+    from examples.zenith.services import UserService
+
+    start = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def with_users(app: FastAPI) -> AsyncGenerator[Any]:
+        async with start(app) as state:
+            async with db.begin() as session:
+                for name, ident in _USERS.items():
+                    values = {"id": ident, "email": f"{name}@example.com", "full_name": name, "is_superuser": name == "superuser"}
+                    await UserService(session).create(values)
+            yield state
+
+    app.router.lifespan_context = with_users
+    return app
