@@ -16,7 +16,9 @@ _SECRET = "qT8vX2nB6mK9wR4zL7pC1hJ5gF3sD0aY"
 _USERS = {"superuser": 1_500_000_001, "stranger": 1_500_000_002}
 TOKENS = {name: JWTService(secret_key=_SECRET).create_access_token(str(ident)) for name, ident in _USERS.items()}
 _MEMBERS = "/api/v1/organizations/{organization_id}/members"
-UNGUESSED = frozenset({"POST /api/v1/auth/login", "POST /api/v1/auth/refresh", f"POST {_MEMBERS}", f"DELETE {_MEMBERS}/{{user_id}}"})
+UNGUESSED = frozenset(
+    {"POST /api/v1/auth/login", "POST /api/v1/users", "POST /api/v1/auth/refresh", f"POST {_MEMBERS}", f"DELETE {_MEMBERS}/{{user_id}}"}
+)
 """What nobody gets right by chance: a password, a token, a user and an organization that are there. The tests of the example do it."""
 
 
