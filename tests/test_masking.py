@@ -38,6 +38,13 @@ BARE: list[Callable[[str], str]] = [
     lambda secret: f"Authorization: Custom a=b {secret}",
     lambda secret: f"Set-Cookie: theme=dark; session={secret}; Path=/",
     lambda secret: f"/login?next=%2Fa%3Ftoken%3D{secret}",
+    lambda secret: f"session_id={secret}",
+    lambda secret: f"Set: PHPSESSID={secret}",
+    lambda secret: f"connect.sid={secret}",
+    lambda secret: f"otp: {secret}",
+    lambda secret: f"one-time code: {secret}",
+    lambda secret: f"verification_code={secret}",
+    lambda secret: f"recoveryCode={secret}",
 ]
 URLS: list[Callable[[str], str]] = [
     lambda secret: f"postgresql+asyncpg://app:{secret}@db.example.com:5432/app",
@@ -103,8 +110,35 @@ def test_a_token_is_known_by_its_shape(form: Callable[[str], str], before: str, 
 
 
 @pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("mysql --password hunter2 -h db", "mysql --password *** -h db"),
+        ("run --db-password 'correct horse' -v", "run --db-password *** -v"),
+        ("run --token=hunter2 -v", "run --token=*** -v"),
+        ("['run', '--api-key', 'hunter2', '-v']", "['run', '--api-key', '***', '-v']"),
+        ("GET /callback?code=SplxlOBeZQQ1&state=1", "GET /callback?code=***&state=1"),
+        ("GET /verify?user=1&code=123456", "GET /verify?user=1&code=***"),
+        ("totp=123456 user=1", "totp=*** user=1"),
+    ],
+)
+def test_codes_and_command_lines_are_masked(text: str, masked: str) -> None:
+    """W32: options with their values, and what is used once."""
+    assert mask_text(text) == masked
+
+
+@pytest.mark.parametrize(
     "text",
     [
+        "status code 404",
+        "exit code: 1",
+        "error code=23505",
+        "code=not_found",
+        "GET /errors?code=not_found&page=1",
+        "session idle: 5",
+        "the side: left, aside=1",
+        "verification code expired",
+        "--token-type bearer",
+        "the option --password is required",
         "Bearer token is missing",
         "Basic authentication required",
         "InvalidTokenError: expired",
@@ -160,6 +194,7 @@ HOSTILE = [
         "token=&a",
         'secret"',
     ),
+    *("--", "--a", "--password", "--password ", '--password "', "--pass-", "?code=", "&code=1", "session_id", "otp=", "sid"),
     *("cookie:\n", "input'", "'input' ,", "[parameters: ", "-----BEGIN PRIVATE KEY-----"),
 ]
 
@@ -202,6 +237,10 @@ def test_fields_are_masked_by_name_at_any_depth() -> None:
             "input": "hunter2",
             "token_type": "bearer",
             "key": {"password=hunter2": 1},
+            "argv": ["run", "--db-password", "hunter2", "-v"],
+            "pairs": [("x-api-key", "hunter2"), [b"x-api-key", b"hunter2"], ("token", "shown")],
+            "sid": 1,
+            "otp": 123456,
         }
     )
 
@@ -215,6 +254,10 @@ def test_fields_are_masked_by_name_at_any_depth() -> None:
         "input": "***",
         "token_type": "bearer",
         "key": {"password=***": "***"},
+        "argv": ["run", "--db-password", "***", "-v"],
+        "pairs": [["x-api-key", "***"], ["b'x-api-key'", "***"], ["token", "shown"]],
+        "sid": "***",
+        "otp": "***",
     }
 
 

@@ -61,7 +61,9 @@ def metadata(wheel: Path, members: set[str]) -> Message:
 
 def test_the_wheel_holds_the_package_and_nothing_else(members: set[str]) -> None:
     """W70: every module, its data and the marker of PEP 561 are in the wheel; tests, examples and documentation are not."""
-    package = {path.relative_to(SOURCES).as_posix() for path in SOURCES.rglob("*") if path.suffix in {".py", ".txt"} or path.name == "py.typed"}
+    package = {
+        path.relative_to(SOURCES).as_posix() for path in SOURCES.rglob("*") if path.suffix in {".py", ".txt"} or path.name == "py.typed"
+    }
     others = {PurePosixPath(member).parts[0] for member in members - package}
 
     assert package <= members

@@ -505,7 +505,7 @@ def test_passwords_cost_something(environment: str, least: int) -> None:
     """R31: outside of tests a password hash has a cost of at least 10."""
     settings = KitSettings.model_validate({"ENVIRONMENT": environment, "PASSWORD_HASH_ROUNDS": least})
 
-    assert settings.PASSWORD_HASH_ROUNDS == least
+    assert least == settings.PASSWORD_HASH_ROUNDS
     assert KitSettings.model_validate({"ENVIRONMENT": environment}).PASSWORD_HASH_ROUNDS == 12
     with pytest.raises(ValidationError, match="PASSWORD_HASH_ROUNDS"):
         KitSettings.model_validate({"ENVIRONMENT": environment, "PASSWORD_HASH_ROUNDS": least - 1})

@@ -179,6 +179,57 @@ async def test_tasks_are_dropped_if_the_handler_raises(ran: list[str], error: Ex
     assert ran == []
 
 
+async def swallow() -> AsyncIterator[None]:
+    with suppress(Exception):
+        yield
+
+
+Swallowing = Annotated[None, Depends(swallow, scope="function")]
+
+
+@pytest.mark.parametrize("error", [HTTPException(409), ZeroDivisionError("a bug")])
+async def test_tasks_are_dropped_if_a_dependency_swallows_the_handlers_exception(ran: list[str], error: Exception) -> None:
+    """W40: whichever of the two the handler asks for first; the request has failed, because there is no response."""
+
+    async def swallowing_first(_: Swallowing, tasks: RunnerTasks) -> None:
+        tasks.add(ran.append, "work")
+        raise error
+
+    async def tasks_first(tasks: RunnerTasks, _: Swallowing) -> None:
+        tasks.add(ran.append, "work")
+        raise error
+
+    def in_thread(tasks: RunnerTasks, _: Swallowing) -> None:
+        tasks.add(ran.append, "work")
+        raise error
+
+    for handler in (swallowing_first, tasks_first, in_thread):
+        assert (await post(app_with(handler))).status_code == 500
+    await runner.join()
+
+    assert ran == []
+
+
+async def test_tasks_run_in_an_app_that_is_called_while_an_exception_is_handled(ran: list[str]) -> None:
+    """W40: as by a middleware that asks another app in its ``except`` block: that exception is not the request's."""
+
+    async def handler(tasks: RunnerTasks, _: Swallowing) -> None:
+        tasks.add(ran.append, "work")
+
+    app = app_with(handler)
+
+    async def second_try(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            raise LookupError
+        except LookupError:
+            await app(scope, receive, send)
+
+    assert (await post(second_try)).status_code == 200
+    await runner.join()
+
+    assert ran == ["work"]
+
+
 async def test_tasks_are_dropped_if_the_request_is_refused(ran: list[str]) -> None:
     """W40: by a dependency, by validation, or because the answer does not fit its model."""
 

@@ -25,11 +25,13 @@ _MAX_CACHED = 100
 
 _WORDS = r"""
     pass(?:word|wd|phrase|code) | (?<![a-z])pass(?![a-z]) | pwd | dsn | secret(?!ar) | token(?!i[sz]) | credential | signature
-    | (?:api|access|private|signing|encryption)[ _-]?key | (?P<header> authori[sz]ation | cookie )
+    | (?:api|access|private|signing|encryption)[ _-]?key
+    | (?<![a-z])t?otp(?![a-z]) | otp[ _-]?code | (?:one[ _-]?time|verification|recovery|backup)[ _-]?codes?(?![a-z])
+    | sess(?:ion)?[ _-]?id(?!le|ent) | (?<![a-z])sid(?![a-z]) | (?P<header> authori[sz]ation | cookie )
 """
 # A name that ends so is no secret: token_type, password_changed_at, InvalidTokenError, tokens.py.
 _HARMLESS = ("_at", "_count", "_days", "_minutes", "_seconds", "_type", "error", "exception", "warning", ".py")
-_NOT_HARMLESS = "".join(f"(?<!{re.escape(end)})" for end in _HARMLESS)
+_NOT_HARMLESS = "".join(f"(?<!{re.escape(end)})(?<!{re.escape(end.replace('_', '-'))})" for end in _HARMLESS)
 _NAME = rf"(?: {_WORDS} | input_value | (?<=[\"'])input(?=\\*[\"']) ) [\w.\[\]-]{{0,40}}+ {_NOT_HARMLESS}"
 _QUOTED = r"""(?P<quote>\\{0,8}["']) (?: [^\\"'\r\n]++ | (?!(?P=quote))\\*+["'] | \\++(?!["']) )*+ (?P=quote)?+"""
 _STRING = r"""(?: "(?:[^"\\\r\n]++|\\.)*+"?+ | '(?:[^'\\\r\n]++|\\.)*+'?+ )"""
@@ -38,6 +40,7 @@ _BRACKETED = rf"""[\[({{] (?: [^\])}}"']++ | {_STRING} )*+ [\])}}]*+"""
 _BARE = r"""(?: [^\s"'&] | &(?![\w.\[\]%-]{1,40}=) | ["'](?![\s,:;)\]}>]|\Z) )++"""
 
 _SECRET_NAME = re.compile(rf"{_WORDS} | \A input \Z", re.IGNORECASE | re.VERBOSE)
+_LONE_NAME = re.compile(r"""(?:b['"])?(?:--|x-)[\w-]{1,60}['"]?""", re.IGNORECASE)
 _NAMED_VALUE = re.compile(
     rf"""
     (?P<name> {_NAME} (?: \\*+["']?+ \s*+ (?: [=-]> | :?=+ | : | %3[AD] ) \s*+  # password = x, "password": x, password%3Dx
@@ -66,6 +69,15 @@ _SCHEME = re.compile(
 _JWT = re.compile(r"eyJ[\w-]{8,}+[\w.-]*+", re.ASCII)
 _HASH = re.compile(r"\$(?:2[abxy]|argon2\w*|scrypt|pbkdf2[\w-]*)\$[^\s\"',;)\]}]++", re.ASCII)
 _PEM = re.compile(r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[^-]*+(?:-----END [A-Z ]{0,30}-----)?")
+# An option of a command line and its value.
+_OPTION = re.compile(
+    rf"""(?P<name> (?<![^\s"'\x60(\[]) --[\w-]{{0,40}}? (?: {_WORDS} ) [\w-]{{0,40}}+ {_NOT_HARMLESS} [ \t]++ )
+    (?! [-\s] | (?: and|argument|expects|flag|has|is|may|must|needs|not|option|or|requires?|requires|was ) (?![\w-]) )
+    (?: "(?:[^"\\\r\n]++|\\.)*+"?+ | '[^'\r\n]*+'?+ | [^\s"']++ )++""",
+    re.IGNORECASE | re.VERBOSE,
+)
+# One-time codes of OAuth, and others in a query. What has no digit is a word, such as not_found.
+_CODE = re.compile(r"(?P<name>[?&]code=)(?=[^\s&]{0,100}?\d)[^\s\"'&]{6,}+", re.IGNORECASE)
 # Values without names, as SQLAlchemy and PostgreSQL put them into their errors.
 _ROW = re.compile(r"(?P<name>\[parameters: |Failing row contains \()[^\r\n]*+")
 
@@ -90,12 +102,30 @@ class _Rule(NamedTuple):
     replacement: str | Callable[[re.Match[str]], str]
 
 
-_NAME_MARKS = ("pass", "pwd", "secret", "token", "key", "credential", "cookie", "authori", "signature", "dsn", "input")
+_NAME_MARKS = (
+    "pass",
+    "pwd",
+    "secret",
+    "token",
+    "key",
+    "credential",
+    "cookie",
+    "authori",
+    "signature",
+    "dsn",
+    "input",
+    "otp",
+    "code",
+    "sid",
+    "sess",
+)
 _RULES = (
     _Rule(("private key",), _PEM, _MASK),
     _Rule(("eyj",), _JWT, _MASK),
     _Rule(("$",), _HASH, _MASK),
+    _Rule(("--",), _OPTION, rf"\g<name>{_MASK}"),
     _Rule(_NAME_MARKS, _NAMED_VALUE, _named),
+    _Rule(("code=",), _CODE, rf"\g<name>{_MASK}"),
     _Rule(("://",), _USERINFO, _userinfo),
     _Rule(("bearer", "basic"), _SCHEME, rf"\g<scheme>{_MASK}"),
     _Rule(("[parameters", "failing row"), _ROW, rf"\g<name>{_MASK}"),
@@ -117,6 +147,10 @@ def mask_text(text: str) -> str:
 def _read_name(name: str) -> tuple[str, bool]:
     """Return the name of a field as it may be shown, and whether its value is secret. The same names come again and again."""
     return mask_text(name), bool(_SECRET_NAME.search(name)) and not name.lower().endswith(_HARMLESS)
+
+
+def _is_name_of_secret(text: str) -> bool:
+    return bool(_LONE_NAME.fullmatch(text)) and _read_name(text)[1]
 
 
 def text_of(value: object) -> str:
@@ -173,5 +207,9 @@ class _Walk:
             return f"<{type(value).__name__} that raises {type(error).__name__}>"
 
     def items(self, value: object, depth: int) -> JsonValue:
-        items = value if is_items(value) else ()
-        return [self.value(item, depth - 1) for item in islice(items, self.left + 1)]
+        # The words of a command line, or a header and its value.
+        items, masked, is_secret = value if is_items(value) else (), list[JsonValue](), False
+        for item in islice(items, self.left + 1):
+            masked.append(self.value(_MASK if is_secret else item, depth - 1))
+            is_secret = isinstance(item, str | bytes) and _is_name_of_secret(text_of(item))
+        return masked

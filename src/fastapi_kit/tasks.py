@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import logging
+import sys
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from concurrent.futures import Future
@@ -100,8 +101,9 @@ class TaskRunner:
 
         The work starts when the whole response has been sent, also if the client went away meanwhile. It is dropped if an exception, an
         ``HTTPException`` included, left the handler, a dependency with ``scope="function"`` (``db.transaction``: a failing COMMIT) or
-        the making of the response; an error response that the handler returns is no exception. A websocket has no
-        response: there it raises ConfigurationError.
+        the making of the response; an error response that the handler returns is no exception. A dependency that swallows what
+        the handler raised changes nothing; one that swallows what another dependency raises at its end hides it. A websocket
+        has no response: there it raises ConfigurationError.
         """
         return Depends(self._get_tasks, scope="request")
 
@@ -212,10 +214,11 @@ class _Pool:
 
 
 class _Commit:
-    """Whether a request's function-scoped dependencies, those that commit, have all ended without an exception."""
+    """Whether a request's handler and its function-scoped dependencies, those that commit, have ended without an exception."""
 
     def __init__(self, scope: Scope) -> None:
         self.done = False
+        self._outside = sys.exception()
         # An exception that reaches a request-scoped dependency may come from the commit or from a client that went away. Only
         # what lies below all others on FastAPI's stack, and so is left last, can tell.
         stack: AsyncExitStack = scope["fastapi_function_astack"]
@@ -224,7 +227,8 @@ class _Commit:
         stack.push_async_exit(above)
 
     def _note(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self.done = error is None
+        # A dependency may have swallowed what the handler raised. The stack is left while that is still being handled.
+        self.done = error is None and sys.exception() is self._outside
 
 
 async def _in_thread(call: Callable[[], object]) -> object:

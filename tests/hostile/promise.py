@@ -9,10 +9,11 @@ from tests.hostile.asgi import Answer
 __all__ = ["CANARY", "broken", "verdict"]
 
 CANARY = "hunter2canary"
-"""Put into values, names, paths and headers: it may come back as a name in ``loc``, and nowhere else."""
+"""Put into values, names, paths and headers: it may come back as the name of a field that nobody knows, and nowhere else."""
 MOST_BYTES = 100_000
 LONGEST_NAME = 100
 _MEMBERS = {"type": str, "title": str, "status": int, "detail": str, "code": str}
+_UNKNOWN = {"extra_forbidden", "unknown_field"}
 _OPTIONAL = {"instance", "request_id", "errors", "context"}
 
 
@@ -61,7 +62,7 @@ def _broken_problem(answer: Answer) -> Iterator[str]:
         yield f"content-length {answer.header(b'content-length')!r} of {len(answer.body)} bytes"
     if len(answer.body) > MOST_BYTES:
         yield f"{len(answer.body)} bytes"
-    names = _take_names(problem)
+    names = _take_unknown_names(problem)
     if any(len(name) > LONGEST_NAME for name in names):
         yield f"a name of {max(map(len, names))} characters"
     if _holds_canary(json.dumps(problem)) or _holds_canary(repr(answer.headers)):
@@ -80,9 +81,9 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
 
 
-def _take_names(problem: dict[str, Any]) -> Sequence[str]:
-    locations = [item.pop("loc") for item in problem.get("errors", [])]
-    return [name for location in locations for name in location if isinstance(name, str)]
+def _take_unknown_names(problem: dict[str, Any]) -> Sequence[str]:
+    unknown = [item for item in problem.get("errors", []) if item.get("code") in _UNKNOWN]
+    return [name for item in unknown for name in item.pop("loc") if isinstance(name, str)]
 
 
 def _holds_canary(text: str) -> bool:

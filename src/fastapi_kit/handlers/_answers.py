@@ -4,7 +4,7 @@ import math
 import re
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import cast
 
@@ -36,7 +36,8 @@ from fastapi_kit.errors import (
     UnavailableError,
     UserInputError,
 )
-from fastapi_kit.handlers._validation import field_errors
+from fastapi_kit.handlers._unwritable import unwritable_part
+from fastapi_kit.handlers._validation import field_errors, known_words, shown_name
 from fastapi_kit.middleware._routes import app_path
 from fastapi_kit.middleware.errors import closing_headers
 
@@ -47,6 +48,7 @@ __all__ = [
     "answer_http_error",
     "answer_mapped_error",
     "answer_unhandled_error",
+    "answer_unwritable_error",
     "answer_validation_error",
     "kinds_of",
     "title_of",
@@ -134,7 +136,7 @@ def answer_mapped_error(request: Request, error: Exception, statuses: Mapping[ty
         status = 412
     detail = error.detail or _TEXTS.get(error.code) or title_of(status)
     context = {"allowed": error.allowed} if isinstance(error, InvalidQueryError) and error.allowed else None
-    return Answer(status, error.code, detail, error.errors, context, _headers_of(error))
+    return Answer(status, error.code, detail, [_with_shown_names(each) for each in error.errors], context, _headers_of(error))
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,13 @@ def answer_validation_error(request: Request, error: Exception) -> Answer | None
     """Answer FastAPI's refusal of a request."""
     if not isinstance(error, RequestValidationError):
         return None
-    return Answer(422, *_REFUSED, field_errors(error))
+    return Answer(422, *_REFUSED, field_errors(error, known_words(request.scope)))
+
+
+def answer_unwritable_error(request: Request, error: Exception) -> Answer | None:
+    """Answer a failure to write what the request itself carried; None if it is the host's own."""
+    found = unwritable_part(request, error)
+    return None if found is None else Answer(422, *_REFUSED, [found])
 
 
 def answer_unhandled_error(request: Request, error: Exception) -> Answer:
@@ -191,19 +199,29 @@ def _all_methods(scope: Scope, headers: Mapping[str, str]) -> Mapping[str, str]:
     return {**headers, "Allow": ", ".join(sorted(set[str]().union(*found)))} if found else headers
 
 
+def _with_shown_names(error: FieldError) -> FieldError:
+    """Fields that nobody knows have names of the client's."""
+    if error.code != "unknown_field":
+        return error
+    return replace(error, loc=tuple(shown_name(part) if isinstance(part, str) else part for part in error.loc))
+
+
+_UNSTORED = {"Cache-Control": "no-store"}
+
+
 def _headers_of(error: KitError) -> dict[str, str] | None:
     match error:
         case RateLimitedError() | UnavailableError():
             seconds = error.retry_after
             return {"Retry-After": str(math.ceil(seconds) if math.isfinite(seconds) and seconds > 0 else 1)}
         case InvalidTokenError():
-            return {"WWW-Authenticate": 'Bearer error="invalid_token"'}
+            return {"WWW-Authenticate": 'Bearer error="invalid_token"', **_UNSTORED}
         case AuthenticationError():
-            return {"WWW-Authenticate": "Bearer"}
+            return {"WWW-Authenticate": "Bearer", **_UNSTORED}
         case InsufficientScopeError():
             # Tokens of RFC 6749, 3.3: others could not stand in the quotes.
             scopes = " ".join(sorted(scope for scope in error.scopes if re.fullmatch(r"[\x21\x23-\x5b\x5d-\x7e]+", scope)))
-            return {"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{scopes}"'}
+            return {"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{scopes}"', **_UNSTORED}
         case _:
             return None
 

@@ -1,23 +1,25 @@
 """FastAPI's validation errors without what the client sent."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
-from itertools import islice
-from typing import Any, get_args
+from typing import Annotated, Any, cast, get_args
+from weakref import WeakKeyDictionary
 
+from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
+from pydantic import TypeAdapter
+from pydantic.fields import FieldInfo
 from pydantic_core.core_schema import ErrorType
+from starlette.types import Scope
 
 from fastapi_kit._safe import is_items, is_mapping
 from fastapi_kit.errors import FieldError, UserInputError
 
-__all__ = ["MAX_ERRORS", "field_errors"]
+__all__ = ["MAX_ERRORS", "field_errors", "known_words", "shown_name"]
 
 MAX_ERRORS = 100
-_MAX_VALUES = 1000
-_SHORTEST_ECHO, _PART = 3, 8
-_LONGEST_VALUE, _LONGEST_TEXT = 200, 500
 _UNKNOWN_TEXT = "is not valid"
+_UNKNOWN_NAME = "*"
 
 # Pydantic's own texts that quote the input, or name no more than the exception of somebody's code.
 _FIXED_TEXTS = {
@@ -32,61 +34,89 @@ _FIXED_TEXTS = {
 _OPEN_TYPES = {"value_error", "assertion_error"}
 _CLOSED_TYPES = frozenset(get_args(ErrorType)) - _OPEN_TYPES
 
+# The places of parameters, and words of pydantic's labels that are no types.
+_OWN_WORDS = frozenset({"body", "query", "path", "header", "cookie", "key", "constrained", "any", "instance", "subclass"})
+_NAME = re.compile(r"[@$]?\w[\w.:\[\]-]{0,63}")
+_WORD = re.compile(r"[^\W\d]\w*")
+_LABEL = re.compile(r"[\w\[\](),|<>'\" .:@$/-]*")
 
-def field_errors(error: RequestValidationError) -> list[FieldError]:
-    """Return what is wrong, field by field; at most MAX_ERRORS.
 
-    Texts of pydantic are built from the schema alone. The text of a validator, or of a custom error type, is shown
-    unless it repeats a value that was sent: all of it, if it has three characters or more, or eight characters of it.
+def field_errors(error: RequestValidationError, words: frozenset[str] = frozenset()) -> list[FieldError]:
+    """Return what is wrong, field by field; at most MAX_ERRORS. Of names in ``loc`` those stay whose *words* the schema has.
+
+    A text is shown if it is pydantic's own, which is built from the schema, if it is a UserInputError's, or if it is that of a
+    custom error type with nothing filled in but names of the schema.
     """
     found: Sequence[Mapping[str, Any]] = error.errors()[:MAX_ERRORS]
-    sent = _Sent([error.body, *(item.get("input") for item in found if item["type"] not in _CLOSED_TYPES)])
-    return [FieldError(tuple(item["loc"]), item["type"], _message(item, sent)) for item in found]
+    return [FieldError(tuple(_place(item, words)), item["type"], _message(item, words)) for item in found]
 
 
-class _Sent:
-    """The values that were sent, read when first asked for."""
-
-    def __init__(self, sources: Iterable[object]) -> None:
-        self._sources = sources
-
-    @cached_property
-    def values(self) -> list[str]:
-        values = islice(_scalars(self._sources), _MAX_VALUES + 1)
-        return [str(value).strip().casefold()[:_LONGEST_VALUE] for value in values]
-
-    @cached_property
-    def together(self) -> str:
-        return "\0".join(self.values)
-
-    def may_be_in(self, text: str) -> bool:
-        """Whether a short value, or a part of a long one, is in *text*. Too many values to compare count as being there."""
-        text = text.casefold()
-        if len(self.values) > _MAX_VALUES or len(text) > _LONGEST_TEXT:
-            return True
-        whole = any(len(value) >= _SHORTEST_ECHO and value[:_PART] in text for value in self.values)
-        return whole or any(text[start : start + _PART] in self.together for start in range(len(text) - _PART + 1))
+def shown_name(name: str) -> str:
+    """Return an unknown field's *name* if it looks like a name, which the client needs to find it, and ``*`` if not."""
+    return name if _NAME.fullmatch(name) else _UNKNOWN_NAME
 
 
-def _message(item: Mapping[str, Any], sent: _Sent) -> str:
-    kind, text = item["type"], str(item["msg"])
+def _place(item: Mapping[str, Any], words: frozenset[str]) -> Iterator[str | int]:
+    *parents, last = item["loc"] or [""]
+    yield from (_shown_part(part, words) for part in parents)
+    yield shown_name(last) if item["type"] == "extra_forbidden" and isinstance(last, str) else _shown_part(last, words)
+
+
+def _shown_part(part: str | int, words: frozenset[str]) -> str | int:
+    """Keys of a dict are the client's; fields, parameters and pydantic's labels are made of the schema's words."""
+    if isinstance(part, int) or part in words:
+        return part
+    parts = set(_WORD.findall(part))
+    return part if parts and _LABEL.fullmatch(part) and words | _OWN_WORDS >= parts else _UNKNOWN_NAME
+
+
+def _message(item: Mapping[str, Any], words: frozenset[str]) -> str:
+    kind, text, context = item["type"], str(item["msg"]), item.get("ctx", {})
     if kind in _CLOSED_TYPES:
         return _FIXED_TEXTS.get(kind, text)
-    declared = item.get("ctx", {}).get("error")
-    if isinstance(declared, UserInputError):
-        return declared.detail or _UNKNOWN_TEXT
-    text = text.removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    return _UNKNOWN_TEXT if sent.may_be_in(text) else text
+    if kind in _OPEN_TYPES:
+        declared = context.get("error")
+        return (declared.detail if isinstance(declared, UserInputError) else None) or _UNKNOWN_TEXT
+    return text if all(isinstance(value, str) and value in words for value in context.values()) else _UNKNOWN_TEXT
 
 
-def _scalars(values: Iterable[object]) -> Iterator[object]:
-    """Walk without recursion: the input may be nested deeper than Python's stack."""
-    pending = list(values)
+# --- What the schema says ---
+
+_words_of_fields: WeakKeyDictionary[Any, frozenset[str]] = WeakKeyDictionary()
+
+
+def known_words(scope: Scope) -> frozenset[str]:
+    """Return the words in the schemas of the route that *scope* was sent to; none if there was no route of FastAPI."""
+    route, context = scope.get("route"), scope.get("fastapi", {}).get("effective_route_context")
+    if context is not None and context.original_route is route:
+        route = context
+    dependant = getattr(route, "dependant", None)
+    return frozenset[str]().union(*_words_of(dependant)) if isinstance(dependant, Dependant) else frozenset()
+
+
+def _words_of(dependant: Dependant) -> Iterator[frozenset[str]]:
+    fields = (dependant.path_params, dependant.query_params, dependant.header_params, dependant.cookie_params, dependant.body_params)
+    for field in (field for group in fields for field in group):
+        if field not in _words_of_fields:
+            _words_of_fields[field] = frozenset(_split([field.name, field.alias, field.validation_alias, _schema_of(field.field_info)]))
+        yield _words_of_fields[field]
+    for dependency in dependant.dependencies:
+        yield from _words_of(dependency)
+
+
+def _schema_of(info: FieldInfo) -> object:
+    return TypeAdapter(cast("Any", Annotated)[(info.annotation, *info.metadata, None)]).core_schema
+
+
+def _split(values: Iterable[object]) -> Iterator[str]:
+    """Yield all texts in *values*, and the words of them; classes and functions have their names."""
+    pending, seen = list(values), set[int]()
     while pending:
         value = pending.pop()
-        if is_mapping(value):
-            pending += value.values()
-        elif is_items(value):
-            pending += value
-        elif value is not None and not isinstance(value, bool):
-            yield value
+        text = value if isinstance(value, str) else getattr(value, "__name__", None)
+        if isinstance(text, str):
+            yield text
+            yield from _WORD.findall(text)
+        elif id(value) not in seen and (is_mapping(value) or is_items(value)):
+            seen.add(id(value))
+            pending += [*value, *value.values()] if is_mapping(value) else value

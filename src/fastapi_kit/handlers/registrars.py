@@ -23,11 +23,13 @@ from fastapi_kit.handlers._answers import (
     answer_http_error,
     answer_mapped_error,
     answer_unhandled_error,
+    answer_unwritable_error,
     answer_validation_error,
     kinds_of,
 )
-from fastapi_kit.handlers._openapi import DocumentedBodies, document_errors
+from fastapi_kit.handlers._openapi import DocumentedBodies, document_errors, document_refusals
 from fastapi_kit.handlers._problems import ErrorBody, problem_body, respond
+from fastapi_kit.handlers._unwritable import UNWRITABLE
 from fastapi_kit.middleware.errors import UnhandledErrorMiddleware, read_request_id
 
 __all__ = [
@@ -54,10 +56,11 @@ def register_exception_handlers(
     host has for narrower classes, or for a status, go first. Raises ConfigurationError once the app has started.
     """
     _refuse_started(app)
-    # A ValueError is answered only if the host has asked for it.
-    for kind in [kind for kind, handler in app.exception_handlers.items() if isinstance(handler, _Handler) and kind is not ValueError]:
+    for kind in [kind for kind, handler in app.exception_handlers.items() if isinstance(handler, _Handler) and not handler.is_asked_for]:
         del app.exception_handlers[kind]
-    _add(app, _all_handlers(body, {**STATUSES, **(statuses or {})}))
+    # What a host does with its ValueErrors goes first.
+    unwritable = dict.fromkeys(set(UNWRITABLE) - app.exception_handlers.keys(), _Handler(answer_unwritable_error, body))
+    _add(app, {**unwritable, **_all_handlers(body, {**STATUSES, **(statuses or {})})})
     _add_innermost(app, body)
 
 
@@ -89,9 +92,9 @@ def register_unavailable_error_handler(app: FastAPI, *, body: ErrorBody = proble
 def register_validation_error_handler(app: FastAPI, *, body: ErrorBody = problem_body) -> None:
     """Answer FastAPI's 422 without what the client sent.
 
-    The text of a host's validator is shown unless it repeats a value that was sent; raise UserInputError in it for a
-    text that is always shown. Names in ``loc`` may be the client's (keys of a dict, unknown fields): 100 characters of
-    them are kept.
+    The text of a host's validator is shown if it raises UserInputError, or a PydanticCustomError with nothing filled in; a
+    bare ValueError or AssertionError "is not valid". Keys of a dict are ``*`` in ``loc``. The name of a field that is
+    forbidden stays, if it looks like a name: 64 letters, digits and ``_.:-[]`` at most.
     """
     _add(app, {RequestValidationError: _Handler(answer_validation_error, body)})
 
@@ -111,7 +114,7 @@ def register_value_error_handler(app: FastAPI, *, body: ErrorBody = problem_body
     def answer(request: Request, error: Exception) -> Answer | None:
         return None if isinstance(error, ValidationError) else Answer(status, UserInputError.code, str(error))
 
-    _add(app, {ValueError: _Handler(answer, body)})
+    _add(app, {ValueError: _Handler(answer, body, is_asked_for=True)})
 
 
 def register_unhandled_error_handler(app: FastAPI, *, body: ErrorBody = problem_body) -> None:
@@ -142,6 +145,9 @@ class _Handler:
 
     answer: Callable[[Request, Exception], Answer | None]
     body: ErrorBody
+    otherwise: Callable[[Request, Exception], Answer | None] | None = None
+    is_asked_for: bool = False
+    """Whether registering all others leaves it as it is."""
 
     async def __call__(self, request: Request, error: Exception) -> Response:
         if (response := self.respond(request, error)) is None:
@@ -149,7 +155,8 @@ class _Handler:
         return response
 
     def respond(self, request: Request, error: Exception) -> Response | None:
-        if (answer := self.answer(request, error)) is None:
+        answer = self.answer(request, error) or (self.otherwise and self.otherwise(request, error))
+        if answer is None:
             return None
         if answer.status == 503:
             _logger.warning("Request %s is answered 503: %s", read_request_id(request.scope), kinds_of(error))
@@ -168,7 +175,7 @@ def _all_handlers(body: ErrorBody, statuses: Mapping[type[Exception], int]) -> _
         RequestValidationError: _Handler(answer_validation_error, body),
         HTTPException: _Handler(answer_http_error, body),
         Exception: _Handler(answer_unhandled_error, body),
-        **dict.fromkeys(_REFUSING + _LOSING, _Handler(DatabaseErrors(statuses, (KitError,)), body)),
+        **dict.fromkeys(_REFUSING + _LOSING, _Handler(DatabaseErrors(statuses, (KitError,)), body, answer_unwritable_error)),
         **_mapped_handlers(body, statuses),
     }
 
@@ -196,7 +203,9 @@ def _joined(before: object, handler: _Handler) -> _Handler:
     """Two registrars may want the same class of database errors."""
     if not (isinstance(before, _Handler) and isinstance(before.answer, DatabaseErrors) and isinstance(handler.answer, DatabaseErrors)):
         return handler
-    return replace(handler, answer=replace(handler.answer, expected=handler.answer.expected + before.answer.expected))
+    return replace(
+        handler, answer=replace(handler.answer, expected=handler.answer.expected + before.answer.expected), otherwise=before.otherwise
+    )
 
 
 @dataclass
@@ -210,6 +219,7 @@ class _Document:
     def __call__(self) -> dict[str, Any]:
         document = self.generate()
         if document is not self.shown:
+            document_refusals(document, self.app.routes)
             document_errors(document, self.bodies())
             self.shown = document
         return document

@@ -1,6 +1,7 @@
 """The last resort, inside CORS and request id."""
 
 import logging
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from inspect import isawaitable
@@ -25,6 +26,11 @@ def closing_headers(scope: Scope) -> dict[str, str]:
     return {"Connection": "close"} if scope.get("http_version", "1.1").startswith("1") else {}
 
 
+def _is_server_silent(scope: Scope) -> bool:
+    """Whether gunicorn's own asgi worker serves, which is loaded nowhere else; over HTTP/2 it logs as others do."""
+    return "gunicorn.workers.gasgi" in sys.modules and scope.get("http_version", "1.1").startswith("1")
+
+
 def _answer_plainly(request: Request, error: Exception) -> Response:
     content = {"type": "about:blank", "title": "Internal Server Error", "status": 500}
     return JSONResponse(content, 500, closing_headers(request.scope), media_type="application/problem+json")
@@ -36,7 +42,7 @@ class UnhandledErrorMiddleware:
 
     It has to be the innermost middleware, so that the answer passes through CORS and the like. Nothing is sent once the
     response has started, or to a client that has gone while its body was read. The traceback is left to the server, which
-    logs what is raised.
+    logs what is raised. Only gunicorn's asgi worker does not, once the answer is complete: there the line has the traceback.
     """
 
     app: ASGIApp
@@ -59,7 +65,8 @@ class UnhandledErrorMiddleware:
         except ClientDisconnect:
             raise
         except Exception as error:
-            _logger.error("Unhandled %s in request %s", type(error).__name__, read_request_id(scope))
+            alone = not started and _is_server_silent(scope)
+            _logger.error("Unhandled %s in request %s", type(error).__name__, read_request_id(scope), exc_info=alone or None)
             if not started:
                 response = self.respond(Request(scope), error)
                 await (await response if isawaitable(response) else response)(scope, receive, send)
