@@ -205,7 +205,7 @@ async def test_the_subject_is_the_id(client: AsyncClient, site: Site) -> None:
 
 
 async def test_a_login_does_not_live_for_ever(client: AsyncClient, site: Site) -> None:
-    """R38: refreshing does not lengthen a login: it ends when it would have ended anyway."""
+    """R39: refreshing does not lengthen a login: it ends when it would have ended anyway."""
     await store_user(site.database)
     pair = (await log_in(client)).json()
     ends = site.tokens.decode(pair["refresh_token"], type="refresh").exp

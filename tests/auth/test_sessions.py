@@ -41,7 +41,7 @@ async def test_two_logins_are_two_sessions(logins: StatelessLogins) -> None:
 
 
 async def test_an_end_that_stays(logins: StatelessLogins, clock: FrozenClock) -> None:
-    """R38: a refreshed login ends when the first refresh token would have."""
+    """R39: a refreshed login ends when the first refresh token would have."""
     pair = await logins.start("7")
     clock.advance(timedelta(minutes=59, seconds=58))
 
@@ -53,7 +53,7 @@ async def test_an_end_that_stays(logins: StatelessLogins, clock: FrozenClock) ->
 
 
 async def test_the_last_moment(logins: StatelessLogins, clock: FrozenClock) -> None:
-    """R38: with less than a second left a login is over."""
+    """R39: with less than a second left a login is over."""
     pair = await logins.start("7")
     clock.advance(timedelta(minutes=59, seconds=59.5))
 

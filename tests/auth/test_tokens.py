@@ -468,3 +468,13 @@ def test_whatever_can_be_written_is_read(subject: str, value: Any) -> None:
         return
     claims = tokens.decode(token)
     assert (claims.sub, claims.extra["x"]) == (subject, value)
+
+
+@pytest.mark.parametrize(
+    "header", [{"crit": ["exp"]}, {"crit": []}, {"crit": None}, {"b64": False, "crit": ["b64"]}, {"b64": False}, {"b64": None}]
+)
+def test_extensions_that_are_demanded(header: dict[str, Any]) -> None:
+    """R7: a header that demands an extension is refused, whatever it demands (RFC 7515, 4.1.11)."""
+    with pytest.raises(InvalidTokenError, match="extension"):
+        tokens.decode(Forge().token(header))
+    assert tokens.decode(Forge().token({"b64": True}))
