@@ -390,8 +390,11 @@ def test_a_form_with_privileges_is_refused_at_start(site: Site, name: str) -> No
     """R52: a registration schema that declares a privilege is the host's mistake."""
     schema: type[Any] = create_model("Form", __base__=UserRegister, **{name: (bool, False)})
 
-    with pytest.raises(ConfigurationError, match=f"could set \\['{name}'\\]"):
-        auth_router(site.flow, session=site.database.session, current_user=site.get_user, read=UserRead, register=schema)
+    for endpoints in (AuthEndpoint.ALL, AuthEndpoint.ME):
+        with pytest.raises(ConfigurationError, match=f"could set \\['{name}'\\]"):
+            auth_router(
+                site.flow, session=site.database.session, current_user=site.get_user, read=UserRead, register=schema, endpoints=endpoints
+            )
 
 
 def test_a_form_needs_address_and_password(site: Site) -> None:

@@ -73,12 +73,12 @@ def auth_router(
     """Build the routes: login is an OAuth2 password form. *register* has ``email`` and ``password``.
 
     Every answer of theirs, errors included, has ``Cache-Control: no-store``, and so has that of routes which the host declares on the
-    router. Raises ConfigurationError if *register* lacks a field, or declares one that would let users decide about themselves:
-    ``is_superuser``, ``roles`` and the like.
+    router. Raises ConfigurationError if *register* lacks a field, or declares one that would let users decide about themselves,
+    ``is_superuser``, ``roles`` and the like, also where its route is left out for one of the host's own.
     """
+    _refuse_unsafe(register)
     router = APIRouter(route_class=NoStoreRoute)
     if AuthEndpoint.REGISTER in endpoints:
-        _refuse_unsafe(register)
         _add_register(router, flow, session, register, read)
     if AuthEndpoint.LOGIN in endpoints:
         _add_login(router, flow, session)

@@ -39,10 +39,12 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def _problem_response(status: int, schema: _Json) -> _Json:
     response: _Json = {"description": title_of(status), "content": {PROBLEM_JSON: {"schema": schema}}}
-    return {**response, "headers": _WAIT} if status in {429, 503} else response
+    return {**response, "headers": _HEADERS[status]} if status in _HEADERS else response
 
 
 _WAIT = {"Retry-After": {"description": "Seconds to wait before the next attempt", "schema": {"type": "integer"}}}
+_CHALLENGE = {"WWW-Authenticate": {"description": "What is wrong with the credentials (RFC 6750, 3)", "schema": {"type": "string"}}}
+_HEADERS: Mapping[int, _Json] = {401: _CHALLENGE, 429: _WAIT, 503: _WAIT}
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,9 @@ def document_refusals(document: _Json, routes: Sequence[BaseRoute]) -> None:
             path: _Json = document.get("paths", {}).get(route.path_format, {})
             for operation in (path[method.lower()] for method in route.methods or () if method.lower() in path):
                 responses: dict[str, _Json] = operation.setdefault("responses", {})
-                for status in map(str, statuses_of(dependant) | _statuses_of_security(operation)):
-                    responses.setdefault(status, {"description": title_of(int(status))})
+                for status in statuses_of(dependant) | _statuses_of_security(operation):
+                    named = {"description": title_of(status), "headers": _HEADERS.get(status, {})}
+                    responses.setdefault(str(status), {name: value for name, value in named.items() if value})
 
 
 def _statuses_of_security(operation: _Json) -> frozenset[int]:
