@@ -37,7 +37,7 @@ _CLOSED_TYPES = frozenset(get_args(ErrorType)) - _OPEN_TYPES
 # The places of parameters, and words of pydantic's labels that are no types.
 _OWN_WORDS = frozenset({"body", "query", "path", "header", "cookie", "key", "constrained", "any", "instance", "subclass"})
 _NAME = re.compile(r"[@$]?\w[\w.:\[\]-]{0,63}")
-_WORD = re.compile(r"[^\W\d]\w*")
+_WORD = re.compile(r"\w+")
 _LABEL = re.compile(r"[\w\[\](),|<>'\" .:@$/-]*")
 
 
@@ -116,7 +116,8 @@ def _split(values: Iterable[object]) -> Iterator[str]:
         text = value if isinstance(value, str) else getattr(value, "__name__", None)
         if isinstance(text, str):
             yield text
-            yield from _WORD.findall(text)
+            # Numbers of the schema's texts are no words: a key may be one by chance.
+            yield from (word for word in _WORD.findall(text) if not word.isdecimal())
         elif id(value) not in seen and (is_mapping(value) or is_items(value)):
             seen.add(id(value))
             pending += [*value, *value.values()] if is_mapping(value) else value
