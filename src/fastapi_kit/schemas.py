@@ -161,13 +161,20 @@ def _one_form(text: str, check: ValidatorFunctionWrapHandler) -> str:
     address = _folded(check(text))
     if address != text and _folded(check(address)) != address:
         raise ValueError("another address once it is normalised")
+    if _INVISIBLE.search(address):
+        raise ValueError("another mailbox that looks the same")
     if len(address.rpartition("@")[0].encode()) > _MAX_LOCAL_PART:
         raise ValueError("the part before the @ is too long")
     return address
 
 
+_INVISIBLE = re.compile(f"[{_UNSEEN}\U000e0000-\U000e0fff]")
+
+
 def _folded(address: str) -> str:
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", address).lower())
+    local, at, domain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", address).lower()).rpartition("@")
+    # A capital sigma becomes one or the other small one by its place in the word.
+    return f"{local.replace('ς', 'σ')}{at}{domain}"
 
 
 Email: TypeAlias = Annotated[str, _schema_of(_Address)]

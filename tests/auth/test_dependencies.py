@@ -5,12 +5,13 @@ from datetime import timedelta
 from typing import Annotated
 
 import pytest
-from fastapi import Depends, FastAPI, Security
+from fastapi import Depends, FastAPI, Request, Security
 from fastapi.security import APIKeyHeader
 from fastapi.security.base import SecurityBase
 from httpx import AsyncClient, Response
 from starlette.requests import HTTPConnection
 from starlette.testclient import TestClient
+from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
 from tests.auth.hostile_tokens import hostile_tokens
 from tests.auth.people import SECRET, People, Person, PersonRead, app_with, client_of, no_session, tokens
@@ -338,6 +339,44 @@ async def test_without_a_token_no_session_is_opened(people: People) -> None:
         assert opened == []
         await client.get("/me", headers=bearer(tokens, "1"))
     assert opened == ["session"]
+
+
+async def test_a_request_made_of_a_request(people: People) -> None:
+    """R22: a host that sends a copy of a request on, with another token, gets that token's user, and none for a bad one."""
+    people.rows[3] = Person(3)
+    get_user = get_current_user_factory(tokens, people.load, session=no_session)
+    app = app_with(lambda app: app.get("/me", response_model=None)(_shown(get_user)))
+
+    @app.get("/batch", dependencies=[Depends(get_user)])
+    async def batch(request: Request) -> list[tuple[int, bytes]]:
+        answers: list[tuple[int, bytes]] = []
+        for token in (tokens.create_access_token("3"), "x.y.z"):
+            parts: list[Message] = []
+
+            async def keep(message: Message, parts: list[Message] = parts) -> None:
+                parts.append(message)
+
+            headers = [(b"authorization", f"Bearer {token}".encode())]
+            await app({**request.scope, "path": "/me", "raw_path": b"/me", "headers": headers}, request.receive, keep)
+            answers.append((parts[0]["status"], parts[1]["body"][:1]))
+        return answers
+
+    async with app_client(app) as client:
+        assert (await client.get("/batch", headers=bearer(tokens, "1"))).json() == [[200, "3"], [401, "{"]]
+
+
+async def test_nobody_has_no_scopes(people: People) -> None:
+    """R23: where a user is optional and a scope is asked for, nobody is a 401."""
+    get_optional = get_current_user_factory(tokens, people.load, session=no_session, optional=True)
+
+    def build(app: FastAPI) -> None:
+        @app.get("/")
+        async def read(user: Annotated[Person | None, Security(get_optional, scopes=["a"])]) -> int | None:
+            return user and user.id
+
+    async with client_of(build) as client:
+        answers = [await client.get("/", headers=headers) for headers in ({}, bearer(tokens, "1"), bearer(tokens, "1", scopes=["a"]))]
+    assert [answer.status_code for answer in answers] == [401, 403, 200]
 
 
 def test_a_factory_needs_a_transport(people: People) -> None:

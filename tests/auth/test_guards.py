@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import pytest
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, Security
 from tests.auth.people import People, Person, app_with, client_of, no_session, tokens
 
 from fastapi_kit.auth import get_current_user_factory, require, require_access
@@ -159,6 +159,25 @@ def test_scopes_need_a_token() -> None:
 
     with pytest.raises(TypeError, match="get_current_user_factory"):
         require(get_visitor, scopes=["a"])
+
+
+async def test_scopes_that_nobody_reads() -> None:
+    """R29: Security() over a guard whose user has no token asks for scopes in vain: that is the host's mistake, and lets nobody in."""
+
+    async def get_visitor() -> Person:
+        return Person(9)
+
+    async def get_nothing() -> int:
+        return 1
+
+    for guard in (require(get_visitor), require_access(get_visitor, get_nothing, check=lambda user, found: True)):
+
+        def build(app: FastAPI, guard: Callable[..., Any] = guard) -> None:
+            @app.get("/", dependencies=[Security(guard, scopes=["a"])])
+            async def read() -> None: ...
+
+        async with client_of(build) as client:
+            assert (await client.get("/")).status_code == 500
 
 
 @pytest.mark.parametrize("condition", ["scopes", "roles", "permissions"])

@@ -77,9 +77,26 @@ DER = PUBLIC.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         b64encode(DER),
         b64encode(pem(RSA)),
         b"".join(public_pem(RSA).splitlines()[1:-1]),
+        DER + b"\n",
+        b'"' + b"".join(public_pem(RSA).splitlines()[1:-1]) + b'"',
+        PUBLIC.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).split()[1],
         json.dumps(Key(pem(RSA), "RS256").public_jwk()).encode(),
     ],
-    ids=["private PEM", "PEM", "EC PEM", "DER", "PKCS1", "SSH", "base64 of DER", "base64 of PEM", "body of PEM", "JWK"],
+    ids=[
+        "private PEM",
+        "PEM",
+        "EC PEM",
+        "DER",
+        "PKCS1",
+        "SSH",
+        "base64 of DER",
+        "base64 of PEM",
+        "body of PEM",
+        "DER and a line break",
+        "body in quotes",
+        "body of SSH",
+        "JWK",
+    ],
 )
 def test_a_key_file_is_no_secret(secret: bytes) -> None:
     """R9: what is a public key somewhere must not be the secret of an HMAC, in whatever form."""

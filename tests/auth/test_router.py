@@ -232,6 +232,20 @@ async def test_a_refresh_keeps_login_and_scopes(client: AsyncClient, site: Site)
     assert before.sid
 
 
+async def test_a_scope_that_was_taken_away(users: Database) -> None:
+    """R40: a refresh gives no scope that the user may not have any more."""
+    scopes = ["notes:read", "admin"]
+    site = Site(users, scopes=scopes)
+    await store_user(users)
+    async with app_client(site.app) as client:
+        pair = (await log_in(client, scope="notes:read admin")).json()
+        scopes.remove("admin")
+        renewed = (await refresh(client, pair["refresh_token"])).json()
+
+    assert (pair["scope"], renewed["scope"]) == ("admin notes:read", "notes:read")
+    assert site.tokens.decode(renewed["refresh_token"], type="refresh").scopes == {"notes:read"}
+
+
 async def test_an_access_token_refreshes_nothing(client: AsyncClient, site: Site) -> None:
     """R17: access and refresh tokens do not stand in for each other."""
     await store_user(site.database)

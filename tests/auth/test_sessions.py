@@ -61,6 +61,18 @@ async def test_the_last_moment(logins: StatelessLogins, clock: FrozenClock) -> N
         await logins.refresh(pair.refresh_token)
 
 
+async def test_no_access_beyond_the_end(logins: StatelessLogins, clock: FrozenClock) -> None:
+    """R39: an access token of the last minutes does not outlive its login."""
+    pair = await logins.start("7")
+    ends = logins.tokens.decode(pair.refresh_token, type="refresh").exp
+    clock.advance(timedelta(minutes=58))
+
+    renewed = await logins.refresh(pair.refresh_token)
+
+    assert (await logins.verify(renewed.access_token)).exp == ends
+    assert renewed.expires_in == 120
+
+
 async def test_only_a_refresh_token_refreshes(logins: StatelessLogins) -> None:
     """R17: an access token, and what is no token, refreshes nothing."""
     pair = await logins.start("7")

@@ -25,6 +25,7 @@ _MOST_TRIMMINGS = 4
 """Digits and signs that people put around a word, and guessers too."""
 _SHORTEST_WORD = 4
 _ENOUGH = 8
+_LONGEST = 256
 """Characters that make a password good whatever else it contains."""
 
 _TRIMMINGS = re.compile(r"^[\W\d_]+|[\W\d_]+$")
@@ -45,10 +46,11 @@ def is_common(password: str) -> bool:
 def is_similar(password: str, known: Collection[str]) -> bool:
     """Return whether *password* is little more than the values *known*, an e-mail address for instance, or their words.
 
-    What is left without them must be at least 8 characters, or more than half of the password.
+    Of each value the first 256 characters count. What is left without them must be at least 8 characters, or more than half of the
+    password.
     """
     text = rest = _fold(password)
-    for word in sorted({word for value in known for word in _words(_fold(value))}, key=len, reverse=True):
+    for word in sorted({word for value in known for word in _words(_fold(value[:_LONGEST]))}, key=len, reverse=True):
         rest = rest.replace(word, "")
     return len(rest) < len(text) and len(rest) < _ENOUGH and 2 * len(rest) <= len(text)
 

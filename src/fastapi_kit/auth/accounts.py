@@ -15,18 +15,31 @@ RegisterT_contra = TypeVar("RegisterT_contra", bound=BaseModel, contravariant=Tr
 
 PRIVILEGES = frozenset(
     {
-        "id",
+        "active",
+        "admin",
+        "disabled",
+        "email_verified",
+        "groups",
         "hashed_password",
-        "password_hash",
+        "id",
         "is_active",
         "is_admin",
+        "is_disabled",
+        "is_email_verified",
+        "is_owner",
         "is_staff",
         "is_superuser",
         "is_verified",
+        "password_hash",
         "permissions",
         "role",
+        "role_id",
         "roles",
         "scopes",
+        "staff",
+        "superuser",
+        "token_epoch",
+        "verified",
     }
 )
 """Names that no form for users' own data may have: whoever could send them would decide about herself."""

@@ -1,7 +1,7 @@
 """From a request to the host's user, and guards on top. Call a factory once and keep what it returns."""
 
 # No ``from __future__ import annotations`` here: FastAPI reads the signatures of the closures below.
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, MutableMapping, Sequence
 from inspect import isawaitable
 from typing import Annotated, Any, Literal, Protocol, TypeVar, cast, overload
 
@@ -92,6 +92,7 @@ def get_current_user_factory(
         needed: SecurityScopes,
     ) -> UserT | None:
         if claims is None:
+            _refuse_nobody(needed.scopes)
             return None
         user = await _once(connection, get_current_user, lambda: load_user(session, claims))
         if user is None:
@@ -139,7 +140,10 @@ def require(
     granted = Security(claims, scopes=list(scopes)) if scopes else Depends(_nothing)
 
     @answering(403)
-    async def get_permitted_user(user: Annotated[Any, Depends(get_current_user)], _: Annotated[object, granted]) -> UserT:
+    async def get_permitted_user(
+        user: Annotated[Any, Depends(get_current_user)], _: Annotated[object, granted], needed: SecurityScopes
+    ) -> UserT:
+        _refuse_scopes_of_nothing(claims, needed)
         if user is None:
             raise AuthenticationError
         checks.apply(user)
@@ -160,15 +164,26 @@ def require_access(
     *get_object* is a dependency, such as one that loads a row by the key in the path; it runs after the user is known. Raise NotFoundError
     in *check* where the user is not to learn that the object exists.
     """
+    claims = getattr(get_current_user, "claims", None)
 
     @answering(403)
-    async def get_permitted_object(user: Annotated[Any, Depends(get_current_user)], found: Annotated[Any, Depends(get_object)]) -> ObjectT:
+    async def get_permitted_object(
+        user: Annotated[Any, Depends(get_current_user)], found: Annotated[Any, Depends(get_object)], needed: SecurityScopes
+    ) -> ObjectT:
+        _refuse_scopes_of_nothing(claims, needed)
         if user is None:
             raise AuthenticationError
         await _refuse_unless(check(user, found))
         return cast("ObjectT", found)
 
     return get_permitted_object
+
+
+def _refuse_scopes_of_nothing(claims: object, needed: SecurityScopes) -> None:
+    if needed.scopes and claims is None:
+        raise ConfigurationError(
+            f"Security(..., scopes={needed.scopes}) asks for scopes that nobody reads: stand the guard on get_current_user_factory()"
+        )
 
 
 # --- Claims ---
@@ -231,6 +246,12 @@ def _scoped(read: Callable[..., Awaitable[TokenClaims]]) -> Callable[..., Awaita
     return get_claims
 
 
+def _refuse_nobody(needed: Sequence[str]) -> None:
+    """Nobody is let through where a user is optional, but not where scopes are asked for."""
+    if needed:
+        raise AuthenticationError
+
+
 def _check_scopes(claims: TokenClaims, needed: Iterable[str]) -> None:
     if frozenset(needed) - claims.scopes:
         # All that is needed, not what is missing: RFC 6750, 3.
@@ -238,11 +259,20 @@ def _check_scopes(claims: TokenClaims, needed: Iterable[str]) -> None:
 
 
 async def _once(connection: HTTPConnection, key: object, make: Callable[[], Awaitable[SessionT]]) -> SessionT:
-    memory: dict[object, Any] = connection.scope.setdefault(_MEMORY, {})
+    memory = _memory_of(connection.scope)
     if memory.get(key, _ABSENT) is _ABSENT:
         memory[key] = await make()
     value: SessionT = memory[key]
     return value
+
+
+def _memory_of(scope: MutableMapping[str, Any]) -> dict[object, Any]:
+    # A request that a host makes of this one, by a copy of its scope, has headers of its own and must be nobody else's.
+    kept: tuple[object, dict[object, Any]] = scope.get(_MEMORY, (None, {}))
+    if kept[0] is not scope["headers"]:
+        kept = (scope["headers"], dict[object, Any]())
+        scope[_MEMORY] = kept
+    return kept[1]
 
 
 def _with_claims(dependency: Callable[..., Awaitable[UserT]], claims: object) -> UserDependency[UserT]:

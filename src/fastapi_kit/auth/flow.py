@@ -25,8 +25,9 @@ _logger = logging.getLogger(__name__)
 class AuthFlow(Generic[UserT, RegisterT]):
     """Everything the routes stand on, and the same steps as methods for routes of one's own.
 
-    Writes are those of *accounts*: a ``UserAccounts`` commits them, unless a transaction was opened. Passwords are hashed while no
-    transaction is open, on a session of ``Database`` without holding a connection.
+    Writes are those of *accounts*: a ``UserAccounts`` commits them, unless a transaction was opened. Hashing holds no connection where the
+    session is one of a ``Database`` (``db.session``). On another session the look-up of the user begins a transaction, as every read
+    does there, and its connection is held while the password is verified.
     """
 
     accounts: Callable[[AsyncSession], Accounts[UserT, RegisterT]]
@@ -68,13 +69,16 @@ class AuthFlow(Generic[UserT, RegisterT]):
         return await self.accounts(session).register(data, hashed_password=await self.passwords.hash(password))
 
     async def refresh(self, session: AsyncSession, refresh_token: str) -> TokenPair:
-        """Exchange a refresh token of a user who is still there and active. Raises InvalidTokenError."""
+        """Exchange a refresh token of a user who is still there and active, for scopes that the user still may have.
+
+        Raises InvalidTokenError.
+        """
         claims = self.logins.tokens.decode(refresh_token, type="refresh")
         accounts = self.accounts(session)
         user = await accounts.get_account(claims.sub)
         if user is None or not accounts.describe(user).is_active:
             raise InvalidTokenError("its user does not exist or is not active")
-        return await self.logins.refresh(refresh_token)
+        return await self.logins.refresh(refresh_token, allowed=None if self.scopes is None else self.scopes(user))
 
 
 async def _find(accounts: Accounts[UserT, RegisterT], email: str) -> UserT | None:

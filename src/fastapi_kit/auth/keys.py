@@ -184,7 +184,7 @@ def _is_guessable(secret: bytes) -> bool:
     return len(set(secret)) < 16 or repeats(secret)
 
 
-_KEY_TEXTS = (b"-----BEGIN", b"---- BEGIN", b"ssh-rsa ", b"ssh-ed25519 ", b"ecdsa-sha2-", b'"kty"')
+_KEY_TEXTS = (b"-----BEGIN", b"---- BEGIN", b"ssh-rsa ", b"ssh-ed25519 ", b"ecdsa-sha2-", b'"kty"', b"\x07ssh-rsa", b"\x0bssh-ed25519")
 
 
 def _is_key_file(secret: bytes) -> bool:
@@ -193,7 +193,7 @@ def _is_key_file(secret: bytes) -> bool:
 
 
 def _is_key(raw: bytes) -> bool:
-    return any(text in raw for text in _KEY_TEXTS) or _is_der(raw)
+    return any(text in raw for text in _KEY_TEXTS) or _is_der(raw) or _is_der(raw.rstrip(b"\r\n"))
 
 
 def _is_der(raw: bytes) -> bool:
@@ -207,7 +207,7 @@ def _is_der(raw: bytes) -> bool:
 
 def _from_base64(text: bytes) -> bytes:
     try:
-        compact = re.sub(rb"\s+", b"", text).translate(bytes.maketrans(b"-_", b"+/")).rstrip(b"=")
+        compact = re.sub(rb"[\s\"']+", b"", text).translate(bytes.maketrans(b"-_", b"+/")).rstrip(b"=")
         return b64decode(compact + b"=" * (-len(compact) % 4), validate=True)
     except ValueError:
         return b""

@@ -130,8 +130,8 @@ class PasswordHasher:
         if hashed is not None:
             try:
                 return check(secret, hashed)
-            except ValueError as error:
-                # Its text may show the hash.
+            except (TypeError, ValueError) as error:
+                # Its text may show the hash. A TypeError is for a hash that is no text.
                 _log.warning("A stored password hash is malformed or of an unknown scheme (%s): the login fails", type(error).__name__)
         with suppress(ValueError):
             self._verify(secret, self._dummy)

@@ -72,8 +72,8 @@ def auth_router(
 ) -> APIRouter:
     """Build the routes: login is an OAuth2 password form. *register* has ``email`` and ``password``.
 
-    Every answer of theirs, errors included, has ``Cache-Control: no-store``, and so has that of routes which the host declares on the
-    router. Raises ConfigurationError if *register* lacks a field, or declares one that would let users decide about themselves,
+    Every answer to their methods, errors included, has ``Cache-Control: no-store``, and so has that of routes which the host declares on
+    the router. Raises ConfigurationError if *register* lacks a field, or declares one that would let users decide about themselves,
     ``is_superuser``, ``roles`` and the like, also where its route is left out for one of the host's own.
     """
     _refuse_unsafe(register)

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Literal, Protocol
 
 from fastapi_kit.auth.tokens import JWTService, TokenClaims
@@ -35,8 +36,11 @@ class Logins(Protocol):
         """Begin a login."""
         ...
 
-    async def refresh(self, refresh_token: str) -> TokenPair:
-        """Exchange a refresh token. Raises InvalidTokenError. The caller checks that the user may still log in."""
+    async def refresh(self, refresh_token: str, *, allowed: Collection[str] | None = None) -> TokenPair:
+        """Exchange a refresh token; of its scopes those stay that are *allowed*, all if that is None.
+
+        Raises InvalidTokenError. The caller checks that the user may still log in.
+        """
         ...
 
     async def verify(self, token: str, /) -> TokenClaims:
@@ -59,23 +63,27 @@ class StatelessLogins:
         sid = secrets.token_urlsafe(16)
         return self._pair(subject, scopes, sid, self.tokens.create_refresh_token(subject, scopes=scopes, sid=sid))
 
-    async def refresh(self, refresh_token: str) -> TokenPair:
+    async def refresh(self, refresh_token: str, *, allowed: Collection[str] | None = None) -> TokenPair:
         """Exchange a refresh token for a pair that ends no later. Raises InvalidTokenError."""
         claims = self.tokens.decode(refresh_token, type="refresh")
         left = claims.exp - self.tokens.now()
         if left.total_seconds() < 1:
             raise InvalidTokenError("its login is over")
-        renewed = self.tokens.create_refresh_token(claims.sub, scopes=claims.scopes, lifetime=left, sid=claims.sid)
-        return self._pair(claims.sub, claims.scopes, claims.sid, renewed)
+        scopes = claims.scopes if allowed is None else claims.scopes & frozenset(allowed)
+        renewed = self.tokens.create_refresh_token(claims.sub, scopes=scopes, lifetime=left, sid=claims.sid)
+        return self._pair(claims.sub, scopes, claims.sid, renewed, at_most=left)
 
     async def verify(self, token: str, /) -> TokenClaims:
         """Return the claims of a valid access token. Raises InvalidTokenError."""
         return await self.tokens.verify(token)
 
-    def _pair(self, subject: str, scopes: Collection[str], sid: str | None, refresh_token: str) -> TokenPair:
+    def _pair(
+        self, subject: str, scopes: Collection[str], sid: str | None, refresh_token: str, *, at_most: timedelta = timedelta.max
+    ) -> TokenPair:
+        lifetime = min(self.tokens.policy.access_lifetime, at_most)
         return TokenPair(
-            access_token=self.tokens.create_access_token(subject, scopes=scopes, sid=sid),
+            access_token=self.tokens.create_access_token(subject, scopes=scopes, lifetime=lifetime, sid=sid),
             refresh_token=refresh_token,
-            expires_in=int(self.tokens.policy.access_lifetime.total_seconds()),
+            expires_in=int(lifetime.total_seconds()),
             scope=" ".join(sorted(scopes)),
         )

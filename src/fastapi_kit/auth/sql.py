@@ -8,8 +8,9 @@ from sqlalchemy import Boolean, String, false, true
 from sqlalchemy.orm import Mapped, mapped_column
 from typing_extensions import TypeVar as TypeVarWithDefault
 
-from fastapi_kit.auth.accounts import Account, normalize_email
+from fastapi_kit.auth.accounts import PRIVILEGES, Account, normalize_email
 from fastapi_kit.crud import CRUDService
+from fastapi_kit.crud.values import Values
 from fastapi_kit.db.mixins import unannotated
 from fastapi_kit.errors import ConfigurationError
 
@@ -62,11 +63,19 @@ class UserAccounts(CRUDService[UserT, RegisterT, UpdateT], Generic[UserT, Regist
     """Accounts over a model with UserMixin and a key ``id``: ``class Users(UserAccounts[User, UserRegister])``.
 
     A CRUDService whose e-mail addresses are always in normal form, and whose registration stores the fields that *RegisterT* declares and
-    nothing else: flags and hash are set here. A third type argument is the schema of updates. Writes commit themselves.
+    nothing else: flags and hash are set here. A third type argument is the schema of updates, in which users could decide about themselves:
+    one with flags or roles raises ConfigurationError. Change those by a mapping, ``update(id, {"is_active": False})``. Writes commit
+    themselves.
     """
 
     not_registered: ClassVar[frozenset[str]] = frozenset({"password"})
     """Fields of the registration that are no columns."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        schema = getattr(cls, "update_schema", None)
+        if schema is not None and (unsafe := schema.model_fields.keys() & PRIVILEGES):
+            raise ConfigurationError(f"whoever changes her own data could set {sorted(unsafe)}: take that out of {schema.__name__}")
 
     def describe(self, user: UserT, /) -> Account:
         """Return what the routes need to know of *user*."""
@@ -104,8 +113,15 @@ class UserAccounts(CRUDService[UserT, RegisterT, UpdateT], Generic[UserT, Regist
         return _normalized(await super().create_values(data))
 
     async def update_values(self, data: UpdateT) -> dict[str, Any]:
-        """Return the column values that a change sets, the address in normal form."""
-        return _normalized(await super().update_values(data))
+        """Return the column values that a change sets, the address in normal form; a new address is not verified yet."""
+        values = _normalized(await super().update_values(data))
+        return {**values, "is_verified": False} if "email" in values else values
+
+    async def _new_row(self, data: RegisterT | Values, values: Values) -> dict[str, Any]:
+        return await super()._new_row(data if isinstance(data, BaseModel) else _normalized(data), _normalized(values))
+
+    async def _changes(self, data: UpdateT | Values) -> dict[str, Any]:
+        return await super()._changes(data if isinstance(data, BaseModel) else _normalized(data))
 
     @property
     def _key_type(self) -> type[object]:
@@ -113,9 +129,9 @@ class UserAccounts(CRUDService[UserT, RegisterT, UpdateT], Generic[UserT, Regist
         return column.type.python_type
 
 
-def _normalized(values: dict[str, Any]) -> dict[str, Any]:
+def _normalized(values: Values) -> dict[str, Any]:
     email = values.get("email")
-    return {**values, "email": normalize_email(email)} if isinstance(email, str) else values
+    return {**values, "email": normalize_email(email)} if isinstance(email, str) else dict(values)
 
 
 def _read_key(subject: str, kind: type[object]) -> object:
