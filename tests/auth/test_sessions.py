@@ -1,6 +1,6 @@
 """Logins that are nowhere but in their tokens."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from tests.auth.people import SECRET, tokens
@@ -13,7 +13,7 @@ from fastapi_kit.testing import FrozenClock
 
 @pytest.fixture
 def clock() -> FrozenClock:
-    return FrozenClock()
+    return FrozenClock(datetime(2030, 6, 1, 12, tzinfo=UTC))
 
 
 @pytest.fixture
