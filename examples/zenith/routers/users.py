@@ -24,6 +24,7 @@ router = crud_router(
 
 @router.patch(
     "/{id}/privileges",
+    summary="Update privileges",
     response_model=UserRead,
     dependencies=[Depends(require_superuser)],
     responses=problem_responses(400, 404, 409, 413, 422, 503),

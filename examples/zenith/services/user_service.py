@@ -24,17 +24,13 @@ class UserService(UserAccounts[User, UserRegister, UserChange]):
         self.actor = actor
 
     async def create_values(self, data: UserRegister) -> dict[str, Any]:
-        values = await super().create_values(data)
-        if isinstance(data, UserCreate):  # of those who register themselves the flow has checked and hashed it
-            await policy.check(data.password, similar_to=[data.email, data.full_name])
-            values = await with_hash(values)
-        return values
+        """For users whom a superuser makes: of those who register themselves the flow checks and hashes the password."""
+        await policy.check(data.password, similar_to=[data.email, data.full_name])
+        return await with_hash(await super().create_values(data))
 
     async def update_values(self, data: UserChange) -> dict[str, Any]:
         values = await with_hash(await super().update_values(data))
         values.pop("current_password", None)
-        if "email" in values:
-            values["is_verified"] = False
         return values
 
     async def update(self, ident: object, data: UserChange | Any, /, *, expected_version: int | None = None) -> User:
