@@ -1,6 +1,7 @@
 """The house keeps its shape: floors, third-party worlds, no circles."""
 
 import ast
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -260,3 +261,17 @@ def test_a_second_door_is_found(make_tree: MakeTree) -> None:
     root = make_tree({"errors.py": "import jose.jwt", "pagination.py": "def f():\n    from jose import jwt"})
 
     assert importers(root, "jose") == ["errors", "pagination"]
+
+
+@pytest.mark.parametrize("package", ["ecdsa", "rsa"])
+def test_pure_python_cryptography_stays_unimported(package: str) -> None:
+    """R10: what python-jose brings along, with a known fault in it, is not even loaded where tokens are made and checked."""
+    statements = (
+        "import sys",
+        "from fastapi_kit.auth import JWTService",
+        "tokens = JWTService(secret_key='o3Q9vK1cXf7mZ2rT8yLwB5nH4dJ6sGaE')",
+        "tokens.decode(tokens.create_access_token('1'))",
+        f"assert {package!r} not in sys.modules",
+    )
+
+    assert subprocess.run([sys.executable, "-c", "; ".join(statements)], check=False).returncode == 0

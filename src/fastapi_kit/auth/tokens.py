@@ -94,7 +94,7 @@ class JWTService:
     def create_refresh_token(
         self, subject: str, *, scopes: Collection[str] = (), lifetime: timedelta | None = None, sid: str | None = None
     ) -> str:
-        """Return a refresh token. For rotation, reuse detection and logout use LoginSessions. Raises as create_access_token does."""
+        """Return a refresh token. It can be used until it expires. Raises as create_access_token does."""
         claims = {**scope_claim(scopes), **session_claim(sid)}
         return self._sign(subject, "refresh", _or_default(lifetime, self.policy.refresh_lifetime), claims)
 
