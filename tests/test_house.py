@@ -41,7 +41,7 @@ TOKENS, PASSWORDS, ACCOUNTS = (frozenset(names.split()) for names in (TOKEN_MEMB
 TOOLS = GROUND | TOKENS | PASSWORDS | {"db", "middleware", "cache"}
 ON_DATABASE = TOOLS | {"crud"}
 WEB_MEMBERS = "_masking _safe _signals dependencies handlers health metrics logs tasks etags idempotency ratelimit routing"
-AUTH_WEB_MEMBERS = "auth.__init__ auth.backend auth.dependencies auth.router auth.schemas auth.transports"
+AUTH_WEB_MEMBERS = "auth.__init__ auth._reading auth.backend auth.dependencies auth.router auth.schemas auth.transports"
 EVERYTHING_BUT_APP = ON_DATABASE | set(WEB_MEMBERS.split()) | {"auth"}
 
 PLACES = [

@@ -1,22 +1,21 @@
 """From a request to the host's user, and guards on top. Call a factory once and keep what it returns."""
 
 # No ``from __future__ import annotations`` here: FastAPI reads the signatures of the closures below.
-from collections.abc import Awaitable, Callable, Collection, Iterable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from inspect import isawaitable
 from typing import Annotated, Any, Literal, Protocol, TypeVar, cast, overload
 
 from fastapi.params import Depends, Security
 from fastapi.security import SecurityScopes
-from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 
+from fastapi_kit.auth._reading import check_scopes, nothing, once, reader, refuse_nobody, required, scoped
 from fastapi_kit.auth.tokens import TokenClaims, TokenVerifier
 from fastapi_kit.auth.transports import BearerTransport, Transport
 from fastapi_kit.dependencies import Dependency, answering, as_depends
 from fastapi_kit.errors import (
     AuthenticationError,
     ConfigurationError,
-    InsufficientScopeError,
     InvalidTokenError,
     PermissionDeniedError,
 )
@@ -81,28 +80,28 @@ def get_current_user_factory(
     argument. Errors of the loader stay what they are; only InvalidTokenError is a 401. ``Security(get_current_user, scopes=[...])``
     asks for scopes of the token. Works in WebSocket routes too, before ``accept()``. Raises ConfigurationError without a transport.
     """
-    read_claims = _reader(tokens, transports)
+    read_claims = reader(tokens, transports)
     may_enter = active or _is_active
 
     # The claims come first: a request without a token needs no session.
     async def get_current_user(
         connection: HTTPConnection,
-        claims: Annotated[TokenClaims | None, Depends(read_claims if optional else _required(read_claims))],
+        claims: Annotated[TokenClaims | None, Depends(read_claims if optional else required(read_claims))],
         session: Annotated[Any, as_depends(session)],
         needed: SecurityScopes,
     ) -> UserT | None:
         if claims is None:
-            _refuse_nobody(needed.scopes)
+            refuse_nobody(needed.scopes)
             return None
-        user = await _once(connection, get_current_user, lambda: load_user(session, claims))
+        user = await once(connection, get_current_user, lambda: load_user(session, claims))
         if user is None:
             raise InvalidTokenError("its user does not exist")
         if not may_enter(user):
             raise InvalidTokenError("its user is not active")
-        _check_scopes(claims, needed.scopes)
+        check_scopes(claims, needed.scopes)
         return user
 
-    return _with_claims(get_current_user, _scoped(_required(read_claims)))
+    return _with_claims(get_current_user, scoped(required(read_claims)))
 
 
 def get_claims_factory(tokens: TokenVerifier, *, transports: Sequence[Transport] = _BEARER) -> Callable[..., Awaitable[TokenClaims]]:
@@ -110,7 +109,7 @@ def get_claims_factory(tokens: TokenVerifier, *, transports: Sequence[Transport]
 
     Raises AuthenticationError (401) without a valid token; ``Security(get_claims, scopes=[...])`` asks for scopes.
     """
-    return _scoped(_required(_reader(tokens, transports)))
+    return scoped(required(reader(tokens, transports)))
 
 
 def require(
@@ -137,7 +136,7 @@ def require(
     claims = getattr(get_current_user, "claims", None)
     if scopes and claims is None:
         raise TypeError("scopes are those of a token: give require() a dependency that get_current_user_factory() has built")
-    granted = Security(claims, scopes=list(scopes)) if scopes else Depends(_nothing)
+    granted = Security(claims, scopes=list(scopes)) if scopes else Depends(nothing)
 
     @answering(403)
     async def get_permitted_user(
@@ -184,95 +183,6 @@ def _refuse_scopes_of_nothing(claims: object, needed: SecurityScopes) -> None:
         raise ConfigurationError(
             f"Security(..., scopes={needed.scopes}) asks for scopes that nobody reads: stand the guard on get_current_user_factory()"
         )
-
-
-# --- Claims ---
-
-_Reader = Callable[..., Awaitable[TokenClaims | None]]
-_MEMORY = "fastapi_kit.auth"
-"""Key in the connection's scope: FastAPI calls a dependency once for every set of scopes that it is asked for with."""
-_ABSENT = object()
-
-
-class _Documented(SecurityBase):
-    """A scheme that is shown in OpenAPI and asks for nothing: what FastAPI's own would refuse differs from version to version."""
-
-    def __init__(self, scheme: SecurityBase) -> None:
-        self.model = scheme.model
-        self.scheme_name = scheme.scheme_name
-
-    async def __call__(self) -> None:
-        """Do nothing."""
-
-
-def _reader(tokens: TokenVerifier, transports: Sequence[Transport]) -> _Reader:
-    if not transports:
-        raise ConfigurationError("without a transport no request has a token: leave transports= out for the Authorization header")
-    read: _Reader = _nothing
-    for transport in transports:
-        read = _or_else(read, transport, tokens)
-    return read
-
-
-async def _nothing() -> None:
-    """Read nowhere."""
-
-
-def _or_else(before: _Reader, transport: Transport, tokens: TokenVerifier) -> _Reader:
-    async def read_claims(
-        connection: HTTPConnection,
-        found: Annotated[TokenClaims | None, Depends(before)],
-        _: Annotated[None, Depends(_Documented(transport.scheme))],
-    ) -> TokenClaims | None:
-        return found or await _once(connection, read_claims, lambda: transport.authenticate(connection, tokens))
-
-    return read_claims
-
-
-def _required(read: _Reader) -> Callable[..., Awaitable[TokenClaims]]:
-    async def require_claims(claims: Annotated[TokenClaims | None, Depends(read)]) -> TokenClaims:
-        if claims is None:
-            raise AuthenticationError
-        return claims
-
-    return require_claims
-
-
-def _scoped(read: Callable[..., Awaitable[TokenClaims]]) -> Callable[..., Awaitable[TokenClaims]]:
-    async def get_claims(claims: Annotated[TokenClaims, Depends(read)], needed: SecurityScopes) -> TokenClaims:
-        _check_scopes(claims, needed.scopes)
-        return claims
-
-    return get_claims
-
-
-def _refuse_nobody(needed: Sequence[str]) -> None:
-    """Nobody is let through where a user is optional, but not where scopes are asked for."""
-    if needed:
-        raise AuthenticationError
-
-
-def _check_scopes(claims: TokenClaims, needed: Iterable[str]) -> None:
-    if frozenset(needed) - claims.scopes:
-        # All that is needed, not what is missing: RFC 6750, 3.
-        raise InsufficientScopeError(frozenset(needed))
-
-
-async def _once(connection: HTTPConnection, key: object, make: Callable[[], Awaitable[SessionT]]) -> SessionT:
-    memory = _memory_of(connection.scope)
-    if memory.get(key, _ABSENT) is _ABSENT:
-        memory[key] = await make()
-    value: SessionT = memory[key]
-    return value
-
-
-def _memory_of(scope: MutableMapping[str, Any]) -> dict[object, Any]:
-    # A request that a host makes of this one, by a copy of its scope, has headers of its own and must be nobody else's.
-    kept: tuple[object, dict[object, Any]] = scope.get(_MEMORY, (None, {}))
-    if kept[0] is not scope["headers"]:
-        kept = (scope["headers"], dict[object, Any]())
-        scope[_MEMORY] = kept
-    return kept[1]
 
 
 def _with_claims(dependency: Callable[..., Awaitable[UserT]], claims: object) -> UserDependency[UserT]:
