@@ -509,6 +509,8 @@ async def test_a_row_that_is_being_moved_is_waited_for(postgres_database: Databa
             async with postgres_database.sessions() as watching:
                 waits = text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
                 while not await watching.scalar(waits):  # noqa: ASYNC110
+                    # Within a transaction PostgreSQL shows the same activity again and again.
+                    await watching.rollback()
                     await asyncio.sleep(0.01)
         response = await request
 
