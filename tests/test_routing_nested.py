@@ -508,7 +508,7 @@ async def test_a_row_that_is_being_moved_is_waited_for(postgres_database: Databa
             request = asyncio.create_task(client.request(method, "/articles/1/comments/1", json=body))
             async with postgres_database.sessions() as watching:
                 waits = text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
-                while not await watching.scalar(waits):  # noqa: ASYNC110
+                while not await watching.scalar(waits):
                     # Within a transaction PostgreSQL shows the same activity again and again.
                     await watching.rollback()
                     await asyncio.sleep(0.01)

@@ -1,5 +1,6 @@
 """The columns of users, and users as accounts."""
 
+import asyncio
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -170,6 +171,24 @@ async def test_a_new_hash(users: Database) -> None:
     async with users.begin() as session:
         stored = await Users(session).get_one(user.id)
     assert (stored.hashed_password, stored.email, stored.is_active) == ("new", user.email, True)
+
+
+async def test_of_two_who_replace_one_hash_one_comes_first(users: Database) -> None:
+    """R34: a hash is replaced only if it is still the one that was verified, and whoever comes late is told."""
+    user = await store_user(users, hashed_password="old")
+
+    async def replace(new: str) -> bool:
+        async with users.begin() as session:
+            return await Users(session).set_password(await Users(session).get_one(user.id), hashed_password=new, replacing="old")
+
+    done = await asyncio.gather(*(replace(f"new {number}") for number in range(5)))
+    async with users.begin() as session:
+        stored = await Users(session).get_one(user.id)
+        await Users(session).delete(user.id)
+        assert not await Users(session).set_password(stored, hashed_password="x")
+
+    assert sorted(done) == [False] * 4 + [True]
+    assert stored.hashed_password == f"new {done.index(True)}"
 
 
 async def test_the_database_has_the_defaults_too(users: Database) -> None:

@@ -93,8 +93,9 @@ async def test_a_hash_that_cannot_be_replaced(site: Site, caplog: pytest.LogCapt
     """R34: the login succeeds when the better hash cannot be stored; the log says so by kind, and the session is usable."""
 
     class Stubborn(Users):
-        async def set_password(self, user: User, /, *, hashed_password: str) -> None:
+        async def set_password(self, user: User, /, *, hashed_password: str, replacing: str | None = None) -> bool:
             await self.update(user.id, {"hashed_password": hashed_password + "x" * 300})
+            return True
 
     user = await store_user(site.database, hashed_password="old:right password")
     flow = replace(flow_with(site, Counting()).flow, accounts=Stubborn)
@@ -110,15 +111,35 @@ async def test_a_hash_that_cannot_be_replaced(site: Site, caplog: pytest.LogCapt
 
 
 async def test_the_short_write_of_an_upgrade(site: Site) -> None:
-    """R34: the upgrade is a write of its own: a login is one statement, one that upgrades reads and writes the row once more."""
+    """R34: the upgrade is a write of its own: a login is one statement, one that upgrades is one more."""
     user = await store_user(site.database, hashed_password="old:right password")
     flow = flow_with(site, Counting()).flow
 
-    for statements in (3, 1):
+    for statements in (2, 1):
         async with site.database.sessions() as session:
             with assert_max_queries(site.database, statements) as log:
                 await flow.authenticate(session, email=user.email, password="right password")
             assert log.count == statements
+
+
+async def test_a_password_that_was_changed_meanwhile_stays_changed(site: Site) -> None:
+    """R34: an upgrade replaces the hash that was verified, and no other."""
+    user = await store_user(site.database, hashed_password="old:right password")
+
+    class Slow(Counting):
+        def verify_and_update(self, secret: str, hash: str, /) -> tuple[bool, str | None]:
+            asyncio.run_coroutine_threadsafe(change(), loop).result(timeout=30)
+            return super().verify_and_update(secret, hash)
+
+    async def change() -> None:
+        async with site.database.begin() as session:
+            await Users(session).set_password(user, hashed_password="new:another password")
+
+    loop = asyncio.get_running_loop()
+    async with site.database.sessions() as session:
+        await flow_with(site, Slow()).flow.authenticate(session, email=user.email, password="right password")
+
+    assert await stored_hash(site, user.id) == "new:another password"
 
 
 async def test_a_weak_password_is_refused_before_it_is_hashed(site: Site) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 class Organization(TimestampMixin, Base):
     __tablename__ = "organizations"
+    __table_args__ = ({"sqlite_autoincrement": True},)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(255))

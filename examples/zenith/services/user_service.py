@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from fastapi_kit import UserInputError, unit_of_work
 from fastapi_kit.auth.sql import UserAccounts
 
 from ..models import User
@@ -35,18 +36,34 @@ class UserService(UserAccounts[User, UserRegister, UserChange]):
 
     async def update(self, ident: object, data: UserChange | Any, /, *, expected_version: int | None = None) -> User:
         """Change a user: what a form asks for is checked, and hashed, before the write begins its transaction."""
-        if isinstance(data, UserChange):
-            await self.check(await self.get_one(ident), data.model_dump())
-        return await super().update(ident, data, expected_version=expected_version)
+        if not isinstance(data, UserChange):
+            return await super().update(ident, data, expected_version=expected_version)
+        user = await self.get_one(ident)
+        verified = await self.check(user, data.model_dump())
+        values = await self.update_values(data)
+        async with unit_of_work(self.session):
+            # Hashing takes its time: the password that was right must be so still, and others wait from here on.
+            if verified is not None and not await self.set_password(
+                user, hashed_password=values.pop("hashed_password", verified), replacing=verified
+            ):
+                raise wrong_password()
+            return await super().update(ident, values, expected_version=expected_version)
 
-    async def check(self, user: User, changes: dict[str, Any]) -> None:
+    async def check(self, user: User, changes: dict[str, Any]) -> str | None:
+        """Return the hash of the current password where one is needed, verified."""
         if "password" in changes:
             known = [user.email, user.full_name, changes.get("email", ""), changes.get("full_name", "")]
             await policy.check(changes["password"], similar_to=known)
         if self.actor is not None and self.actor.id == user.id and not changes.keys().isdisjoint({"email", "password"}):
             given: SecretStr = changes.get("current_password", SecretStr(""))
             if not await verify_password(given.get_secret_value(), user.hashed_password):
-                raise refused("current_password", "wrong_password", "is not the current password")
+                raise wrong_password()
+            return user.hashed_password
+        return None
+
+
+def wrong_password() -> UserInputError:
+    return refused("current_password", "wrong_password", "is not the current password")
 
 
 async def with_hash(values: dict[str, Any]) -> dict[str, Any]:

@@ -269,6 +269,21 @@ async def test_two_last_owners(database_url: str, import_zenith: ImportZenith) -
     assert sorted(answer.status_code for answer in answers) == [204, 409]
 
 
+async def test_five_changes_by_one_password(database_url: str, import_zenith: ImportZenith) -> None:
+    """R36: of five changes at once that all give the current password one is made: the others do not give it any more."""
+    async with on_its_own(import_zenith(database_url)) as (zenith, client):
+        user = (await client.post("/api/v1/auth/register", json=REGISTRATION)).json()
+        headers = {"Authorization": f"Bearer {zenith.security.create_access_token(user['id'])}"}
+        bodies = [{"password": f"a wholly new kettle {number}", "current_password": PASSWORD} for number in range(5)]
+        answers = await asyncio.gather(*(client.patch(f"/api/v1/users/{user['id']}", json=body, headers=headers) for body in bodies))
+        stored = [answer.status_code for answer in answers].index(200)
+        form = {"username": REGISTRATION["email"], "password": bodies[stored]["password"]}
+        login = await client.post("/api/v1/auth/login", data=form)
+
+    assert sorted(answer.status_code for answer in answers) == [200, *4 * [422]]
+    assert login.status_code == 200
+
+
 # --- The page's names ---
 
 

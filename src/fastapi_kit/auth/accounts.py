@@ -75,8 +75,8 @@ class Accounts(Protocol[UserT, RegisterT_contra]):
         """Create a user who is active, unverified and without privileges. Raises ConflictError."""
         ...
 
-    async def set_password(self, user: UserT, /, *, hashed_password: str) -> None:
-        """Store a new hash."""
+    async def set_password(self, user: UserT, /, *, hashed_password: str, replacing: str | None = None) -> bool:
+        """Store a new hash; with *replacing* only if that is still the stored one, in one statement. Return whether it was."""
         ...
 
 

@@ -50,7 +50,7 @@ class AuthFlow(Generic[UserT, RegisterT]):
         if user is None or account is None or not check.ok or not account.is_active:
             raise InvalidCredentialsError
         if check.new_hash is not None:
-            await _upgrade(accounts, user, check.new_hash)
+            await _upgrade(accounts, user, account.hashed_password, check.new_hash)
         return user
 
     async def login(self, session: AsyncSession, *, email: str, password: str | SecretStr, scopes: Collection[str] = ()) -> TokenPair:
@@ -89,9 +89,10 @@ async def _find(accounts: Accounts[UserT, RegisterT], email: str) -> UserT | Non
         return None
 
 
-async def _upgrade(accounts: Accounts[UserT, RegisterT], user: UserT, new_hash: str) -> None:
+async def _upgrade(accounts: Accounts[UserT, RegisterT], user: UserT, old_hash: str | None, new_hash: str) -> None:
     try:
-        await accounts.set_password(user, hashed_password=new_hash)
+        # Only over what was verified: a password that was changed meanwhile stays changed.
+        await accounts.set_password(user, hashed_password=new_hash, replacing=old_hash)
     except Exception as error:
         # The password was right: whatever hinders the host from storing a better hash must not hinder the login.
         _logger.warning("An outdated password hash could not be replaced: %s", type(error).__name__)

@@ -4,14 +4,16 @@ from typing import Any, ClassVar, Generic, TypeVar, cast
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import Boolean, String, false, true
+from sqlalchemy import Boolean, CursorResult, String, false, true, update
 from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm.attributes import set_committed_value
 from typing_extensions import TypeVar as TypeVarWithDefault
 
 from fastapi_kit.auth.accounts import PRIVILEGES, Account, normalize_email
 from fastapi_kit.crud import CRUDService
 from fastapi_kit.crud.values import Values
 from fastapi_kit.db.mixins import unannotated
+from fastapi_kit.db.transaction import unit_of_work
 from fastapi_kit.errors import ConfigurationError
 
 __all__ = ["NoChanges", "UserAccounts", "UserMixin"]
@@ -104,9 +106,21 @@ class UserAccounts(CRUDService[UserT, RegisterT, UpdateT], Generic[UserT, Regist
         values = _normalized(data.model_dump(include=type(data).model_fields.keys() - self.not_registered))
         return await self.create(values, hashed_password=hashed_password, is_active=True, is_verified=False, is_superuser=False)
 
-    async def set_password(self, user: UserT, /, *, hashed_password: str) -> None:
-        """Store a new hash."""
-        await self.update(cast("Any", user).id, {"hashed_password": hashed_password})
+    async def set_password(self, user: UserT, /, *, hashed_password: str, replacing: str | None = None) -> bool:
+        """Store a new hash; with *replacing* only if that is still the stored one. Return whether it was, and the user still there.
+
+        One statement: of two who have verified the same password, one comes first, and the other is told. Commits itself.
+        """
+        conditions = [self.model.hashed_password == replacing] if replacing is not None else []
+        statement = update(self.model).where(*self._facts.key_conditions(self._facts.key_of_row(user)), *conditions)
+        async with unit_of_work(self.session):
+            done = await self.session.execute(
+                statement.values(hashed_password=hashed_password).execution_options(synchronize_session=False)
+            )
+        if not cast("CursorResult[Any]", done).rowcount:
+            return False
+        set_committed_value(user, "hashed_password", hashed_password)
+        return True
 
     async def create_values(self, data: RegisterT) -> dict[str, Any]:
         """Return the column values of a new user, the address in normal form."""
