@@ -20,6 +20,9 @@ Clock: TypeAlias = Callable[[], datetime]
 """Returns the moment it is, with a time zone."""
 
 
+_DEFAULTS = TokenPolicy()
+
+
 def _utc_now() -> datetime:
     return datetime.now(UTC)
 
@@ -46,7 +49,7 @@ class JWTService:
         secret_key: str | bytes | SecretStr | None = None,
         algorithm: Algorithm = "HS256",
         keyring: Keyring | None = None,
-        policy: TokenPolicy = TokenPolicy(),  # noqa: B008
+        policy: TokenPolicy = _DEFAULTS,
         clock: Clock = _utc_now,
     ) -> None:
         """Raises ConfigurationError on both, neither, or weak keys, TypeError on other types and on a clock without a time zone."""
