@@ -240,7 +240,7 @@ async def test_a_server_that_freezes_at_any_statement(server: URL, aside: Aside,
     runs = [(fault, action, number) for fault in FREEZES for action, number in places]
     async with AsyncExitStack() as stack:
         # Started one after the other, so that none waits for its database because others start.
-        sites = [await stack.enter_async_context(behind_proxy(kind, server, command_timeout=0.6)) for _ in runs]
+        sites = [await stack.enter_async_context(behind_proxy(kind, server, command_timeout=1.5)) for _ in runs]
         answers = await asyncio.gather(
             *(frozen(*site, fault, action, number) for site, (fault, action, number) in zip(sites, runs, strict=True))
         )
