@@ -1,19 +1,21 @@
 """Columns for the host's table of users, and the users over them as a service."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Generic, TypeVar, cast
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import Boolean, CursorResult, String, false, true, update
+from sqlalchemy import Boolean, CursorResult, String, and_, false, true, update
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.orm.attributes import set_committed_value
 from typing_extensions import TypeVar as TypeVarWithDefault
 
 from fastapi_kit.auth.accounts import PRIVILEGES, Account, normalize_email
 from fastapi_kit.crud import CRUDService
-from fastapi_kit.crud.values import Values
+from fastapi_kit.crud.identity import identity_of
+from fastapi_kit.crud.values import new_values
 from fastapi_kit.db.mixins import unannotated
-from fastapi_kit.db.transaction import unit_of_work
+from fastapi_kit.db.transactions import unit_of_work
 from fastapi_kit.errors import ConfigurationError
 
 __all__ = ["NoChanges", "UserAccounts", "UserMixin"]
@@ -103,7 +105,8 @@ class UserAccounts(CRUDService[UserT, RegisterT, UpdateT], Generic[UserT, Regist
 
         ``create_values`` is not asked: there the host may hash, and here it is done.
         """
-        values = _normalized(data.model_dump(include=type(data).model_fields.keys() - self.not_registered))
+        names = type(data).model_fields.keys() - self.not_registered
+        values = {name: value for name, value in new_values(data, self.mapper).items() if name in names}
         return await self.create(values, hashed_password=hashed_password, is_active=True, is_verified=False, is_superuser=False)
 
     async def set_password(self, user: UserT, /, *, hashed_password: str, replacing: str | None = None) -> bool:
@@ -111,8 +114,9 @@ class UserAccounts(CRUDService[UserT, RegisterT, UpdateT], Generic[UserT, Regist
 
         One statement: of two who have verified the same password, one comes first, and the other is told. Commits itself.
         """
+        identity = identity_of(self.mapper)
         conditions = [self.model.hashed_password == replacing] if replacing is not None else []
-        statement = update(self.model).where(*self._facts.key_conditions(self._facts.key_of_row(user)), *conditions)
+        statement = update(self.model).where(*identity.has(identity.key_of_row(user)), *conditions)
         async with unit_of_work(self.session):
             done = await self.session.execute(
                 statement.values(hashed_password=hashed_password).execution_options(synchronize_session=False)
@@ -122,28 +126,24 @@ class UserAccounts(CRUDService[UserT, RegisterT, UpdateT], Generic[UserT, Regist
         set_committed_value(user, "hashed_password", hashed_password)
         return True
 
-    async def create_values(self, data: RegisterT) -> dict[str, Any]:
-        """Return the column values of a new user, the address in normal form."""
-        return _normalized(await super().create_values(data))
+    def prepare_insert(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Return the values of a new user, the address in normal form."""
+        return _normalized(super().prepare_insert(values))
 
-    async def update_values(self, data: UpdateT) -> dict[str, Any]:
-        """Return the column values that a change sets, the address in normal form; a new address is not verified yet."""
-        values = _normalized(await super().update_values(data))
-        return {**values, "is_verified": False} if "email" in values else values
-
-    async def _new_row(self, data: RegisterT | Values, values: Values) -> dict[str, Any]:
-        return await super()._new_row(data if isinstance(data, BaseModel) else _normalized(data), _normalized(values))
-
-    async def _changes(self, data: UpdateT | Values) -> dict[str, Any]:
-        return await super()._changes(data if isinstance(data, BaseModel) else _normalized(data))
+    def prepare_update(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Return the values of a change, the address in normal form; a new address is not verified yet."""
+        values = _normalized(super().prepare_update(values))
+        if isinstance(values.get("email"), str):
+            values.setdefault("is_verified", and_(self.model.is_verified, self.model.email == values["email"]))
+        return values
 
     @property
     def _key_type(self) -> type[object]:
-        (column,) = self._facts.key_columns
+        (column,) = identity_of(self.mapper).columns
         return column.type.python_type
 
 
-def _normalized(values: Values) -> dict[str, Any]:
+def _normalized(values: Mapping[str, Any]) -> dict[str, Any]:
     email = values.get("email")
     return {**values, "email": normalize_email(email)} if isinstance(email, str) else dict(values)
 

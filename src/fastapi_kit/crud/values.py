@@ -1,57 +1,292 @@
 """From what a caller gives to the column values that are written."""
 
-from collections.abc import Mapping, Sequence, Set
-from typing import Any, cast
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from pathlib import PurePath
+from typing import Any, TypeAlias, cast
+from uuid import UUID
 
-from pydantic import BaseModel
+from pydantic import AnyUrl, BaseModel, NameEmail, RootModel, Secret, SecretBytes, SecretStr
+from pydantic_core import MISSING, MultiHostUrl, PydanticSerializationError, Url, to_jsonable_python
+from sqlalchemy import ARRAY, JSON, Column, String, TypeDecorator, inspect
+from sqlalchemy import Enum as EnumType
+from sqlalchemy.ext.associationproxy import AssociationProxy
+from sqlalchemy.ext.hybrid import hybrid_property
+from sqlalchemy.orm import Mapper
+from sqlalchemy.sql import ClauseElement
+from sqlalchemy.types import TypeEngine
 
-from fastapi_kit.crud.facts import ModelFacts
+from fastapi_kit.crud.identity import identity_of, per_mapper
 from fastapi_kit.db.checks import check_values
 from fastapi_kit.errors import ConfigurationError, InvalidDataError
 
-__all__ = ["Values", "checked_changes", "checked_row"]
+__all__ = ["Attributes", "Values", "attributes_of", "checked_changes", "checked_row", "field_values", "is_sql", "new_values"]
 
-Values = Mapping[str, Any]
-"""Column values from trusted code, taken as they are: no ``create_values``; SQL expressions are welcome; unknown names are refused."""
+Values: TypeAlias = Mapping[str, Any]
+"""Values by attribute, taken as they are: no ``create_values``; SQL expressions are welcome; unknown names are refused."""
 
-
-def checked_row(facts: ModelFacts, values: Values, *, data: object) -> None:
-    """Refuse values of a new row that no attribute takes (ConfigurationError) or the table would refuse (InvalidDataError)."""
-    _refuse_unknown(facts, values, data=data)
-    _refuse_nested(facts, values)
-    check_values(facts.mapper, values)
+_Converter: TypeAlias = Callable[[Any], Any]
 
 
-def checked_changes(facts: ModelFacts, values: Values, *, data: object, read_only: Sequence[str]) -> None:
-    """Refuse changes likewise, and changes of what stays: key and version always, timestamps and *read_only* from a schema."""
+def field_values(data: BaseModel) -> dict[str, Any]:
+    """Return the values of the fields that the caller set, and of what an open schema let through. Nothing is serialized."""
+    loaded = {**vars(data), **(data.model_extra or {})}
+    return {name: loaded[name] for name in data.model_fields_set if name in loaded and loaded[name] is not MISSING}
+
+
+def new_values(data: BaseModel, mapper: Mapper[Any]) -> dict[str, Any]:
+    """Return the values of all fields, and of computed fields that are columns.
+
+    A field that was left out and is None by default is not among them where the column has a default of its own.
+    """
+    attributes = attributes_of(mapper)
+    loaded = {**vars(data), **(data.model_extra or {})}
+    unset = {name for name in loaded.keys() - data.model_fields_set if loaded[name] is None and name in attributes.defaulted}
+    computed = {name: getattr(data, name) for name in type(data).model_computed_fields if name in attributes.columns}
+    return {name: value for name, value in loaded.items() if value is not MISSING and name not in unset} | computed
+
+
+def checked_row(mapper: Mapper[Any], values: Values, *, data: object) -> dict[str, Any]:
+    """Return the values of a new row as its columns take them.
+
+    Raises ConfigurationError for a name that is no attribute, and InvalidDataError for what the table would refuse.
+    """
+    attributes = attributes_of(mapper)
+    # No key is null: the database, or a default, makes one.
+    keyless = {name for name in identity_of(mapper).names if name in values and values[name] is None}
+    converted = attributes.converted({name: value for name, value in values.items() if name not in keyless})
+    _refuse_unknown(attributes, converted, data=data)
+    check_values(mapper, converted)
+    return converted
+
+
+def checked_changes(mapper: Mapper[Any], values: Values, *, data: object, read_only: Sequence[str], trusted: bool) -> dict[str, Any]:
+    """Return changes likewise; synonyms give their attributes.
+
+    Refused are changes of the key and the version, and, unless *trusted*, of timestamps and *read_only* columns.
+    """
+    attributes = attributes_of(mapper)
+    fixed = attributes.fixed | (set[str]() if trusted else {*attributes.stamped, *map(attributes.behind_synonym, read_only)})
     from_schema = isinstance(data, BaseModel)
-    fixed = {*facts.key_names, facts.version_name}
-    if from_schema:
-        fixed |= {*facts.timestamp_names, *read_only, *facts.computed}
-    if named := sorted(name for name in values if facts.behind_synonym(name) in fixed):
-        if from_schema:
-            raise InvalidDataError(named, reason="read_only", table=facts.mapper.local_table.description)
-        raise ConfigurationError(f"{', '.join(named)} of {facts.name} cannot be changed")
-    _refuse_unknown(facts, values, data=data)
-    _refuse_nested(facts, values)
-    check_values(facts.mapper, values, update=True)
+    if named := sorted(name for name in values if attributes.behind_synonym(name) in (fixed | attributes.computed if from_schema else fixed)):
+        if from_schema or not attributes.fixed.intersection(map(attributes.behind_synonym, named)):
+            raise InvalidDataError(named, reason="read_only", table=attributes.table_name)
+        raise ConfigurationError(f"{', '.join(named)} of {attributes.model_name} cannot be changed")
+    converted = attributes.converted({attributes.behind_synonym(name): value for name, value in values.items()})
+    _refuse_unknown(attributes, converted, data=data)
+    check_values(mapper, converted, update=True)
+    return converted
 
 
-def _refuse_nested(facts: ModelFacts, values: Values) -> None:
-    for name in facts.related & values.keys():
-        given = values[name]
-        if isinstance(given, Mapping) or (
-            isinstance(given, list) and any(isinstance(each, Mapping) for each in cast("list[object]", given))
-        ):
-            raise ConfigurationError(f"{facts.name}.{name} takes objects of the model, no nested data; make them in create_values()")
+@dataclass(frozen=True, eq=False)
+class Attributes:
+    """What can be set on a model, and how its columns take it."""
+
+    mapper: Mapper[Any]
+
+    @property
+    def model_name(self) -> str:
+        """The model's name."""
+        return self.mapper.class_.__name__
+
+    @property
+    def table_name(self) -> str:
+        """The table's name."""
+        return self.mapper.local_table.description
+
+    @cached_property
+    def columns(self) -> Mapping[str, Column[Any]]:
+        """The table columns by attribute name, without expressions."""
+        pairs = ((attribute.key, attribute.columns[0]) for attribute in self.mapper.column_attrs)
+        return {key: column for key, column in pairs if isinstance(column, Column)}
+
+    @cached_property
+    def writable(self) -> frozenset[str]:
+        """The columns that do not compute their own value."""
+        return frozenset(name for name, column in self.columns.items() if column.computed is None)
+
+    @cached_property
+    def settable(self) -> frozenset[str]:
+        """Every attribute that a value can be set on: columns, relationships, composites, synonyms, proxies, and what has a setter."""
+        mapper = self.mapper
+        relations = {relation.key for relation in mapper.relationships if not relation.viewonly}
+        others = {key for key, descriptor in mapper.all_orm_descriptors.items() if isinstance(descriptor, AssociationProxy)}
+        members: dict[str, Any] = {name: member for cls in reversed(mapper.class_.__mro__) for name, member in vars(cls).items()}
+        setters = {name for name, member in members.items() if isinstance(member, property | hybrid_property) and cast("Any", member).fset}
+        return frozenset({*self.writable, *relations, *mapper.composites.keys(), *mapper.synonyms.keys(), *others, *setters})
+
+    @cached_property
+    def computed(self) -> frozenset[str]:
+        """Attributes that no value can be set on."""
+        return frozenset(set(self.mapper.all_orm_descriptors.keys()) - self.settable)
+
+    @cached_property
+    def related(self) -> frozenset[str]:
+        """The relationships."""
+        return frozenset(relation.key for relation in self.mapper.relationships)
+
+    @cached_property
+    def defaulted(self) -> frozenset[str]:
+        """Columns for which no value is something else than null: a default, or SQL's NULL where None is the null of JSON."""
+        return frozenset(name for name, column in self.columns.items() if _has_default(column))
+
+    @cached_property
+    def fixed(self) -> frozenset[str]:
+        """The key and the version: a row keeps them."""
+        version = self.mapper.version_id_col
+        names = () if version is None else (self.mapper.get_property_by_column(version).key,)
+        return frozenset((*identity_of(self.mapper).names, *names))
+
+    @cached_property
+    def stamped(self) -> frozenset[str]:
+        """Columns that the mapping itself writes on every update, and ``created_at`` beside such an ``updated_at``."""
+        stamped = {name for name, column in self.columns.items() if column.onupdate is not None or column.server_onupdate is not None}
+        return frozenset(stamped | ({"created_at"} & self.columns.keys() if "updated_at" in stamped else set[str]()))
+
+    def behind_synonym(self, name: str) -> str:
+        """Return the attribute that *name* stands for: mostly itself."""
+        while name in self.mapper.synonyms:
+            name = self.mapper.synonyms[name].name
+        return name
+
+    def converted(self, values: Values) -> dict[str, Any]:
+        """Return *values* as their columns take them: URLs as text, documents as JSON.
+
+        Raises ConfigurationError for what no value of the column could be, such as a secret.
+        """
+        converters = self._converters
+        result = dict(values)
+        for name in values.keys() & converters.keys():
+            try:
+                result[name] = converters[name](values[name])
+            except _MisfitError as misfit:
+                raise ConfigurationError(
+                    f"{self.model_name}.{name}: {misfit} does not fit the column; convert it in create_values() and update_values()"
+                ) from None
+        for name in values.keys() & self.related:
+            if _is_nested(values[name]):
+                raise ConfigurationError(f"{self.model_name}.{name} takes objects of the model, no nested data; make them in create_values()")
+        return result
+
+    @cached_property
+    def _converters(self) -> Mapping[str, _Converter]:
+        found = ((name, _converter(column.type)) for name, column in self.columns.items())
+        return {name: converter for name, converter in found if converter is not None}
 
 
-def _refuse_unknown(facts: ModelFacts, values: Values, *, data: object) -> None:
+attributes_of = per_mapper(Attributes)
+
+
+def _has_default(column: Column[Any]) -> bool:
+    defaults = column.default is not None or column.server_default is not None or column.autoincrement is True
+    return defaults or bool(column.primary_key) or column.type.should_evaluate_none
+
+
+def _is_nested(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return not all(_is_mapped(each) for each in cast("Mapping[object, object]", value).values())
+    return isinstance(value, BaseModel | list) and any(
+        isinstance(each, Mapping | BaseModel) and not _is_mapped(each)
+        for each in (cast("list[object]", value) if isinstance(value, list) else [value])
+    )
+
+
+def _is_mapped(value: object) -> bool:
+    return inspect(type(value), raiseerr=False) is not None
+
+
+def _refuse_unknown(attributes: Attributes, values: Values, *, data: object) -> None:
     # What an open schema lets through is the client's; it may name columns and nothing else.
-    extra: Set[str] = ((data.model_extra if isinstance(data, BaseModel) else None) or {}).keys()
-    if added := sorted(values.keys() & extra - facts.writable):
-        raise InvalidDataError(added, reason="unknown_field", table=facts.mapper.local_table.description)
-    if unknown := sorted(values.keys() - facts.settable):
+    extra = ((data.model_extra if isinstance(data, BaseModel) else None) or {}).keys()
+    if added := sorted(values.keys() & extra - attributes.writable):
+        raise InvalidDataError(added, reason="unknown_field", table=attributes.table_name)
+    if unknown := sorted(values.keys() - attributes.settable):
         raise ConfigurationError(
-            f"{facts.name} has no attribute {', '.join(unknown)} to set; rename or drop it in create_values() or update_values()"
+            f"{attributes.model_name} has no attribute {', '.join(unknown)} to set; rename or drop it in create_values() or update_values()"
         )
+
+
+# --- From a Python value to what a column's type takes ---
+
+
+class _MisfitError(Exception):
+    """Its text names the kind of value."""
+
+
+MOST_LEVELS = 200
+"""Of a document. What is nested deeper is refused as it is."""
+_PLAIN = (str, int, float, bool)
+_SECRETS = (SecretStr, SecretBytes, Secret)
+_TEXTS = (
+    *(AnyUrl, Url, MultiHostUrl, NameEmail, PurePath, UUID),
+    *(IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network),
+)
+
+
+def _converter(type_: TypeEngine[Any]) -> _Converter | None:
+    if isinstance(type_, TypeDecorator | EnumType):
+        return None
+    if isinstance(type_, JSON):
+        return _as_json
+    if isinstance(type_, ARRAY):
+        return _as_list
+    return _as_text if isinstance(type_, String) else _as_scalar
+
+
+def is_sql(value: object) -> bool:
+    """Return whether *value* is an SQL expression."""
+    return isinstance(value, ClauseElement) or hasattr(value, "__clause_element__")
+
+
+def _as_scalar(value: Any) -> Any:
+    if isinstance(value, (BaseModel, *_SECRETS)):
+        raise _MisfitError(type(value).__name__)
+    return value.value if isinstance(value, Enum) else value
+
+
+def _as_text(value: Any) -> Any:
+    if type(value) is str:
+        return value
+    scalar = _as_scalar(value)
+    return str(scalar) if isinstance(scalar, _TEXTS) or _is_url(scalar) else scalar
+
+
+def _is_url(value: object) -> bool:
+    # Pydantic's MultiHostUrl classes wrap the one of pydantic_core.
+    return type(value).__module__ == "pydantic.networks"
+
+
+def _as_list(value: Any) -> Any:
+    return list(value) if isinstance(value, set | frozenset | tuple) else value
+
+
+def _as_json(value: Any, depth: int = 0) -> Any:
+    """Return *value* as JSON has it, models whole: what is left out or masked in an answer is stored all the same."""
+    if value is None or type(value) in _PLAIN or is_sql(value) or depth > MOST_LEVELS:
+        return value
+    if isinstance(value, RootModel):
+        return _as_json(cast("RootModel[Any]", value).root, depth)
+    if isinstance(value, BaseModel):
+        value = {name: each for name, each in {**vars(value), **(value.model_extra or {})}.items() if each is not MISSING}
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        pairs = cast("Mapping[object, object]", value).items()
+        return {_as_key(key): _as_json(each, depth + 1) for key, each in pairs}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_as_json(each, depth + 1) for each in cast("list[object]", value)]
+    if isinstance(value, _SECRETS):
+        raise _MisfitError(type(value).__name__)
+    try:
+        return to_jsonable_python(value)
+    except (PydanticSerializationError, UnicodeDecodeError):
+        # The engine's json_serializer may know it.
+        return value
+
+
+def _as_key(key: object) -> Any:
+    return key if type(key) is str else next(iter(to_jsonable_python({cast("Any", key): None})))

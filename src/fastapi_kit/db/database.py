@@ -15,14 +15,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, a
 from sqlalchemy.orm import Session
 
 from fastapi_kit.db.base import Base
-from fastapi_kit.db.boundary import typed
 from fastapi_kit.db.engine import DatabaseOptions, adopt_engine, make_engine, masked
-from fastapi_kit.db.reads import OWN
-from fastapi_kit.db.session import Place, close, log_host_commits, report_second_commit
+from fastapi_kit.db.hooks import has_uncommitted_writes, note_writes
+from fastapi_kit.db.sessions import OWN, Place, close, log_application_commits, report_second_commit
 from fastapi_kit.db.sqlite import begin_immediate, remove_files
-from fastapi_kit.db.transaction import unit_of_work
+from fastapi_kit.db.transactions import keep_clean, typed, unit_of_work
 from fastapi_kit.db.violations import as_kit_error
-from fastapi_kit.errors import UnavailableError
+from fastapi_kit.errors import ConfigurationError, UnavailableError
 from fastapi_kit.settings import KitSettings
 
 if TYPE_CHECKING:
@@ -86,11 +85,17 @@ class Database:
         """Give a request its session; the plain dependency behind ``session``.
 
         For ``Depends(db.get_session, scope="function")`` and ``dependency_overrides``: with that scope the session is closed, and its
-        connection back in the pool, before the response is sent. What is still open then is rolled back.
+        connection back in the pool, before the response is sent. What is still open then is rolled back, and the session cannot be used
+        again. Raises ConfigurationError where the request ends well with something written that nobody committed or rolled back.
         """
         async with self._open_session() as session:
             report_second_commit(session, reported=self._reported)
             yield session
+            if has_uncommitted_writes(session.sync_session):
+                raise ConfigurationError(
+                    "the request wrote something that nobody committed: await session.commit(), use Annotated[AsyncSession, db.transaction],"
+                    " or put the writes into unit_of_work(session); await session.rollback() says that it is not wanted"
+                )
 
     @cached_property
     def _get_transaction(self) -> Callable[..., AsyncIterator[AsyncSession]]:
@@ -162,8 +167,12 @@ class Database:
     def _make_sessions(self) -> async_sessionmaker[AsyncSession]:
         # A class of this database's own, so that its events are not every session's.
         session_class = type("Session", (Session,), {})
-        event.listen(session_class, "after_commit", log_host_commits)
-        return async_sessionmaker(self.engine, expire_on_commit=False, sync_session_class=session_class, info={OWN: True})
+        event.listen(session_class, "after_commit", log_application_commits)
+        event.listen(session_class, "after_rollback", keep_clean)
+        note_writes(session_class)
+        return async_sessionmaker(
+            self.engine, expire_on_commit=False, close_resets_only=False, sync_session_class=session_class, info={OWN: session_class}
+        )
 
     @asynccontextmanager
     async def _open_session(self) -> AsyncGenerator[AsyncSession]:

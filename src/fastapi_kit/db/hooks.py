@@ -1,98 +1,154 @@
-"""What runs after a commit: a queue per session, kept true by SQLAlchemy's own transaction events."""
+"""What belongs to a transaction of a session: calls that wait for its commit, and the mark that something was written in it.
 
+SQLAlchemy's own events keep the record true, whoever commits or rolls back.
+"""
+
+import asyncio
 import inspect
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import ParamSpec
 
-from sqlalchemy import event
+from sqlalchemy import TextClause, event
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction
 from sqlalchemy.util import await_only
 
-__all__ = ["drop_hooks", "on_commit"]
+from fastapi_kit.db.sessions import OWN
+
+__all__ = ["OWN_LISTENERS", "has_uncommitted_writes", "note_writes", "on_commit", "restore_calls", "save_calls"]
 
 P = ParamSpec("P")
 
-_KEY = "fastapi_kit.on_commit"
+_RECORD = "fastapi_kit.on_commit"
+_WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE|MERGE|REPLACE|TRUNCATE|CREATE|ALTER|DROP|COPY|CALL|WITH\b.*\b(INSERT|UPDATE|DELETE))\b", re.I | re.S)
 _log = logging.getLogger("fastapi_kit.db")
 
 
 def on_commit(session: AsyncSession, fn: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
-    """Call *fn* after the next commit of *session*'s transaction, a service's own commit included.
+    """Call *fn*, sync or async, once, directly after the outermost COMMIT of *session*'s transaction and before the response.
 
-    It runs once, in the order of registration, directly after the outermost COMMIT and before the response; sync or async.
-    It is dropped when its savepoint or transaction rolls back, or when the write it was queued for is refused. It gets no session; its
-    errors are logged and stop nothing. A crash between the commit and the call loses it.
+    The call belongs to the transaction or savepoint that is open now, and is dropped if that is rolled back, and by nothing else. Where
+    none is open it belongs to the next one that commits or rolls back, such as that of a service's write. Calls run in the order of
+    registration and get no session. One that fails, times out or is cancelled is logged, and neither stops the others nor undoes anything.
+    A crash between the commit and the call loses it.
     """
-    queue = session.info.get(_KEY)
-    if queue is None:
-        queue = session.info[_KEY] = _Queue(session.sync_session)
-    queue.add(partial(fn, *args, **kwargs))
+    _record_of(session.sync_session).entries.append(_Entry(_innermost(session.sync_session), partial(fn, *args, **kwargs)))
 
 
-def drop_hooks(session: AsyncSession) -> None:
-    """Forget everything that was queued on *session*."""
-    queue = session.info.get(_KEY)
-    if queue is not None:
-        queue.calls.clear()
+def note_writes(sessions: type[Session]) -> None:
+    """From now on record what the sessions of this class write, so that ``has_uncommitted_writes`` can tell."""
+    event.listen(sessions, "after_flush", _note_flush)
+    event.listen(sessions, "do_orm_execute", _note_statement)
+    event.listen(sessions, "after_commit", _note_commit)
+    event.listen(sessions, "after_transaction_end", _settle)
+
+
+def has_uncommitted_writes(session: Session) -> bool:
+    """Return whether something was written in the open transaction that its end would lose."""
+    record: _Record | None = session.info.get(_RECORD)
+    return record is not None and any(entry.fn is None for entry in record.entries)
+
+
+def save_calls(session: Session) -> Sequence["_Entry"]:
+    """Return the calls that wait, for ``restore_calls`` after a transaction that they must outlive."""
+    record: _Record | None = session.info.get(_RECORD)
+    return [replace(entry) for entry in record.entries] if record is not None else ()
+
+
+def restore_calls(session: Session, saved: Sequence["_Entry"]) -> None:
+    """Let the *saved* calls wait again; those of the transaction that ended belong to the one that is open now."""
+    if saved:
+        for entry in saved:
+            entry.transaction = None if entry.transaction is None else session.get_transaction()
+        _record_of(session).entries = list(saved)
+
+
+@dataclass(eq=False)
+class _Entry:
+    transaction: SessionTransaction | None
+    """Where it belongs; None: the next transaction that ends."""
+    fn: Callable[[], object] | None = None
+    """None: something was written."""
 
 
 @dataclass
-class _Call:
-    fn: Callable[[], object]
-    transaction: SessionTransaction | None
-    """The innermost transaction at registration; None: the next one that commits."""
+class _Record:
+    entries: list[_Entry] = field(default_factory=list[_Entry])
+    committed: SessionTransaction | None = None
 
 
-class _Queue:
-    def __init__(self, session: Session) -> None:
-        self.session = session
-        self.calls: list[_Call] = []
-        self.committed: SessionTransaction | None = None
-        event.listen(session, "after_commit", self.note_commit)
-        event.listen(session, "after_transaction_end", self.settle)
+def _record_of(session: Session) -> _Record:
+    record: _Record | None = session.info.get(_RECORD)
+    if record is None:
+        record = session.info[_RECORD] = _Record()
+        if session.info.get(OWN) is not type(session):
+            event.listen(session, "after_commit", _note_commit)
+            event.listen(session, "after_transaction_end", _settle)
+    return record
 
-    def add(self, fn: Callable[[], object]) -> None:
-        self.calls.append(_Call(fn, _innermost(self.session)))
 
-    def note_commit(self, session: Session) -> None:
-        # The event fires on RELEASE too; only the transaction that ends next has committed.
-        self.committed = _innermost(session)
+def _note_flush(session: Session, _context: object) -> None:
+    _note_write(session)
 
-    def settle(self, _session: Session, transaction: SessionTransaction) -> None:
-        committed = self.committed is transaction
-        if transaction.nested:
-            self.leave_savepoint(transaction, committed=committed)
-        elif transaction.parent is None:
-            self.leave_transaction(transaction, committed=committed)
 
-    def leave_savepoint(self, savepoint: SessionTransaction, *, committed: bool) -> None:
+def _note_statement(state: ORMExecuteState) -> None:
+    statement = state.statement
+    if not state.is_select and not (isinstance(statement, TextClause) and not _WRITES.match(statement.text)):
+        _note_write(state.session)
+
+
+OWN_LISTENERS: frozenset[object] = frozenset({_note_flush, _note_statement})
+"""They only look; no other listener of a session is the library's."""
+
+
+def _note_write(session: Session) -> None:
+    transaction, record = _innermost(session), _record_of(session)
+    if not any(entry.fn is None and entry.transaction is transaction for entry in record.entries):
+        record.entries.append(_Entry(transaction))
+
+
+def _note_commit(session: Session) -> None:
+    # The event fires on RELEASE too; only the transaction that ends next has committed.
+    record: _Record | None = session.info.get(_RECORD)
+    if record is not None:
+        record.committed = _innermost(session)
+
+
+def _settle(session: Session, ended: SessionTransaction) -> None:
+    record: _Record | None = session.info.get(_RECORD)
+    if record is None:
+        return
+    committed = record.committed is ended
+    if ended.nested:
         if committed:
-            for call in self.calls:
-                if call.transaction is savepoint:
-                    call.transaction = savepoint.parent
+            for entry in record.entries:
+                entry.transaction = ended.parent if entry.transaction is ended else entry.transaction
         else:
-            self.calls = [call for call in self.calls if call.transaction is not savepoint]
-
-    def leave_transaction(self, transaction: SessionTransaction, *, committed: bool) -> None:
-        if not committed:
-            self.calls = [call for call in self.calls if call.transaction is not transaction]
-            return
-        calls, self.calls = self.calls, []
-        for call in calls:
-            _run(call.fn)
+            record.entries = [entry for entry in record.entries if entry.transaction is not ended]
+    elif ended.parent is None:
+        entries, record.entries = record.entries, []
+        if committed:
+            _run([entry.fn for entry in entries if entry.fn is not None])
 
 
-def _run(fn: Callable[[], object]) -> None:
-    try:
-        result = fn()
-        if inspect.isawaitable(result):
-            await_only(result)
-    except Exception:
-        _log.exception("on_commit: a call failed after the commit; the others go on")
+def _run(calls: Sequence[Callable[[], object]]) -> None:
+    cancelled: asyncio.CancelledError | None = None
+    for call in calls:
+        try:
+            result = call()
+            if inspect.isawaitable(result):
+                await_only(result)
+        except asyncio.CancelledError as error:
+            _log.warning("on_commit: a call was cancelled after the commit; the others go on")
+            cancelled = error
+        except Exception:
+            _log.exception("on_commit: a call failed after the commit; the others go on")
+    if cancelled is not None:
+        raise cancelled
 
 
 def _innermost(session: Session) -> SessionTransaction | None:

@@ -1,59 +1,84 @@
 """How the library reads: without leaving a transaction open behind it."""
 
-from collections.abc import AsyncGenerator, Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, TypeVar
 
-from sqlalchemy import Result, Select, event
+from sqlalchemy import Engine, Select
 from sqlalchemy.exc import InvalidRequestError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncResult, AsyncSession
-from sqlalchemy.orm import Mapper, ORMExecuteState, Session
+from sqlalchemy.ext.asyncio import AsyncResult, AsyncSession
+from sqlalchemy.orm import Mapper, Session
 
-from fastapi_kit.db.boundary import typed
-from fastapi_kit.db.session import execute, execute_buffered, execute_plainly, finish, one_task, streaming
-from fastapi_kit.db.transaction import typed_errors
+from fastapi_kit._compat import has_begin_listener, own_isolation_level
+from fastapi_kit.db.hooks import has_uncommitted_writes, restore_calls, save_calls
+from fastapi_kit.db.sessions import OWN, execute, finish, one_task
+from fastapi_kit.db.transactions import streaming, typed, typed_errors
 from fastapi_kit.errors import ConfigurationError
 
-__all__ = ["OWN", "is_idle", "read", "read_locked", "stream"]
+__all__ = ["NO_AUTOCOMMIT", "is_idle", "read", "read_locked", "stream"]
 
 RowT = TypeVar("RowT")
+ResultT = TypeVar("ResultT")
 
-OWN = "fastapi_kit.own"
-"""Key in ``session.info`` that marks the sessions of a ``Database``."""
+NO_AUTOCOMMIT = "fastapi_kit.no_autocommit"
+"""Key in ``session.info`` of a ``Database`` that was told to read in transactions."""
 
 _AUTOCOMMIT = {"isolation_level": "AUTOCOMMIT"}
 
 
-def is_idle(session: AsyncSession) -> bool:
+def is_idle(session: Session) -> bool:
     """Return whether *session* is one of a ``Database``, bound to its engine, with no transaction begun and so nothing pending."""
-    return OWN in session.info and not session.sync_session.in_transaction() and isinstance(session.bind, AsyncEngine)
+    return OWN in session.info and not session.in_transaction() and isinstance(session.bind, Engine)
 
 
-async def read(session: AsyncSession, statement: Select[Any], *, mapper: Mapper[Any]) -> Result[Any]:
-    """Run the read *statement* through *session* and return its buffered rows. Database errors are typed.
+async def read(session: AsyncSession, work: Callable[[Session], ResultT], *, mapper: Mapper[Any]) -> ResultT:
+    """Let *work* read through *session*; it buffers its rows. Database errors are typed.
 
-    On an idle session of a ``Database`` no transaction stays open and no connection is held afterwards; on PostgreSQL it is one round trip.
-    A host's session is used as ``session.execute`` would.
+    On an idle session of a ``Database`` no transaction stays open and no connection is held afterwards; on PostgreSQL nothing is sent but
+    the statements themselves. Several statements of *work* share a snapshot where the isolation level promises one. The application's own session
+    is used as ``session.execute`` would.
     """
     with one_task(session), typed(mapper):
-        rows: Result[Any] = await session.run_sync(_read_and_end if is_idle(session) else execute_buffered, statement)
-        return rows
+        return await session.run_sync(_read_and_end if is_idle(session.sync_session) else _read, work)
 
 
-async def read_locked(session: AsyncSession, statement: Select[Any], *, mapper: Mapper[Any]) -> Result[Any]:
-    """Run the locking read *statement*. The transaction, and with it the lock, stays; a refused lock undoes nothing that was before."""
-    rows: Result[Any]
+def _read(session: Session, work: Callable[[Session], ResultT]) -> ResultT:
+    return work(session)
+
+
+def _read_and_end(session: Session, work: Callable[[Session], ResultT]) -> ResultT:
+    try:
+        if _may_autocommit(session):
+            session.connection(execution_options=_AUTOCOMMIT)
+        return work(session)
+    finally:
+        _end(session)
+
+
+def _may_autocommit(session: Session) -> bool:
+    """Return whether nothing of the application's depends on a transaction: no listener sets something in it, no level is chosen."""
+    engine = session.get_bind()
+    return (
+        isinstance(engine, Engine)
+        and engine.dialect.name == "postgresql"
+        and not session.dispatch.after_begin
+        and not has_begin_listener(engine)
+        and own_isolation_level(engine) is None
+        and engine.dialect.default_isolation_level in {None, "READ COMMITTED"}
+        and not session.info.get(NO_AUTOCOMMIT)
+    )
+
+
+async def read_locked(session: AsyncSession, work: Callable[[Session], ResultT], *, mapper: Mapper[Any]) -> ResultT:
+    """Let *work* read and lock rows. The transaction, and with it the lock, stays; a refused lock undoes nothing that was before."""
     with one_task(session), typed(mapper):
-        if not is_idle(session):
+        if not is_idle(session.sync_session):
             async with typed_errors(session):
-                rows = await execute(session, statement)
-            return rows
+                return await session.run_sync(work)
         try:
-            rows = await execute(session, statement)
+            return await session.run_sync(work)
         except BaseException:
             await finish(session.run_sync(_end))
             raise
-        return rows
 
 
 async def stream(session: AsyncSession, statement: Select[RowT], *, mapper: Mapper[Any]) -> AsyncGenerator[RowT]:
@@ -61,10 +86,11 @@ async def stream(session: AsyncSession, statement: Select[RowT], *, mapper: Mapp
 
     At the end an idle session of a ``Database`` is idle again, unless something was written through it meanwhile.
     """
-    idle = is_idle(session)
-    with one_task(session), typed(mapper), streaming(session), _noting_writes(session.sync_session) as written:
+    idle = is_idle(session.sync_session)
+    with one_task(session), typed(mapper), streaming(session):
         try:
-            rows = AsyncResult(await session.run_sync(_open_cursor, statement)).scalars()
+            result = await session.run_sync(execute, statement, stream_results=True)
+            rows = AsyncResult(result).scalars()
             try:
                 async for row in rows:
                     yield row
@@ -73,45 +99,14 @@ async def stream(session: AsyncSession, statement: Select[RowT], *, mapper: Mapp
         except InvalidRequestError as error:
             raise ConfigurationError(f"this cannot be streamed; use selectinload() for collections: {error}") from error
         finally:
-            if idle and not written:
+            if idle and not has_uncommitted_writes(session.sync_session):
                 await finish(session.run_sync(_end))
 
 
-def _open_cursor(session: Session, statement: Select[Any]) -> Result[Any]:
-    return execute_plainly(session, statement, stream_results=True)
-
-
-@contextmanager
-def _noting_writes(session: Session) -> Generator[list[str]]:
-    written: list[str] = []
-
-    def note_flush(_session: Session, _context: object) -> None:
-        written.append("flush")
-
-    def note_statement(state: ORMExecuteState) -> None:
-        if not state.is_select:
-            written.append("statement")
-
-    event.listen(session, "after_flush", note_flush)
-    event.listen(session, "do_orm_execute", note_statement)
-    try:
-        yield written
-    finally:
-        event.remove(session, "after_flush", note_flush)
-        event.remove(session, "do_orm_execute", note_statement)
-
-
-def _read_and_end(session: Session, statement: Select[Any]) -> Result[Any]:
-    if session.get_bind().dialect.name == "postgresql":
-        session.connection(execution_options=_AUTOCOMMIT)
-    try:
-        return execute_buffered(session, statement)
-    finally:
-        _end(session)
-
-
 def _end(session: Session) -> None:
-    # Neither commit nor rollback: the one would run on_commit hooks, the other expire what was loaded.
+    # Neither commit nor rollback: the one would run on_commit calls, the other expire what was loaded.
     transaction = session.get_transaction()
     if transaction is not None:
+        calls = save_calls(session)
         transaction.close()
+        restore_calls(session, calls)

@@ -105,9 +105,9 @@ def add_create(router: APIRouter, resource: Resource, guards: Sequence[Depends])
     async def create_row(
         rows: Annotated[Rows, resource.rows], data: Annotated[Any, body], request: Request, response: Response
     ) -> BaseModel:
-        row = await rows.create(data)
-        response.headers["Location"] = resource.location(request, row)
-        return (await resource.show(rows.service, [row]))[0]
+        answer, key = await rows.create(resource.read, data)
+        response.headers["Location"] = resource.location(request, key)
+        return answer
 
     _add(
         router,
@@ -132,7 +132,7 @@ def add_create_many(router: APIRouter, resource: Resource, guards: Sequence[Depe
     body = parameter(list.__class_getitem__(schema), Body(title=title, min_length=1, max_length=resource.max_batch))
 
     async def create_rows(rows: Annotated[Rows, resource.rows], data: Annotated[list[Any], body]) -> Sequence[BaseModel]:
-        return await resource.show(rows.service, await rows.create_many(data))
+        return await rows.create_many(resource.read, data)
 
     _add(
         router,
@@ -156,8 +156,7 @@ def add_update(router: APIRouter, resource: Resource, guards: Sequence[Depends])
     body = parameter(resource.declared("update_schema"), Body())
 
     async def update_row(rows: Annotated[Rows, resource.rows], key: Annotated[Any, resource.key], data: Annotated[Any, body]) -> BaseModel:
-        row = await rows.update(key, data)
-        return (await resource.show(rows.service, [row]))[0]
+        return await rows.update(resource.read, key, data)
 
     _add(
         router,

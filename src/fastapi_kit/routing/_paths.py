@@ -15,7 +15,7 @@ from sqlalchemy import BigInteger, Column, Integer, SmallInteger
 from sqlalchemy.types import TypeDecorator, TypeEngine
 from starlette.types import Scope
 
-from fastapi_kit.crud.facts import Key, ModelFacts
+from fastapi_kit.crud.identity import Key
 from fastapi_kit.dependencies import parameter
 from fastapi_kit.errors import ConfigurationError
 
@@ -24,22 +24,22 @@ __all__ = ["collection_path", "column_in_path", "is_same_key", "key_in_path", "m
 _NO_KEYS = (bytes, bytearray, list, tuple, dict, set, frozenset)
 
 
-def key_in_path(facts: ModelFacts, *, of: str) -> Depends:
-    """Dependency on the primary key in the path, one segment for each attribute: a scalar, or a tuple."""
-    parts = [column_in_path(facts, name, of=of) for name in facts.key_names]
+def key_in_path(columns: Mapping[str, Column[Any]], *, of: str) -> Depends:
+    """Dependency on the primary key in the path, one segment for each of its *columns* by attribute: a scalar, or a tuple."""
+    parts = [column_in_path(column, name, of=of) for name, column in columns.items()]
     return parts[0] if len(parts) == 1 else reduce(_appended, parts, Depends(_no_key))
 
 
-def column_in_path(facts: ModelFacts, name: str, *, of: str) -> Depends:
-    """Dependency on the path parameter *name*, a value of that attribute's column. Raises ConfigurationError for bytes and the like."""
+def column_in_path(column: Column[Any], name: str, *, of: str) -> Depends:
+    """Dependency on the path parameter *name*, a value of *column*. Raises ConfigurationError for bytes and the like."""
     description = f"{name.replace('_', ' ').capitalize()} of the {of}"
-    return parameter(_path_type(facts.columns[name]), Path(alias=name, description=description))
+    return parameter(_path_type(column), Path(alias=name, description=description))
 
 
-def may_be_key(facts: ModelFacts, name: str, segment: str) -> bool:
-    """Return whether *segment* of a path can be read as a value of the attribute *name*."""
+def may_be_key(column: Column[Any], segment: str) -> bool:
+    """Return whether *segment* of a path can be read as a value of *column*."""
     try:
-        TypeAdapter(_path_type(facts.columns[name])).validate_python(segment)
+        TypeAdapter(_path_type(column)).validate_python(segment)
     except (ConfigurationError, ValidationError):
         return False
     return True

@@ -1,7 +1,7 @@
 """What the endpoints of one router share: names, paths, where rows come from, how they are shown."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any
@@ -9,20 +9,15 @@ from typing import Annotated, Any
 from fastapi import Request
 from fastapi.params import Depends
 from pydantic import BaseModel
-from sqlalchemy import select
+from sqlalchemy import Column
+from sqlalchemy.orm import Mapper
 
-from fastapi_kit.crud.facts import ModelFacts, facts_of
-from fastapi_kit.crud.loading import as_schema, options_for
-from fastapi_kit.db.reads import read
+from fastapi_kit.crud.identity import Identity, Key, identity_of, mapper_of
 from fastapi_kit.errors import ConfigurationError
 from fastapi_kit.routing._paths import column_in_path, key_in_path, may_be_key, row_path
 from fastapi_kit.routing._rows import ChildRows, Parent, Rows, Service
 
 __all__ = ["Resource"]
-
-_MOST_KEYS = 1000
-"""In one statement; PostgreSQL's protocol has room for 32,767 values."""
-
 
 @dataclass(frozen=True)
 class Resource:
@@ -40,12 +35,12 @@ class Resource:
     max_batch: int
 
     @cached_property
-    def facts(self) -> ModelFacts:
-        return facts_of(self.declared("model"))
+    def mapper(self) -> Mapper[Any]:
+        return mapper_of(self.declared("model"))
 
     @cached_property
     def parent(self) -> Parent | None:
-        return None if self.parent_column is None else Parent.of(self.facts, self.parent_column)
+        return None if self.parent_column is None else Parent.of(self.mapper, self.parent_column)
 
     @cached_property
     def rows(self) -> Depends:
@@ -58,7 +53,7 @@ class Resource:
 
             return Depends(get_rows)
 
-        value = column_in_path(self.facts, parent.name, of=self.plural)
+        value = column_in_path(parent.column, parent.name, of=self.plural)
 
         async def get_child_rows(source: Annotated[Any, source], value: Annotated[Any, value]) -> Rows:
             return ChildRows(serve(source), parent, value)
@@ -68,7 +63,7 @@ class Resource:
     @cached_property
     def key(self) -> Depends:
         """Dependency on the primary key in the path. Raises ConfigurationError if it cannot stand there."""
-        return key_in_path(self.facts, of=self.singular)
+        return key_in_path(self._key_columns, of=self.singular)
 
     @property
     def path(self) -> str:
@@ -77,11 +72,11 @@ class Resource:
 
     @property
     def name(self) -> str:
-        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", self.facts.name).lower()
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", self.mapper.class_.__name__).lower()
 
     @property
     def table(self) -> str:
-        return getattr(self.facts.mapper.local_table, "name", None) or self.name
+        return getattr(self.mapper.local_table, "name", None) or self.name
 
     @property
     def singular(self) -> str:
@@ -110,31 +105,26 @@ class Resource:
 
     def may_be_key(self, segment: str) -> bool:
         """Return whether *segment* alone could be the key of a row in a path."""
-        return len(self._segments) == 1 and may_be_key(self.facts, self._segments[0], segment)
+        return len(self._segments) == 1 and may_be_key(self._key_columns[self._segments[0]], segment)
 
     def require_location(self) -> None:
         """Raise ConfigurationError if the key of a new row could not be written in a path."""
-        key_in_path(self.facts, of=self.singular)
+        key_in_path(self._key_columns, of=self.singular)
 
-    def location(self, request: Request, row: object) -> str:
-        """Return the path of a new *row*."""
-        key = dict(zip(self.facts.key_names, self.facts.key_of_row(row), strict=True))
-        return row_path(request.scope, [key[name] for name in self._segments])
-
-    async def show(self, service: Service, rows: Sequence[object]) -> list[BaseModel]:
-        """Return written *rows* as they are read; relationships are not loaded yet and take queries, however many rows there are."""
-        facts = self.facts
-        if options := options_for(self.read, facts.mapper):
-            loaded: dict[object, object] = {}
-            for start in range(0, len(rows), _MOST_KEYS):
-                keys = [facts.key_of_row(row) for row in rows[start : start + _MOST_KEYS]]
-                statement = select(facts.mapper).where(facts.any_key(keys)).options(*options)
-                found = await read(service.session, statement, mapper=facts.mapper)
-                loaded |= {facts.key_of_row(row): row for row in found.scalars().unique()}
-            rows = [loaded.get(facts.key_of_row(row), row) for row in rows]
-        return [as_schema(self.read, row) for row in rows]
+    def location(self, request: Request, key: Key) -> str:
+        """Return the path of a new row."""
+        parts = dict(zip(self._identity.names, key, strict=True))
+        return row_path(request.scope, [parts[name] for name in self._segments])
 
     @property
     def _segments(self) -> list[str]:
         # A parent that is part of the key stands in the prefix.
-        return [name for name in self.facts.key_names if self.parent is None or name != self.parent.name]
+        return [name for name in self._identity.names if self.parent is None or name != self.parent.name]
+
+    @property
+    def _identity(self) -> Identity:
+        return identity_of(self.mapper)
+
+    @property
+    def _key_columns(self) -> Mapping[str, Column[Any]]:
+        return dict(zip(self._identity.names, self._identity.columns, strict=True))

@@ -1,4 +1,4 @@
-"""What the library does with a session beside SQL: commit it, close it, keep two tasks from sharing it."""
+"""A session's life: one task at a time, one debug line per commit, closed to the end."""
 
 import asyncio
 import logging
@@ -8,31 +8,21 @@ from inspect import currentframe
 from typing import Any, TypeVar
 
 from sqlalchemy import Executable, Result
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession, async_session
 from sqlalchemy.orm import Session
+from sqlalchemy.util import await_only
 
 from fastapi_kit.errors import ConfigurationError
 
-__all__ = [
-    "close",
-    "commit",
-    "execute",
-    "execute_buffered",
-    "execute_plainly",
-    "finish",
-    "log_host_commits",
-    "one_task",
-    "refuse_commit_in_stream",
-    "report_second_commit",
-    "streaming",
-]
+__all__ = ["OWN", "Place", "close", "commit", "count_self_commit", "execute", "executes_plainly", "finish", "log_application_commits", "one_task", "report_second_commit"]
 
 ResultT = TypeVar("ResultT")
 
+OWN = "fastapi_kit.own"
+"""Key in ``session.info`` of the session class that a ``Database`` made."""
 _TASK = "fastapi_kit.task"
 _COMMITTER = "fastapi_kit.committer"
 _SELF_COMMITS = "fastapi_kit.self_commits"
-_STREAMS = "fastapi_kit.streams"
 _log = logging.getLogger("fastapi_kit.db")
 
 Place = tuple[str, int]
@@ -54,69 +44,46 @@ def one_task(session: AsyncSession) -> Generator[None]:
             session.info.pop(_TASK, None)
 
 
-async def execute(
-    session: AsyncSession, statement: Executable, parameters: Sequence[Mapping[str, Any]] | None = None, **options: Any
+def execute(
+    session: Session, statement: Executable, parameters: Sequence[Mapping[str, Any]] | None = None, **options: Any
 ) -> Result[Any]:
-    """Run *statement* as ``session.execute`` does, with execution *options*, and return its buffered rows."""
-    rows: Result[Any] = await session.run_sync(execute_buffered, statement, parameters, **options)
-    return rows
-
-
-def execute_buffered(
-    session: Session, /, statement: Executable, parameters: Sequence[Mapping[str, Any]] | None = None, **options: Any
-) -> Result[Any]:
-    """Run *statement* likewise, inside the session's greenlet."""
-    return execute_plainly(session, statement, parameters, prebuffer_rows=True, **options)
-
-
-def execute_plainly(
-    session: Session, /, statement: Executable, parameters: Sequence[Mapping[str, Any]] | None = None, **options: Any
-) -> Result[Any]:
-    """Run *statement* without buffering its rows."""
-    # SQLModel's sessions warn whoever calls their own execute(); SQLAlchemy's is meant.
+    """Run *statement* with execution *options*, as the session's own ``execute`` does, the application's override of it included."""
+    asynchronous = async_session(session)
+    if asynchronous is not None and _is_overridden(type(asynchronous), AsyncSession):
+        rows: Result[Any] = await_only(asynchronous.execute(statement, parameters, execution_options=options))
+        return rows
+    if _is_overridden(type(session), Session):
+        return session.execute(statement, parameters, execution_options=options)
     return Session.execute(session, statement, parameters, execution_options=options)
 
 
-@contextmanager
-def streaming(session: AsyncSession) -> Generator[None]:
-    """Mark *session* as having an open cursor, which a COMMIT would close."""
-    session.info[_STREAMS] = session.info.get(_STREAMS, 0) + 1
-    try:
-        yield
-    finally:
-        session.info[_STREAMS] -= 1
+def executes_plainly(session: Session) -> bool:
+    """Return whether ``execute`` of *session* is SQLAlchemy's own."""
+    asynchronous = async_session(session)
+    return not _is_overridden(type(session), Session) and (asynchronous is None or not _is_overridden(type(asynchronous), AsyncSession))
 
 
-def refuse_commit_in_stream(session: AsyncSession) -> None:
-    """Raise ConfigurationError if rows of *session* are being streamed."""
-    if session.info.get(_STREAMS):
-        raise ConfigurationError("a write that commits would end the stream that is being read: put both into one unit_of_work(session)")
+def _is_overridden(sessions: type[Session | AsyncSession], base: type[Session | AsyncSession]) -> bool:
+    # SQLModel's sessions warn whoever calls their execute(), which only passes on to SQLAlchemy's.
+    return sessions.execute is not base.execute and not hasattr(sessions.execute, "__deprecated__")
 
 
-async def commit(session: AsyncSession, *, committer: str, self_commit: bool) -> None:
+def commit(session: Session, *, committer: str) -> None:
     """Commit *session* and leave its rows readable, whatever its ``expire_on_commit``; one debug line says who committed."""
-    sync = session.sync_session
-    expire, sync.expire_on_commit = sync.expire_on_commit, False
+    expire, session.expire_on_commit = session.expire_on_commit, False
     session.info[_COMMITTER] = committer
     try:
-        await session.commit()
+        session.commit()
     finally:
-        sync.expire_on_commit = expire
+        session.expire_on_commit = expire
         session.info.pop(_COMMITTER, None)
     _log.debug("commit by %s", committer)
-    if self_commit:
-        _count_self_commit(session, committer)
 
 
-def log_host_commits(session: Any) -> None:
+def log_application_commits(session: Session) -> None:
     """Log a commit that the library did not make. For SQLAlchemy's ``after_commit``, which fires for savepoints too."""
     if _COMMITTER not in session.info and not session.in_nested_transaction():
-        _log.debug("commit by the host")
-
-
-def report_second_commit(session: AsyncSession, *, reported: set[Place]) -> None:
-    """From now on report a second write of *session* that commits itself, once per place in the host's code: *reported* remembers them."""
-    session.info[_SELF_COMMITS] = ([], reported)
+        _log.debug("commit by the application")
 
 
 async def close(session: AsyncSession) -> None:
@@ -128,6 +95,16 @@ async def close(session: AsyncSession) -> None:
         await finish(_roll_back_and_close(session))
     else:
         session.sync_session.close()
+
+
+async def _roll_back_and_close(session: AsyncSession) -> None:
+    try:
+        await session.rollback()
+    except Exception:
+        _log.debug("rollback at the end of a session failed; its connection is dropped", exc_info=True)
+        await session.invalidate()
+    else:
+        await session.close()
 
 
 async def finish(work: Coroutine[Any, Any, ResultT]) -> ResultT:
@@ -148,21 +125,18 @@ async def finish(work: Coroutine[Any, Any, ResultT]) -> ResultT:
     return task.result()
 
 
-async def _roll_back_and_close(session: AsyncSession) -> None:
-    try:
-        await session.rollback()
-    except Exception:
-        _log.debug("rollback at the end of a session failed; its connection is dropped", exc_info=True)
-        await session.invalidate()
-    else:
-        await session.close()
+def report_second_commit(session: AsyncSession, *, reported: set[Place]) -> None:
+    """From now on report a second write of *session* that commits itself, once per line of the application: *reported* remembers them."""
+    session.info[_SELF_COMMITS] = ([], reported)
 
 
-def _count_self_commit(session: AsyncSession, committer: str) -> None:
-    commits: list[str]
-    commits, reported = session.info.get(_SELF_COMMITS, ([], set[Place]()))
+def count_self_commit(session: AsyncSession, committer: str) -> None:
+    """Note that *committer*, a service's write, has committed itself."""
+    commits, reported = session.info.get(_SELF_COMMITS, (None, None))
+    if commits is None:
+        return
     commits.append(committer)
-    if len(commits) == 2 and (place := _host_place()) not in reported:
+    if len(commits) == 2 and (place := _application_line()) not in reported:
         reported.add(place)
         _log.warning(
             "%s:%d: %s and %s each committed in one request; if the second fails the first stays. "
@@ -172,7 +146,7 @@ def _count_self_commit(session: AsyncSession, committer: str) -> None:
         )
 
 
-def _host_place() -> Place:
+def _application_line() -> Place:
     frame = currentframe()
     while frame is not None and (frame.f_globals.get("__name__") or "").split(".")[0] in {"fastapi_kit", "contextlib"}:
         frame = frame.f_back

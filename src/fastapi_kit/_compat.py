@@ -1,0 +1,168 @@
+"""The one place that uses private names of SQLAlchemy. ``tests/test_compat.py`` tries each on the lowest and the newest version."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+from sqlalchemy import ColumnElement, Connection, Engine, Result, Select
+from sqlalchemy.orm import InstanceState, Mapper, Session, SessionTransaction
+from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.orm.interfaces import LoaderOption, ORMOption
+
+__all__ = [
+    "binds_of",
+    "criteria_options",
+    "demands_unique",
+    "discard_clean",
+    "froms_of",
+    "has_begin_listener",
+    "has_sent_sql",
+    "is_clean",
+    "loads_from_joins",
+    "mark_deleted",
+    "mark_inserted",
+    "mark_updated",
+    "options_of",
+    "order_of",
+    "own_isolation_level",
+    "plain_criteria",
+    "put_back",
+    "refresh_row",
+]
+
+# --- Sessions and their transactions ---
+
+
+def binds_of(session: Session) -> list[Engine | Connection]:
+    """Return every engine and connection that *session* was given."""
+    return [bind for bind in (session.bind, *cast("Any", session).binds.values()) if bind is not None]
+
+
+def has_sent_sql(transaction: SessionTransaction) -> bool:
+    """Return whether *transaction* has a connection yet: before that it cannot have sent anything."""
+    return bool(cast("Any", transaction)._connections)
+
+
+def is_clean(session: Session) -> bool:
+    """Return whether a flush of *session* would do nothing."""
+    return bool(cast("Any", session)._is_clean())
+
+
+def discard_clean(session: Session) -> list[object]:
+    """Take the objects that the open transactions have not touched out of the identity map, and return them.
+
+    SQLAlchemy expires what is in the map when it rolls back. No event fires, nothing is copied.
+    """
+    touched = set[InstanceState[Any]]()
+    for transaction in _open_transactions(session):
+        private = cast("Any", transaction)
+        touched.update(private._new, private._dirty, private._deleted)
+    clean = [state for state in session.identity_map.all_states() if not state.modified and state not in touched]
+    objects = [(state, state.obj()) for state in clean]
+    for state, _ in objects:
+        session.identity_map.safe_discard(state)
+    return [found for _, found in objects if found is not None]
+
+
+def put_back(session: Session, objects: Iterable[object]) -> None:
+    """Put what ``discard_clean`` returned into the identity map again, as it was."""
+    for each in objects:
+        state: InstanceState[Any] = cast("Any", each)._sa_instance_state
+        if state.key is not None and state.session is session and state.key not in session.identity_map:
+            session.identity_map.add(state)
+
+
+def mark_inserted(session: Session, rows: Iterable[object]) -> None:
+    """Let a rollback make *rows*, which a statement inserted and returned, transient, as it does to flushed ones."""
+    transaction = cast("Any", session)._transaction
+    for row in rows:
+        transaction._new[cast("Any", row)._sa_instance_state] = True
+
+
+def mark_updated(session: Session, row: object) -> None:
+    """Let a rollback expire *row*, which a statement changed, as it does to flushed ones."""
+    cast("Any", session)._register_altered([cast("Any", row)._sa_instance_state])
+
+
+def mark_deleted(session: Session, row: object) -> None:
+    """Let *row*, which a statement deleted, leave the session, as a flushed one does."""
+    cast("Any", session)._remove_newly_deleted([cast("Any", row)._sa_instance_state])
+
+
+def refresh_row(row: object, values: Mapping[str, Any]) -> None:
+    """Set the stored *values* of attributes on the persistent *row*. Mutable types hear of it by the ``refresh`` event."""
+    for name, value in values.items():
+        set_committed_value(row, name, value)
+    state: InstanceState[Any] = cast("Any", row)._sa_instance_state
+    state.manager.dispatch.refresh(state, None, values.keys())
+
+
+def _open_transactions(session: Session) -> Iterator[SessionTransaction]:
+    transaction: SessionTransaction | None = cast("Any", session)._transaction
+    while transaction is not None:
+        yield transaction
+        transaction = transaction.parent
+
+
+# --- Engines ---
+
+
+def has_begin_listener(engine: Engine) -> bool:
+    """Return whether the application listens to the begin of transactions on *engine*."""
+    return bool(engine.dispatch.begin)
+
+
+def own_isolation_level(engine: Engine) -> str | None:
+    """Return the isolation level that ``create_engine`` or ``execution_options`` gave *engine*, or None."""
+    level: str | None = engine.get_execution_options().get("isolation_level") or engine.dialect._on_connect_isolation_level
+    return level
+
+
+# --- Statements and results ---
+
+
+def options_of(statement: Select[Any]) -> Sequence[ORMOption]:
+    """Return the ORM options of *statement*."""
+    return cast("Sequence[ORMOption]", cast("Any", statement)._with_options)
+
+
+def criteria_options(statement: Select[Any]) -> Sequence[ORMOption]:
+    """Return the ``with_loader_criteria`` options of *statement*: they confine its rows, all others say how they are loaded."""
+    return [option for option in options_of(statement) if not isinstance(option, LoaderOption)]
+
+
+def loads_from_joins(options: Iterable[ORMOption]) -> bool:
+    """Return whether ``contains_eager`` is among *options*: then the statement's joins say which rows are loaded."""
+    loads = (option for option in options if isinstance(option, LoaderOption))
+    elements = (element for option in loads for element in getattr(option, "context", ()))
+    return any("eager_from_alias" in element.local_opts for element in elements)
+
+
+def order_of(statement: Select[Any]) -> Sequence[ColumnElement[Any]]:
+    """Return the ORDER BY of *statement*."""
+    return cast("Sequence[ColumnElement[Any]]", cast("Any", statement)._order_by_clauses)
+
+
+def froms_of(expression: Any) -> Sequence[object]:
+    """Return the tables that *expression* needs in a FROM."""
+    element: Any = expression.__clause_element__() if hasattr(expression, "__clause_element__") else expression
+    return cast("Sequence[object]", getattr(element, "_from_objects", ()))
+
+
+def plain_criteria(statement: Select[Any], mapper: Mapper[Any]) -> Sequence[ColumnElement[bool]] | None:
+    """Return what *statement* demands in its WHERE, or None if it is more than a select of the model with a WHERE."""
+    private = cast("Any", statement)
+    shape = (
+        *(private._setup_joins, private._from_obj, private._group_by_clauses, private._having_criteria, private._independent_ctes),
+        *(private._distinct, private._distinct_on, private._prefixes, private._has_row_limiting_clause, private._for_update_arg),
+    )
+    criteria: Sequence[ColumnElement[bool]] = private._where_criteria
+    own = {mapper.local_table, *mapper.tables}
+    foreign = (table for each in criteria for table in froms_of(each) if table not in own)
+    if any(shape) or len(private._raw_columns) != 1 or any(True for _ in foreign):
+        return None
+    return criteria
+
+
+def demands_unique(result: Result[Any]) -> bool:
+    """Return whether the rows of *result* come more than once, because a collection is joined, so that ``unique()`` must be called."""
+    return getattr(result, "_unique_filter_state", None) is not None

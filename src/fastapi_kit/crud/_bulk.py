@@ -1,0 +1,104 @@
+"""Inserting rows in few statements, and getting them back in the order given."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from sqlalchemy import CHAR, Column, Integer, String, Uuid, insert
+from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.orm import Mapper, Session
+
+from fastapi_kit._compat import mark_inserted
+from fastapi_kit.crud._flushing import flushing_of
+from fastapi_kit.crud.identity import identity_of
+from fastapi_kit.crud._objects import build
+from fastapi_kit.crud._rows import loading_of
+from fastapi_kit.crud.values import Values, attributes_of
+from fastapi_kit.db.sessions import execute
+from fastapi_kit.errors import ConflictError
+
+__all__ = ["insert_rows"]
+
+_Row = dict[str, Any]
+
+
+def insert_rows(session: Session, mapper: Mapper[Any], rows: Sequence[Values]) -> list[Any]:
+    """Insert *rows* and return them as objects, as they are stored, in the same order. Runs inside a write of *session*.
+
+    One INSERT per set of columns that get their default, where a statement does what a flush would; else one flush of objects.
+    """
+    bind = session.get_bind(mapper, clause=insert(mapper))
+    if not bind.dialect.insert_executemany_returning or flushing_of(mapper).is_needed_to_insert(session, rows):
+        return _flush_rows(session, mapper, rows)
+    inserted: dict[int, Any] = {}
+    for positions, group in _groups(mapper, rows):
+        for at, batch in _batches(mapper, positions, group):
+            inserted.update(zip(at, _insert(session, mapper, batch, numbered_late=bind.dialect.name == "sqlite"), strict=True))
+    made = [inserted[position] for position in range(len(rows))]
+    mark_inserted(session, made)
+    return made
+
+
+def _flush_rows(session: Session, mapper: Mapper[Any], rows: Sequence[Values]) -> list[Any]:
+    with session.no_autoflush:
+        # A setter of the application's may load; what is half set must not be flushed for that.
+        objects = [build(mapper.class_, row) for row in rows]
+    identity = identity_of(mapper)
+    keys = (identity.key_of_row(each) for each in objects)
+    held = [found for key in keys if None not in key and (found := identity.held(session, key)) is not None]
+    for each in held:
+        # Another session may have deleted it. SQLAlchemy would warn, whether the database then refuses the key or not.
+        session.expunge(each)
+    try:
+        session.add_all(objects)
+        session.flush()
+    except BaseException:
+        for each in held:
+            session.add(each)
+        raise
+    loading_of(mapper).reload(session, objects)
+    return objects
+
+
+def _groups(mapper: Mapper[Any], rows: Sequence[Values]) -> Iterator[tuple[list[int], list[_Row]]]:
+    """Yield rows, with their positions, that name the same columns among those with a default; the others are null where not named."""
+    defaulted, version = attributes_of(mapper).defaulted, flushing_of(mapper).version_name
+    plain = {name for row in rows for name in row} - defaulted
+    first = {} if version is None else {version: 1}
+    groups: dict[frozenset[str], tuple[list[int], list[_Row]]] = {}
+    for position, row in enumerate(rows):
+        positions, group = groups.setdefault(frozenset(row.keys() & defaulted), ([], []))
+        positions.append(position)
+        group.append({**dict.fromkeys(plain), **first, **row})
+    yield from groups.values()
+
+
+def _batches(mapper: Mapper[Any], positions: list[int], rows: list[_Row]) -> Iterator[tuple[list[int], list[_Row]]]:
+    """Yield all *rows* at once, or one by one where the database may give a key back in another form, so that rows cannot be told apart."""
+    identity = identity_of(mapper)
+    if all(name not in rows[0] or _comes_back_as_given(column) for name, column in zip(identity.names, identity.columns, strict=True)):
+        yield positions, rows
+    else:
+        yield from (([position], [row]) for position, row in zip(positions, rows, strict=True))
+
+
+def _comes_back_as_given(column: Column[Any]) -> bool:
+    type_ = column.type
+    return isinstance(type_, Integer | Uuid) or (isinstance(type_, String) and not isinstance(type_, CHAR) and type_.collation is None)
+
+
+def _insert(session: Session, mapper: Mapper[Any], rows: list[_Row], *, numbered_late: bool) -> Sequence[Any]:
+    # SQLite numbers the rows of one INSERT in their order, but SQLAlchemy can only tell which is which by one INSERT a row.
+    identity = identity_of(mapper)
+    by_key = len(rows) > 1 and numbered_late and identity.is_made_by_server and identity.names[0] not in rows[0]
+    statement = insert(mapper).returning(mapper, sort_by_parameter_order=len(rows) > 1 and not by_key)
+    try:
+        # A row may have been deleted by another session, and its key be used again, while this one still holds the old object.
+        inserted = execute(session, statement, rows, render_nulls=True, populate_existing=True).scalars().unique().all()
+    except InvalidRequestError as error:
+        if "sentinel" not in str(error):
+            raise
+        raise ConflictError(table=mapper.local_table.description) from error
+    if len(inserted) != len(rows):
+        # A trigger has swallowed some.
+        raise ConflictError(table=mapper.local_table.description)
+    return sorted(inserted, key=identity.key_of_row) if by_key else inserted

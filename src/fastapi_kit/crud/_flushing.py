@@ -1,0 +1,169 @@
+"""When a write needs a flush of SQLAlchemy's unit of work, and when one statement does the same."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Date,
+    DateTime,
+    Integer,
+    Interval,
+    LargeBinary,
+    Numeric,
+    String,
+    Time,
+    Uuid,
+)
+from sqlalchemy import Enum as EnumType
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapper, RelationshipDirection, RelationshipProperty, Session
+from sqlalchemy.types import TypeEngine
+
+from fastapi_kit.crud.identity import per_mapper
+from fastapi_kit.crud.values import Values, attributes_of, is_sql
+from fastapi_kit.db.hooks import OWN_LISTENERS
+from fastapi_kit.db.sessions import executes_plainly
+from fastapi_kit.db.types import UTCDateTime
+
+__all__ = ["Flushing", "flushing_of"]
+
+
+@dataclass(frozen=True, eq=False)
+class Flushing:
+    """Which writes of one model need a flush.
+
+    A flush honours what a statement passes over: relationships among the values, cascades, several tables, validators, constructors and
+    listeners. So does a session whose reads are confined by a listener or by an ``execute`` of its own: the row is read through it first.
+    """
+
+    mapper: Mapper[Any]
+
+    def is_needed_to_insert(self, session: Session, rows: Iterable[Values]) -> bool:
+        """Return whether new *rows* must be made as objects and flushed."""
+        mapper, listens = self.mapper, session.dispatch
+        listeners = (
+            *(mapper.dispatch.before_insert, mapper.dispatch.after_insert),
+            *tuple(mapper.class_manager.dispatch.init)[1:],  # the first is SQLAlchemy's own
+            *(listens.before_attach, listens.after_attach, listens.transient_to_pending, listens.pending_to_persistent),
+        )
+        columns = attributes_of(mapper).columns
+        return (
+            not self._can_be_inserted
+            or any(listeners)
+            or self._is_watched(session, columns)
+            or any(name not in columns or is_sql(value) for row in rows for name, value in row.items())
+        )
+
+    def is_needed_to_update(self, session: Session, values: Values) -> bool:
+        """Return whether the row must be loaded, changed and flushed, so as to store *values*."""
+        mapper = self.mapper
+        return (
+            not self._is_one_table
+            or bool(mapper.dispatch.before_update or mapper.dispatch.after_update)
+            or not values.keys() <= self._comparable
+            or any(name in mapper.validators for name in values)
+            or self._is_watched(session, values)
+        )
+
+    def is_needed_to_delete(self, session: Session) -> bool:
+        """Return whether the row must be loaded and deleted by a flush."""
+        mapper, listens = self.mapper, session.dispatch
+        listeners = (
+            *(mapper.dispatch.before_delete, mapper.dispatch.after_delete),
+            *(listens.persistent_to_deleted, listens.deleted_to_detached),
+        )
+        return not self._is_one_table or self._cascades or any(listeners) or self._is_watched(session, ())
+
+    @property
+    def version_name(self) -> str | None:
+        """The attribute that counts versions (``version_id_col``), if there is one."""
+        column = self.mapper.version_id_col
+        return None if column is None else self.mapper.get_property_by_column(column).key
+
+    def _is_watched(self, session: Session, names: Iterable[str]) -> bool:
+        listens = session.dispatch
+        found = (
+            *(listens.before_flush, listens.after_flush, listens.after_flush_postexec, listens.do_orm_execute),
+            *(self.mapper.column_attrs[name].class_attribute.dispatch.set for name in names),
+        )
+        return any(each not in OWN_LISTENERS for listeners in found for each in listeners) or not executes_plainly(session)
+
+    @cached_property
+    def _is_one_table(self) -> bool:
+        mapper = self.mapper
+        return len(mapper.tables) == 1 and mapper.polymorphic_on is None and not mapper.inherits and self._counts_versions_from_one
+
+    @property
+    def _counts_versions_from_one(self) -> bool:
+        following = self.mapper.version_id_generator
+        return self.mapper.version_id_col is None or (callable(following) and (following(None), following(1)) == (1, 2))
+
+    @cached_property
+    def _can_be_inserted(self) -> bool:
+        mapper = self.mapper
+        loaded = {attribute.key for attribute in mapper.column_attrs if not attribute.deferred}
+        return (
+            self._is_one_table
+            and loaded == attributes_of(mapper).columns.keys()
+            and mapper.class_manager.original_init is mapper.registry.constructor
+            and not mapper.validators
+            and _hybrids_make_sql(mapper)
+        )
+
+    @cached_property
+    def _comparable(self) -> frozenset[str]:
+        if any(not relation.passive_updates for relation in self.mapper.relationships) or self._has_expressions:
+            return frozenset()
+        attributes = attributes_of(self.mapper)
+        return frozenset(name for name in attributes.writable if _can_be_compared(attributes.columns[name].type))
+
+    @property
+    def _has_expressions(self) -> bool:
+        return any(not attribute.deferred and not isinstance(attribute.columns[0], Column) for attribute in self.mapper.column_attrs)
+
+    @cached_property
+    def _cascades(self) -> bool:
+        return any(_needs_flush_to_delete(relation) for relation in self.mapper.relationships)
+
+
+flushing_of = per_mapper(Flushing)
+
+_COMPARABLE = (Boolean, Date, DateTime, EnumType, Integer, Interval, JSONB, LargeBinary, Numeric, String, Time, UTCDateTime, Uuid)
+
+
+def _can_be_compared(type_: TypeEngine[Any]) -> bool:
+    """Return whether the database can tell that a value differs from what is stored, as Python would."""
+    if isinstance(type_, JSON) and not isinstance(type_, JSONB):
+        return False
+    variants: Mapping[str, TypeEngine[Any]] = getattr(type_, "_variant_mapping", {})
+    # A collation may hold values equal that are not the same.
+    plain = isinstance(type_, _COMPARABLE) and getattr(type_, "collation", None) is None
+    return plain and type(type_).compare_values is _compares_values(type_) and all(map(_can_be_compared, variants.values()))
+
+
+def _compares_values(type_: TypeEngine[Any]) -> Any:
+    return (UTCDateTime if isinstance(type_, UTCDateTime) else TypeEngine).compare_values
+
+
+def _hybrids_make_sql(mapper: Mapper[Any]) -> bool:
+    # An ORM insert asks each hybrid for its SQL, also those that are plain Python and have none.
+    try:
+        for name in list(mapper.all_orm_descriptors.keys()):
+            getattr(mapper.class_, name)
+    except Exception:
+        return False
+    return True
+
+
+def _needs_flush_to_delete(relation: RelationshipProperty[Any]) -> bool:
+    if relation.viewonly:
+        return False
+    if relation.direction is RelationshipDirection.MANYTOONE:
+        return relation.cascade.delete
+    # Rows that point here are set to null or deleted one by one, unless the database was told to do it.
+    return relation.direction is RelationshipDirection.MANYTOMANY or not relation.passive_deletes

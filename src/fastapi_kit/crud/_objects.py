@@ -1,0 +1,78 @@
+"""Making and changing objects of a model, whatever kind of class it is."""
+
+import inspect
+from collections.abc import Hashable, Mapping
+from functools import lru_cache
+from typing import Any, TypeVar, cast
+
+from sqlalchemy import JSON
+from sqlalchemy.orm import Mapper, class_mapper
+from sqlalchemy.orm.attributes import instance_dict, set_attribute
+from sqlalchemy.types import TypeEngine
+
+from fastapi_kit.crud.values import attributes_of, is_sql
+
+__all__ = ["assign", "build", "change"]
+
+ModelT = TypeVar("ModelT")
+
+
+def build(model: type[ModelT], values: Mapping[str, Any]) -> ModelT:
+    """Return a new object of *model* with *values*: given to its constructor, or set on it where the constructor does not take them.
+
+    A dataclass refuses keywords for its ``init=False`` fields, and SQLModel passes over columns that a mixin adds.
+    """
+    accepted = _accepted(cast("Hashable", model))
+    row = model(**{name: value for name, value in values.items() if accepted is None or name in accepted})
+    loaded, mapper = instance_dict(row), class_mapper(model)
+    missed = {name for name in values if (name in mapper.attrs and name not in loaded) or (accepted is not None and name not in accepted)}
+    assign(row, {name: value for name, value in values.items() if name in missed})
+    return row
+
+
+def change(row: object, values: Mapping[str, Any]) -> None:
+    """Set those *values* that differ from what is loaded on *row*: an equal one would make SQLAlchemy look at the row again."""
+    loaded, columns = instance_dict(row), attributes_of(class_mapper(type(row))).columns
+    types = {name: columns[name].type if name in columns else None for name in values}
+    assign(row, {name: value for name, value in values.items() if name not in loaded or not _equal(types[name], loaded[name], value)})
+
+
+def assign(row: object, values: Mapping[str, Any]) -> None:
+    """Set *values* on *row*. Columns and relationships are set as SQLAlchemy does it: SQLModel refuses what is no field of its own."""
+    mapper: Mapper[Any] = class_mapper(type(row))
+    for name, value in values.items():
+        if name in mapper.column_attrs or name in mapper.relationships:
+            set_attribute(row, name, value)
+        else:
+            setattr(row, name, value)
+
+
+def _equal(type_: TypeEngine[Any] | None, loaded: Any, value: Any) -> bool:
+    """Return whether *value* is what is *loaded*, in the eyes of the column's type; where that has no single answer, it is not."""
+    if is_sql(value):
+        return False
+    if isinstance(type_, JSON):
+        return _is_same_document(loaded, value)
+    try:
+        return bool(loaded == value if type_ is None else type_.compare_values(loaded, value))
+    except ValueError:
+        # Arrays of numpy, and what is made of them, have as many answers as items.
+        return False
+
+
+def _is_same_document(one: Any, other: Any) -> bool:
+    # To Python True is 1, to JSON it is not.
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_is_same_document(one[key], other[key]) for key in cast("dict[Any, Any]", one))
+    if isinstance(one, list) and isinstance(other, list):
+        pairs = zip(cast("list[Any]", one), cast("list[Any]", other), strict=False)
+        return len(one) == len(other) and all(_is_same_document(*pair) for pair in pairs)
+    return type(one) is type(other) and bool(one == other)
+
+
+@lru_cache(maxsize=512)
+def _accepted(model: Hashable) -> frozenset[str] | None:
+    parameters = inspect.signature(cast("type[object]", model)).parameters.values()
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return frozenset(parameter.name for parameter in parameters)

@@ -1,0 +1,106 @@
+"""Rows as objects: read, and made to show what is stored now."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from sqlalchemy import Column, Select, inspect, select
+from sqlalchemy.orm import InstanceState, Mapper, QueryableAttribute, RelationshipDirection, Session, undefer
+from sqlalchemy.orm.attributes import instance_dict
+
+from fastapi_kit._compat import demands_unique, refresh_row
+from fastapi_kit.crud.identity import identity_of, per_mapper
+from fastapi_kit.db.sessions import execute
+
+__all__ = ["MOST_KEYS", "Loading", "chunks", "loading_of"]
+
+MOST_KEYS = 10_000
+"""Parameters per statement when many keys are asked for; drivers stop at 32,766."""
+
+
+def chunks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    """Return *items* in runs of at most *size*."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+@dataclass(frozen=True, eq=False)
+class Loading:
+    """How rows of one model become objects.
+
+    An object that the session holds already stays the same object, with its collections: what is stored is put into it.
+    """
+
+    mapper: Mapper[Any]
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """The columns and expressions that a select of the model gives, deferred ones left out."""
+        return frozenset(attribute.key for attribute in self.mapper.column_attrs if not attribute.deferred)
+
+    @cached_property
+    def joined_collections(self) -> tuple[str, ...]:
+        """The collections that a plain select joins, so that rows come more than once."""
+        return tuple(relation.key for relation in self.mapper.relationships if relation.uselist and relation.lazy == "joined")
+
+    def attributes(self, held: object | None = None) -> dict[str, QueryableAttribute[Any]]:
+        """Return the attributes that a select of the model gives, and those that *held* has loaded beside them."""
+        names = self.names if held is None else self.names | (self._deferred & instance_dict(held).keys())
+        return {name: self.mapper.attrs[name].class_attribute for name in sorted(names)}
+
+    def load(self, session: Session, statement: Select[Any], *, fresh: bool) -> list[Any]:
+        """Run a select of the model and return its objects, each once; *fresh*: those held before show what is stored now."""
+        held = self._held(session) if fresh else {}
+        shown = self.attributes() if held else {}
+        found = execute(session, statement.add_columns(*shown.values()) if held else statement)
+        if not held:
+            return list((found.scalars().unique() if demands_unique(found) else found.scalars()).all())
+        rows = {id(row[0]): row for row in (found.unique(lambda row: id(row[0])) if demands_unique(found) else found)}
+        for key, (row, *values) in rows.items():
+            if key in held:
+                self.refresh(row, dict(zip(shown, values, strict=True)))
+        return [row[0] for row in rows.values()]
+
+    def reload(self, session: Session, rows: Sequence[object]) -> None:
+        """Make *rows*, which were flushed, show what the database made of them."""
+        identity, shown = identity_of(self.mapper), self.attributes()
+        by_key = {identity.key_of_row(row): row for row in rows}
+        for keys in chunks(list(by_key), MOST_KEYS // len(identity.names)):
+            statement = select(self.mapper).where(identity.among(keys))
+            for row, *values in execute(session, statement.add_columns(*shown.values())).unique(lambda row: id(row[0])):
+                self.refresh(row, dict(zip(shown, values, strict=True)))
+
+    def refresh(self, row: object, values: Mapping[str, Any]) -> None:
+        """Put the stored *values* into *row*. References whose foreign key changed are unloaded: they show the old row."""
+        loaded = instance_dict(row)
+        outdated = [
+            name
+            for name, keys in self._references.items()
+            if name in loaded and any(key in values and loaded.get(key, values[key]) != values[key] for key in keys)
+        ]
+        refresh_row(row, values)
+        if outdated:
+            state: InstanceState[Any] = inspect(row, raiseerr=True)
+            state.session.expire(row, outdated) if state.session is not None else None
+
+    def undeferred(self, names: Any) -> list[Any]:
+        """Return the options that load those of the *names* that are deferred."""
+        return [undefer(self.mapper.attrs[name].class_attribute) for name in sorted(self._deferred.intersection(names))]
+
+    @cached_property
+    def _deferred(self) -> frozenset[str]:
+        return frozenset(attribute.key for attribute in self.mapper.column_attrs if attribute.deferred)
+
+    @cached_property
+    def _references(self) -> Mapping[str, Sequence[str]]:
+        """The many-to-one relationships and the attributes of their foreign keys."""
+        names = {attribute.columns[0]: attribute.key for attribute in self.mapper.column_attrs if isinstance(attribute.columns[0], Column)}
+        relations = (relation for relation in self.mapper.relationships if relation.direction is RelationshipDirection.MANYTOONE)
+        return {relation.key: [names[column] for column in relation.local_columns if column in names] for relation in relations}
+
+    def _held(self, session: Session) -> dict[int, object]:
+        states = (state for state in session.identity_map.all_states() if state.mapper.isa(self.mapper))
+        return {id(row): row for state in states if (row := state.obj()) is not None}
+
+
+loading_of = per_mapper(Loading)

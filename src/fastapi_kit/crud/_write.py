@@ -1,0 +1,196 @@
+"""Changing and deleting one row: by one statement, or by a flush where the mapping or a listener needs it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from sqlalchemy import ColumnElement, CursorResult, Select, delete, or_, select, tuple_, update
+from sqlalchemy.orm import Mapper, Session
+from sqlalchemy.orm.attributes import instance_dict, set_committed_value
+from sqlalchemy.orm.exc import StaleDataError
+
+from fastapi_kit._compat import criteria_options, mark_deleted, mark_updated, plain_criteria
+from fastapi_kit.crud._flushing import Flushing, flushing_of
+from fastapi_kit.crud.identity import Identity, Key, identity_of
+from fastapi_kit.crud._objects import change
+from fastapi_kit.crud._rows import Loading, loading_of
+from fastapi_kit.crud.values import Values
+from fastapi_kit.db.sessions import execute
+from fastapi_kit.errors import ConfigurationError, ConflictError, NotFoundError, StaleVersionError
+
+__all__ = ["Target"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """The row with the key *ident* among those of *base*, which must be at *expected_version* unless that is None.
+
+    Its methods run inside a write of *session*.
+    """
+
+    session: Session
+    mapper: Mapper[Any]
+    base: Select[Any]
+    ident: object
+    expected_version: int | None
+
+    def __post_init__(self) -> None:
+        if self.expected_version is not None and self._flushing.version_name is None:
+            raise ConfigurationError(f"{self.mapper.class_.__name__} counts no versions: set version_id_col in its __mapper_args__")
+
+    def update(self, values: Values) -> Any:
+        """Store *values* and return the row; nothing is written where they are stored already."""
+        self._refuse_impossible()
+        if not values:
+            return self._read()
+        if self._flushing.is_needed_to_update(self.session, values):
+            return self._flush_update(values)
+        differs = or_(*(self._attribute(name).is_distinct_from(value) for name, value in values.items()))
+        # A second time if the row was changed by somebody else between the two statements.
+        for _ in range(2):
+            row = self._update(values, differs)
+            if row is not None or not self._differs(differs):
+                return self._read() if row is None else row
+        raise self._not_stored()
+
+    def delete(self) -> None:
+        """Delete the row."""
+        self._refuse_impossible()
+        if self._flushing.is_needed_to_delete(self.session):
+            self._flush_delete()
+            return
+        held = self._identity.held(self.session, self.key)
+        statement = delete(self.mapper).where(*self._where, *self._at_version).options(*self._options)
+        done = execute(self.session, statement, synchronize_session=False)
+        if not (isinstance(done, CursorResult) and done.rowcount):
+            self._read()
+            raise self._not_stored()
+        if held is not None:
+            mark_deleted(self.session, held)
+
+    @cached_property
+    def key(self) -> Key:
+        """The key as a tuple."""
+        return self._identity.key_of(self.ident)
+
+    # --- By one statement ---
+
+    def _update(self, values: Values, differs: ColumnElement[bool]) -> Any:
+        held, version = self._identity.held(self.session, self.key), self._flushing.version_name
+        counted = {} if version is None else {version: self._attribute(version) + 1}
+        statement = update(self.mapper).where(*self._where, *self._at_version, differs).values({**values, **counted})
+        if held is None:
+            returning: Any = statement.options(*self._options).returning(self.mapper)
+            row = execute(self.session, returning, synchronize_session=False, populate_existing=True).scalars().unique().one_or_none()
+        else:
+            row = self._refresh_held(held, statement.options(*self._options).returning(*self._loading.attributes(held).values()))
+        if row is not None:
+            mark_updated(self.session, row)
+        return row
+
+    def _refresh_held(self, held: object, statement: Any) -> object | None:
+        """Run *statement*, which returns the columns of the row that the session holds, and put them into it."""
+        stored = execute(self.session, statement, synchronize_session=False).one_or_none()
+        if stored is not None:
+            self._loading.refresh(held, dict(zip(self._loading.attributes(held), stored, strict=True)))
+        return None if stored is None else held
+
+    def _differs(self, differs: ColumnElement[bool]) -> bool:
+        """Return whether the row is there and *differs* from what was to be stored: it is stale, or a trigger kept it from changing."""
+        found = execute(self.session, select(differs).where(*self._where, *self._at_version).select_from(self.mapper)).scalar_one_or_none()
+        return bool(found)
+
+    # --- By a flush ---
+
+    def _flush_update(self, values: Values) -> Any:
+        row = self._read(names=values.keys(), lock=True)
+        before = {name: value for name, value in instance_dict(row).items() if name in self._loading.names}
+        try:
+            with self.session.no_autoflush:
+                # A setter of the application's, or a collection, may load; what is half set must not be flushed for that.
+                change(row, values)
+            if self.session.is_modified(row):
+                self._flush(row)
+                self._loading.reload(self.session, [row])
+        except BaseException:
+            for name, value in before.items():
+                set_committed_value(row, name, value)
+            raise
+        return row
+
+    def _flush_delete(self) -> None:
+        row = self._read(lock=True)
+        self.session.delete(row)
+        self._flush(row)
+
+    def _flush(self, row: object) -> None:
+        version = self._version_of(row)
+        try:
+            self.session.flush()
+        except StaleDataError as error:
+            if version is None:
+                raise NotFoundError(self.mapper.class_, self.ident) from error
+            raise StaleVersionError(expected=version) from error
+
+    # --- Both ---
+
+    def _read(self, *, names: Any = (), lock: bool = False) -> Any:
+        """Return the row as it is stored, deferred columns among *names* loaded. Raises NotFoundError and StaleVersionError."""
+        statement = select(self.mapper).where(*self._where).options(*self._options, *self._loading.undeferred(names))
+        if lock:
+            statement = statement.with_for_update(of=self.mapper, key_share=True)
+        found = self._loading.load(self.session, statement, fresh=True)
+        if not found:
+            raise NotFoundError(self.mapper.class_, self.ident)
+        version = self._version_of(found[0])
+        if self.expected_version is not None and version != self.expected_version:
+            raise StaleVersionError(expected=self.expected_version, found=version)
+        return found[0]
+
+    def _version_of(self, row: object) -> int | None:
+        name = self._flushing.version_name
+        version: int | None = getattr(row, name) if name else None
+        return version
+
+    def _not_stored(self) -> ConflictError:
+        # A trigger has swallowed the statement.
+        return ConflictError(table=self.mapper.local_table.description)
+
+    def _refuse_impossible(self) -> None:
+        if not self._identity.is_possible(self.key, self.session):
+            raise NotFoundError(self.mapper.class_, self.ident)
+
+    def _attribute(self, name: str) -> Any:
+        return self.mapper.attrs[name].class_attribute
+
+    @cached_property
+    def _where(self) -> Sequence[ColumnElement[bool]]:
+        """The SQL that finds the row, if *base* has it: one that it has lost meanwhile is not written."""
+        key = self._identity.has(self.key)
+        criteria = plain_criteria(self.base, self.mapper)
+        if criteria is not None:
+            return [*key, *criteria]
+        among = self.base.where(*key).with_only_columns(*self._identity.attributes).order_by(None).correlate(None)
+        return [*key, tuple_(*self._identity.attributes).in_(among)]
+
+    @property
+    def _at_version(self) -> Sequence[ColumnElement[bool]]:
+        version = self._flushing.version_name
+        return [] if self.expected_version is None or version is None else [self._attribute(version) == self.expected_version]
+
+    @property
+    def _options(self) -> Sequence[Any]:
+        return criteria_options(self.base)
+
+    @property
+    def _identity(self) -> Identity:
+        return identity_of(self.mapper)
+
+    @property
+    def _loading(self) -> Loading:
+        return loading_of(self.mapper)
+
+    @property
+    def _flushing(self) -> Flushing:
+        return flushing_of(self.mapper)

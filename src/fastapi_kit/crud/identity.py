@@ -1,0 +1,137 @@
+"""Primary keys: what may be given for one, the SQL that finds it, and the key of a row."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from functools import cached_property
+from typing import Any, TypeVar, cast
+from uuid import UUID
+
+from sqlalchemy import Column, ColumnElement, TypeDecorator, inspect, tuple_
+from sqlalchemy.orm import Mapper, QueryableAttribute, Session
+
+from fastapi_kit.db.checks import key_is_possible
+from fastapi_kit.errors import ConfigurationError
+
+__all__ = ["Identity", "Key", "identity_of", "mapper_of", "may_hold", "per_mapper"]
+
+Key = tuple[object, ...]
+
+FactsT = TypeVar("FactsT")
+
+
+def mapper_of(model: type[object]) -> Mapper[Any]:
+    """Return the mapper of *model*. Raises ConfigurationError if it is not mapped."""
+    mapper: Mapper[Any] | None = inspect(model, raiseerr=False)
+    if mapper is None:
+        raise ConfigurationError(f"{model!r} is not a mapped class")
+    return mapper
+
+
+def per_mapper(make: Callable[[Mapper[Any]], FactsT]) -> Callable[[Mapper[Any]], FactsT]:
+    """Let *make* work out its facts once for each mapper; they live as long as the model does."""
+
+    def of(mapper: Mapper[Any]) -> FactsT:
+        known: dict[Any, Any] = cast("Any", mapper.class_manager).info
+        if make not in known:
+            known[make] = make(mapper)
+        found: FactsT = known[make]
+        return found
+
+    return of
+
+
+@dataclass(frozen=True, eq=False)
+class Identity:
+    """The primary key of one model."""
+
+    mapper: Mapper[Any]
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The key's attribute names, in its order."""
+        return tuple(self.mapper.get_property_by_column(column).key for column in self.mapper.primary_key)
+
+    @cached_property
+    def columns(self) -> tuple[Column[Any], ...]:
+        """The key's columns, in its order."""
+        return tuple(column for column in self.mapper.primary_key if isinstance(column, Column))
+
+    @cached_property
+    def attributes(self) -> tuple[QueryableAttribute[Any], ...]:
+        """The key's attributes, in its order."""
+        return tuple(getattr(self.mapper.class_, name) for name in self.names)
+
+    @cached_property
+    def is_made_by_server(self) -> bool:
+        """Whether the database numbers new rows."""
+        return len(self.columns) == 1 and self.columns[0] is self.columns[0].table.autoincrement_column
+
+    def key_of(self, ident: object) -> Key:
+        """Return *ident* as a tuple: a scalar, a tuple or a mapping by name. Raises ConfigurationError for a wrong shape or type."""
+        key, names, model = _as_tuple(ident, self.names), self.names, self.mapper.class_.__name__
+        if key is None:
+            shape = names[0] if len(names) == 1 else f"a tuple ({', '.join(names)}), or a mapping by these names"
+            raise ConfigurationError(f"the key of {model} is {shape}; what was given does not fit")
+        for name, value, kind in zip(names, key, self._types, strict=True):
+            # SQLite would compare text with a number, PostgreSQL refuse it.
+            if kind is not None and value is not None and (not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)):
+                raise ConfigurationError(f"{model}.{name} is {kind.__name__}: convert the key, as a typed path parameter does")
+        return key
+
+    def key_of_row(self, row: object) -> Key:
+        """Return the loaded primary key of *row*."""
+        return tuple(getattr(row, name) for name in self.names)
+
+    def held(self, session: Session, key: Key) -> object | None:
+        """Return the object with *key* that *session* holds, if it does."""
+        found: object | None = session.identity_map.get(self.mapper.identity_key_from_primary_key(key))
+        return found
+
+    def is_possible(self, key: Key, session: Session) -> bool:
+        """Return whether any row can have *key*: whether it fits the columns, as the database of *session* has them."""
+        return all(may_hold(column, value, session, self.mapper) for column, value in zip(self.columns, key, strict=True))
+
+    def has(self, key: Key) -> list[ColumnElement[bool]]:
+        """Return the SQL that finds the row with *key*."""
+        return [attribute == value for attribute, value in zip(self.attributes, key, strict=True)]
+
+    def among(self, keys: Sequence[Key]) -> ColumnElement[bool]:
+        """Return the SQL that finds the rows with these *keys*."""
+        if len(self.attributes) == 1:
+            return self.attributes[0].in_([key[0] for key in keys])
+        return tuple_(*self.attributes).in_(keys)
+
+    @cached_property
+    def _types(self) -> tuple[type[Any] | None, ...]:
+        return tuple(kind if (kind := _python_type(column)) in _KEY_TYPES else None for column in self.columns)
+
+
+def may_hold(column: Column[Any], value: object, session: Session, mapper: Mapper[Any]) -> bool:
+    """Return whether *column* can hold *value* in the database of *session*."""
+    return key_is_possible(column, value) or key_is_possible(column, value, dialect=session.get_bind(mapper).dialect.name)
+
+
+identity_of = per_mapper(Identity)
+
+
+def _as_tuple(ident: object, names: tuple[str, ...]) -> Key | None:
+    if isinstance(ident, Mapping):
+        by_name = cast("Mapping[object, object]", ident)
+        return tuple(by_name[name] for name in names) if set(by_name) == set(names) else None
+    if isinstance(ident, list | set | frozenset):
+        return None
+    key = tuple(cast("Key", ident)) if isinstance(ident, tuple) else (ident,)
+    return key if len(key) == len(names) else None
+
+
+_KEY_TYPES = {int, str, UUID, date, datetime}
+
+
+def _python_type(column: Column[Any]) -> type[Any] | None:
+    if isinstance(column.type, TypeDecorator):
+        return None
+    try:
+        return column.type.python_type
+    except NotImplementedError:
+        return None

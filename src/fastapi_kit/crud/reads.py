@@ -1,0 +1,300 @@
+"""Reading rows of one model, as objects or as a read schema."""
+
+import builtins
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Final, Generic, TypeVar, cast
+
+from pydantic import BaseModel
+from sqlalchemy import ColumnExpressionArgument, Select, func, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapper, Session, selectinload
+from sqlalchemy.orm.interfaces import ORMOption
+
+from fastapi_kit._compat import froms_of, loads_from_joins, options_of, order_of, plain_criteria
+from fastapi_kit.crud._generics import overrides, type_arguments
+from fastapi_kit.crud.identity import Identity, Key, identity_of, mapper_of, may_hold
+from fastapi_kit.crud._rows import MOST_KEYS, Loading, chunks, loading_of
+from fastapi_kit.crud.loading import as_schema, options_for
+from fastapi_kit.crud.ordering import OrderBy, total_order
+from fastapi_kit.crud.values import attributes_of
+from fastapi_kit.db.reads import is_idle, read, read_locked, stream
+from fastapi_kit.db.sessions import execute
+from fastapi_kit.errors import ConfigurationError, InvalidQueryError, MultipleMatchesError, NotFoundError
+from fastapi_kit.pagination import Page, PageParams
+
+__all__ = ["FOR_UPDATE", "ReadService", "RowLock"]
+
+ModelT = TypeVar("ModelT")
+SchemaT = TypeVar("SchemaT", bound=BaseModel)
+
+_MAX_OFFSET = 2**63 - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowLock:
+    """A row lock in the words of ``Select.with_for_update``. SQLite has none: there the whole database is locked for writing."""
+
+    read: bool = False
+    nowait: bool = False
+    skip_locked: bool = False
+    key_share: bool = False
+
+
+FOR_UPDATE: Final[RowLock] = RowLock()
+
+
+class ReadService(Generic[ModelT]):
+    """Read rows of one model: ``class ReportService(ReadService[Report])``. The order always ends with the primary key.
+
+    The model comes from the type argument, or from ``model = ...`` in the class. Reads on an idle session of a ``Database`` show what the
+    database has now, also of objects that the session holds, and leave no transaction open behind them; on the application's own session
+    they join what is there, as ``session.execute`` does.
+    """
+
+    model: type[ModelT]
+    _parameters: ClassVar[tuple[str, ...]] = ("model",)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for base in cls.__mro__:
+            arguments: tuple[object, ...] = type_arguments(cls, base) or ()
+            for name, argument in zip(base.__dict__.get("_parameters", ()), arguments, strict=False):
+                if isinstance(argument, type) and argument is not Any and not hasattr(cls, name):
+                    setattr(cls, name, argument)
+
+    def __init__(self, session: AsyncSession) -> None:
+        """Read through *session*. Raises ConfigurationError where the class names no model."""
+        if not hasattr(type(self), "model"):
+            raise ConfigurationError(f"{type(self).__name__} names no model: subclass {type(self).__name__}[Model, ...] or set model = ...")
+        self.session = session
+
+    def base_query(self) -> Select[ModelT]:
+        """Return the select that every read, update and delete starts from. Override to confine the rows.
+
+        Joins to many rows multiply nothing: each row of the model counts once.
+        """
+        return select(self.model)
+
+    def read_options(self) -> Sequence[ORMOption]:
+        """Return the options with which every row is read, and shown after a write. Override to load more than the mapping does."""
+        return ()
+
+    async def get(self, ident: object, *, options: Sequence[ORMOption] = (), lock: RowLock | None = None) -> ModelT | None:
+        """Return the row with this primary key, or None. Composite keys: a tuple, or a mapping by name."""
+        key = self._identity.key_of(ident)
+        if not self._identity.is_possible(key, self.session.sync_session):
+            return None
+        rows = await self._load(self._select(self._identity.has(key)), options=options, lock=lock)
+        return rows[0] if rows else None
+
+    async def get_one(self, ident: object, *, options: Sequence[ORMOption] = (), lock: RowLock | None = None) -> ModelT:
+        """Return the row with this primary key, or raise NotFoundError."""
+        row = await self.get(ident, options=options, lock=lock)
+        if row is None:
+            raise NotFoundError(self.model, ident)
+        return row
+
+    async def get_by(self, **columns: object) -> ModelT | None:
+        """Return the one row with these column values (None is IS NULL), or None. Raises MultipleMatchesError."""
+        if not columns:
+            raise ConfigurationError("get_by() needs a column")
+        known = attributes_of(self.mapper).columns
+        if unknown := sorted(columns.keys() - known.keys()):
+            raise ConfigurationError(f"{self.model.__name__} has no column {', '.join(unknown)}")
+        if not all(may_hold(known[name], value, self.session.sync_session, self.mapper) for name, value in columns.items()):
+            return None
+        rows = await self._load(self._select([getattr(self.model, name) == value for name, value in columns.items()]).limit(2))
+        if len(rows) > 1:
+            raise MultipleMatchesError(self.model, tuple(columns))
+        return rows[0] if rows else None
+
+    async def get_many(self, idents: Iterable[object]) -> builtins.list[ModelT]:
+        """Return the rows with these keys, in the order asked, each once; unknown keys are left out. No key, no SQL."""
+        identity, sync = self._identity, self.session.sync_session
+        keys = [key for key in dict.fromkeys(map(identity.key_of, idents)) if identity.is_possible(key, sync)]
+        found: dict[Key, ModelT] = {}
+        for chunk in chunks(keys, MOST_KEYS // len(identity.names)):
+            rows = await self._load(self._select([identity.among(chunk)]))
+            found.update((identity.key_of_row(row), row) for row in rows)
+        if len(found) > sum(key in found for key in keys):
+            # The database holds keys equal that are not the same: blanks at the end, capitals. It says which.
+            for key in keys:
+                if key not in found and (row := await self.get(key)) is not None:
+                    found[key] = row
+        return list({id(found[key]): found[key] for key in keys if key in found}.values())
+
+    async def first(
+        self,
+        *conditions: ColumnExpressionArgument[bool],
+        order_by: OrderBy = (),
+        options: Sequence[ORMOption] = (),
+        lock: RowLock | None = None,
+    ) -> ModelT | None:
+        """Return the first row that meets *conditions*, or None."""
+        rows = await self.list(*conditions, limit=1, order_by=order_by, options=options, lock=lock)
+        return rows[0] if rows else None
+
+    async def list(
+        self,
+        *conditions: ColumnExpressionArgument[bool],
+        skip: int = 0,
+        limit: int | None = 100,
+        order_by: OrderBy = (),
+        options: Sequence[ORMOption] = (),
+        lock: RowLock | None = None,
+    ) -> builtins.list[ModelT]:
+        """Return rows that meet *conditions*. ``limit=None`` means all of them, 0 none; negative numbers raise InvalidQueryError."""
+        statement = self._window(conditions, skip=skip, limit=limit, order_by=order_by)
+        return [] if statement is None else await self._load(statement, options=options, lock=lock)
+
+    async def stream(
+        self, *conditions: ColumnExpressionArgument[bool], order_by: OrderBy = (), batch_size: int = 1000
+    ) -> AsyncGenerator[ModelT]:
+        """Yield every row that meets *conditions*, *batch_size* in memory at a time.
+
+        The rows come from one open cursor: commit nothing on this session meanwhile, and wrap the call in ``contextlib.aclosing`` if you
+        leave the loop early. Collections that the mapping joins are loaded batch by batch; a ``joinedload()`` of a collection in
+        ``base_query`` raises ConfigurationError.
+        """
+        if batch_size < 1:
+            raise ConfigurationError("batch_size must be at least 1")
+        collections = [selectinload(getattr(self.model, name)) for name in self._loading.joined_collections]
+        statement = self._select(conditions, order_by).options(*self.read_options(), *collections).execution_options(yield_per=batch_size)
+        async with aclosing(stream(self.session, statement, mapper=self.mapper)) as rows:
+            async for row in rows:
+                yield row
+
+    async def count(self, *conditions: ColumnExpressionArgument[bool]) -> int:
+        """Return how many rows meet *conditions*."""
+        return await self._read(lambda session: self._count(session, conditions))
+
+    async def exists(self, *conditions: ColumnExpressionArgument[bool]) -> bool:
+        """Return whether any row meets *conditions*."""
+        statement = select(self.base_query().where(*conditions).order_by(None).exists())
+        return await self._read(lambda session: bool(execute(session, statement).scalar_one()))
+
+    async def get_as(self, schema: type[SchemaT], ident: object) -> SchemaT:
+        """Return the row with this key as *schema*, or raise NotFoundError. Relationships that *schema* names are loaded."""
+        return as_schema(schema, await self.get_one(ident, options=options_for(schema, self.mapper)))
+
+    async def list_as(
+        self,
+        schema: type[SchemaT],
+        *conditions: ColumnExpressionArgument[bool],
+        skip: int = 0,
+        limit: int | None = 100,
+        order_by: OrderBy = (),
+    ) -> builtins.list[SchemaT]:
+        """Return rows that meet *conditions* as *schema*. Relationships that *schema* names take one more query each."""
+        options = options_for(schema, self.mapper)
+        rows = await self.list(*conditions, skip=skip, limit=limit, order_by=order_by, options=options)
+        return [as_schema(schema, row) for row in rows]
+
+    async def page_as(
+        self, schema: type[SchemaT], query: PageParams, *conditions: ColumnExpressionArgument[bool], order_by: OrderBy = ()
+    ) -> Page[SchemaT]:
+        """Return the offset page that *query* asks for, among the rows that meet *conditions*.
+
+        Two statements: the rows and their number. ``max_total = 0`` in *query*'s class leaves the number out, another bound stops counting
+        there; ``has_more`` then comes from one row more than *limit*.
+        """
+        counts_all = query.max_total is None
+        rows = await self.list_as(schema, *conditions, skip=query.skip, limit=query.limit + (not counts_all), order_by=order_by)
+        total, capped = await self._total(conditions, query.max_total)
+        page = cast("type[Page[SchemaT]]", Page.__class_getitem__(schema))
+        return page.of(
+            rows[: query.limit],
+            skip=query.skip,
+            limit=query.limit,
+            total=total,
+            total_capped=capped,
+            has_more=None if counts_all else len(rows) > query.limit,
+        )
+
+    async def rows_as(self, schema: type[SchemaT], rows: Sequence[ModelT]) -> builtins.list[SchemaT]:
+        """Return *rows*, which were read or written before, as *schema*; what it names beside loaded columns is read now."""
+        options = [*options_for(schema, self.mapper), *options_of(self.base_query()), *self.read_options()]
+        if options and rows:
+            identity = self._identity
+            for keys in chunks([identity.key_of_row(row) for row in rows], MOST_KEYS // len(identity.names)):
+                await self._load(select(self.model).where(identity.among(keys)).options(*options))
+        return [as_schema(schema, row) for row in rows]
+
+    async def _total(self, conditions: Sequence[ColumnExpressionArgument[bool]], cap: int | None) -> tuple[int | None, bool]:
+        if cap == 0:
+            return None, False
+        counted = await self._read(lambda session: self._count(session, conditions, up_to=None if cap is None else cap + 1))
+        return (counted, False) if cap is None else (min(counted, cap), counted > cap)
+
+    def _select(self, conditions: Sequence[ColumnExpressionArgument[bool]], order_by: OrderBy | None = None) -> Select[ModelT]:
+        """Return the select of the rows of ``base_query`` that meet *conditions*, in a total order unless *order_by* is None."""
+        base = self.base_query()
+        if overrides(type(self), ReadService, "base_query") and self._may_multiply(base, order_by):
+            # The joins, groups and the like of the application go where they can neither multiply rows nor hinder a lock.
+            among = base.where(*conditions).with_only_columns(*self._identity.attributes).order_by(None).correlate(None)
+            chosen = select(self.model).where(tuple_(*self._identity.attributes).in_(among))
+            base = chosen.options(*options_of(base)).order_by(*order_of(base))
+        else:
+            base = base.where(*conditions)
+        if order_by is None:
+            return base
+        dialect = self.session.sync_session.get_bind(self.mapper).dialect.name
+        return base.order_by(*total_order(order_by, self._identity.attributes, dialect=dialect))
+
+    def _may_multiply(self, base: Select[ModelT], order_by: OrderBy | None) -> bool:
+        if plain_criteria(base, self.mapper) is not None or loads_from_joins(options_of(base)):
+            return False
+        given = (order_by if isinstance(order_by, Sequence) else [order_by]) if order_by is not None else []
+        tables = {table for each in (*order_of(base), *given) for table in froms_of(each)}
+        return tables <= set(self.mapper.tables)
+
+    def _window(
+        self, conditions: Sequence[ColumnExpressionArgument[bool]], *, skip: int, limit: int | None, order_by: OrderBy
+    ) -> Select[ModelT] | None:
+        if skip < 0 or (limit is not None and limit < 0):
+            raise InvalidQueryError("skip and limit must not be negative")
+        if limit == 0 or skip > _MAX_OFFSET:
+            return None
+        statement = self._select(conditions, order_by)
+        if skip:
+            statement = statement.offset(skip)
+        return statement if limit is None else statement.limit(min(limit, _MAX_OFFSET))
+
+    def _count(self, session: Session, conditions: Sequence[ColumnExpressionArgument[bool]], *, up_to: int | None = None) -> int:
+        if up_to is None and not overrides(type(self), ReadService, "base_query"):
+            statement = select(func.count()).select_from(self.model).where(*conditions)
+        else:
+            rows = self._select(conditions).with_only_columns(*self._identity.attributes).order_by(None).limit(up_to)
+            statement = select(func.count()).select_from(rows.subquery())
+        number: int = execute(session, statement).scalar_one()
+        return number
+
+    async def _load(
+        self, statement: Select[ModelT], *, options: Sequence[ORMOption] = (), lock: RowLock | None = None
+    ) -> builtins.list[ModelT]:
+        statement = statement.options(*self.read_options(), *options)
+        if lock is None:
+            fresh = is_idle(self.session.sync_session)
+            return await self._read(lambda session: self._loading.load(session, statement, fresh=fresh))
+        # Who locks a row is about to decide by what is in it now.
+        locked = statement.with_for_update(of=self.model, **asdict(lock))
+        return await read_locked(self.session, lambda session: self._loading.load(session, locked, fresh=True), mapper=self.mapper)
+
+    async def _read(self, work: Any) -> Any:
+        return await read(self.session, work, mapper=self.mapper)
+
+    @cached_property
+    def mapper(self) -> Mapper[Any]:
+        """The mapper of the model."""
+        return mapper_of(self.model)
+
+    @cached_property
+    def _identity(self) -> Identity:
+        return identity_of(self.mapper)
+
+    @cached_property
+    def _loading(self) -> Loading:
+        return loading_of(self.mapper)
