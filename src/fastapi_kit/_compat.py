@@ -4,8 +4,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from sqlalchemy import ColumnElement, Connection, Engine, Result, Select
-from sqlalchemy.orm import InstanceState, Mapper, Session, SessionTransaction
+from sqlalchemy.orm import InstanceState, LoaderCallableStatus, Mapper, Session, SessionTransaction
 from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.orm.collections import collection_adapter
 from sqlalchemy.orm.interfaces import LoaderOption, ORMOption
 
 __all__ = [
@@ -48,19 +49,47 @@ def is_clean(session: Session) -> bool:
 
 
 def discard_clean(session: Session) -> list[object]:
-    """Take the objects that the open transactions have not touched out of the identity map, and return them.
+    """Take the objects that the open transactions have not written out of the identity map, and return them.
 
-    SQLAlchemy expires what is in the map when it rolls back. No event fires, nothing is copied.
+    SQLAlchemy expires what is in the map when it rolls back. No event fires, nothing is copied. What was changed or marked deleted and
+    not written yet becomes what was loaded.
     """
-    touched = set[InstanceState[Any]]()
+    private, written = cast("Any", session), set[InstanceState[Any]]()
     for transaction in _open_transactions(session):
-        private = cast("Any", transaction)
-        touched.update(private._new, private._dirty, private._deleted)
-    clean = [state for state in session.identity_map.all_states() if not state.modified and state not in touched]
-    objects = [(state, state.obj()) for state in clean]
-    for state, _ in objects:
-        session.identity_map.safe_discard(state)
-    return [found for _, found in objects if found is not None]
+        written.update(cast("Any", transaction)._new, cast("Any", transaction)._dirty, cast("Any", transaction)._deleted)
+    states = [state for state in session.identity_map.all_states() if state not in written]
+    for state in states:
+        _revert_collections(state)
+    kept: list[object] = []
+    for state in states:
+        row = state.obj()
+        if row is not None:
+            private._deleted.pop(state, None)
+            if state.modified:
+                _revert(state, session)
+            session.identity_map.safe_discard(state)
+            kept.append(row)
+    return kept
+
+
+def _revert_collections(state: InstanceState[Any]) -> None:
+    for name, loaded in state.committed_state.items():
+        if name in state.dict and state.manager[name].impl.collection and not isinstance(loaded, LoaderCallableStatus):
+            adapter = collection_adapter(state.dict[name])
+            for item in [item for item in adapter if not any(item is each for each in loaded)]:
+                adapter.remove_without_event(item)
+            for item in [item for item in loaded if not any(item is each for each in adapter)]:
+                adapter.append_without_event(item)
+
+
+def _revert(state: InstanceState[Any], session: Session) -> None:
+    """Give *state* the column values and references that were loaded; attributes whose loaded value is not known are unloaded."""
+    for name, value in state.committed_state.items():
+        if isinstance(value, LoaderCallableStatus):
+            state.dict.pop(name, None)
+        elif not state.manager[name].impl.collection:
+            state.dict[name] = value
+    state._commit_all(state.dict, session.identity_map)
 
 
 def put_back(session: Session, objects: Iterable[object]) -> None:

@@ -59,6 +59,7 @@ class Product(ShopBase):
     price: Mapped[int] = mapped_column(default=5)
     code: Mapped[str] = mapped_column(String(20), default=lambda: "made")
     state: Mapped[str] = mapped_column(String(20), server_default="new")
+    grade: Mapped[str | None] = mapped_column(String(20), default="b")
     made_at: Mapped[datetime] = mapped_column(server_default=func.now())
     doubled: Mapped[int] = mapped_column(Computed("price * 2", persisted=True))
     details: Mapped[dict[str, Any] | None]
@@ -324,11 +325,14 @@ async def test_expressions_are_values_too(session: AsyncSession) -> None:
     assert (tag.name, tag.weight) == ("B", 4)
 
 
-async def test_none_is_the_default_where_there_is_one(shop: AsyncSession) -> None:
-    """D22: in a new row, as for an object that is added by hand."""
-    product = await ProductService(shop).create({"title": "a", "price": None, "code": None, "state": None})
+async def test_an_explicit_none_is_null(shop: AsyncSession) -> None:
+    """D22: also where there is a default; what is left out gets it, whatever the schema's own default is."""
+    product = await ProductService(shop).create({"title": "a", "grade": None})
 
-    assert (product.price, product.code, product.state) == (5, "made", "new")
+    assert (product.price, product.code, product.state, product.grade) == (5, "made", "new", None)
+    with pytest.raises(InvalidDataError) as caught:
+        await ProductService(shop).create({"title": "a", "price": None})
+    assert (caught.value.fields, caught.value.reason) == (("price",), "null")
 
 
 async def test_a_dataclass_model(shop: AsyncSession) -> None:

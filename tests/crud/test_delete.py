@@ -336,13 +336,15 @@ async def test_a_loaded_row_leaves_the_session(session: AsyncSession) -> None:
 async def test_a_delete_in_an_opened_transaction_is_the_openers(session: AsyncSession, library: Database) -> None:
     """D26: undone with the rest, and the row is the session's again."""
     tag = await TagService(session).create({"name": "a"})
+    key = tag.id
 
     async with unit_of_work(session) as uow:
-        await TagService(session).delete(tag.id)
+        await TagService(session).delete(key)
         assert not await TagService(session).exists()
         await uow.rollback()
 
-    assert (await TagService(session).get_one(tag.id)).name == "a"
+    assert await TagService(session).get_one(key) is tag
+    assert tag.name == "a"
 
 
 async def test_a_delete_on_a_default_session(host_sessions: async_sessionmaker[AsyncSession]) -> None:

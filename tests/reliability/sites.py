@@ -16,7 +16,7 @@ from tests.reliability.aside import TELLING
 
 from fastapi_kit import KitSettings, create_app, crud_router
 from fastapi_kit.db import Database, DatabaseOptions
-from fastapi_kit.db.transaction import typed_errors, unit_of_work
+from fastapi_kit.db.transactions import typed_errors, unit_of_work
 from fastapi_kit.errors import UnavailableError
 from fastapi_kit.handlers import register_exception_handlers
 from fastapi_kit.testing import app_client

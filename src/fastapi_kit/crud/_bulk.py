@@ -1,6 +1,7 @@
 """Inserting rows in few statements, and getting them back in the order given."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import CHAR, Column, Integer, String, Uuid, insert
@@ -30,9 +31,10 @@ def insert_rows(session: Session, mapper: Mapper[Any], rows: Sequence[Values]) -
     if not bind.dialect.insert_executemany_returning or flushing_of(mapper).is_needed_to_insert(session, rows):
         return _flush_rows(session, mapper, rows)
     inserted: dict[int, Any] = {}
-    for positions, group in _groups(mapper, rows):
-        for at, batch in _batches(mapper, positions, group):
-            inserted.update(zip(at, _insert(session, mapper, batch, numbered_late=bind.dialect.name == "sqlite"), strict=True))
+    with _making_room(session, mapper, rows):
+        for positions, group in _groups(mapper, rows):
+            for at, batch in _batches(mapper, positions, group):
+                inserted.update(zip(at, _insert(session, mapper, batch, numbered_late=bind.dialect.name == "sqlite"), strict=True))
     made = [inserted[position] for position in range(len(rows))]
     mark_inserted(session, made)
     return made
@@ -42,21 +44,31 @@ def _flush_rows(session: Session, mapper: Mapper[Any], rows: Sequence[Values]) -
     with session.no_autoflush:
         # A setter of the application's may load; what is half set must not be flushed for that.
         objects = [build(mapper.class_, row) for row in rows]
-    identity = identity_of(mapper)
-    keys = (identity.key_of_row(each) for each in objects)
-    held = [found for key in keys if None not in key and (found := identity.held(session, key)) is not None]
-    for each in held:
-        # Another session may have deleted it. SQLAlchemy would warn, whether the database then refuses the key or not.
-        session.expunge(each)
-    try:
+    names = identity_of(mapper).names
+    with _making_room(session, mapper, [{name: getattr(each, name) for name in names} for each in objects]):
         session.add_all(objects)
         session.flush()
+    loading_of(mapper).reload(session, objects)
+    return objects
+
+
+@contextmanager
+def _making_room(session: Session, mapper: Mapper[Any], rows: Sequence[Values]) -> Generator[None]:
+    """Let new *rows* take keys under which *session* still holds objects; if they are refused, those come back.
+
+    Another session may have deleted them. SQLAlchemy would warn, whether the database then refuses the key or not.
+    """
+    identity = identity_of(mapper)
+    keys = (tuple(row.get(name) for name in identity.names) for row in rows)
+    held = [found for key in keys if None not in key and (found := identity.held(session, key)) is not None]
+    for each in held:
+        session.expunge(each)
+    try:
+        yield
     except BaseException:
         for each in held:
             session.add(each)
         raise
-    loading_of(mapper).reload(session, objects)
-    return objects
 
 
 def _groups(mapper: Mapper[Any], rows: Sequence[Values]) -> Iterator[tuple[list[int], list[_Row]]]:
@@ -91,8 +103,9 @@ def _insert(session: Session, mapper: Mapper[Any], rows: list[_Row], *, numbered
     identity = identity_of(mapper)
     by_key = len(rows) > 1 and numbered_late and identity.is_made_by_server and identity.names[0] not in rows[0]
     statement = insert(mapper).returning(mapper, sort_by_parameter_order=len(rows) > 1 and not by_key)
+    statement = statement.options(*loading_of(mapper).undeferred(rows[0]))
     try:
-        # A row may have been deleted by another session, and its key be used again, while this one still holds the old object.
+        # Of a key that the database uses again the session may still hold the old object.
         inserted = execute(session, statement, rows, render_nulls=True, populate_existing=True).scalars().unique().all()
     except InvalidRequestError as error:
         if "sentinel" not in str(error):

@@ -55,6 +55,8 @@ class Flushing:
         return (
             not self._can_be_inserted
             or any(listeners)
+            # SQLAlchemy tells get_bind of the statement in updates and deletes, not in inserts of the ORM.
+            or type(session).get_bind is not Session.get_bind
             or self._is_watched(session, columns)
             or any(name not in columns or is_sql(value) for row in rows for name, value in row.items())
         )
@@ -106,10 +108,9 @@ class Flushing:
     @cached_property
     def _can_be_inserted(self) -> bool:
         mapper = self.mapper
-        loaded = {attribute.key for attribute in mapper.column_attrs if not attribute.deferred}
         return (
             self._is_one_table
-            and loaded == attributes_of(mapper).columns.keys()
+            and not self._has_expressions
             and mapper.class_manager.original_init is mapper.registry.constructor
             and not mapper.validators
             and _hybrids_make_sql(mapper)

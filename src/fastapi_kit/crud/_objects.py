@@ -7,7 +7,7 @@ from typing import Any, TypeVar, cast
 
 from sqlalchemy import JSON
 from sqlalchemy.orm import Mapper, class_mapper
-from sqlalchemy.orm.attributes import instance_dict, set_attribute
+from sqlalchemy.orm.attributes import flag_modified, instance_dict, set_attribute
 from sqlalchemy.types import TypeEngine
 
 from fastapi_kit.crud.values import attributes_of, is_sql
@@ -34,7 +34,12 @@ def change(row: object, values: Mapping[str, Any]) -> None:
     """Set those *values* that differ from what is loaded on *row*: an equal one would make SQLAlchemy look at the row again."""
     loaded, columns = instance_dict(row), attributes_of(class_mapper(type(row))).columns
     types = {name: columns[name].type if name in columns else None for name in values}
-    assign(row, {name: value for name, value in values.items() if name not in loaded or not _equal(types[name], loaded[name], value)})
+    changed = {name: value for name, value in values.items() if name not in loaded or not _equal(types[name], loaded[name], value)}
+    assign(row, changed)
+    for name in changed:
+        if isinstance(types[name], JSON):
+            # SQLAlchemy compares as Python does, to which True is 1, and would not write it.
+            flag_modified(row, name)
 
 
 def assign(row: object, values: Mapping[str, Any]) -> None:
@@ -61,7 +66,6 @@ def _equal(type_: TypeEngine[Any] | None, loaded: Any, value: Any) -> bool:
 
 
 def _is_same_document(one: Any, other: Any) -> bool:
-    # To Python True is 1, to JSON it is not.
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(_is_same_document(one[key], other[key]) for key in cast("dict[Any, Any]", one))
     if isinstance(one, list) and isinstance(other, list):

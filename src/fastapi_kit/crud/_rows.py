@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import Column, Select, inspect, select
+from sqlalchemy import Column, Select, insert, inspect, select
 from sqlalchemy.orm import InstanceState, Mapper, QueryableAttribute, RelationshipDirection, Session, undefer
 from sqlalchemy.orm.attributes import instance_dict
 
@@ -50,25 +50,31 @@ class Loading:
 
     def load(self, session: Session, statement: Select[Any], *, fresh: bool) -> list[Any]:
         """Run a select of the model and return its objects, each once; *fresh*: those held before show what is stored now."""
-        held = self._held(session) if fresh else {}
-        shown = self.attributes() if held else {}
-        found = execute(session, statement.add_columns(*shown.values()) if held else statement)
-        if not held:
-            return list((found.scalars().unique() if demands_unique(found) else found.scalars()).all())
+        held = fresh and any(state.mapper.isa(self.mapper) for state in session.identity_map.all_states())
+        if held:
+            return [row for row, *_ in self.load_fresh(session, statement)]
+        found = execute(session, statement)
+        return list((found.scalars().unique() if demands_unique(found) else found.scalars()).all())
+
+    def load_fresh(self, session: Session, statement: Select[Any]) -> list[tuple[Any, ...]]:
+        """Run a select of the model and of other columns; return an object, which shows what is stored now, and these for each row."""
+        shown, before = self.attributes(), {id(row) for row in session.identity_map.values()}
+        found = execute(session, statement.add_columns(*shown.values()))
         rows = {id(row[0]): row for row in (found.unique(lambda row: id(row[0])) if demands_unique(found) else found)}
-        for key, (row, *values) in rows.items():
-            if key in held:
-                self.refresh(row, dict(zip(shown, values, strict=True)))
-        return [row[0] for row in rows.values()]
+        for key, row in rows.items():
+            if key in before:
+                self.refresh(row[0], dict(zip(shown, row[-len(shown) :], strict=True)))
+        return [tuple(row[: -len(shown)]) for row in rows.values()]
 
     def reload(self, session: Session, rows: Sequence[object]) -> None:
-        """Make *rows*, which were flushed, show what the database made of them."""
-        identity, shown = identity_of(self.mapper), self.attributes()
+        """Make *rows*, which were flushed, show what the database made of them; not where the session reads from another database."""
+        if session.get_bind(self.mapper) is not session.get_bind(self.mapper, clause=insert(self.mapper)):
+            return
+        identity = identity_of(self.mapper)
         by_key = {identity.key_of_row(row): row for row in rows}
         for keys in chunks(list(by_key), MOST_KEYS // len(identity.names)):
             statement = select(self.mapper).where(identity.among(keys))
-            for row, *values in execute(session, statement.add_columns(*shown.values())).unique(lambda row: id(row[0])):
-                self.refresh(row, dict(zip(shown, values, strict=True)))
+            self.load_fresh(session, statement)
 
     def refresh(self, row: object, values: Mapping[str, Any]) -> None:
         """Put the stored *values* into *row*. References whose foreign key changed are unloaded: they show the old row."""
@@ -97,10 +103,6 @@ class Loading:
         names = {attribute.columns[0]: attribute.key for attribute in self.mapper.column_attrs if isinstance(attribute.columns[0], Column)}
         relations = (relation for relation in self.mapper.relationships if relation.direction is RelationshipDirection.MANYTOONE)
         return {relation.key: [names[column] for column in relation.local_columns if column in names] for relation in relations}
-
-    def _held(self, session: Session) -> dict[int, object]:
-        states = (state for state in session.identity_map.all_states() if state.mapper.isa(self.mapper))
-        return {id(row): row for state in states if (row := state.obj()) is not None}
 
 
 loading_of = per_mapper(Loading)

@@ -1,21 +1,20 @@
 """Changing and deleting one row: by one statement, or by a flush where the mapping or a listener needs it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, Select, delete, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, CursorResult, Select, delete, false, or_, select, tuple_, update
 from sqlalchemy.orm import Mapper, Session
-from sqlalchemy.orm.attributes import instance_dict, set_committed_value
 from sqlalchemy.orm.exc import StaleDataError
 
-from fastapi_kit._compat import criteria_options, mark_deleted, mark_updated, plain_criteria
+from fastapi_kit._compat import criteria_options, mark_deleted, mark_updated, options_of, plain_criteria
 from fastapi_kit.crud._flushing import Flushing, flushing_of
-from fastapi_kit.crud.identity import Identity, Key, identity_of
+from fastapi_kit.crud.identity import Identity, Key, identity_of, may_hold
 from fastapi_kit.crud._objects import change
 from fastapi_kit.crud._rows import Loading, loading_of
-from fastapi_kit.crud.values import Values
+from fastapi_kit.crud.values import Values, attributes_of
 from fastapi_kit.db.sessions import execute
 from fastapi_kit.errors import ConfigurationError, ConflictError, NotFoundError, StaleVersionError
 
@@ -42,6 +41,11 @@ class Target:
     def update(self, values: Values) -> Any:
         """Store *values* and return the row; nothing is written where they are stored already."""
         self._refuse_impossible()
+        row = self._update_or_find(values)
+        # What base_query loads beside the row.
+        return self._read() if len(options_of(self.base)) > len(self._options) else row
+
+    def _update_or_find(self, values: Values) -> Any:
         if not values:
             return self._read()
         if self._flushing.is_needed_to_update(self.session, values):
@@ -50,8 +54,11 @@ class Target:
         # A second time if the row was changed by somebody else between the two statements.
         for _ in range(2):
             row = self._update(values, differs)
-            if row is not None or not self._differs(differs):
-                return self._read() if row is None else row
+            if row is not None:
+                return row
+            row, still_differs = self._find(differs)
+            if not still_differs:
+                return row
         raise self._not_stored()
 
     def delete(self) -> None:
@@ -96,27 +103,16 @@ class Target:
             self._loading.refresh(held, dict(zip(self._loading.attributes(held), stored, strict=True)))
         return None if stored is None else held
 
-    def _differs(self, differs: ColumnElement[bool]) -> bool:
-        """Return whether the row is there and *differs* from what was to be stored: it is stale, or a trigger kept it from changing."""
-        found = execute(self.session, select(differs).where(*self._where, *self._at_version).select_from(self.mapper)).scalar_one_or_none()
-        return bool(found)
-
     # --- By a flush ---
 
     def _flush_update(self, values: Values) -> Any:
         row = self._read(names=values.keys(), lock=True)
-        before = {name: value for name, value in instance_dict(row).items() if name in self._loading.names}
-        try:
-            with self.session.no_autoflush:
-                # A setter of the application's, or a collection, may load; what is half set must not be flushed for that.
-                change(row, values)
-            if self.session.is_modified(row):
-                self._flush(row)
-                self._loading.reload(self.session, [row])
-        except BaseException:
-            for name, value in before.items():
-                set_committed_value(row, name, value)
-            raise
+        with self.session.no_autoflush:
+            # A setter of the application's, or a collection, may load; what is half set must not be flushed for that.
+            change(row, values)
+        if self.session.is_modified(row):
+            self._flush(row)
+            self._loading.reload(self.session, [row])
         return row
 
     def _flush_delete(self) -> None:
@@ -137,13 +133,18 @@ class Target:
 
     def _read(self, *, names: Any = (), lock: bool = False) -> Any:
         """Return the row as it is stored, deferred columns among *names* loaded. Raises NotFoundError and StaleVersionError."""
-        statement = select(self.mapper).where(*self._where).options(*self._options, *self._loading.undeferred(names))
+        return self._find(names=names, lock=lock)[0]
+
+    def _find(self, *columns: ColumnElement[Any], names: Any = (), lock: bool = False) -> tuple[Any, ...]:
+        """Return the row likewise, and the values of *columns*."""
+        statement = select(self.mapper, *columns).where(*self._where)
+        statement = statement.options(*options_of(self.base), *self._loading.undeferred(names))
         if lock:
             statement = statement.with_for_update(of=self.mapper, key_share=True)
-        found = self._loading.load(self.session, statement, fresh=True)
+        found = self._loading.load_fresh(self.session, statement)
         if not found:
             raise NotFoundError(self.mapper.class_, self.ident)
-        version = self._version_of(found[0])
+        version = self._version_of(found[0][0])
         if self.expected_version is not None and version != self.expected_version:
             raise StaleVersionError(expected=self.expected_version, found=version)
         return found[0]
@@ -176,8 +177,11 @@ class Target:
 
     @property
     def _at_version(self) -> Sequence[ColumnElement[bool]]:
-        version = self._flushing.version_name
-        return [] if self.expected_version is None or version is None else [self._attribute(version) == self.expected_version]
+        version, expected = self._flushing.version_name, self.expected_version
+        if expected is None or version is None:
+            return []
+        is_possible = may_hold(attributes_of(self.mapper).columns[version], expected, self.session, self.mapper)
+        return [self._attribute(version) == expected if is_possible else false()]
 
     @property
     def _options(self) -> Sequence[Any]:

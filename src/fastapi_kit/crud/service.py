@@ -14,7 +14,7 @@ from fastapi_kit.crud._generics import overrides
 from fastapi_kit.crud._write import Target
 from fastapi_kit.crud.reads import ReadService
 from fastapi_kit.crud.values import Values, checked_changes, checked_row, field_values, new_values
-from fastapi_kit.db.transactions import unit_of_work, write
+from fastapi_kit.db.transactions import dropping_calls, unit_of_work, write
 from fastapi_kit.errors import InvalidDataError, StillReferencedError, UnknownReferenceError
 
 __all__ = ["CRUDService"]
@@ -73,9 +73,7 @@ class CRUDService(ReadService[ModelT], Generic[ModelT, CreateT, UpdateT]):
         the model.
         """
         self._identity.key_of(ident)
-        given = await self._given_changes(ident, data) if isinstance(data, BaseModel) else data
-        prepared = self.prepare_update(dict(given))
-        changes = checked_changes(self.mapper, prepared, data=data, read_only=self.read_only, trusted=trusted)
+        changes = await self._changes(ident, data, trusted=trusted)
         return await self._write("update", lambda session: self._target(session, ident, expected_version).update(changes))
 
     async def delete(self, ident: object, /, *, expected_version: int | None = None) -> None:
@@ -113,13 +111,19 @@ class CRUDService(ReadService[ModelT], Generic[ModelT, CreateT, UpdateT]):
         return values
 
     async def _new_row(self, data: CreateT | Values, values: Values) -> dict[str, Any]:
-        given = await self.create_values(data) if isinstance(data, BaseModel) else data
-        return checked_row(self.mapper, self.prepare_insert({**given, **values}), data=data)
+        with dropping_calls(self.session):
+            given = await self.create_values(data) if isinstance(data, BaseModel) else data
+            return checked_row(self.mapper, self.prepare_insert({**given, **values}), data=data)
 
-    async def _given_changes(self, ident: object, data: UpdateT) -> Values:
-        if not _takes_row(type(self).update_values):
-            return await self.update_values(data)
-        return await self.update_values(data, await self.get_one(ident))
+    async def _changes(self, ident: object, data: UpdateT | Values, *, trusted: bool) -> dict[str, Any]:
+        with dropping_calls(self.session):
+            if not isinstance(data, BaseModel):
+                given = data
+            elif _takes_row(type(self).update_values):
+                given = await self.update_values(data, await self.get_one(ident))
+            else:
+                given = await self.update_values(data)
+            return checked_changes(self.mapper, self.prepare_update(dict(given)), data=data, read_only=self.read_only, trusted=trusted)
 
     def _target(self, session: Session, ident: object, expected_version: int | None) -> Target:
         return Target(session, self.mapper, self.base_query(), ident, expected_version)

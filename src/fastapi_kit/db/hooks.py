@@ -19,7 +19,7 @@ from sqlalchemy.util import await_only
 
 from fastapi_kit.db.sessions import OWN
 
-__all__ = ["OWN_LISTENERS", "has_uncommitted_writes", "note_writes", "on_commit", "restore_calls", "save_calls"]
+__all__ = ["OWN_LISTENERS", "drop_waiting_calls", "has_uncommitted_writes", "note_writes", "on_commit", "restore_calls", "save_calls"]
 
 P = ParamSpec("P")
 
@@ -51,6 +51,13 @@ def has_uncommitted_writes(session: Session) -> bool:
     """Return whether something was written in the open transaction that its end would lose."""
     record: _Record | None = session.info.get(_RECORD)
     return record is not None and any(entry.fn is None for entry in record.entries)
+
+
+def drop_waiting_calls(session: Session) -> None:
+    """Drop the calls that wait for the next transaction: the write they waited for was refused before it began one."""
+    record: _Record | None = session.info.get(_RECORD)
+    if record is not None and not session.in_transaction():
+        record.entries.clear()
 
 
 def save_calls(session: Session) -> Sequence["_Entry"]:

@@ -63,7 +63,8 @@ def _may_autocommit(session: Session) -> bool:
         and not session.dispatch.after_begin
         and not has_begin_listener(engine)
         and own_isolation_level(engine) is None
-        and engine.dialect.default_isolation_level in {None, "READ COMMITTED"}
+        # Not known before the first connection.
+        and getattr(engine.dialect, "default_isolation_level", None) == "READ COMMITTED"
         and not session.info.get(NO_AUTOCOMMIT)
     )
 

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Mapper, Session, SessionTransaction, SessionTransacti
 from sqlalchemy.util import await_only, greenlet_spawn
 
 from fastapi_kit._compat import binds_of, discard_clean, has_sent_sql, is_clean, put_back
-from fastapi_kit.db.hooks import on_commit, restore_calls, save_calls
+from fastapi_kit.db.hooks import drop_waiting_calls, on_commit, restore_calls, save_calls
 from fastapi_kit.db.sessions import OWN, commit, count_self_commit, finish, one_task
 from fastapi_kit.db.sqlite import begin_immediate
 from fastapi_kit.db.violations import as_kit_error, is_retryable
@@ -25,6 +25,7 @@ __all__ = [
     "Boundary",
     "SessionFactory",
     "UnitOfWork",
+    "dropping_calls",
     "is_opened",
     "keep_clean",
     "on_commit",
@@ -213,6 +214,16 @@ async def write(session: AsyncSession, work: Callable[[Session], ResultT], *, co
     return result
 
 
+@contextmanager
+def dropping_calls(session: AsyncSession) -> Generator[None]:
+    """Drop what ``on_commit`` was given for a write that is refused in the block, before it has begun a transaction."""
+    try:
+        yield
+    except Exception:
+        drop_waiting_calls(session.sync_session)
+        raise
+
+
 class UnitOfWork:
     """An open unit of work over *session*."""
 
@@ -336,9 +347,8 @@ def _keep_readable(session: Session) -> bool:
 
 
 def keep_clean(session: Session) -> None:
-    """Keep what a rollback inside a boundary does not undo. For SQLAlchemy's ``after_rollback``."""
-    # Fires before SQLAlchemy expires the identity map. A ROLLBACK TO leaves what is clean alone.
-    if _KEPT in session.info and not session.in_nested_transaction():
+    """Keep what a rollback inside a boundary does not undo. For SQLAlchemy's ``after_rollback``, before which nothing is expired."""
+    if _KEPT in session.info:
         session.info[_KEPT] += discard_clean(session)
 
 
