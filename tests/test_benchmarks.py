@@ -18,7 +18,7 @@ ONE_ROUND = Effort(batch=0, rounds=1, least=1, budget=0)
 @pytest.fixture(scope="module")
 async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
     file = tmp_path_factory.mktemp("bench") / "bench.db"
-    async with open_stage(f"sqlite+aiosqlite:///{file}", rows=110, bulk_rows=20) as stage:
+    async with open_stage(f"sqlite+aiosqlite:///{file}", "SQLite", rows=110, bulk_rows=20) as stage:
         yield stage
 
 
@@ -47,7 +47,7 @@ async def test_other_answers_are_found(stage: Stage) -> None:
     """Nothing is timed where the answers differ."""
     row = replace(row_named("http_list"), comparable=len)
 
-    with pytest.raises(DifferentAnswersError, match="http_list on sqlite"):
+    with pytest.raises(DifferentAnswersError, match="http_list on SQLite"):
         await show([row], stage, ONE_ROUND)
 
 
@@ -60,7 +60,7 @@ async def test_another_table_is_found(stage: Stage) -> None:
 
         yield nothing
 
-    with pytest.raises(DifferentAnswersError, match="delete on sqlite"):
+    with pytest.raises(DifferentAnswersError, match="delete on SQLite"):
         await check(replace(row_named("delete"), kit=idle), stage)
 
 
@@ -75,12 +75,12 @@ async def test_an_address_that_was_not_checked_is_found(stage: Stage) -> None:
 @pytest.mark.parametrize(("speed", "written"), [(0.5, "0.50"), (0.91, "="), (1.09, "="), (1.1, "1.10"), (12, "12.00")])
 def test_a_small_difference_is_none(speed: float, written: str) -> None:
     """Two shared cores are noisy: less than 10 % is printed as no difference."""
-    assert line(row_named("create"), "sqlite", speed).split("|")[3].strip() == written
+    assert line(row_named("create"), "SQLite", speed).split("|")[3].strip() == written
 
 
 def test_a_time_is_the_inverse_of_a_speed() -> None:
     """Where the target is a time, half the speed is twice the time."""
-    printed = [cell.strip() for cell in line(row_named("get"), "sqlite", 0.5).split("|")]
+    printed = [cell.strip() for cell in line(row_named("get"), "SQLite", 0.5).split("|")]
 
     assert printed[2:-1] == ["time", "2.00", "≤ 1.05", "≤ 1.02", "missed"]
 
@@ -89,7 +89,7 @@ def test_a_target_may_differ_by_database() -> None:
     """SQLite has its own where one is given."""
     row = row_named("create_many")
 
-    assert (row.target_on("postgresql"), row.target_on("sqlite")) == (Target(2.5, 10), Target(8, 20))
+    assert (row.target_on("PostgreSQL"), row.target_on("SQLite")) == (Target(2.5, 10), Target(8, 20))
 
 
 @pytest.mark.parametrize(

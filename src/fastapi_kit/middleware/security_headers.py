@@ -25,6 +25,7 @@ _UNLESS_HTML = {
 }
 _UNLESS_VALIDATED = {"Cache-Control": "no-store"}
 
+_EITHER = (False, True)
 _HSTS = "Strict-Transport-Security"
 _VALIDATORS = frozenset({b"etag", b"last-modified", b"expires"})
 _HTML = (b"text/html", b"application/xhtml+xml")
@@ -53,7 +54,7 @@ class SecurityHeadersMiddleware:
     def __post_init__(self) -> None:
         if self.hsts_seconds < 0:
             raise ConfigurationError("hsts_seconds cannot be negative")
-        self._wanted = {kind: self._wanted_on(*kind) for kind in product((False, True), repeat=3)}
+        self._wanted = {kind: self._wanted_on(*kind) for kind in product(_EITHER, _EITHER, _EITHER)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, and complete the headers of its answer."""
