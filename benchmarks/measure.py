@@ -28,7 +28,7 @@ class Effort:
 
 
 FULL = Effort(batch=0.05, rounds=99, least=9, budget=15)
-QUICK = Effort(batch=0.03, rounds=15, least=1, budget=1)
+QUICK = Effort(batch=0.03, rounds=15, least=1, budget=0.8)
 
 
 class DifferentAnswersError(Exception):
