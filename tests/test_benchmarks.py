@@ -1,13 +1,16 @@
 """The benchmarks compare like with like, and say what they found; how fast anything is, no test says."""
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
 from benchmarks.__main__ import show
-from benchmarks.contenders import Work
+from benchmarks.contenders import Turn, Work
+from benchmarks.databases import DATABASES
 from benchmarks.measure import DifferentAnswersError, Effort, check, speed
+from benchmarks.proxy import delayed
 from benchmarks.rows import ROWS, Row, Target
 from benchmarks.stage import Stage, open_stage
 from benchmarks.table import line, verdict
@@ -72,6 +75,55 @@ async def test_an_address_that_was_not_checked_is_found(stage: Stage) -> None:
         await check(replace(row_named("http_list"), kit=plain.kit), stage)
 
 
+async def test_other_bytes_are_found(stage: Stage) -> None:
+    """Over HTTP the same JSON is not enough: it has to be written in the same way."""
+    row = row_named("http_get")
+
+    @asynccontextmanager
+    async def spaced(stage: Stage) -> AsyncGenerator[Work]:
+        async with row.kit(stage) as work:
+
+            async def once(turn: Turn) -> bytes:
+                answer = await work(turn)
+                assert isinstance(answer, bytes)
+                return answer.replace(b":", b": ", 1)
+
+            yield once
+
+    with pytest.raises(DifferentAnswersError, match="http_get on SQLite"):
+        await check(replace(row, kit=spaced), stage)
+
+
+async def test_the_distant_database_delivers_all_in_order() -> None:
+    """What goes through the proxy arrives whole, both ways, on several connections, and ends when its sender ends."""
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.readexactly(3_000_000))
+        writer.close()
+
+    async def talk(port: int, seed: int) -> bool:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        sent = b"".join((number * seed).to_bytes(8) for number in range(375_000))
+        for start in range(0, len(sent), 100_000):
+            writer.write(sent[start : start + 100_000])
+        received = await reader.read(-1)
+        writer.close()
+        return received == sent
+
+    server = await asyncio.start_server(echo, "127.0.0.1", 0)
+    async with server, delayed("127.0.0.1", server.sockets[0].getsockname()[1], 0.001) as port:
+        assert await asyncio.gather(*(talk(port, seed) for seed in (1, 2, 3))) == [True, True, True]
+
+
+def test_where_a_row_is_run() -> None:
+    """Against the distant database only what has a target there, and what uses no database once."""
+    names = {place: [row.name for row in ROWS if row.is_run_on(place)] for place in DATABASES}
+
+    assert names["SQLite"] == [row.name for row in ROWS]
+    assert names["PostgreSQL"] == [name for name in names["SQLite"] if not name.startswith("middleware")]
+    assert names["PostgreSQL, 1 ms away"] == ["http_list", "http_list_auth", "http_get", "http_get_auth", "http_create"]
+
+
 @pytest.mark.parametrize(("speed", "written"), [(0.5, "0.50"), (0.91, "="), (1.09, "="), (1.1, "1.10"), (12, "12.00")])
 def test_a_small_difference_is_none(speed: float, written: str) -> None:
     """Two shared cores are noisy: less than 10 % is printed as no difference."""
@@ -90,6 +142,7 @@ def test_a_target_may_differ_by_database() -> None:
     row = row_named("create_many")
 
     assert (row.target_on("PostgreSQL"), row.target_on("SQLite")) == (Target(2.5, 10), Target(8, 20))
+    assert row_named("http_get").target_on("PostgreSQL, 1 ms away") == Target(2.5)
 
 
 @pytest.mark.parametrize(
@@ -103,6 +156,8 @@ def test_a_target_may_differ_by_database() -> None:
         (Target(1.05, 1.02, "time"), 1.09, "unclear"),
         (Target(1.05, 1.02, "time"), 1.1, "missed"),
         (Target(0.95, 1.2), 0.92, "unclear"),
+        (Target(2.5), 2.5, "must met"),
+        (Target(2.5), 2.4, "missed"),
     ],
 )
 def test_verdicts(target: Target, reached: float, expected: str) -> None:

@@ -23,7 +23,8 @@ class CORSMiddleware(cors.CORSMiddleware):
             if message["type"] == "http.response.start":
                 headers = [*message.get("headers", ())]
                 given = [value for name, value in headers if name.lower() == b"vary"]
-                message = {**message, "headers": replaced(headers, (b"vary", b", ".join([*given, b"Origin"])))}
+                own = (b"vary", b", ".join([*given, b"Origin"]))
+                message = {**message, "headers": replaced(headers, own) if given else [*headers, own]}
             return send(message)
 
         await self.app(scope, receive, send_varying)
