@@ -1,6 +1,6 @@
 """A database that is farther away: a TCP proxy, in a process of its own, that delivers what it is given a little later.
 
-``python -m benchmarks.proxy HOST PORT SECONDS`` prints the port that it listens on, and ends with its standard input.
+Run with HOST PORT SECONDS, this file prints the port that it listens on, and ends with its standard input.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 
-__all__ = ["delayed", "serve"]
+__all__ = ["delayed"]
 
 _LARGEST_READ = 65_536
 _OWN_COST = 0.000_2
@@ -19,7 +19,7 @@ _OWN_COST = 0.000_2
 @asynccontextmanager
 async def delayed(host: str, port: int, seconds: float) -> AsyncGenerator[int]:
     """Yield a port of this machine behind which *host* and *port* are *seconds* farther away, in each direction."""
-    arguments = ["-m", "benchmarks.proxy", host, str(port), str(seconds)]
+    arguments = [__file__, host, str(port), str(seconds)]
     process = await asyncio.create_subprocess_exec(
         sys.executable, *arguments, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
@@ -32,9 +32,7 @@ async def delayed(host: str, port: int, seconds: float) -> AsyncGenerator[int]:
         await process.wait()
 
 
-async def serve(host: str, port: int, seconds: float) -> asyncio.Server:
-    """Start a proxy on a free port of 127.0.0.1."""
-
+async def _serve(host: str, port: int, seconds: float) -> asyncio.Server:
     async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         far_reader, far_writer = await asyncio.open_connection(host, port)
         await asyncio.gather(_deliver_later(reader, far_writer, seconds), _deliver_later(far_reader, writer, seconds))
@@ -52,7 +50,7 @@ async def _deliver_later(reader: asyncio.StreamReader, writer: asyncio.StreamWri
 
 
 async def _main(host: str, port: str, seconds: str) -> None:
-    server = await serve(host, int(port), float(seconds))
+    server = await _serve(host, int(port), float(seconds))
     print(server.sockets[0].getsockname()[1], flush=True)
     await asyncio.to_thread(sys.stdin.read)
 
