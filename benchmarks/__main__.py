@@ -35,6 +35,8 @@ async def show(rows: Sequence[Row], stage: Stage, effort: Effort) -> None:
 
 async def _run(rows: Sequence[Row], effort: Effort) -> None:
     for place, database in DATABASES.items():
+        if not any(row.is_run_on(place) for row in rows):
+            continue
         async with database() as url:
             if url is None:
                 print(f"\n{place}: does not answer and is left out")
