@@ -24,22 +24,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 async def show(rows: Sequence[Row], stage: Stage, effort: Effort) -> None:
-    """Compare all answers, and then print each row as soon as it is measured."""
+    """Compare all answers, and then print each row of this stage as soon as it is measured."""
+    rows = [row for row in rows if row.is_run_on(stage.place)]
     for row in rows:
         await check(row, stage)
     print(heading())
     for row in rows:
-        print(line(row, stage.name, await speed(row, stage, effort)), flush=True)
+        print(line(row, stage.place, await speed(row, stage, effort)), flush=True)
 
 
 async def _run(rows: Sequence[Row], effort: Effort) -> None:
-    for name, database in DATABASES.items():
+    for place, database in DATABASES.items():
+        if not any(row.is_run_on(place) for row in rows):
+            continue
         async with database() as url:
             if url is None:
-                print(f"\n{name} does not answer and is left out")
+                print(f"\n{place}: does not answer and is left out")
                 continue
-            print(f"\n{name}\n")
-            async with open_stage(url) as stage:
+            print(f"\n{place}\n")
+            async with open_stage(url, place) as stage:
                 await show(rows, stage, effort)
 
 

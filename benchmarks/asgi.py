@@ -1,11 +1,13 @@
 """One request to an ASGI app in process: no sockets, and no client whose own cost would hide the app's."""
 
+from collections.abc import Sequence
+
 from starlette.types import ASGIApp, Message, Scope
 
 __all__ = ["request"]
 
 
-async def request(app: ASGIApp, method: str, path: str, body: bytes = b"") -> bytes:
+async def request(app: ASGIApp, method: str, path: str, body: bytes = b"", headers: Sequence[tuple[bytes, bytes]] = ()) -> bytes:
     """Return the body of the answer. Raises AssertionError unless it is a 2xx."""
     received: list[Message] = []
 
@@ -15,13 +17,13 @@ async def request(app: ASGIApp, method: str, path: str, body: bytes = b"") -> by
     async def send(message: Message) -> None:
         received.append(message)
 
-    await app(_scope(method, path), receive, send)
+    await app(_scope(method, path, headers), receive, send)
     status, answer = received[0]["status"], b"".join(message.get("body", b"") for message in received)
     assert 200 <= status < 300, f"{method} {path}: {status} {answer!r}"
     return answer
 
 
-def _scope(method: str, path: str) -> Scope:
+def _scope(method: str, path: str, headers: Sequence[tuple[bytes, bytes]]) -> Scope:
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.4"},
@@ -32,7 +34,7 @@ def _scope(method: str, path: str) -> Scope:
         "raw_path": path.encode(),
         "root_path": "",
         "query_string": b"",
-        "headers": [(b"host", b"localhost"), (b"content-type", b"application/json")],
+        "headers": [(b"host", b"localhost"), (b"content-type", b"application/json"), *headers],
         "client": ("127.0.0.1", 50000),
         "server": ("127.0.0.1", 8000),
     }

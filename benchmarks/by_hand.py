@@ -3,10 +3,13 @@
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query
+from fastapi.security import OAuth2PasswordBearer
+from jose import JWTError, jwt
 from pydantic import BaseModel
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from benchmarks.login import ALGORITHM, SECRET_KEY
 from benchmarks.models import User, UserCreate, UserRead, UserReadPlain, UserUpdate
 
 __all__ = ["UserPage", "UserService", "make_app"]
@@ -76,9 +79,25 @@ def make_app(sessions: async_sessionmaker[AsyncSession]) -> FastAPI:
         async with sessions() as session:
             yield session
 
+    oauth2_scheme = OAuth2PasswordBearer(tokenUrl="login")
+
+    async def get_current_user(token: str = Depends(oauth2_scheme), db: AsyncSession = Depends(get_db)) -> User:
+        credentials_error = HTTPException(401, "Could not validate credentials", {"WWW-Authenticate": "Bearer"})
+        try:
+            payload = jwt.decode(token, SECRET_KEY, algorithms=[ALGORITHM])
+            user_id = int(payload["sub"])
+        except (JWTError, KeyError, ValueError):
+            raise credentials_error from None
+        user = await UserService(db).get(user_id)
+        if user is None or not user.is_active:
+            raise credentials_error
+        return user
+
     app = FastAPI()
     app.include_router(_make_router(get_db, UserRead, list[UserRead]), prefix="/users")
     app.include_router(_make_router(get_db, UserReadPlain, list[UserReadPlain]), prefix="/plain-users")
+    guarded = _make_router(get_db, UserRead, list[UserRead])
+    app.include_router(guarded, prefix="/guarded-users", dependencies=[Depends(get_current_user)])
     return app
 
 

@@ -21,7 +21,6 @@ __all__ = [
     "each_with_kit",
     "in_one_session",
     "kit_over_http",
-    "over_http",
 ]
 
 ServiceT = TypeVar("ServiceT")
@@ -90,17 +89,15 @@ def each_with_kit(work: Callable[[with_kit.UserService, Turn], Awaitable[object]
 
 def by_hand_over_http(call: Callable[[FastAPI, Turn], Awaitable[object]]) -> Contender:
     """Each call is a request to the hand-written routes."""
-    return over_http(lambda stage: stage.app_by_hand, call)
+    return _over_http(lambda stage: stage.app_by_hand, call)
 
 
 def kit_over_http(call: Callable[[FastAPI, Turn], Awaitable[object]]) -> Contender:
     """Each call is a request to the library's routes."""
-    return over_http(lambda stage: stage.kit_app, call)
+    return _over_http(lambda stage: stage.kit_app, call)
 
 
-def over_http(app_of: Callable[[Stage], FastAPI], call: Callable[[FastAPI, Turn], Awaitable[object]]) -> Contender:
-    """Each call is a request to the app."""
-
+def _over_http(app_of: Callable[[Stage], FastAPI], call: Callable[[FastAPI, Turn], Awaitable[object]]) -> Contender:
     @asynccontextmanager
     async def ready(stage: Stage) -> AsyncGenerator[Work]:
         app = app_of(stage)

@@ -1,5 +1,6 @@
 """What is compared: a row for each kind of work, the library's way beside the hand-written one, with its target."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -8,8 +9,10 @@ from fastapi import FastAPI
 
 from benchmarks import by_hand, empty_route, with_kit
 from benchmarks.asgi import request
-from benchmarks.contenders import Contender, Turn, by_hand_over_http, each_by_hand, each_with_kit, in_one_session, kit_over_http, over_http
+from benchmarks.contenders import Contender, Turn, by_hand_over_http, each_by_hand, each_with_kit, in_one_session, kit_over_http
+from benchmarks.login import AUTHORIZATION
 from benchmarks.models import UserRead
+from benchmarks.stage import Place
 from fastapi_kit.pagination import PageParams
 
 __all__ = ["ROWS", "Row", "Target"]
@@ -20,7 +23,7 @@ class Target:
     """What must and should be reached: a *speed* of at least, or a *time* of at most, so many times the hand-written code's."""
 
     must: float
-    aim: float
+    aim: float | None = None
     measure: Literal["speed", "time"] = "speed"
 
 
@@ -29,7 +32,8 @@ class Row:
     """One kind of work.
 
     *writes* has the table filled anew before each batch, and stamps left out of the comparison. *comparable* picks from the library's
-    answer what the hand-written one has. *sqlite_target* is for where SQLite's differs.
+    answer what the hand-written one has. *sqlite_target* is for where SQLite's differs. Only rows with a *distant_target* are run
+    against the database that is 1 ms away, and rows that use no database are run once.
     """
 
     name: str
@@ -38,12 +42,30 @@ class Row:
     by_hand: Contender
     target: Target | None = None
     sqlite_target: Target | None = None
+    distant_target: Target | None = None
     writes: bool = False
+    uses_database: bool = True
     comparable: Callable[[Any], object] = lambda answer: answer
 
-    def target_on(self, dialect: str) -> Target | None:
+    def target_on(self, place: Place) -> Target | None:
         """Return the target on a database."""
-        return (self.sqlite_target if dialect == "sqlite" else None) or self.target
+        match place:
+            case "SQLite":
+                return self.sqlite_target or self.target
+            case "PostgreSQL":
+                return self.target
+            case "PostgreSQL, 1 ms away":
+                return self.distant_target
+
+    def is_run_on(self, place: Place) -> bool:
+        """Return whether the row is part of what is run against that database."""
+        match place:
+            case "SQLite":
+                return True
+            case "PostgreSQL":
+                return self.uses_database
+            case "PostgreSQL, 1 ms away":
+                return self.distant_target is not None
 
 
 _BARE_SELECT = Target(1.05, 1.02, "time")
@@ -57,16 +79,24 @@ async def _get_plain_list(app: FastAPI, _turn: Turn) -> bytes:
     return await request(app, "GET", "/plain-users")
 
 
+async def _get_guarded_list(app: FastAPI, _turn: Turn) -> bytes:
+    return await request(app, "GET", "/guarded-users", headers=[AUTHORIZATION])
+
+
 async def _get_one(app: FastAPI, turn: Turn) -> bytes:
     return await request(app, "GET", f"/users/{turn.id}")
 
 
+async def _get_guarded_one(app: FastAPI, turn: Turn) -> bytes:
+    return await request(app, "GET", f"/guarded-users/{turn.id}", headers=[AUTHORIZATION])
+
+
+async def _get_eight_guarded(app: FastAPI, turn: Turn) -> list[bytes]:
+    return await asyncio.gather(*(_get_guarded_one(app, Turn(turn.stage, turn.number * 8 + place)) for place in range(8)))
+
+
 async def _post(app: FastAPI, turn: Turn) -> bytes:
     return await request(app, "POST", "/users", turn.new_user.model_dump_json().encode())
-
-
-async def _get_nothing(app: FastAPI, _turn: Turn) -> bytes:
-    return await request(app, "GET", "/")
 
 
 ROWS = [
@@ -144,6 +174,7 @@ ROWS = [
         kit=kit_over_http(_get_list),
         by_hand=by_hand_over_http(_get_list),
         target=Target(3.3, 5),
+        distant_target=Target(3),
         comparable=lambda page: page["items"],
     ),
     Row(
@@ -155,11 +186,36 @@ ROWS = [
         comparable=lambda page: page["items"],
     ),
     Row(
+        name="http_list_auth",
+        title="GET list of 100, authenticated",
+        kit=kit_over_http(_get_guarded_list),
+        by_hand=by_hand_over_http(_get_guarded_list),
+        target=Target(2.7, 4.4),
+        distant_target=Target(2.2),
+        comparable=lambda page: page["items"],
+    ),
+    Row(
         name="http_get",
         title="GET one",
         kit=kit_over_http(_get_one),
         by_hand=by_hand_over_http(_get_one),
         target=Target(1.4, 2.5),
+        distant_target=Target(2.5),
+    ),
+    Row(
+        name="http_get_auth",
+        title="GET one, authenticated",
+        kit=kit_over_http(_get_guarded_one),
+        by_hand=by_hand_over_http(_get_guarded_one),
+        target=Target(1.3, 2),
+        distant_target=Target(2.2),
+    ),
+    Row(
+        name="http_get_auth_8",
+        title="the same, 8 at a time",
+        kit=kit_over_http(_get_eight_guarded),
+        by_hand=by_hand_over_http(_get_eight_guarded),
+        target=Target(1.3, 2),
     ),
     Row(
         name="http_create",
@@ -168,20 +224,38 @@ ROWS = [
         by_hand=by_hand_over_http(_post),
         target=Target(1.4, 2.4),
         sqlite_target=Target(1.4, 1.8),
+        distant_target=Target(1.9),
         writes=True,
     ),
     Row(
         name="middleware",
-        title="middleware, against none",
-        kit=over_http(lambda _: empty_route.with_kit, _get_nothing),
-        by_hand=over_http(lambda _: empty_route.bare, _get_nothing),
+        title="default middleware, against none",
+        kit=empty_route.with_kit,
+        by_hand=empty_route.bare,
+        uses_database=False,
         target=Target(0.8, 0.9),
+    ),
+    Row(
+        name="middleware_no_log",
+        title="the same, its log at WARNING",
+        kit=empty_route.with_kit_but_no_log,
+        by_hand=empty_route.bare,
+        uses_database=False,
+        target=Target(0.8, 0.9),
+    ),
+    Row(
+        name="middleware_log",
+        title="against a line of log by hand",
+        kit=empty_route.with_kit,
+        by_hand=empty_route.with_access_log,
+        uses_database=False,
     ),
     Row(
         name="middleware_base",
         title="against one BaseHTTPMiddleware",
-        kit=over_http(lambda _: empty_route.with_kit, _get_nothing),
-        by_hand=over_http(lambda _: empty_route.with_base_http_middleware, _get_nothing),
+        kit=empty_route.with_kit,
+        by_hand=empty_route.with_base_http_middleware,
+        uses_database=False,
         target=Target(1, 1.5),
     ),
 ]

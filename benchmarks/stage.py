@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from fastapi import FastAPI
 from sqlalchemy import URL, delete, insert, select, text
@@ -15,7 +15,9 @@ from benchmarks.models import STAMPS, Base, User, stored_users
 from fastapi_kit import Database
 from fastapi_kit.db import DatabaseOptions
 
-__all__ = ["Stage", "open_stage"]
+__all__ = ["Place", "Stage", "open_stage"]
+
+Place: TypeAlias = Literal["SQLite", "PostgreSQL", "PostgreSQL, 1 ms away"]
 
 _POOL: Mapping[str, int] = {"pool_size": 10, "max_overflow": 20}
 
@@ -24,15 +26,11 @@ _POOL: Mapping[str, int] = {"pool_size": 10, "max_overflow": 20}
 class Stage:
     """A table of *rows* users, the library's way to it (*database*) and the hand-written one (*engine*)."""
 
+    place: Place
     database: Database
     engine: AsyncEngine
     rows: int
     bulk_rows: int
-
-    @property
-    def name(self) -> str:
-        """The dialect's name."""
-        return self.engine.dialect.name
 
     @cached_property
     def sessions(self) -> async_sessionmaker[AsyncSession]:
@@ -58,10 +56,10 @@ class Stage:
     async def fill(self) -> None:
         """Make the table what it is at the beginning, keys included."""
         async with self.engine.begin() as connection:
-            if self.name == "postgresql":
-                await connection.execute(text("TRUNCATE users RESTART IDENTITY"))
-            else:
+            if self.place == "SQLite":
                 await connection.execute(delete(User))
+            else:
+                await connection.execute(text("TRUNCATE users RESTART IDENTITY"))
             await connection.execute(insert(User), stored_users(self.rows))
 
     async def contents(self) -> list[tuple[Any, ...]]:
@@ -72,13 +70,13 @@ class Stage:
 
 
 @asynccontextmanager
-async def open_stage(url: str | URL, *, rows: int = 1000, bulk_rows: int = 10_000) -> AsyncGenerator[Stage]:
+async def open_stage(url: str | URL, place: Place, *, rows: int = 1000, bulk_rows: int = 10_000) -> AsyncGenerator[Stage]:
     """Fill an empty database at *url*."""
     database = Database(url, options=DatabaseOptions(**_POOL))
     engine = create_async_engine(url, **_POOL)
     try:
         await database.create_tables(Base.metadata)
-        stage = Stage(database, engine, rows, bulk_rows)
+        stage = Stage(place, database, engine, rows, bulk_rows)
         await stage.fill()
         yield stage
     finally:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from benchmarks.rows import Row, Target
+from benchmarks.stage import Place
 
 __all__ = ["NOISE", "heading", "line", "verdict"]
 
@@ -15,19 +16,20 @@ def heading() -> str:
     return _cells(["work", "measure", "result", "must", "aim", "target"]) + "\n" + _cells(["-" * width for width in _WIDTHS])
 
 
-def line(row: Row, dialect: str, speed: float) -> str:
+def line(row: Row, place: Place, speed: float) -> str:
     """Return the line of *row*, the library having *speed* times the speed of the hand-written code."""
-    target = row.target_on(dialect)
+    target = row.target_on(place)
     if target is None:
         return _cells([row.title, "speed", _written(speed), "", "", ""])
     reached = speed if target.measure == "speed" else 1 / speed
     sign = "≥" if target.measure == "speed" else "≤"
-    return _cells([row.title, target.measure, _written(reached), f"{sign} {target.must}", f"{sign} {target.aim}", verdict(target, reached)])
+    aim = "" if target.aim is None else f"{sign} {target.aim}"
+    return _cells([row.title, target.measure, _written(reached), f"{sign} {target.must}", aim, verdict(target, reached)])
 
 
 def verdict(target: Target, reached: float) -> str:
     """Return which part of *target* is reached; "unclear" where it is missed by less than can be shown."""
-    if _reaches(target, reached, target.aim):
+    if target.aim is not None and _reaches(target, reached, target.aim):
         return "aim met"
     if _reaches(target, reached, target.must):
         return "must met"

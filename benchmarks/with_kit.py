@@ -1,9 +1,13 @@
 """The same work with the library."""
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from benchmarks.login import TOKENS
 from benchmarks.models import User, UserCreate, UserRead, UserReadPlain, UserUpdate
 from fastapi_kit import CRUDService, Database, crud_router
+from fastapi_kit.auth import TokenClaims, get_current_user_factory
+from fastapi_kit.routing import Endpoint
 
 __all__ = ["UserService", "make_app"]
 
@@ -11,8 +15,15 @@ __all__ = ["UserService", "make_app"]
 class UserService(CRUDService[User, UserCreate, UserUpdate]): ...
 
 
+async def _load_user(session: AsyncSession, claims: TokenClaims) -> User | None:
+    return await UserService(session).get(claims.subject(int))
+
+
 def make_app(database: Database) -> FastAPI:
+    session = database.session
+    guards = {Endpoint.CRUD: [Depends(get_current_user_factory(TOKENS, _load_user, session=session))]}
     app = FastAPI()
-    app.include_router(crud_router(UserService, read=UserRead, session=database.session), prefix="/users")
-    app.include_router(crud_router(UserService, read=UserReadPlain, session=database.session), prefix="/plain-users")
+    app.include_router(crud_router(UserService, read=UserRead, session=session), prefix="/users")
+    app.include_router(crud_router(UserService, read=UserReadPlain, session=session), prefix="/plain-users")
+    app.include_router(crud_router(UserService, read=UserRead, session=session, dependencies=guards), prefix="/guarded-users")
     return app

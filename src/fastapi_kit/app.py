@@ -5,7 +5,6 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from typing import Any, TypeAlias
 
 from fastapi import APIRouter, FastAPI
-from fastapi.middleware.cors import CORSMiddleware
 from fastapi.telemetry import TelemetryConfig
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -18,6 +17,7 @@ from fastapi_kit.db import Database
 from fastapi_kit.handlers import ErrorBody, problem_body, problem_response, register_exception_handlers
 from fastapi_kit.health import HealthCheck, health_router, is_probe
 from fastapi_kit.middleware import AccessLogMiddleware, BodyLimitMiddleware, RequestIdMiddleware, SecurityHeadersMiddleware
+from fastapi_kit.middleware.cors import CORSMiddleware
 from fastapi_kit.routing import check_operation_ids, operation_id
 from fastapi_kit.settings import KitSettings
 

@@ -1,7 +1,7 @@
 """Page parameters and page models: arithmetic only, no SQL, no web."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
+from collections.abc import Iterable, Iterator
+from typing import Annotated, ClassVar, Generic, Self, TypeVar
 from urllib.parse import quote, unquote_plus
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -11,6 +11,8 @@ from fastapi_kit.errors import ConfigurationError
 __all__ = ["Page", "PageParams"]
 
 ItemT = TypeVar("ItemT")
+
+_WINDOW = ("skip", "limit")
 
 
 class PageParams(BaseModel):
@@ -69,10 +71,8 @@ class Page(BaseModel, Generic[ItemT]):
         The other parameters of *url* are kept, and what may not stand in a header is percent-encoded. ``last`` is left out where the
         total is not exact. A page with the limit 0 has no neighbours: the header is empty, and better not sent.
         """
-        links = [
-            f'<{_with_parameters(url, {"skip": skip, "limit": self.limit})}>; rel="{relation}"' for relation, skip in self._neighbours()
-        ]
-        return ", ".join(links)
+        stem = _without_window(url)
+        return ", ".join([f'<{stem}skip={skip}&limit={self.limit}>; rel="{relation}"' for relation, skip in self._neighbours()])
 
     def _neighbours(self) -> Iterator[tuple[str, int]]:
         if self.limit == 0:
@@ -93,9 +93,8 @@ class Page(BaseModel, Generic[ItemT]):
         return max(self.total - 1, 0) // self.limit * self.limit
 
 
-def _with_parameters(url: str, parameters: Mapping[str, Any]) -> str:
-    """Return *url* with these query parameters, escaped so that it can stand between angle brackets. Never raises."""
+def _without_window(url: str) -> str:
+    """Return *url* up to where ``skip`` and ``limit`` are added, escaped so that it can stand between angle brackets. Never raises."""
     path, _, query = url.partition("#")[0].partition("?")
-    kept = [part for part in query.split("&") if part and unquote_plus(part.partition("=")[0]) not in parameters]
-    given = [f"{name}={value}" for name, value in parameters.items()]
-    return quote(f"{path}?{'&'.join([*kept, *given])}", safe="%:/?#[]@!$&'()*+,;=", errors="replace")
+    kept = "".join([f"{part}&" for part in query.split("&") if part and unquote_plus(part.partition("=")[0]) not in _WINDOW])
+    return quote(f"{path}?{kept}", safe="%:/?#[]@!$&'()*+,;=", errors="replace")

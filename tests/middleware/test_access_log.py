@@ -74,6 +74,7 @@ async def test_a_request_is_one_record(records: list[logging.LogRecord], monkeyp
     (record,) = records
     expected = {"method": "GET", "route": "/items/{item_id}", "status": 200, "duration_ms": 12.5, "request_id": "one", "trace_id": None}
     assert fields(record) == expected
+    assert record.module == "access_log"
     assert (record.levelname, record.name, record.getMessage()) == ("INFO", LOGGER, "GET /items/{item_id} 200 in 12.5 ms")
 
 

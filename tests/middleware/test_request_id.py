@@ -2,7 +2,7 @@
 
 import asyncio
 from typing import Annotated, Any
-from uuid import UUID
+from uuid import RFC_4122, UUID
 
 import pytest
 from fastapi import BackgroundTasks, Depends, FastAPI, Request, WebSocket
@@ -51,7 +51,7 @@ async def test_an_id_is_made() -> None:
         answer = await client.get("/id")
 
     made = answer.headers["x-request-id"]
-    assert str(UUID(made)) == made
+    assert (str(UUID(made)), UUID(made).version, UUID(made).variant) == (made, 4, RFC_4122)
     assert answer.json() == [made, made]
 
 

@@ -8,7 +8,7 @@ from starlette.types import Scope
 
 from fastapi_kit.errors import ConfigurationError
 
-__all__ = ["Field", "header_name", "header_value", "is_token", "sent_values", "without"]
+__all__ = ["Field", "header_name", "header_value", "is_token", "replaced", "sent_values"]
 
 Field: TypeAlias = tuple[bytes, bytes]
 
@@ -40,6 +40,9 @@ def sent_values(scope: Scope, name: bytes) -> list[bytes]:
     return [value for key, value in scope["headers"] if key == name]
 
 
-def without(headers: Iterable[Field], name: bytes) -> list[Field]:
-    """Return the fields of an answer but those with *name*; apps may write names as they like."""
-    return [pair for pair in headers if pair[0].lower() != name]
+def replaced(headers: Iterable[Field], field: Field) -> list[Field]:
+    """Return the fields of an answer with *field* last, and without others of its name; apps may write names as they like."""
+    name = field[0]
+    fields = [pair for pair in headers if pair[0].lower() != name]
+    fields.append(field)
+    return fields

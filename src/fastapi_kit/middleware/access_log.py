@@ -1,7 +1,7 @@
 """One log line per request."""
 
 import logging
-from collections.abc import Collection
+from collections.abc import Awaitable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -17,6 +17,9 @@ from fastapi_kit.middleware.errors import read_request_id
 __all__ = ["AccessLogMiddleware"]
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "QUERY"})
+_MESSAGE = "%(method)s %(route)s %(status)d in %(duration_ms).1f ms"
+_STARTS = frozenset({"http.response.start", "websocket.http.response.start"})
+_HANDSHAKES = {"websocket.accept": 101, "websocket.close": 403}
 _CLIENT_GONE = 499
 _MARK = "fastapi_kit.access_log"
 
@@ -84,33 +87,30 @@ class _Exchange:
         self._is_logged = False
         self._start = perf_counter()
 
-    async def send(self, message: Message) -> None:
-        match message["type"]:
-            case "http.response.start" | "websocket.http.response.start" if self._status is None:
-                self._status = message["status"]
-            case "websocket.accept":
-                self._status = 101
-            case "websocket.close" if self._status is None:
-                self._status = 403
-            case _:
-                pass
+    def send(self, message: Message) -> Awaitable[None]:
+        kind = message["type"]
+        if self._status is None:
+            self._status = message["status"] if kind in _STARTS else _HANDSHAKES.get(kind)
+        is_last = kind == "http.response.body" and not message.get("more_body", False)
+        return self._send_last(message) if is_last else self._send(message)
+
+    async def _send_last(self, message: Message) -> None:
         await self._send(message)
-        if message["type"] == "http.response.body" and not message.get("more_body", False):
-            self.end(_CLIENT_GONE)
+        self.end(_CLIENT_GONE)
 
     def end(self, without_answer: int) -> None:
         """Write the record unless it is written; *without_answer* is the status if nothing was sent."""
         if self._is_logged:
             return
         self._is_logged = True
-        # Filters and handlers of the host run here.
-        with suppress(Exception):
-            self._log(without_answer if self._status is None else self._status)
-
-    def _log(self, status: int) -> None:
+        status = without_answer if self._status is None else self._status
         level = logging.WARNING if status >= 500 else logging.INFO
-        if not self._logger.isEnabledFor(level):
-            return
+        if self._logger.isEnabledFor(level):
+            # Filters and handlers of the host run here.
+            with suppress(Exception):
+                self._log(level, status)
+
+    def _log(self, level: int, status: int) -> None:
         fields = {
             "method": _method(self._scope),
             "route": route_template(self._scope, getattr(self._app, "routes", ()), self._root_path) or "-",
@@ -119,7 +119,10 @@ class _Exchange:
             "request_id": read_request_id(self._scope),
             "trace_id": _trace_id(),
         }
-        self._logger.log(level, "%(method)s %(route)s %(status)d in %(duration_ms).1f ms", fields, extra=fields)
+        # Not Logger.log(), which looks for its caller on the stack and takes longer over that than over all of the fields.
+        record = self._logger.makeRecord(self._logger.name, level, __file__, 0, _MESSAGE, (fields,), None)
+        record.__dict__.update(fields)
+        self._logger.handle(record)
 
 
 def _method(scope: Scope) -> str:

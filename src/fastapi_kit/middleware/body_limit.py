@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -83,9 +84,9 @@ class _BoundedBody:
         self._read += len(message.get("body", b""))
         return await self._refuse(bound) if self._read > bound else message
 
-    async def send(self, message: Message) -> None:
+    def send(self, message: Message) -> Awaitable[None]:
         self.is_answered = True
-        await self._send(message)
+        return self._send(message)
 
     async def _refuse(self, bound: int) -> Message:
         # Who asks may be the listener of a streamed answer, and the task beside it about to begin: a refusal would come too late.

@@ -1,7 +1,8 @@
 """Headers that browsers act on."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -24,6 +25,7 @@ _UNLESS_HTML = {
 }
 _UNLESS_VALIDATED = {"Cache-Control": "no-store"}
 
+_EITHER = (False, True)
 _HSTS = "Strict-Transport-Security"
 _VALIDATORS = frozenset({b"etag", b"last-modified", b"expires"})
 _HTML = (b"text/html", b"application/xhtml+xml")
@@ -46,21 +48,13 @@ class SecurityHeadersMiddleware:
     app: ASGIApp
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     hsts_seconds: int = 0
-    _always: list[Field] = field(init=False, repr=False)
-    _unless_html: list[Field] = field(init=False, repr=False)
-    _unless_validated: list[Field] = field(init=False, repr=False)
-    _https: list[Field] = field(init=False, repr=False)
+    _wanted: Mapping[tuple[bool, bool, bool], Sequence[Field]] = field(init=False, repr=False)
+    """By whether the answer is HTML, whether it can be validated, and whether it is sent over https."""
 
     def __post_init__(self) -> None:
         if self.hsts_seconds < 0:
             raise ConfigurationError("hsts_seconds cannot be negative")
-        hsts = {_HSTS: f"max-age={self.hsts_seconds}"} if self.hsts_seconds else {}
-        given = {header_name(name): header_value(name, value) for name, value in self.headers.items()}
-        wanted = {name: value for name, value in given.items() if value}
-        self._https = [*_fields(hsts, without=given), *_taken(wanted, header_name(_HSTS))]
-        self._unless_html = _fields(_UNLESS_HTML, without=given)
-        self._unless_validated = _fields(_UNLESS_VALIDATED, without=given)
-        self._always = [*_fields(_ALWAYS, without=given), *wanted.items()]
+        self._wanted = {kind: self._wanted_on(*kind) for kind in product(_EITHER, _EITHER, _EITHER)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, and complete the headers of its answer."""
@@ -69,31 +63,34 @@ class SecurityHeadersMiddleware:
             return
         is_https = scope.get("scheme") == "https"
 
-        async def send_completed(message: Message) -> None:
+        def send_completed(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
                 message = {**message, "headers": self._completed(message.get("headers", ()), is_https=is_https)}
-            await send(message)
+            return send(message)
 
         await self.app(scope, receive, send_completed)
 
     def _completed(self, headers: Iterable[Field], *, is_https: bool) -> list[Field]:
         present = [*headers]
         values = {name.lower(): value for name, value in present}
-        wanted = self._always
-        if not values.get(b"content-type", b"").lower().startswith(_HTML):
-            wanted = wanted + self._unless_html
-        if _VALIDATORS.isdisjoint(values):
-            wanted = wanted + self._unless_validated
-        if is_https:
-            wanted = wanted + self._https
-        return [*present, *(pair for pair in wanted if pair[0] not in values)]
+        is_html = values.get(b"content-type", b"").lower().startswith(_HTML)
+        wanted = self._wanted[is_html, not _VALIDATORS.isdisjoint(values), is_https]
+        return present + [pair for pair in wanted if pair[0] not in values]
+
+    def _wanted_on(self, is_html: bool, is_validated: bool, is_https: bool) -> Sequence[Field]:
+        """Return the fields of an answer that has none of its own. What *headers* names is on every kind of answer."""
+        defaults = _encoded(_ALWAYS)
+        if not is_html:
+            defaults |= _encoded(_UNLESS_HTML)
+        if not is_validated:
+            defaults |= _encoded(_UNLESS_VALIDATED)
+        if self.hsts_seconds:
+            defaults |= _encoded({_HSTS: f"max-age={self.hsts_seconds}"})
+        wanted = defaults | _encoded(self.headers)
+        if not is_https:
+            wanted.pop(header_name(_HSTS), None)
+        return [(name, value) for name, value in wanted.items() if value]
 
 
-def _fields(headers: Mapping[str, str], *, without: Mapping[bytes, bytes]) -> list[Field]:
-    fields = ((header_name(name), header_value(name, value)) for name, value in headers.items())
-    return [(name, value) for name, value in fields if name not in without]
-
-
-def _taken(fields: dict[bytes, bytes], name: bytes) -> list[Field]:
-    """Take the field *name* out, if it is there."""
-    return [(name, fields.pop(name))] if name in fields else []
+def _encoded(headers: Mapping[str, str]) -> dict[bytes, bytes]:
+    return {header_name(name): header_value(name, value) for name, value in headers.items()}

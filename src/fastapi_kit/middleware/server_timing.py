@@ -1,6 +1,6 @@
 """The ``Server-Timing`` header."""
 
-from collections.abc import Generator
+from collections.abc import Awaitable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from time import perf_counter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_kit.errors import ConfigurationError
-from fastapi_kit.middleware._headers import is_token, without
+from fastapi_kit.middleware._headers import is_token, replaced
 
 __all__ = ["ServerTimingMiddleware", "timed"]
 
@@ -79,13 +79,13 @@ class ServerTimingMiddleware:
         blocks = _Blocks(perf_counter())
         scope[_MARK] = blocks
 
-        async def send_timed(message: Message) -> None:
+        def send_timed(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
                 headers = [*message.get("headers", ())]
                 given = [value for name, value in headers if name.lower() == _HEADER]
                 own = (_HEADER, b", ".join([*given, blocks.close()]))
-                message = {**message, "headers": [*without(headers, _HEADER), own]}
-            await send(message)
+                message = {**message, "headers": replaced(headers, own)}
+            return send(message)
 
         token = _current.set(blocks)
         try:
