@@ -38,11 +38,20 @@ class UTCDateTime(TypeDecorator[datetime]):
     """An aware datetime: any offset goes in, UTC comes out, microseconds kept.
 
     PostgreSQL stores ``TIMESTAMP WITH TIME ZONE``; MySQL ``DATETIME(6)`` and SQLite text, both in UTC, which sort as time does.
-    Naive input raises InvalidDataError with the reason ``naive_datetime``.
+    Naive input raises InvalidDataError with the reason ``naive_datetime``. In a migration that Alembic writes it is
+    ``sa.DateTime(timezone=True)``, the same column, so that no import is missing there.
     """
 
     impl = DateTime(timezone=True)
     cache_ok = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Alembic writes the type of a column as "<module of the instance>.<repr>" and adds no import; ``sa`` is always there.
+        self.__module__ = "sa"
+
+    def __repr__(self) -> str:
+        return "DateTime(timezone=True)"
 
     @property
     def python_type(self) -> type[datetime]:
