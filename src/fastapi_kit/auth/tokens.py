@@ -88,7 +88,7 @@ class JWTService:
         """Return an access token for *subject*, an id that never changes: ``str(user.id)``, never an e-mail address.
 
         *extra* is copied and cannot touch reserved claims (``sub``, ``exp``, ``scope``, ...). Raises ConfigurationError on that, on
-        texts that do not print, on scopes that are none (RFC 6749, 3.3), on NaN, and on a token longer than *max_length*; TypeError on
+        texts that do not print, on names that are not valid scopes (RFC 6749, 3.3), on NaN, and on a token longer than *max_length*; TypeError on
         other types.
         """
         claims = {**extra_claims(extra), **scope_claim(scopes), **session_claim(sid)}

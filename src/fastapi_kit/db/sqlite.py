@@ -1,4 +1,4 @@
-"""SQLite made honest: real transactions, foreign keys, patience, moments.
+"""SQLite: BEGIN IMMEDIATE before the first write; foreign keys, busy timeout, WAL; moments in UTC.
 
 The driver's own transaction control neither protects a SAVEPOINT nor a DDL statement, and a transaction that begins
 by reading cannot be promoted to a writer when another one wrote in between. So the driver is told to leave
