@@ -1209,6 +1209,74 @@ async def test_a_middleware_can_answer_like_the_app(error: Exception, status: in
     assert (own.status_code, list(own.json())) == (status, ["errors", "hint"])
 
 
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (NotFoundError(dict, 7), 404),
+        (HTTPException(404), 404),
+        (HostError(), 418),
+        (UnavailableError("database"), 503),
+        (ValueError("x"), 400),
+    ],
+)
+async def test_a_handler_in_the_place_of_ours_can_answer_like_the_app(error: Exception, status: int) -> None:
+    """W2: the body and the statuses are those that were registered, whoever handles the error."""
+    app = failing_app(error)
+
+    @app.exception_handler(type(error))
+    async def own(request: Request, error: Exception) -> Response:
+        return problem_response(request, error)
+
+    register_value_error_handler(app, body=realworld)
+    async with client_of(app, body=realworld, statuses={HostError: 418}) as client:
+        app.add_exception_handler(type(error), own)
+        answer = await client.get("/")
+
+    assert (answer.status_code, list(answer.json())) == (status, ["errors", "hint"])
+
+
+async def test_the_last_registrar_says_how_a_middleware_answers() -> None:
+    """W2: an earlier body and earlier statuses are gone, as they are from the handlers."""
+
+    async def answer(request: Request) -> Response:
+        return problem_response(request, HostError())
+
+    app = answering_app(answer)
+    register_exception_handlers(app, body=realworld, statuses={HostError: 418})
+    async with client_of(app) as client:
+        answered = await client.get("/")
+
+    assert (answered.status_code, answered.json()["code"]) == (500, "internal_error")
+
+
+async def test_a_mounted_app_answers_in_its_own_body() -> None:
+    """W2: the inner app's in the inner app, its own middleware included; the outer app's around it."""
+
+    class Refusing:
+        def __init__(self, app: ASGIApp) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "http" and scope["path"].endswith("/refused"):
+                await problem_response(Request(scope), PermissionDeniedError())(scope, receive, send)
+            else:
+                await self.app(scope, receive, send)
+
+    async def fails(request: Request) -> Response:
+        return problem_response(request, NotFoundError(dict, 7))
+
+    outer, inner, bare = answering_app(fails), answering_app(fails), answering_app(fails)
+    inner.add_middleware(Refusing)
+    register_exception_handlers(inner, body=realworld)
+    outer.mount("/inner", inner)
+    outer.mount("/bare", bare)
+    async with client_of(outer, body=legacy_body) as client:
+        answers = [await client.get(path) for path in ("/", "/inner/", "/inner/refused", "/bare/")]
+
+    assert [answer.status_code for answer in answers] == [404, 404, 403, 404]
+    assert [next(iter(answer.json())) for answer in answers] == ["detail", "errors", "errors", "type"]
+
+
 async def test_gunicorns_worker_leaves_the_traceback_to_the_line(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """W4: that server logs no error whose answer is complete; over HTTP/2, and where the answer had begun, it does."""
 

@@ -48,7 +48,8 @@ PLACES = [
     # the ground
     place("errors"),
     place("settings _secrets", frozenset({"errors"}), PYDANTIC),
-    place("pagination schemas", frozenset({"errors"}), PYDANTIC),
+    place("pagination _partial", frozenset({"errors"}), PYDANTIC),
+    place("schemas", frozenset({"errors", "_partial"}), PYDANTIC),
     # tools: the ground and one third-party world each, never a neighbour
     place("db", GROUND, f"{PYDANTIC} aiosqlite asyncpg psycopg sqlalchemy"),
     place("middleware", GROUND, f"{PYDANTIC} opentelemetry starlette"),

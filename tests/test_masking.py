@@ -5,10 +5,12 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr
+from starlette.datastructures import Headers, MultiDict
 
 from fastapi_kit._masking import mask_fields, mask_text
 
@@ -238,7 +240,7 @@ def test_fields_are_masked_by_name_at_any_depth() -> None:
             "token_type": "bearer",
             "key": {"password=hunter2": 1},
             "argv": ["run", "--db-password", "hunter2", "-v"],
-            "pairs": [("x-api-key", "hunter2"), [b"x-api-key", b"hunter2"], ("token", "shown")],
+            "pairs": [("x-api-key", "hunter2"), [b"x-api-key", b"hunter2"], ("token", "hunter2")],
             "sid": 1,
             "otp": 123456,
         }
@@ -255,9 +257,44 @@ def test_fields_are_masked_by_name_at_any_depth() -> None:
         "token_type": "bearer",
         "key": {"password=***": "***"},
         "argv": ["run", "--db-password", "***", "-v"],
-        "pairs": [["x-api-key", "***"], ["b'x-api-key'", "***"], ["token", "shown"]],
+        "pairs": [["x-api-key", "***"], ["b'x-api-key'", "***"], ["token", "***"]],
         "sid": "***",
         "otp": "***",
+    }
+
+
+SECRETS = [b"Token hunter2", "session=hunter2"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [(b"authorization", SECRETS[0]), (b"cookie", SECRETS[1])],
+        [("Authorization", SECRETS[0]), ("Cookie", SECRETS[1])],
+        ((b"proxy-authorization", SECRETS[0]), [b"set-cookie", SECRETS[1]]),
+        [[b"Authorization", SECRETS[0], b"Cookie", SECRETS[1]]],
+        [(b"authorization", SECRETS[0], True), (b"cookie", SECRETS[1], False)],
+        [("user[password]", "hunter2"), ("access_token", ["hunter2"]), ("client.secret", {"a": "hunter2"})],
+        {"request": {"scope": {"headers": [[(b"authorization", SECRETS[0])]]}}},
+        httpx.Headers([(b"authorization", SECRETS[0])]).raw,
+        httpx.Headers([(b"authorization", SECRETS[0])]),
+        Headers(raw=[(b"authorization", b"Token hunter2")]).items(),
+        MultiDict([("token", "hunter2")]).multi_items(),
+    ],
+    ids=repr,
+)
+def test_pairs_are_masked_in_fields_as_in_messages(headers: Any) -> None:
+    """W32: headers as ASGI, clients and forms have them, nested or flat."""
+    assert "hunter2" not in json.dumps(mask_fields({"extra": headers}))
+
+
+def test_pairs_without_secrets_stay() -> None:
+    """W32: other names, and texts that are no names."""
+    pairs = [["host", "h"], ["token_type", "bearer"], ["forgot your password?", "yes"], ["accept", "*/*"], ["name", "cookie"], [1, 2]]
+
+    assert mask_fields({"pairs": pairs, "fields": ["name", "password", "email"]}) == {
+        "pairs": pairs,
+        "fields": ["name", "password", "email"],
     }
 
 

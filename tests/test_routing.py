@@ -929,6 +929,52 @@ def test_a_guard_of_several_may_guard_one() -> None:
     assert guarded == {"create_note"}
 
 
+@pytest.mark.parametrize(
+    ("keys", "guarded"),
+    [
+        ([Endpoint.WRITE], {"create_note", "create_many_notes", "update_note", "delete_note"}),
+        ([Endpoint.CRUD], {"list_notes", "get_note", "create_note", "create_many_notes", "update_note", "delete_note"}),
+        ([Endpoint.CREATE], {"create_note", "create_many_notes"}),
+        ([Endpoint.CREATE | Endpoint.LIST], {"create_note", "create_many_notes", "list_notes"}),
+        ([Endpoint.CREATE_MANY], {"create_many_notes"}),
+        ([Endpoint.READ], {"list_notes", "get_note"}),
+        ([Endpoint.UPDATE | Endpoint.DELETE], {"update_note", "delete_note"}),
+    ],
+)
+def test_what_guards_new_rows_guards_the_batch(keys: list[Endpoint], guarded: set[str]) -> None:
+    """D40: a batch is not open where one new row is not."""
+    router = crud_router(
+        NoteService,
+        read=NoteRead,
+        session=get_session,
+        endpoints=Endpoint.CRUD | Endpoint.CREATE_MANY,
+        dependencies={key: [Depends(refuse)] for key in keys},
+    )
+
+    assert {route.name for route in router.routes if isinstance(route, APIRoute) and route.dependencies} == guarded
+
+
+async def test_a_batch_runs_the_guards_of_all_its_keys_in_order(notes: Database) -> None:
+    """D40: its own beside those of new rows, each once; also where it is the only one that writes."""
+    order: list[str] = []
+
+    def noting(name: str) -> Any:
+        async def note() -> None:
+            order.append(name)
+
+        return note
+
+    write = Depends(noting("write"))
+    guards = {Endpoint.WRITE: [write], Endpoint.CREATE_MANY: [Depends(noting("batch"))], Endpoint.WRITE | Endpoint.CREATE_MANY: [write]}
+    router = crud_router(
+        NoteService, read=NoteRead, session=notes.session, endpoints=Endpoint.READ | Endpoint.CREATE_MANY, dependencies=guards
+    )
+    async with client_of(router, prefix="/notes") as client:
+        await client.post("/notes/batch", json=[{"title": "a"}])
+
+    assert order == ["write", "batch"]
+
+
 async def test_routers_do_not_disturb_each_other(notes: Database) -> None:
     """D40: three of one service, one of them included twice, another in two apps, each with its own guards and additions."""
     router = crud_router(NoteService, read=NoteRead, session=notes.session)

@@ -6,7 +6,7 @@ or some that no later attempt reads again (possessive quantifiers).
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -40,7 +40,9 @@ _BRACKETED = rf"""[\[({{] (?: [^\])}}"']++ | {_STRING} )*+ [\])}}]*+"""
 _BARE = r"""(?: [^\s"'&] | &(?![\w.\[\]%-]{1,40}=) | ["'](?![\s,:;)\]}>]|\Z) )++"""
 
 _SECRET_NAME = re.compile(rf"{_WORDS} | \A input \Z", re.IGNORECASE | re.VERBOSE)
-_LONE_NAME = re.compile(r"""(?:b['"])?(?:--|x-)[\w-]{1,60}['"]?""", re.IGNORECASE)
+# What may stand in a list before its value, and what may in a pair.
+_LONE_NAME = re.compile(r"""(?:b['"])?(?:--[\w-]{1,60}|x-[\w-]{1,60}|(?:proxy-)?authorization|(?:set-)?cookie)['"]?""", re.IGNORECASE)
+_PAIR_NAME = re.compile(r"""(?:b['"])?[\w.\[\]-]{1,60}['"]?""")
 _NAMED_VALUE = re.compile(
     rf"""
     (?P<name> {_NAME} (?: \\*+["']?+ \s*+ (?: [=-]> | :?=+ | : | %3[AD] ) \s*+  # password = x, "password": x, password%3Dx
@@ -149,8 +151,8 @@ def _read_name(name: str) -> tuple[str, bool]:
     return mask_text(name), bool(_SECRET_NAME.search(name)) and not name.lower().endswith(_HARMLESS)
 
 
-def _is_name_of_secret(text: str) -> bool:
-    return bool(_LONE_NAME.fullmatch(text)) and _read_name(text)[1]
+def _names_secret(item: object, names: re.Pattern[str]) -> bool:
+    return isinstance(item, str | bytes) and bool(names.fullmatch(text := text_of(item))) and _read_name(text)[1]
 
 
 def text_of(value: object) -> str:
@@ -207,9 +209,10 @@ class _Walk:
             return f"<{type(value).__name__} that raises {type(error).__name__}>"
 
     def items(self, value: object, depth: int) -> JsonValue:
-        # The words of a command line, or a header and its value.
+        # A name and its value, as a message has them too, or many in a row: the words of a command line, raw headers.
+        names = _PAIR_NAME if isinstance(value, Sized) and len(value) == 2 else _LONE_NAME
         items, masked, is_secret = value if is_items(value) else (), list[JsonValue](), False
         for item in islice(items, self.left + 1):
             masked.append(self.value(_MASK if is_secret else item, depth - 1))
-            is_secret = isinstance(item, str | bytes) and _is_name_of_secret(text_of(item))
+            is_secret = _names_secret(item, names)
         return masked

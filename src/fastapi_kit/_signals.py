@@ -1,4 +1,4 @@
-"""Hearing of the end before the server does."""
+"""Intercept SIGTERM before the server's handler."""
 
 import asyncio
 import signal

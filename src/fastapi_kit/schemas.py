@@ -2,34 +2,26 @@
 
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import wraps
-from typing import Annotated, Any, TypeAlias, TypeVar, cast
+from typing import Annotated, TypeAlias
 
 from pydantic import (
     AfterValidator,
     AwareDatetime,
-    BaseModel,
     EmailStr,
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     GetPydanticSchema,
-    RootModel,
     SecretStr,
-    ValidationInfo,
     ValidatorFunctionWrapHandler,
-    create_model,
-    field_validator,
-    model_validator,
 )
-from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import MISSING, CoreSchema, PydanticCustomError, PydanticKnownError, PydanticOmit, core_schema
+from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 
-from fastapi_kit.errors import ConfigurationError, UserInputError
+from fastapi_kit._partial import has_rules_across_fields, partial_model, validate_merged
+from fastapi_kit.errors import UserInputError
 
 __all__ = [
     "Email",
@@ -42,10 +34,10 @@ __all__ = [
     "Slug",
     "UTCDatetime",
     "Username",
+    "has_rules_across_fields",
     "partial_model",
+    "validate_merged",
 ]
-
-SchemaT = TypeVar("SchemaT", bound=BaseModel)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,82 +225,3 @@ Password: TypeAlias = Annotated[SecretStr, _schema_of(_Hidden)]
 Errors show it as ``**********``, those of pydantic too. A constraint that a field adds is checked on the outside and shows the text in
 pydantic's own ``str(error)``, unless the model has ``hide_input_in_errors``. The policy is checked where the password is hashed.
 """
-
-
-# --- Partial models ---
-
-
-def partial_model(schema: type[SchemaT], *, name: str | None = None) -> type[SchemaT]:
-    """Return *schema* with every field optional, types and validators kept: the PATCH form of a create schema.
-
-    A subclass named *name*, by default ``Partial`` and the schema's, in the schema's module. What is not sent is not there: no default
-    takes its place, reading it raises AttributeError, and no dump has it. An explicit null is refused where the field does not take
-    None. Nested models stay whole. Computed fields are in no dump. A model validator of mode ``after``, or ``model_post_init``, ends where
-    it reads a field that was not sent: the rule is then not applied. A field that a validator compares with another one, in ``info.data``,
-    is refused without it. Validators of mode ``before`` and ``wrap`` and serializers must expect an incomplete model.
-
-    Each call makes a class: make it once, beside the schema. Raises ConfigurationError for a RootModel, for a mapped class (SQLModel's
-    ``table=True``) and for a generic model without its parameters.
-    """
-    if issubclass(schema, RootModel):
-        raise ConfigurationError(f"{schema.__name__} is a RootModel: it has no fields to leave out")
-    if hasattr(schema, "__mapper__"):
-        raise ConfigurationError(f"{schema.__name__} is a mapped class: give the schema without table=True")
-    if schema.__pydantic_generic_metadata__["parameters"]:
-        raise ConfigurationError(f"{schema.__name__} is generic: give its parameters, as in partial_model({schema.__name__}[int])")
-    schema.model_rebuild()
-    namespace: dict[str, Any] = {"_omit_unsent": field_validator("*", mode="wrap")(_omit_unsent), **_lenient_rules(schema)}
-    fields: dict[str, Any] = {field: _optional(info) for field, info in schema.model_fields.items()}
-    partial = create_model(
-        name or f"Partial{schema.__name__}", __base__=schema, __module__=schema.__module__, __validators__=namespace, **fields
-    )
-    if partial.model_computed_fields:
-        partial.__pydantic_decorators__.computed_fields.clear()
-        partial.model_rebuild(force=True)
-    return partial
-
-
-_DEFAULTS = {"default", "default_factory", "validate_default"}
-
-
-def _optional(info: FieldInfo) -> Any:
-    """Return the definition of a field whose default is validated, so that _omit_unsent can leave it out."""
-    declared = info.asdict()
-    attributes = {key: value for key, value in declared["attributes"].items() if value is not None and key not in _DEFAULTS}
-    field = Field(**attributes, default=MISSING, validate_default=True)
-    return cast("Any", Annotated)[(declared["annotation"], *declared["metadata"], field)]
-
-
-def _omit_unsent(cls: type[BaseModel], value: object, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> object:
-    """Outermost of a field's validators: those of the schema never see that it was not sent."""
-    if value is MISSING:
-        raise PydanticOmit
-    try:
-        return handler(value)
-    except KeyError as error:
-        # A validator looks up another field in info.data.
-        if error.args[:1] and error.args[0] in cls.model_fields and error.args[0] not in info.data:
-            raise PydanticCustomError("incomplete", "Can be changed together with {field} only", {"field": str(error.args[0])}) from None
-        raise
-
-
-def _lenient_rules(schema: type[BaseModel]) -> Mapping[str, Any]:
-    validators = schema.__pydantic_decorators__.model_validators
-    rules = {name: _ending_at_unsent(each.func) for name, each in validators.items() if each.info.mode == "after"}
-    lenient: dict[str, Any] = {name: model_validator(mode="after")(rule) for name, rule in rules.items()}
-    if schema.model_post_init is not BaseModel.model_post_init:
-        lenient["model_post_init"] = _ending_at_unsent(schema.model_post_init)
-    return lenient
-
-
-def _ending_at_unsent(rule: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(rule)
-    def judged(self: BaseModel, *args: Any) -> Any:
-        try:
-            return rule(self, *args)
-        except AttributeError as error:
-            if error.obj is self and error.name in type(self).model_fields and error.name not in self.__dict__:
-                return self
-            raise
-
-    return judged

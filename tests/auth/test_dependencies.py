@@ -1,6 +1,7 @@
 """From a request to the user."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated
 
@@ -24,6 +25,7 @@ from fastapi_kit.auth import (
     Transport,
     get_claims_factory,
     get_current_user_factory,
+    require,
 )
 from fastapi_kit.errors import ConfigurationError, InvalidTokenError, NotFoundError
 from fastapi_kit.testing import FrozenClock, app_client, bearer
@@ -284,6 +286,100 @@ async def test_the_user_is_loaded_once(client: AsyncClient, people: People) -> N
     assert (response.json(), people.loads) == (True, 1)
 
 
+async def test_required_optional_and_guarded_users_are_one(people: People) -> None:
+    """R29: two factories with one loader and one session, and a guard on each, load one user."""
+    get_user = get_current_user_factory(tokens, people.load, session=no_session)
+    get_optional = get_current_user_factory(tokens, people.load, session=no_session, optional=True)
+    guards = [Depends(require(get_user, verified=True)), Depends(require(get_optional, scopes=["a"]))]
+
+    def build(app: FastAPI) -> None:
+        @app.get("/", dependencies=guards)
+        async def read(
+            one: Annotated[Person, Security(get_user, scopes=["a"])], other: Annotated[Person | None, Depends(get_optional)]
+        ) -> bool:
+            return one is other
+
+    async with client_of(build) as client:
+        assert (await client.get("/", headers=bearer(tokens, "1", scopes=["a"]))).json() is True
+        assert people.loads == 1
+        for headers, code in [({}, "not_authenticated"), ({"Authorization": "Bearer x.y.z"}, "invalid_token")]:
+            assert (await client.get("/", headers=headers)).json()["code"] == code
+    assert people.loads == 1
+
+
+async def test_users_of_other_loaders_sessions_and_tokens_are_others() -> None:
+    """R29: what could give another user is asked again: another loader, another session, another token of the same subject."""
+    elsewhere, loaded = JWTService(secret_key=SECRET[::-1]), list[tuple[str, object, frozenset[str]]]()
+
+    def loader(name: str) -> Callable[[object, TokenClaims], Awaitable[str | None]]:
+        async def load(session: object, claims: TokenClaims) -> str | None:
+            loaded.append((name, session, claims.scopes))
+            return name
+
+        return load
+
+    async def replica() -> str:
+        return "replica"
+
+    ours, theirs = loader("ours"), loader("theirs")
+    factories = [
+        get_current_user_factory(tokens, ours, session=no_session),
+        get_current_user_factory(tokens, theirs, session=no_session),
+        get_current_user_factory(tokens, ours, session=replica),
+        get_current_user_factory(elsewhere, ours, session=no_session, transports=[HeaderTransport()]),
+    ]
+
+    def build(app: FastAPI) -> None:
+        @app.get("/", dependencies=[Depends(each) for each in factories])
+        async def read() -> None: ...
+
+    headers = {**bearer(tokens, "1"), "X-Key": elsewhere.create_access_token("1", scopes=["b"])}
+    async with client_of(build) as client:
+        assert (await client.get("/", headers=headers)).status_code == 200
+
+    nothing = frozenset[str]()
+    assert loaded == [("ours", None, nothing), ("theirs", None, nothing), ("ours", "replica", nothing), ("ours", None, frozenset("b"))]
+
+
+async def test_an_override_of_one_is_none_of_the_other(people: People) -> None:
+    """R29: overriding the required user leaves the optional one to the token; overriding the session reaches both."""
+    sessions = list[object]()
+
+    async def load(session: object, claims: TokenClaims) -> Person | None:
+        sessions.append(session)
+        return await people.load(session, claims)
+
+    get_user = get_current_user_factory(tokens, load, session=no_session)
+    get_optional = get_current_user_factory(tokens, load, session=no_session, optional=True)
+
+    def build(app: FastAPI) -> None:
+        @app.get("/")
+        async def read(one: Annotated[Person, Depends(get_user)], two: Annotated[Person | None, Depends(get_optional)]) -> list[int]:
+            return [one.id, two.id if two else 0]
+
+    app = app_with(build)
+    async with app_client(app) as client:
+        app.dependency_overrides = {get_user: lambda: Person(9), no_session: lambda: "test"}
+        overridden = [(await client.get("/", headers=headers)).json() for headers in (bearer(tokens, "1"), {})]
+    assert (overridden, sessions) == ([[9, 1], [9, 0]], ["test"])
+
+
+async def test_a_loader_and_a_transport_may_be_unhashable(people: People) -> None:
+    """R29: a dataclass with ``__call__`` is a loader as good as any."""
+
+    @dataclass
+    class Loader:
+        people: People
+
+        async def __call__(self, session: object, claims: TokenClaims) -> Person | None:
+            return await self.people.load(session, claims)
+
+    get_user = get_current_user_factory(tokens, Loader(people), session=no_session, transports=[BearerTransport(scopes=SCOPES)])
+
+    async with client_of(lambda app: app.get("/me", response_model=None)(_shown(get_user))) as client:
+        assert (await client.get("/me", headers=bearer(tokens, "1"))).json() == 1
+
+
 async def test_the_token_is_verified_once(people: People) -> None:
     """R29: however often it is asked for, a token is verified once in a request; the next request asks again."""
 
@@ -296,9 +392,18 @@ async def test_the_token_is_verified_once(people: People) -> None:
 
     verifier = Counting()
     get_user = get_current_user_factory(verifier, people.load, session=no_session)
+    get_claims = get_claims_factory(verifier)
 
     def build(app: FastAPI) -> None:
-        @app.get("/", dependencies=[Security(get_user, scopes=["a"]), Security(get_user.claims, scopes=["b"]), Depends(get_user)])
+        @app.get(
+            "/",
+            dependencies=[
+                Security(get_user, scopes=["a"]),
+                Security(get_user.claims, scopes=["b"]),
+                Depends(get_user),
+                Depends(get_claims),
+            ],
+        )
         async def read() -> None: ...
 
     async with client_of(build) as client:

@@ -45,7 +45,7 @@ class TokenClaims:
     """All other claims; cannot be changed."""
 
     def subject(self, convert: Callable[[str], SubjectT]) -> SubjectT:
-        """Return ``sub`` as the type of the host's key: ``claims.subject(int)``. Raises InvalidTokenError if it is none.
+        """Return ``sub`` as the type of the application's key: ``claims.subject(int)``. Raises InvalidTokenError if it is not such a key.
 
         A class (``int``, ``UUID``) must give a value whose ``str`` is ``sub`` again, so that ``" 1"``, ``"1_0"`` and ``"{...}"`` are no
         ids. A function decides alone, by raising ValueError, TypeError or OverflowError.

@@ -13,14 +13,13 @@ from fastapi_kit.auth.tokens import TokenClaims, TokenVerifier
 from fastapi_kit.auth.transports import Transport
 from fastapi_kit.errors import AuthenticationError, ConfigurationError, InsufficientScopeError
 
-__all__ = ["check_scopes", "nothing", "once", "reader", "refuse_nobody", "required", "scoped"]
+__all__ = ["check_scopes", "nothing", "once", "reader", "required", "scoped"]
 
 ValueT = TypeVar("ValueT")
 
 _Reader = Callable[..., Awaitable[TokenClaims | None]]
 _MEMORY = "fastapi_kit.auth"
-"""Key in the connection's scope: FastAPI calls a dependency once for every set of scopes that it is asked for with."""
-_ABSENT = object()
+"""Key in the connection's scope: FastAPI calls a dependency once for every set of scopes, and those of two factories one by one."""
 
 
 class _Documented(SecurityBase):
@@ -54,7 +53,7 @@ def _or_else(before: _Reader, transport: Transport, tokens: TokenVerifier) -> _R
         found: Annotated[TokenClaims | None, Depends(before)],
         _: Annotated[None, Depends(_Documented(transport.scheme))],
     ) -> TokenClaims | None:
-        return found or await once(connection, read_claims, lambda: transport.authenticate(connection, tokens))
+        return found or await once(connection, (tokens, transport), lambda: transport.authenticate(connection, tokens))
 
     return read_claims
 
@@ -80,12 +79,6 @@ def scoped(read: Callable[..., Awaitable[TokenClaims]]) -> Callable[..., Awaitab
     return get_claims
 
 
-def refuse_nobody(needed: Sequence[str]) -> None:
-    """Nobody is let through where a user is optional, but not where scopes are asked for."""
-    if needed:
-        raise AuthenticationError
-
-
 def check_scopes(claims: TokenClaims, needed: Iterable[str]) -> None:
     """Raise InsufficientScopeError, which names all that is *needed*."""
     if frozenset(needed) - claims.scopes:
@@ -94,18 +87,21 @@ def check_scopes(claims: TokenClaims, needed: Iterable[str]) -> None:
 
 
 async def once(connection: HTTPConnection, key: object, make: Callable[[], Awaitable[ValueT]]) -> ValueT:
-    """Return what *make* gives, made once in a request for each *key*."""
-    memory = _memory_of(connection.scope)
-    if memory.get(key, _ABSENT) is _ABSENT:
-        memory[key] = await make()
-    value: ValueT = memory[key]
+    """Return what *make* gives, made once in a request for all equal keys. A key may be unhashable."""
+    made = _memory_of(connection.scope)
+    for known, value in made:
+        if known == key:
+            found: ValueT = value
+            return found
+    value = await make()
+    made.append((key, value))
     return value
 
 
-def _memory_of(scope: MutableMapping[str, Any]) -> dict[object, Any]:
+def _memory_of(scope: MutableMapping[str, Any]) -> list[tuple[object, Any]]:
     # A request that a host makes of this one, by a copy of its scope, has headers of its own and must be nobody else's.
-    kept: tuple[object, dict[object, Any]] = scope.get(_MEMORY, (None, {}))
+    kept: tuple[object, list[tuple[object, Any]]] = scope.get(_MEMORY, (None, []))
     if kept[0] is not scope["headers"]:
-        kept = (scope["headers"], dict[object, Any]())
+        kept = (scope["headers"], [])
         scope[_MEMORY] = kept
     return kept[1]

@@ -42,7 +42,7 @@ PRIVILEGES = frozenset(
         "verified",
     }
 )
-"""Names that no form for users' own data may have: whoever could send them would decide about herself."""
+"""Fields that a self-service schema must not contain: users could grant themselves privileges."""
 
 
 @dataclass(frozen=True, kw_only=True)

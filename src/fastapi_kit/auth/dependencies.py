@@ -9,7 +9,7 @@ from fastapi.params import Depends, Security
 from fastapi.security import SecurityScopes
 from starlette.requests import HTTPConnection
 
-from fastapi_kit.auth._reading import check_scopes, nothing, once, reader, refuse_nobody, required, scoped
+from fastapi_kit.auth._reading import check_scopes, nothing, once, reader, required, scoped
 from fastapi_kit.auth.tokens import TokenClaims, TokenVerifier
 from fastapi_kit.auth.transports import BearerTransport, Transport
 from fastapi_kit.dependencies import Dependency, answering, as_depends
@@ -75,6 +75,8 @@ def get_current_user_factory(
 ) -> UserDependency[UserT] | UserDependency[UserT | None]:
     """Build the dependency that gives the user of a request, loaded once however often it is asked for.
 
+    Factories with the same loader and session share the user: one that must be there and one that is *optional* load it once.
+
     No, bad or revoked token, unknown user, or not *active* (default: ``user.is_active`` where there is one): AuthenticationError (401).
     With *optional* no token gives None; a bad one is refused all the same. *session* is any dependency: what it gives is the loader's first
     argument. Errors of the loader stay what they are; only InvalidTokenError is a 401. ``Security(get_current_user, scopes=[...])``
@@ -91,9 +93,11 @@ def get_current_user_factory(
         needed: SecurityScopes,
     ) -> UserT | None:
         if claims is None:
-            refuse_nobody(needed.scopes)
+            # An anonymous caller passes if the user is optional, unless scopes are required.
+            if needed.scopes:
+                raise AuthenticationError
             return None
-        user = await once(connection, get_current_user, lambda: load_user(session, claims))
+        user = await once(connection, (load_user, session, claims), lambda: load_user(session, claims))
         if user is None:
             raise InvalidTokenError("its user does not exist")
         if not may_enter(user):
@@ -127,7 +131,7 @@ def require(
     *get_current_user* may be the host's own, or a guard; only *scopes* need one that a factory built (TypeError). *scopes* are the token's,
     all of them needed; *roles* (any one) and *permissions* (all) are ``user.roles`` and ``user.permissions``; *verified* and *superuser*
     are ``user.is_verified`` and ``user.is_superuser``, read from the user and never from the token. A user without such an attribute is
-    the host's mistake (ConfigurationError, 500). A guard over an optional user refuses nobody's request with 401.
+    the application's mistake (ConfigurationError, 500). A guard over an optional user answers 401 to anonymous requests.
     """
     for name, value in {"scopes": scopes, "roles": roles, "permissions": permissions}.items():
         if isinstance(value, str):

@@ -97,7 +97,7 @@ class UserAccounts(CRUDService[UserT, RegisterT, UpdateT], Generic[UserT, Regist
         return None if ident is None else await self.get(ident)
 
     async def get_account_by_email(self, email: str, /) -> UserT | None:
-        """Return the user with this address, in whatever form it is written. Raises UserInputError if it is none."""
+        """Return the user with this address, in whatever form it is written. Raises UserInputError if it is not a valid address."""
         return await self.get_by(email=normalize_email(email))
 
     async def register(self, data: RegisterT, /, *, hashed_password: str) -> UserT:

@@ -88,8 +88,8 @@ class JWTService:
         """Return an access token for *subject*, an id that never changes: ``str(user.id)``, never an e-mail address.
 
         *extra* is copied and cannot touch reserved claims (``sub``, ``exp``, ``scope``, ...). Raises ConfigurationError on that, on
-        texts that do not print, on scopes that are none (RFC 6749, 3.3), on NaN, and on a token longer than *max_length*; TypeError on
-        other types.
+        texts that do not print, on names that are not valid scopes (RFC 6749, 3.3), on NaN, and on a token longer than *max_length*;
+        TypeError on other types.
         """
         claims = {**extra_claims(extra), **scope_claim(scopes), **session_claim(sid)}
         return self._sign(subject, "access", _or_default(lifetime, self.policy.access_lifetime), claims)

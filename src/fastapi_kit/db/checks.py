@@ -1,17 +1,20 @@
 """What a table's metadata says of values before SQL is sent, so that every database refuses alike."""
 
 from collections.abc import Mapping
+from datetime import datetime, time
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Column, TypeDecorator
+from sqlalchemy import Column, DateTime, Dialect, Time, TypeDecorator
 from sqlalchemy.orm import Mapper
+from sqlalchemy.types import TypeEngine
 
 from fastapi_kit.db._type_checks import Check, converts, value_check
+from fastapi_kit.db.sqlite import drops_offsets
 from fastapi_kit.db.types import UTCDateTime
-from fastapi_kit.errors import InvalidDataError
+from fastapi_kit.errors import ConfigurationError, InvalidDataError
 
-__all__ = ["check_values", "key_is_possible"]
+__all__ = ["check_offsets", "check_values", "key_is_possible"]
 
 _REASONS = ("null", "wrong_type", "too_long", "out_of_range", "invalid_text", "too_deep", "check", "naive_datetime")
 _checks_of: "WeakKeyDictionary[Mapper[Any], tuple[Mapping[str, Check], Mapping[str, Check]]]" = WeakKeyDictionary()
@@ -40,6 +43,22 @@ def check_values(mapper: Mapper[Any], values: Mapping[str, object], *, update: b
         raise InvalidDataError(problems[reason], reason=reason, table=_table_name(mapper, problems[reason][0]))
 
 
+def check_offsets(mapper: Mapper[Any], values: Mapping[str, object], dialect: Dialect) -> None:
+    """Refuse to store a moment as another one: an SQLite engine that no ``Database`` has taken drops the offsets of aware datetimes.
+
+    *values* are keyed by attribute. Moments in UTC lose nothing and pass, and so does what a type of the application's converts.
+    Raises ConfigurationError, which names the attributes.
+    """
+    moments = [name for name, value in values.items() if isinstance(value, datetime | time) and value.utcoffset()]
+    if not moments or not drops_offsets(dialect):
+        return
+    if lost := [name for name in moments if name in mapper.column_attrs and _is_plain_moment(mapper.column_attrs[name].columns[0].type)]:
+        raise ConfigurationError(
+            f"SQLite would drop the offset of {mapper.class_.__name__}.{', '.join(lost)}: make the column a UTCDateTime, "
+            "or give the engine to Database(engine)"
+        )
+
+
 def key_is_possible(column: Column[Any], value: object, *, dialect: str = "") -> bool:
     """Return False if no row of the table can have *value* in the key *column*, so that a read by key needs no SQL.
 
@@ -49,6 +68,13 @@ def key_is_possible(column: Column[Any], value: object, *, dialect: str = "") ->
         return -(2**63) <= value < 2**63
     check = value_check(column.type)
     return check is None or check(value) is None
+
+
+def _is_plain_moment(type_: TypeEngine[Any]) -> bool:
+    if isinstance(type_, TypeDecorator):
+        decorator: TypeDecorator[Any] = type_
+        return not converts(decorator) and _is_plain_moment(decorator.impl_instance)
+    return isinstance(type_, DateTime | Time)
 
 
 def _checks(mapper: Mapper[Any]) -> tuple[Mapping[str, Check], Mapping[str, Check]]:

@@ -1,20 +1,28 @@
-"""SQLite made honest: real transactions, foreign keys, patience.
+"""SQLite: BEGIN IMMEDIATE before the first write; foreign keys, busy timeout, WAL; moments in UTC.
 
 The driver's own transaction control neither protects a SAVEPOINT nor a DDL statement, and a transaction that begins
 by reading cannot be promoted to a writer when another one wrote in between. So the driver is told to leave
 transactions alone: a read sends no BEGIN, and the first write or savepoint of a transaction sends BEGIN IMMEDIATE.
+
+SQLite has no time zones, and SQLAlchemy stores the wall clock of an aware datetime without its offset. Here it is stored,
+and compared, in UTC.
 """
 
 import re
 import tempfile
+from collections.abc import Callable
+from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import Any, cast
 
-from sqlalchemy import URL, Connection, Engine, Select, event
+from sqlalchemy import TIMESTAMP, URL, Connection, DateTime, Dialect, Engine, Select, Time, event
+from sqlalchemy.dialects.sqlite import DATETIME, TIME
 from sqlalchemy.engine.interfaces import ExecutionContext
 from sqlalchemy.exc import OperationalError
 
-__all__ = ["begin_immediate", "is_memory", "make_honest", "private_file", "remove_files"]
+from fastapi_kit.db.types import InvalidDatetimeError, in_utc
+
+__all__ = ["begin_immediate", "drops_offsets", "is_memory", "make_honest", "private_file", "remove_files"]
 
 _READ = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/|\()*(?:(SELECT|VALUES|EXPLAIN|PRAGMA)|(WITH))\b", re.IGNORECASE | re.DOTALL)
 _WRITE_IN_WITH = re.compile(r"\b(INSERT|UPDATE|DELETE|REPLACE)\b", re.IGNORECASE)
@@ -28,6 +36,14 @@ def make_honest(engine: Engine, *, busy_timeout: float) -> None:
 
     event.listen(engine, "connect", configure)
     event.listen(engine, "before_cursor_execute", _begin_before_write)
+    dialect: Any = engine.dialect
+    dialect.colspecs = {**dialect.colspecs, DateTime: _Moment, TIMESTAMP: _Moment, Time: _TimeOfDay}
+
+
+def drops_offsets(dialect: Dialect) -> bool:
+    """Return whether *dialect* stores an aware datetime or time without its offset: SQLite's does where it has not the rules above."""
+    specs: Any = dialect
+    return dialect.name == "sqlite" and specs.colspecs.get(DateTime) is not _Moment
 
 
 def begin_immediate(connection: Connection) -> None:
@@ -102,3 +118,51 @@ def _writes(statement: str, context: ExecutionContext | None) -> bool:
     if read is None:
         return True
     return read[2] is not None and _WRITE_IN_WITH.search(statement) is not None
+
+
+class _Moment(DATETIME):
+    """A datetime, stored in UTC if it is aware. A column with ``timezone=True`` gives aware UTC back, as PostgreSQL does."""
+
+    def bind_processor(self, dialect: Dialect) -> Any:
+        plain: Any = super()
+        write: Callable[[object], str | None] = plain.bind_processor(dialect)
+
+        def process(value: object) -> str | None:
+            return write(in_utc(value) if isinstance(value, datetime) and value.utcoffset() is not None else value)
+
+        return process
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
+        plain: Any = super()
+        return _in_zone(plain.result_processor(dialect, coltype), aware=self.timezone)
+
+
+class _TimeOfDay(TIME):
+    """A time, stored in UTC if it is aware, whatever day that is there. A column with ``timezone=True`` gives aware UTC back."""
+
+    def bind_processor(self, dialect: Dialect) -> Any:
+        plain: Any = super()
+        write: Callable[[object], str | None] = plain.bind_processor(dialect)
+
+        def process(value: object) -> str | None:
+            return write(_time_in_utc(value) if isinstance(value, time) and value.tzinfo is not None else value)
+
+        return process
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
+        plain: Any = super()
+        return _in_zone(plain.result_processor(dialect, coltype), aware=self.timezone)
+
+
+def _time_in_utc(value: time) -> time:
+    if value.utcoffset() is None:
+        raise InvalidDatetimeError("naive_datetime", "the offset of its time zone depends on the date: give it one that does not")
+    return datetime.combine(date(2000, 1, 1), value).astimezone(UTC).time()
+
+
+def _in_zone(read: Callable[[Any], Any], *, aware: bool) -> Callable[[Any], Any]:
+    def read_aware(stored: object) -> Any:
+        value = read(stored)
+        return None if value is None else value.replace(tzinfo=UTC)
+
+    return read_aware if aware else read

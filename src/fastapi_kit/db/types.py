@@ -18,7 +18,7 @@ from sqlalchemy.types import TypeEngine
 
 from fastapi_kit.errors import InvalidDataError
 
-__all__ = ["InvalidDatetimeError", "ServerNow", "UTCDateTime", "UUID7Maker", "utc_now", "uuid7"]
+__all__ = ["InvalidDatetimeError", "ServerNow", "UTCDateTime", "UUID7Maker", "in_utc", "utc_now", "uuid7"]
 
 _ZONELESS_DIALECTS = {"mariadb", "mysql", "sqlite"}
 
@@ -38,11 +38,20 @@ class UTCDateTime(TypeDecorator[datetime]):
     """An aware datetime: any offset goes in, UTC comes out, microseconds kept.
 
     PostgreSQL stores ``TIMESTAMP WITH TIME ZONE``; MySQL ``DATETIME(6)`` and SQLite text, both in UTC, which sort as time does.
-    Naive input raises InvalidDataError with the reason ``naive_datetime``.
+    Naive input raises InvalidDataError with the reason ``naive_datetime``. In a migration that Alembic writes it is
+    ``sa.DateTime(timezone=True)``, the same column, so that no import is missing there.
     """
 
     impl = DateTime(timezone=True)
     cache_ok = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Alembic writes the type of a column as "<module of the instance>.<repr>" and adds no import; ``sa`` is always there.
+        self.__module__ = "sa"
+
+    def __repr__(self) -> str:
+        return "DateTime(timezone=True)"
 
     @property
     def python_type(self) -> type[datetime]:
@@ -53,13 +62,13 @@ class UTCDateTime(TypeDecorator[datetime]):
         """Return the type that keeps microseconds on *dialect*."""
         if dialect.name in {"mariadb", "mysql"}:
             return dialect.type_descriptor(MYSQL_DATETIME(fsp=6))
-        return dialect.type_descriptor(DateTime(timezone=True))
+        return dialect.type_descriptor(DateTime(timezone=dialect.name not in _ZONELESS_DIALECTS))
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Return *value* in UTC, without its zone where *dialect* stores none. Raises InvalidDatetimeError."""
         if value is None:
             return None
-        moment = _in_utc(value)
+        moment = in_utc(value)
         return moment.replace(tzinfo=None) if dialect.name in _ZONELESS_DIALECTS else moment
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
@@ -73,7 +82,8 @@ class UTCDateTime(TypeDecorator[datetime]):
         return Interval() if isinstance(value, timedelta) else self
 
 
-def _in_utc(value: object) -> datetime:
+def in_utc(value: object) -> datetime:
+    """Return an aware datetime in UTC. Raises InvalidDatetimeError."""
     if not isinstance(value, datetime):
         raise InvalidDatetimeError("wrong_type", f"a datetime is needed, not {type(value).__name__}")
     if value.utcoffset() is None:

@@ -13,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import iter_route_contexts
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from fastapi_kit.db.violations import as_kit_error
@@ -125,14 +125,14 @@ def typical_answer(status: int) -> Answer:
     return Answer(status, code, _TEXTS.get(code) or title_of(status))
 
 
-def answer_mapped_error(request: Request, error: Exception, statuses: Mapping[type[Exception], int]) -> Answer | None:
+def answer_mapped_error(connection: HTTPConnection, error: Exception, statuses: Mapping[type[Exception], int]) -> Answer | None:
     """Answer *error* with its status in *statuses*; None if that is 500. Text is shown only if the error declares it safe."""
     status = next((statuses[kind] for kind in type(error).__mro__ if kind in statuses), 500)
     if status == 500:
         return None
     if not isinstance(error, KitError):
         return Answer(status, _code_of(status), title_of(status))
-    if status == 409 and isinstance(error, StaleVersionError) and "if-match" in request.headers:
+    if status == 409 and isinstance(error, StaleVersionError) and "if-match" in connection.headers:
         status = 412
     detail = error.detail or _TEXTS.get(error.code) or title_of(status)
     context = {"allowed": error.allowed} if isinstance(error, InvalidQueryError) and error.allowed else None
@@ -146,39 +146,39 @@ class DatabaseErrors:
     statuses: Mapping[type[Exception], int]
     expected: tuple[type[KitError], ...]
 
-    def __call__(self, request: Request, error: Exception) -> Answer | None:
+    def __call__(self, connection: HTTPConnection, error: Exception) -> Answer | None:
         """Return None for all other errors; Python's own OSErrors count only if they came out of SQLAlchemy."""
         found = as_kit_error(error) if isinstance(error, SQLAlchemyError) or _came_from_sqlalchemy(error) else None
-        return answer_mapped_error(request, found, self.statuses) if isinstance(found, self.expected) else None
+        return answer_mapped_error(connection, found, self.statuses) if isinstance(found, self.expected) else None
 
 
-def answer_http_error(request: Request, error: Exception) -> Answer | None:
+def answer_http_error(connection: HTTPConnection, error: Exception) -> Answer | None:
     """Answer an HTTPException; a *detail* that is no text becomes the context."""
     if not isinstance(error, HTTPException):
         return None
     status, detail = error.status_code, cast(object, error.detail)  # FastAPI's own takes any detail
     text = detail if isinstance(detail, str) and detail else title_of(status)
     # Starlette raises its own class, hosts FastAPI's: theirs keeps what they say.
-    headers = _all_methods(request.scope, error.headers or {}) if status == 405 and type(error) is HTTPException else error.headers
+    headers = _all_methods(connection.scope, error.headers or {}) if status == 405 and type(error) is HTTPException else error.headers
     return Answer(status, _code_of(status), text, context=None if isinstance(detail, str) else detail, headers=headers)
 
 
-def answer_validation_error(request: Request, error: Exception) -> Answer | None:
+def answer_validation_error(connection: HTTPConnection, error: Exception) -> Answer | None:
     """Answer FastAPI's refusal of a request."""
     if not isinstance(error, RequestValidationError):
         return None
-    return Answer(422, *_REFUSED, field_errors(error, known_words(request.scope)))
+    return Answer(422, *_REFUSED, field_errors(error, known_words(connection.scope)))
 
 
-def answer_unwritable_error(request: Request, error: Exception) -> Answer | None:
+def answer_unwritable_error(connection: HTTPConnection, error: Exception) -> Answer | None:
     """Answer a failure to write what the request itself carried; None if it is the host's own."""
-    found = unwritable_part(request, error)
+    found = unwritable_part(connection, error)
     return None if found is None else Answer(422, *_REFUSED, [found])
 
 
-def answer_unhandled_error(request: Request, error: Exception) -> Answer:
+def answer_unhandled_error(connection: HTTPConnection, error: Exception) -> Answer:
     """Answer a bug: nothing of it is told."""
-    return Answer(500, _code_of(500), title_of(500), headers=closing_headers(request.scope))
+    return Answer(500, _code_of(500), title_of(500), headers=closing_headers(connection.scope))
 
 
 def kinds_of(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from fastapi.exceptions import ResponseValidationError
 from pydantic_core import PydanticSerializationError
 from starlette.datastructures import FormData
-from starlette.requests import Request
+from starlette.requests import HTTPConnection
 
 from fastapi_kit._safe import is_items, is_mapping
 from fastapi_kit.errors import FieldError
@@ -53,10 +53,10 @@ _TOO_DEEP = _Fault(_is_deep, "too_deep", "is nested too deeply")
 _TYPES = {"string_unicode": _SURROGATE, "finite_number": _NOT_FINITE}
 
 
-def unwritable_part(request: Request, error: Exception) -> FieldError | None:
-    """Return which part of *request* has what *error* stumbled over; None if it is an error of another kind, or the host's own fault."""
+def unwritable_part(connection: HTTPConnection, error: Exception) -> FieldError | None:
+    """Return which part of the request has what *error* stumbled over; None if it is an error of another kind, or the host's own fault."""
     faults = list(_faults_of(error))
-    carried = ((place, fault) for fault in faults for place, parts in _parts(request) if _holds(parts, fault))
+    carried = ((place, fault) for fault in faults for place, parts in _parts(connection) if _holds(parts, fault))
     return next((FieldError((place,), fault.code, fault.message) for place, fault in carried), None)
 
 
@@ -80,17 +80,17 @@ def _faults_of(error: Exception) -> Iterator[_Fault]:
             pass
 
 
-def _parts(request: Request) -> Iterator[tuple[str, object]]:
-    yield "body", _body_of(request)
-    yield "query", request.query_params.multi_items()
-    yield "path", dict(request.path_params)
-    yield "header", request.headers.values()
-    yield "cookie", request.cookies
+def _parts(connection: HTTPConnection) -> Iterator[tuple[str, object]]:
+    yield "body", _body_of(connection)
+    yield "query", connection.query_params.multi_items()
+    yield "path", dict(connection.path_params)
+    yield "header", connection.headers.values()
+    yield "cookie", connection.cookies
 
 
-def _body_of(request: Request) -> object:
+def _body_of(connection: HTTPConnection) -> object:
     """Return the body as far as it has been read, which Starlette keeps: the rest of it is not asked for."""
-    kept: Mapping[str, Any] = vars(request)
+    kept: Mapping[str, Any] = vars(connection)
     form = kept.get("_form")
     if isinstance(form, FormData):
         return form.multi_items()

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, overload
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -12,8 +12,9 @@ from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
+from starlette.websockets import WebSocket
 
 from fastapi_kit.errors import ConfigurationError, ConflictError, InvalidDataError, KitError, UnavailableError, UserInputError
 from fastapi_kit.handlers._answers import (
@@ -29,6 +30,7 @@ from fastapi_kit.handlers._answers import (
 )
 from fastapi_kit.handlers._openapi import DocumentedBodies, document_errors, document_refusals
 from fastapi_kit.handlers._problems import ErrorBody, problem_body, respond
+from fastapi_kit.handlers._sockets import end_socket
 from fastapi_kit.handlers._unwritable import UNWRITABLE
 from fastapi_kit.middleware.errors import UnhandledErrorMiddleware, read_request_id
 
@@ -56,6 +58,9 @@ def register_exception_handlers(
     host has for narrower classes, or for a status, go first. Raises ConfigurationError once the app has started.
     """
     _refuse_started(app)
+    registered = _registered(app)
+    for kind in [kind for kind, handler in registered.items() if not handler.is_asked_for]:
+        del registered[kind]
     for kind in [kind for kind, handler in app.exception_handlers.items() if isinstance(handler, _Handler) and not handler.is_asked_for]:
         del app.exception_handlers[kind]
     # What a host does with its ValueErrors goes first.
@@ -111,7 +116,7 @@ def register_value_error_handler(app: FastAPI, *, body: ErrorBody = problem_body
     pydantic ValidationError stays a 500.
     """
 
-    def answer(request: Request, error: Exception) -> Answer | None:
+    def answer(connection: HTTPConnection, error: Exception) -> Answer | None:
         return None if isinstance(error, ValidationError) else Answer(status, UserInputError.code, str(error))
 
     _add(app, {ValueError: _Handler(answer, body, is_asked_for=True)})
@@ -127,43 +132,51 @@ def register_unhandled_error_handler(app: FastAPI, *, body: ErrorBody = problem_
 
 
 def problem_response(request: Request, error: Exception) -> Response:
-    """Return the answer that the registered handlers of the app would give to *error*, for middleware.
+    """Return the answer that the registrars gave the app for *error*: for middleware, and for a handler that takes their place.
 
-    Where the app has none of ours, the defaults answer.
+    An app that called no registrar, and a kind of error that no registrar was called for, get the default answer.
     """
     app = request.scope.get("app")
-    registered = app.exception_handlers.items() if isinstance(app, FastAPI) else ()
-    ours: _Handlers = {kind: handler for kind, handler in registered if isinstance(handler, _Handler)}
-    handlers = _all_handlers(problem_body, STATUSES) | ours
+    handlers = _all_handlers(problem_body, STATUSES) | (_registered(app) if isinstance(app, FastAPI) else {})
     candidates = (handlers[kind] for kind in type(error).__mro__ if kind in handlers)
-    return next(response for handler in candidates if (response := handler.respond(request, error)))
+    answers = ((handler, handler.answer_to(request, error)) for handler in candidates)
+    return next(respond(request.scope, answer, handler.body) for handler, answer in answers if answer)
 
 
 @dataclass(frozen=True)
 class _Handler:
     """What Starlette calls with an error. An error that has no answer is raised on."""
 
-    answer: Callable[[Request, Exception], Answer | None]
+    answer: Callable[[HTTPConnection, Exception], Answer | None]
     body: ErrorBody
-    otherwise: Callable[[Request, Exception], Answer | None] | None = None
+    otherwise: Callable[[HTTPConnection, Exception], Answer | None] | None = None
     is_asked_for: bool = False
     """Whether registering all others leaves it as it is."""
 
-    async def __call__(self, request: Request, error: Exception) -> Response:
-        if (response := self.respond(request, error)) is None:
-            raise error
-        return response
+    @overload
+    async def __call__(self, connection: Request, error: Exception) -> Response: ...
+    @overload
+    async def __call__(self, connection: WebSocket, error: Exception) -> None: ...
 
-    def respond(self, request: Request, error: Exception) -> Response | None:
-        answer = self.answer(request, error) or (self.otherwise and self.otherwise(request, error))
-        if answer is None:
-            return None
-        if answer.status == 503:
-            _logger.warning("Request %s is answered 503: %s", read_request_id(request.scope), kinds_of(error))
-        return respond(request.scope, answer, self.body)
+    async def __call__(self, connection: Request | WebSocket, error: Exception) -> Response | None:
+        if (answer := self.answer_to(connection, error)) is None:
+            raise error
+        response = respond(connection.scope, answer, self.body)
+        if isinstance(connection, Request):
+            return response
+        await end_socket(connection, response, code=answer.code)
+        return None
+
+    def answer_to(self, connection: HTTPConnection, error: Exception) -> Answer | None:
+        answer = self.answer(connection, error) or (self.otherwise and self.otherwise(connection, error))
+        if answer and answer.status == 503:
+            _logger.warning("Request %s is answered 503: %s", read_request_id(connection.scope), kinds_of(error))
+        return answer
 
 
 _Handlers: TypeAlias = dict[type[Exception], _Handler]
+_REGISTERED = "fastapi_kit_handlers"
+"""Key in ``app.state``: an application's own handlers may stand in the place of these, and answer by problem_response()."""
 
 # Classes say little here: asyncpg's refusals and losses arrive as any of them, Python's own come through unwrapped.
 _REFUSING: tuple[type[Exception], ...] = (SQLAlchemyError, OverflowError, UnicodeEncodeError)
@@ -191,12 +204,21 @@ def _refuse_started(app: FastAPI) -> None:
 
 def _add(app: FastAPI, handlers: _Handlers) -> None:
     _refuse_started(app)
+    registered = _registered(app)
     for kind, handler in handlers.items():
-        app.add_exception_handler(kind, _joined(app.exception_handlers.get(kind), handler))
+        registered[kind] = _joined(app.exception_handlers.get(kind), handler)
+        app.add_exception_handler(kind, registered[kind])
     app.openapi_schema = None
     if not isinstance(app.openapi, _Document):
         # FastAPI's own way to extend the document is to replace this method.
         vars(app)["openapi"] = _Document(app, app.openapi)
+
+
+def _registered(app: FastAPI) -> _Handlers:
+    if not hasattr(app.state, _REGISTERED):
+        setattr(app.state, _REGISTERED, {})
+    registered: _Handlers = getattr(app.state, _REGISTERED)
+    return registered
 
 
 def _joined(before: object, handler: _Handler) -> _Handler:
@@ -234,12 +256,13 @@ class _Document:
 
 
 def _add_innermost(app: FastAPI, body: ErrorBody) -> None:
-    def answer(request: Request, error: Exception) -> Response | Awaitable[Response]:
-        hosts: Any = app.exception_handlers.get(500) or app.exception_handlers.get(Exception)
-        if hosts is not None and not isinstance(hosts, _Handler):
-            response: Response | Awaitable[Response] = hosts(request, error)
+    def answer(connection: HTTPConnection, error: Exception) -> Response | Awaitable[Response]:
+        own: Any = app.exception_handlers.get(500) or app.exception_handlers.get(Exception)
+        # Starlette never calls that one for a WebSocket.
+        if isinstance(connection, Request) and own is not None and not isinstance(own, _Handler):
+            response: Response | Awaitable[Response] = own(connection, error)
             return response
-        return respond(request.scope, answer_unhandled_error(request, error), body)
+        return respond(connection.scope, answer_unhandled_error(connection, error), body)
 
     others = [middleware for middleware in app.user_middleware if not _is_last_resort(middleware)]
     app.user_middleware[:] = [*others, Middleware(UnhandledErrorMiddleware, respond=answer)]

@@ -22,7 +22,7 @@ def is_token(text: str) -> bool:
 
 
 def header_name(text: str) -> bytes:
-    """Return the name of a header field as ASGI has it. Raises ConfigurationError if it is none (RFC 9110, 5.1)."""
+    """Return the name of a header field as ASGI has it. Raises ConfigurationError if it is not a valid name (RFC 9110, 5.1)."""
     if not is_token(text):
         raise ConfigurationError(f"{text!r} is not the name of a header")
     return text.lower().encode()

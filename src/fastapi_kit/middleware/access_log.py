@@ -34,7 +34,7 @@ class AccessLogMiddleware:
     ``status``, ``duration_ms``, ``request_id`` and ``trace_id`` (None without OpenTelemetry).
 
     ``route`` is the template, such as ``/api/v1/items/{item_id}``, never the path or the query, which may hold secrets; ``-`` if
-    none matched. ``method`` is ``-`` if it is none of HTTP's own. ``status`` is 499 if the client went before it was answered.
+    none matched. ``method`` is ``-`` if it is not one of HTTP's own. ``status`` is 499 if the client went before it was answered.
     A WebSocket is logged when it ends, with the method ``WEBSOCKET`` and the status of its handshake: 101 if it was accepted.
 
     *skip* holds whole paths below the ``root_path``. *logger* is the name of the logger. A record that cannot be written is lost; the

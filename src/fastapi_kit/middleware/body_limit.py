@@ -31,10 +31,10 @@ class _BodyTooLargeError(HTTPException):
 class BodyLimitMiddleware:
     """Refuse a body over *max_bytes*, announced or counted, with a 413 in the shape of the app's own errors.
 
-    Who reads the body is told by Starlette's ``HTTPException(413)``. An announced body is refused before its first byte is read, so that a
-    client that waits for ``100 Continue`` (RFC 9110, 10.1.1) never sends it; it is told ``Connection: close``. Any other is cut off
-    after the chunk that is too much. Without that wait the connection stays open, because closing it under a client that is still
-    sending can lose the answer; the server throws the rest away. A body that nobody reads is not refused.
+    Reading past the limit raises Starlette's ``HTTPException(413)`` in the reader. An announced body is refused before its first byte is
+    read, so that a client that waits for ``100 Continue`` (RFC 9110, 10.1.1) never sends it; it is told ``Connection: close``. Any other
+    is cut off after the chunk that is too much. Without that wait the connection stays open, because closing it under a client that is
+    still sending can lose the answer; the server throws the rest away. A body that nobody reads is not refused.
 
     ``max_body_size`` of a route, a router or the app counts instead where it is set: FastAPI's way to allow one route more.
     Once the answer has begun, a body that is too large counts as a client that has gone, and is logged.

@@ -3,12 +3,15 @@
 import logging
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from inspect import isawaitable
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
+from starlette.status import WS_1011_INTERNAL_ERROR
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 __all__ = ["UnhandledErrorMiddleware", "closing_headers", "read_request_id"]
 
@@ -31,9 +34,9 @@ def _is_server_silent(scope: Scope) -> bool:
     return "gunicorn.workers.gasgi" in sys.modules and scope.get("http_version", "1.1").startswith("1")
 
 
-def _answer_plainly(request: Request, error: Exception) -> Response:
+def _answer_plainly(connection: HTTPConnection, error: Exception) -> Response:
     content = {"type": "about:blank", "title": "Internal Server Error", "status": 500}
-    return JSONResponse(content, 500, closing_headers(request.scope), media_type="application/problem+json")
+    return JSONResponse(content, 500, closing_headers(connection.scope), media_type="application/problem+json")
 
 
 @dataclass
@@ -43,16 +46,26 @@ class UnhandledErrorMiddleware:
     It has to be the innermost middleware, so that the answer passes through CORS and the like. Nothing is sent once the
     response has started, or to a client that has gone while its body was read. The traceback is left to the server, which
     logs what is raised. Only gunicorn's asgi worker does not, once the answer is complete: there the line has the traceback.
+
+    A WebSocket that was accepted is closed with the code 1011 (RFC 6455, 7.4.1), unless either side has closed it. For one that
+    was not, *respond* is called with the WebSocket if the server can send an answer to the handshake; servers that cannot send
+    a 500 of their own.
     """
 
     app: ASGIApp
-    respond: Callable[[Request, Exception], Response | Awaitable[Response]] = _answer_plainly
+    respond: Callable[[HTTPConnection, Exception], Response | Awaitable[Response]] = _answer_plainly
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on; answer what comes back as an exception."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
+        match scope["type"]:
+            case "http":
+                await self._serve_request(scope, receive, send)
+            case "websocket":
+                await self._serve_socket(scope, receive, send)
+            case _:
+                await self.app(scope, receive, send)
+
+    async def _serve_request(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
 
         def watch(message: Message) -> Awaitable[None]:
@@ -68,6 +81,38 @@ class UnhandledErrorMiddleware:
             alone = not started and _is_server_silent(scope)
             _logger.error("Unhandled %s in request %s", type(error).__name__, read_request_id(scope), exc_info=alone or None)
             if not started:
-                response = self.respond(Request(scope), error)
-                await (await response if isawaitable(response) else response)(scope, receive, send)
+                await self._answer(Request(scope), error, scope, receive, send)
             raise
+
+    async def _serve_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        accepted = ended = False
+
+        async def listen() -> Message:
+            nonlocal ended
+            message = await receive()
+            ended = ended or message["type"] == "websocket.disconnect"
+            return message
+
+        async def watch(message: Message) -> None:
+            nonlocal accepted, ended
+            accepted = accepted or message["type"] == "websocket.accept"
+            ended = ended or message["type"] in {"websocket.close", "websocket.http.response.start"}
+            await send(message)
+
+        try:
+            await self.app(scope, listen, watch)
+        except WebSocketDisconnect:
+            raise
+        except Exception as error:
+            _logger.error("Unhandled %s in request %s", type(error).__name__, read_request_id(scope))
+            # The error says more than a client that has gone.
+            with suppress(OSError):
+                if accepted and not ended:
+                    await send({"type": "websocket.close", "code": WS_1011_INTERNAL_ERROR, "reason": "internal_error"})
+                elif not ended and "websocket.http.response" in (scope.get("extensions") or {}):
+                    await self._answer(WebSocket(scope, receive, send), error, scope, receive, send)
+            raise
+
+    async def _answer(self, connection: HTTPConnection, error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
+        response = self.respond(connection, error)
+        await (await response if isawaitable(response) else response)(scope, receive, send)

@@ -46,7 +46,7 @@ class Endpoint(enum.Flag):
     READ = 3
     """LIST and GET."""
     WRITE = 28
-    """CREATE, UPDATE and DELETE."""
+    """CREATE, UPDATE and DELETE. As a key of *dependencies* also CREATE_MANY, as every key with CREATE."""
     CRUD = 31
     """READ and WRITE."""
 
@@ -90,7 +90,8 @@ def crud_router(
     The path names the primary key's attributes, one segment each. A key has one form, the one that ``Location`` has; whole numbers are
     refused beyond their column's range, and a text with a slash in it cannot be reached. A write commits itself in the handler, before
     the response exists. *dependencies* run, in the order given, for the endpoints of their key, which may be several:
-    ``{Endpoint.WRITE: [Depends(require_editor)]}``.
+    ``{Endpoint.WRITE: [Depends(require_editor)]}``. What guards CREATE guards CREATE_MANY too; a key of CREATE_MANY alone guards the
+    batch only.
 
     To replace an endpoint leave it out and declare your own on the router that is returned; to extend, declare more: what is declared
     there is found before the paths of single rows. Functions, routes and operations are called ``list_notes`` and
@@ -106,8 +107,9 @@ def crud_router(
     source = session if service is None else service
     if source is None or (session is not None and service is not None):
         raise TypeError("crud_router() needs exactly one of session= and service=")
-    options, guards = options or RouterOptions(), dependencies or {}
-    _refuse_idle(guards, endpoints)
+    options, dependencies = options or RouterOptions(), dependencies or {}
+    if idle := [str(key) for key in dependencies if not _guarded(key) & endpoints]:
+        raise ConfigurationError(f"dependencies of {', '.join(idle)} guard nothing: the router has no such endpoint")
     if options.max_batch < 1:
         raise ConfigurationError("max_batch must be at least 1")
     resource = Resource(
@@ -123,16 +125,15 @@ def crud_router(
     router.row_path = resource.path
     for endpoint, add in _ADDERS.items():
         if endpoint in endpoints:
-            add(router, resource, [each for key, several in guards.items() if endpoint in key for each in several])
+            add(router, resource, [each for key, several in dependencies.items() if endpoint in _guarded(key) for each in several])
     if resource.parent is not None:
         router.lifespan_context = _needing(resource.parent.name, router)
     return router
 
 
-def _refuse_idle(guards: Mapping[Endpoint, object], endpoints: Endpoint) -> None:
-    idle = [str(key) for key in guards if not key & endpoints]
-    if idle:
-        raise ConfigurationError(f"dependencies of {', '.join(idle)} guard nothing: the router has no such endpoint")
+def _guarded(key: Endpoint) -> Endpoint:
+    """Return the endpoints that a *key* of dependencies is for: a batch creates rows, and must not be open where one row is not."""
+    return key | Endpoint.CREATE_MANY if Endpoint.CREATE in key else key
 
 
 def _as_it_is(service: Service) -> Service:
