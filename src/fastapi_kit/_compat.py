@@ -18,6 +18,7 @@ __all__ = [
     "has_begin_listener",
     "has_sent_sql",
     "is_clean",
+    "is_ungrouped",
     "loads_from_joins",
     "mark_deleted",
     "mark_inserted",
@@ -175,6 +176,12 @@ def froms_of(expression: Any) -> Sequence[object]:
     """Return the tables that *expression* needs in a FROM."""
     element: Any = expression.__clause_element__() if hasattr(expression, "__clause_element__") else expression
     return cast("Sequence[object]", getattr(element, "_from_objects", ()))
+
+
+def is_ungrouped(statement: Select[Any]) -> bool:
+    """Return whether columns can be added to *statement* without changing its rows: it has no DISTINCT, GROUP BY or the like."""
+    private = cast("Any", statement)
+    return not (private._distinct or private._distinct_on or private._group_by_clauses or private._having_criteria)
 
 
 def plain_criteria(statement: Select[Any], mapper: Mapper[Any]) -> Sequence[ColumnElement[bool]] | None:

@@ -4,21 +4,21 @@ import builtins
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar, Final, Generic, TypeVar, cast
 
 from pydantic import BaseModel
 from sqlalchemy import ColumnExpressionArgument, Select, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapper, Session, selectinload
-from sqlalchemy.orm.interfaces import ORMOption
+from sqlalchemy.orm.interfaces import LoaderOption, ORMOption
 
-from fastapi_kit._compat import froms_of, loads_from_joins, options_of, order_of, plain_criteria
+from fastapi_kit._compat import froms_of, is_ungrouped, loads_from_joins, options_of, order_of, plain_criteria
 from fastapi_kit.crud._generics import overrides, type_arguments
 from fastapi_kit.crud.identity import Identity, Key, identity_of, mapper_of, may_hold
 from fastapi_kit.crud._rows import MOST_KEYS, Loading, chunks, loading_of
-from fastapi_kit.crud.loading import as_schema, options_for
 from fastapi_kit.crud.ordering import OrderBy, total_order
+from fastapi_kit.crud.read_plan import ReadPlan, read_plan
 from fastapi_kit.crud.values import attributes_of
 from fastapi_kit.db.reads import is_idle, read, read_locked, stream
 from fastapi_kit.db.sessions import execute
@@ -176,9 +176,25 @@ class ReadService(Generic[ModelT]):
         statement = select(self.base_query().where(*conditions).order_by(None).exists())
         return await self._read(lambda session: bool(execute(session, statement).scalar_one()))
 
-    async def get_as(self, schema: type[SchemaT], ident: object) -> SchemaT:
-        """Return the row with this key as *schema*, or raise NotFoundError. Relationships that *schema* names are loaded."""
-        return as_schema(schema, await self.get_one(ident, options=options_for(schema, self.mapper)))
+    async def get_as(self, schema: type[SchemaT], ident: object, *conditions: ColumnExpressionArgument[bool]) -> SchemaT:
+        """Return the row with this key as *schema*, or raise NotFoundError; it must meet *conditions* too.
+
+        Only what *schema* names is read: a flat one from plain rows, without objects; relationships take one more query each.
+        """
+        identity, plan = self._identity, read_plan(schema, self.mapper)
+        key = identity.key_of(ident)
+        if not identity.is_possible(key, self.session.sync_session):
+            raise NotFoundError(self.model, ident)
+        if self._is_overridden("get", "get_one"):
+            row = await self.get_one(ident, options=plan.options())
+            if conditions and not await self.exists(*identity.has(identity.key_of_row(row)), *conditions):
+                raise NotFoundError(self.model, ident)
+            return (await self.rows_as(schema, [row]))[0]
+        statement, fresh = self._select([*identity.has(key), *conditions]), is_idle(self.session.sync_session)
+        found = await self._read(lambda session: self._fill(session, plan, statement, fresh=fresh))
+        if not found:
+            raise NotFoundError(self.model, ident)
+        return found[0]
 
     async def list_as(
         self,
@@ -188,10 +204,13 @@ class ReadService(Generic[ModelT]):
         limit: int | None = 100,
         order_by: OrderBy = (),
     ) -> builtins.list[SchemaT]:
-        """Return rows that meet *conditions* as *schema*. Relationships that *schema* names take one more query each."""
-        options = options_for(schema, self.mapper)
-        rows = await self.list(*conditions, skip=skip, limit=limit, order_by=order_by, options=options)
-        return [as_schema(schema, row) for row in rows]
+        """Return rows that meet *conditions* as *schema*. Only what *schema* names is read, as in ``get_as``."""
+        plan = read_plan(schema, self.mapper)
+        if self._is_overridden("list"):
+            rows = await self.list(*conditions, skip=skip, limit=limit, order_by=order_by, options=plan.options())
+            return await self.rows_as(schema, rows)
+        statement, fresh = self._window(conditions, skip=skip, limit=limit, order_by=order_by), is_idle(self.session.sync_session)
+        return [] if statement is None else await self._read(lambda session: self._fill(session, plan, statement, fresh=fresh))
 
     async def page_as(
         self, schema: type[SchemaT], query: PageParams, *conditions: ColumnExpressionArgument[bool], order_by: OrderBy = ()
@@ -201,33 +220,64 @@ class ReadService(Generic[ModelT]):
         Two statements: the rows and their number. ``max_total = 0`` in *query*'s class leaves the number out, another bound stops counting
         there; ``has_more`` then comes from one row more than *limit*.
         """
-        counts_all = query.max_total is None
-        rows = await self.list_as(schema, *conditions, skip=query.skip, limit=query.limit + (not counts_all), order_by=order_by)
-        total, capped = await self._total(conditions, query.max_total)
-        page = cast("type[Page[SchemaT]]", Page.__class_getitem__(schema))
-        return page.of(
+        cap, skip, limit = query.max_total, query.skip, query.limit + (query.max_total is not None)
+        if self._is_overridden("list", "list_as", "count"):
+            rows = await self.list_as(schema, *conditions, skip=skip, limit=limit, order_by=order_by)
+            counted = None if cap == 0 else await self._read(lambda session: self._count(session, conditions, up_to=_one_more(cap)))
+        else:
+            plan, statement = read_plan(schema, self.mapper), self._window(conditions, skip=skip, limit=limit, order_by=order_by)
+            fresh = is_idle(self.session.sync_session)
+
+            def read_page(session: Session) -> tuple[builtins.list[SchemaT], int | None]:
+                rows = [] if statement is None else self._fill(session, plan, statement, fresh=fresh)
+                return rows, None if cap == 0 else self._count(session, conditions, up_to=_one_more(cap))
+
+            rows, counted = await self._read(read_page)
+        return _page_of(schema).of(
             rows[: query.limit],
-            skip=query.skip,
+            skip=skip,
             limit=query.limit,
-            total=total,
-            total_capped=capped,
-            has_more=None if counts_all else len(rows) > query.limit,
+            total=counted if cap is None or counted is None else min(counted, cap),
+            total_capped=cap is not None and counted is not None and counted > cap,
+            has_more=None if cap is None else len(rows) > query.limit,
         )
 
     async def rows_as(self, schema: type[SchemaT], rows: Sequence[ModelT]) -> builtins.list[SchemaT]:
-        """Return *rows*, which were read or written before, as *schema*; what it names beside loaded columns is read now."""
-        options = [*options_for(schema, self.mapper), *options_of(self.base_query()), *self.read_options()]
-        if options and rows:
-            identity = self._identity
-            for keys in chunks([identity.key_of_row(row) for row in rows], MOST_KEYS // len(identity.names)):
-                await self._load(select(self.model).where(identity.among(keys)).options(*options))
-        return [as_schema(schema, row) for row in rows]
+        """Return *rows*, which were read or written before, as *schema*; what it names and they have not loaded is read now."""
+        plan, given = read_plan(schema, self.mapper), self._loader_options(self.base_query())
+        if not given and all(map(plan.satisfied_by, rows)):
+            return plan.from_objects(rows)
+        identity = self._identity
+        keys = chunks([identity.key_of_row(row) for row in rows], MOST_KEYS // len(identity.names))
+        options = [*given, *plan.options(given)]
 
-    async def _total(self, conditions: Sequence[ColumnExpressionArgument[bool]], cap: int | None) -> tuple[int | None, bool]:
-        if cap == 0:
-            return None, False
-        counted = await self._read(lambda session: self._count(session, conditions, up_to=None if cap is None else cap + 1))
-        return (counted, False) if cap is None else (min(counted, cap), counted > cap)
+        def complete(session: Session) -> builtins.list[SchemaT]:
+            for some in keys:
+                self._loading.load(session, select(self.model).where(identity.among(some)).options(*options), fresh=False)
+            return self._fill_from(session, plan, rows)
+
+        return await self._read(complete)
+
+    def _fill(self, session: Session, plan: ReadPlan[SchemaT], statement: Select[ModelT], *, fresh: bool) -> builtins.list[SchemaT]:
+        """Run *statement* and return its rows as the plan's schema."""
+        given = self._loader_options(statement)
+        if plan.columns is not None and not given:
+            return plan.from_rows(execute(session, statement.with_only_columns(*plan.columns)).all())
+        options = [*self.read_options(), *plan.options(given, join=is_ungrouped(statement))]
+        objects = self._loading.load(session, statement.options(*options), fresh=OWN in self.session.info)
+        return self._fill_from(session, plan, objects)
+
+    def _fill_from(self, session: Session, plan: ReadPlan[SchemaT], objects: Sequence[ModelT]) -> builtins.list[SchemaT]:
+        for missing in plan.loads(objects):
+            execute(session, missing).unique().all()
+        return plan.from_objects(objects)
+
+    def _loader_options(self, statement: Select[Any]) -> builtins.list[ORMOption]:
+        """Return what *statement* and ``read_options`` say of how rows are loaded."""
+        return [*(option for option in options_of(statement) if isinstance(option, LoaderOption)), *self.read_options()]
+
+    def _is_overridden(self, *names: str) -> bool:
+        return any(overrides(type(self), ReadService, name) for name in names)
 
     def _select(self, conditions: Sequence[ColumnExpressionArgument[bool]], order_by: OrderBy | None = None) -> Select[ModelT]:
         """Return the select of the rows of ``base_query`` that meet *conditions*, in a total order unless *order_by* is None."""
@@ -298,3 +348,12 @@ class ReadService(Generic[ModelT]):
     @cached_property
     def _loading(self) -> Loading:
         return loading_of(self.mapper)
+
+
+def _one_more(cap: int | None) -> int | None:
+    return None if cap is None else cap + 1
+
+
+@lru_cache(maxsize=512)
+def _page_of(schema: type[SchemaT]) -> type[Page[SchemaT]]:
+    return cast("type[Page[SchemaT]]", Page.__class_getitem__(schema))

@@ -1,7 +1,7 @@
 """What the endpoints of a router do with a service: with all its rows, or with those of one parent."""
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -42,14 +42,14 @@ class Rows:
 
     async def create(self, schema: type[BaseModel], data: BaseModel) -> tuple[BaseModel, Key]:
         """Insert a row; return it as *schema*, and its key."""
-        async with unit_of_work(self.service.session):
+        async with self._unit():
             row = await self._insert(data)
             (answer,) = await self.service.rows_as(schema, [row])
             return answer, identity_of(self.service.mapper).key_of_row(row)
 
     async def create_many(self, schema: type[BaseModel], rows: Sequence[BaseModel]) -> Sequence[BaseModel]:
         """Insert all rows or none."""
-        async with unit_of_work(self.service.session):
+        async with self._unit():
             return await self.service.rows_as(schema, await self._insert_many(rows))
 
     async def update(self, schema: type[BaseModel], ident: object, data: BaseModel) -> BaseModel:
@@ -61,6 +61,9 @@ class Rows:
     async def delete(self, ident: object) -> None:
         """Delete a row."""
         await self.service.delete(ident)
+
+    def _unit(self) -> AbstractAsyncContextManager[object]:
+        return unit_of_work(self.service.session)
 
     async def _insert(self, data: BaseModel) -> Any:
         return await self.service.create(data)
@@ -151,11 +154,7 @@ class ChildRows(Rows):
 
     async def get(self, schema: type[BaseModel], ident: object) -> BaseModel:
         """Return one row as *schema*."""
-        same_row = identity_of(self.parent.mapper).has(identity_of(self.parent.mapper).key_of(ident))
-        found = await self.service.list_as(schema, *same_row, self.parent.owns(self.value), limit=1)
-        if not found:
-            raise NotFoundError(self.parent.mapper.class_, ident)
-        return found[0]
+        return await self.service.get_as(schema, ident, self.parent.owns(self.value))
 
     async def delete(self, ident: object) -> None:
         """Delete a row."""
@@ -165,14 +164,12 @@ class ChildRows(Rows):
 
     async def _insert(self, data: BaseModel) -> Any:
         self.parent.refuse_another(self.value, data)
-        async with self._known_parent():
-            return await self.service.create(data, **{self.parent.name: self.value})
+        return await self.service.create(data, **{self.parent.name: self.value})
 
     async def _insert_many(self, rows: Sequence[BaseModel]) -> Sequence[Any]:
         for place, data in enumerate(rows):
             self.parent.refuse_another(self.value, data, place)
-        async with self._known_parent():
-            return await self.service.create_many(rows, **{self.parent.name: self.value})
+        return await self.service.create_many(rows, **{self.parent.name: self.value})
 
     async def _change(self, ident: object, data: BaseModel) -> Any:
         self.parent.refuse_another(self.value, data)
@@ -194,9 +191,11 @@ class ChildRows(Rows):
         return row
 
     @asynccontextmanager
-    async def _known_parent(self) -> AsyncGenerator[None]:
+    async def _unit(self) -> AsyncGenerator[object]:
+        # The foreign key may be checked at COMMIT.
         try:
-            yield
+            async with unit_of_work(self.service.session) as unit:
+                yield unit
         except InvalidDataError as error:
             if await self._is_to_blame(error):
                 raise self.parent.missing(self.value) from error
