@@ -213,9 +213,6 @@ async def read(session: AsyncSession, schema: type[BaseModel], statement: Select
     plan = plan_of(schema, statement.column_descriptions[0]["entity"])
     loaded = await session.scalars(statement.options(*given, *plan.options(given)))
     rows = loaded.unique().all()
-    from fastapi_kit.crud.unloaded import unloaded_in
-
-    print([str(u.error) for u in unloaded_in(rows, plan._needs)])
     assert all(map(plan.satisfied_by, rows))
     return [each.model_dump() for each in plan.from_objects(rows)]
 

@@ -36,6 +36,9 @@ _SCALARS = {
     *("str", "time", "timedelta", "typed-dict", "url", "uuid"),
 }
 _NEVER_LOADED = {"dynamic", "write_only"}
+_LOAD_NO_COLUMNS = {"sqlalchemy.ext.mutable", "sqlalchemy.orm.descriptor_props"}
+"""Modules of SQLAlchemy that listen to loads, for mutable types and composites, and change no column's value."""
+
 _WRAPPERS = {"default", "nullable", "tagged-union", "union"}
 _NO_ATTRIBUTES = {"builtins", "datetime", "collections"}
 """Modules whose classes pydantic does not read attributes from."""
@@ -138,8 +141,7 @@ class NeedsCompiler:
         """Add to *needs* what it takes to read *path* from an object of *mapper*; return whether there is such an attribute."""
         name, rest = str(path[0]), path[1:]
         owners = _owners(mapper, name)
-        if owners != [mapper]:
-            needs.flat = False
+        needs.flat &= owners in ([], [mapper])
         return any([self._read_attribute(needs, owner, name, rest, read) for owner in owners])
 
     def _read_attribute(self, needs: Needs, owner: Mapper[Any], name: str, rest: Path, read: ReadField) -> bool:
@@ -252,9 +254,9 @@ def _columns_of(composite: CompositeProperty[Any]) -> Iterator[tuple[Column, Non
 
 
 def has_load_listener(mapper: Mapper[Any]) -> bool:
-    """Return whether code of the application runs when an object of *mapper* is loaded. SQLAlchemy's mutable types are none."""
+    """Return whether code of the application runs when an object of *mapper* is loaded: a listener or a reconstructor."""
     listeners = (listener for each in mapper.self_and_descendants for listener in each.class_manager.dispatch.load)
-    return any(listener.__module__ != "sqlalchemy.ext.mutable" for listener in listeners)
+    return any(listener.__module__ not in _LOAD_NO_COLUMNS for listener in listeners)
 
 
 def _name(mapper: Mapper[Any]) -> str:
@@ -268,7 +270,8 @@ def _attribute(mapper: Mapper[Any], name: str) -> object:
     """
     attribute: MapperProperty[Any] | None = mapper.attrs.get(name)
     if isinstance(attribute, SynonymProperty):
-        return _attribute(mapper, attribute.name) if attribute.descriptor is None else attribute.descriptor
+        own = getattr(getattr(attribute.descriptor, "fget", None), "__module__", None) != "sqlalchemy.orm.descriptor_props"
+        return attribute.descriptor if own else _attribute(mapper, attribute.name)
     if isinstance(attribute, ConcreteInheritedProperty):
         return _MISSING
     return attribute if attribute is not None else inspect.getattr_static(mapper.class_, name, _MISSING)

@@ -10,7 +10,7 @@ from pydantic.errors import PydanticUndefinedAnnotation
 
 from fastapi_kit.errors import ConfigurationError
 
-__all__ = ["NO_NODES", "Content", "ModelSchema", "Node", "Path", "ReadField", "SchemaReader", "core_schema_of", "is_node"]
+__all__ = ["NO_NODES", "Content", "ModelSchema", "Node", "Path", "ReadField", "SchemaReader", "core_schema_of", "has_own_init", "is_node"]
 
 Node: TypeAlias = Mapping[str, Any]
 """A node of a core schema (``pydantic_core.core_schema``)."""
@@ -54,6 +54,11 @@ def _nodes(value: object) -> Iterator[Node]:
     elif isinstance(value, list | tuple):
         for part in value:
             yield from _nodes(part)
+
+
+def has_own_init(model: Node) -> bool:
+    """Return whether the class of *model* has an ``__init__`` of the application's. SQLModel's validates as pydantic's does."""
+    return bool(model.get("custom_init")) and model["cls"].__init__.__module__ != "sqlmodel.main"
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +122,7 @@ class SchemaReader:
                 cls,
                 fields=tuple(self._field(cls, *each) for each in fields),
                 functions=tuple(function for part in inside for function in _functions(part)),
-                sees_input=node.get("custom_init", False) or any(map(_sees_input, inside)),
+                sees_input=has_own_init(node) or any(map(_sees_input, inside)),
             )
         return self._models[cls]
 

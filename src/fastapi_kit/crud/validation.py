@@ -1,12 +1,13 @@
 """Lists of objects or rows validated into schemas in one call, e-mail addresses in Rust where that is possible."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, EmailStr, TypeAdapter, ValidationError
 from pydantic_core import SchemaError, SchemaValidator, core_schema
 
-from fastapi_kit.crud.schema_fields import NO_NODES, core_schema_of, is_node
+from fastapi_kit.crud.schema_fields import NO_NODES, core_schema_of, has_own_init, is_node
 
 __all__ = ["ListValidator"]
 
@@ -33,14 +34,11 @@ class ListValidator(Generic[SchemaT]):
 
     def __init__(self, schema: type[SchemaT]) -> None:
         items: Any = core_schema.list_schema(core_schema_of(schema))
-        self._exact = SchemaValidator(items)
-        self._fast = self._exact
-        rewritten = _with_plain_addresses(items)
+        self._exact = self._fast = _own_validator(items)
+        rewritten = _rewritten(items)
         if rewritten is not items:
-            try:
+            with suppress(SchemaError):
                 self._fast = _own_validator(rewritten)
-            except SchemaError:
-                pass
 
     def __call__(self, inputs: list[Any]) -> list[SchemaT]:
         """Return *inputs*, objects or mappings, as instances of the schema. Raises ValidationError."""
@@ -58,22 +56,28 @@ class ListValidator(Generic[SchemaT]):
 
 
 def _own_validator(node: Any) -> SchemaValidator:
-    """Return a validator of *node* that uses nothing of the validators that the classes in it have."""
+    """Return a validator of *node* itself: by default classes bring their own validators, also in place of a changed node."""
     try:
         return SchemaValidator(node, _use_prebuilt=False)
     except TypeError:
         return SchemaValidator(node)
 
 
-def _with_plain_addresses(value: Any) -> Any:
-    """Return the core schema *value* with a pattern before each use of EmailStr's function, *value* itself if it has none."""
+def _rewritten(value: Any) -> Any:
+    """Return the core schema *value* with a pattern before each use of EmailStr's function, and without calls of SQLModel's ``__init__``.
+
+    *value* itself if it has neither.
+    """
     if isinstance(value, Mapping):
-        parts = {key: part if is_node(value) and key in NO_NODES else _with_plain_addresses(part) for key, part in value.items()}
-        if is_node(value) and value["type"] == "function-after" and value.get("function") == _EMAIL_FUNCTION:
+        whole = is_node(value)
+        parts = {key: part if whole and key in NO_NODES else _rewritten(part) for key, part in value.items()}
+        if whole and value["type"] == "function-after" and value.get("function") == _EMAIL_FUNCTION:
             return _plain_or(parts)
+        if whole and value["type"] == "model" and value.get("custom_init") and not has_own_init(value):
+            return {**parts, "custom_init": False}
         return parts if any(parts[key] is not value[key] for key in value) else value
     if isinstance(value, list | tuple):
-        items = [_with_plain_addresses(part) for part in value]
+        items = [_rewritten(part) for part in value]
         return type(value)(items) if any(new is not old for new, old in zip(items, value, strict=True)) else value
     return value
 
