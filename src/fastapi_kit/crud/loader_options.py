@@ -41,16 +41,20 @@ class GivenOptions:
     def of(cls, options: Sequence[ORMOption]) -> "GivenOptions":
         """Read *options*. SQLAlchemy refuses two strategies for one path, so a path of theirs is theirs."""
         paths, polymorphic = dict[_Names, bool](), set[_Names]()
-        narrowed = any(str(option.path[0]).startswith("column:") for option in options if isinstance(getattr(option, "path", None), tuple))
-        for element in (element for option in options for element in getattr(option, "context", ())):
-            strategy = dict(element.strategy or ())
+        loads: list[Any] = list(options)
+        elements: list[Any] = [element for load in loads for element in getattr(load, "context", ())]
+        wildcards: list[Any] = [load.path[0] for load in loads if isinstance(getattr(load, "path", None), tuple)]
+        for element in elements:
+            strategy: dict[str, object] = dict(element.strategy or ())
+            *_, last = element.path.path
             names = tuple(part.key for part in element.path.path if isinstance(part, MapperProperty))
-            if isinstance(element.path.path[-1], str):
-                narrowed = True
+            if isinstance(last, str):
+                wildcards.append(last)
             elif "selectinload_polymorphic" in strategy:
                 polymorphic.add(names)
             elif strategy:
                 paths[names] = strategy.get("lazy") not in {"raise", "raise_on_sql", "noload"}
+        narrowed = any(str(wildcard).startswith("column:") for wildcard in wildcards)
         return cls(paths, frozenset(polymorphic), narrowed)
 
 

@@ -1,44 +1,36 @@
 """What a read schema needs of a mapped class: columns and relationships that must be loaded before pydantic reads the objects."""
 
-import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
-from types import CodeType, FunctionType
-from typing import Any, TypeAlias
+from typing import Any
 
 from sqlalchemy import JSON, MetaData, TypeDecorator
 from sqlalchemy.ext.associationproxy import AssociationProxy
-from sqlalchemy.orm import (
-    ColumnProperty,
-    CompositeProperty,
-    Mapper,
-    MapperProperty,
-    QueryableAttribute,
-    RelationshipProperty,
-    SynonymProperty,
-    registry,
-)
-from sqlalchemy.orm.descriptor_props import ConcreteInheritedProperty
+from sqlalchemy.orm import ColumnProperty, CompositeProperty, Mapper, RelationshipProperty, registry
 
+from fastapi_kit.crud.attributes import (
+    Attribute,
+    Column,
+    Composite,
+    Relationship,
+    attribute_of,
+    is_dynamic,
+    names_behind,
+    names_in,
+    owners_of,
+    with_names_behind,
+)
 from fastapi_kit.crud.schema_fields import Content, ModelSchema, Node, Path, ReadField, SchemaReader
 from fastapi_kit.errors import ConfigurationError
 
-__all__ = ["Needs", "NeedsCompiler", "has_load_listener"]
+__all__ = ["Needs", "NeedsCompiler"]
 
-Column: TypeAlias = ColumnProperty[Any]
-Relationship: TypeAlias = RelationshipProperty[Any]
-
-_MISSING = object()
 _COLLECTIONS = {"list", "set", "frozenset", "tuple", "dict", "generator"}
 _SCALARS = {
     *("bool", "bytes", "complex", "date", "datetime", "decimal", "enum", "float", "int", "literal", "multi-host-url"),
     *("str", "time", "timedelta", "typed-dict", "url", "uuid"),
 }
 _NEVER_LOADED = {"dynamic", "write_only"}
-_LOAD_NO_COLUMNS = {"sqlalchemy.ext.mutable", "sqlalchemy.orm.descriptor_props"}
-"""Modules of SQLAlchemy that listen to loads, for mutable types and composites, and change no column's value."""
-
 _WRAPPERS = {"default", "nullable", "tagged-union", "union"}
 _NO_ATTRIBUTES = {"builtins", "datetime", "collections"}
 """Modules whose classes pydantic does not read attributes from."""
@@ -92,7 +84,7 @@ class NeedsCompiler:
         if errors and not found and not content.sees_input:
             raise errors[0]
         if content.functions:
-            found.append(self._of_code(_names_in(content.functions), mapper))
+            found.append(self._of_code(names_in(content.functions), mapper))
         return found
 
     def _of_model(self, node: Node, mapper: Mapper[Any]) -> Needs:
@@ -108,7 +100,7 @@ class NeedsCompiler:
 
     def _fill(self, needs: Needs, model: ModelSchema) -> None:
         if model.functions:
-            _merge(needs, self._of_code(_names_in(model.functions), needs.mapper))
+            _merge(needs, self._of_code(names_in(model.functions), needs.mapper))
         if model.sees_input or hasattr(model.cls, "__mapper__"):
             needs.flat = False
         elif not model.fields:
@@ -120,7 +112,7 @@ class NeedsCompiler:
         found = 0
         for path in read.paths:
             if len(path) == 1:
-                _refuse_another_shape(read, _attribute(needs.mapper, str(path[0])))
+                _refuse_another_shape(read, attribute_of(needs.mapper, str(path[0])))
             known = self._read(needs, needs.mapper, path, read)
             found += known
             if known and len(path) == 1:
@@ -128,7 +120,7 @@ class NeedsCompiler:
         if found > 1:
             needs.flat = False
         if not found:
-            possible = _may_have(needs.mapper, read.paths)
+            possible = is_dynamic(needs.mapper, [str(path[0]) for path in read.paths])
             needs.flat &= not possible
             if read.required and not possible and not model.sees_input:
                 names = " or ".join(dict.fromkeys(".".join(map(str, path)) for path in read.paths))
@@ -140,12 +132,13 @@ class NeedsCompiler:
     def _read(self, needs: Needs, mapper: Mapper[Any], path: Path, read: ReadField) -> bool:
         """Add to *needs* what it takes to read *path* from an object of *mapper*; return whether there is such an attribute."""
         name, rest = str(path[0]), path[1:]
-        owners = _owners(mapper, name)
+        owners = owners_of(mapper, name)
         needs.flat &= owners in ([], [mapper])
-        return any([self._read_attribute(needs, owner, name, rest, read) for owner in owners])
+        known = [self._read_attribute(needs, owner, name, rest, read) for owner in owners]
+        return any(known)
 
     def _read_attribute(self, needs: Needs, owner: Mapper[Any], name: str, rest: Path, read: ReadField) -> bool:
-        attribute = _attribute(owner, name)
+        attribute = attribute_of(owner, name)
         if isinstance(attribute, ColumnProperty):
             self._read_column(needs, name, attribute, rest, read)
             return True
@@ -154,14 +147,19 @@ class NeedsCompiler:
             needs.columns.update(_columns_of(attribute))
         elif isinstance(attribute, RelationshipProperty):
             return self._read_relationship(needs, attribute, rest, read)
-        elif isinstance(attribute, AssociationProxy):
-            return self._read(needs, owner, (attribute.target_collection, attribute.value_attr, *rest), read)
-        elif isinstance(attribute, MetaData | registry):
+        elif attribute is not None:
+            return self._read_unmapped(needs, owner, name, attribute.value, rest, read)
+        return True
+
+    def _read_unmapped(self, needs: Needs, owner: Mapper[Any], name: str, value: object, rest: Path, read: ReadField) -> bool:
+        if isinstance(value, AssociationProxy):
+            return self._read(needs, owner, (value.target_collection, value.value_attr, *rest), read)
+        if isinstance(value, MetaData | registry):
             raise ConfigurationError(
-                f"{read} would be read from {_name(owner)}.{name}, which is SQLAlchemy's {type(attribute).__name__}: "
+                f"{read} would be read from {_name(owner)}.{name}, which is SQLAlchemy's {type(value).__name__}: "
                 "use serialization_alias for the name in responses"
             )
-        elif names := _names_behind(owner, {name}):
+        if names := names_behind(owner, {name}):
             needs.computed[name] = None
             _merge(needs, self._of_code(names | {str(part) for part in rest} | self._names_of(read.content), owner))
         return True
@@ -193,9 +191,9 @@ class NeedsCompiler:
             children.append(child)
             return self._read(child, target, names, read)
         types = read.content.types
-        if not read.content.sees_input and not rest:
-            if not read.content.models and types & _SCALARS and types <= _SCALARS | _COLLECTIONS | _WRAPPERS | {"model", "function-after"}:
-                raise ConfigurationError(f"{read} cannot be filled from the relationship {where}: give it a schema of {_name(target)}")
+        only_scalars = bool(types & _SCALARS) and types <= _SCALARS | _COLLECTIONS | _WRAPPERS | {"model", "function-after"}
+        if only_scalars and not read.content.models and not read.content.sees_input and not rest:
+            raise ConfigurationError(f"{read} cannot be filled from the relationship {where}: give it a schema of {_name(target)}")
         try:
             children += self.of_content(read.content, target)
         except ConfigurationError as error:
@@ -215,16 +213,16 @@ class NeedsCompiler:
 
     def _of_code(self, names: frozenset[str], mapper: Mapper[Any]) -> Needs:
         """Return what code needs that uses *names*, of an object of *mapper* and of all that it reaches by those names."""
-        names = _with_code(names, mapper)
+        names = with_names_behind(names, mapper)
         key = (names, mapper)
         if key not in self._of_names:
             needs = self._of_names[key] = Needs(mapper, flat=False)
             for name in sorted(names):
-                for owner in _owners(mapper, name):
-                    self._use(needs, _attribute(owner, name), names)
+                for owner in owners_of(mapper, name):
+                    self._use(needs, attribute_of(owner, name), names)
         return self._of_names[key]
 
-    def _use(self, needs: Needs, attribute: object, names: frozenset[str]) -> None:
+    def _use(self, needs: Needs, attribute: Attribute | None, names: frozenset[str]) -> None:
         if isinstance(attribute, ColumnProperty):
             needs.columns[attribute] = None
         elif isinstance(attribute, CompositeProperty):
@@ -240,59 +238,29 @@ def _merge(needs: Needs, more: Needs) -> None:
         needs.relationships.setdefault(relationship, []).extend(children)
 
 
-def _refuse_another_shape(read: ReadField, attribute: object) -> None:
-    if isinstance(attribute, RelationshipProperty) and read.content.models and not read.content.sees_input:
-        if bool(read.content.types & _COLLECTIONS) != bool(attribute.uselist):
-            expected = "a collection of schemas" if attribute.uselist else "one schema"
-            raise ConfigurationError(
-                f"{read} is read from the relationship {_name(attribute.parent)}.{attribute.key}: its type must be {expected}"
-            )
+def _refuse_another_shape(read: ReadField, attribute: Attribute | None) -> None:
+    """Raise ConfigurationError if the field takes one object and the relationship gives several, or the other way round."""
+    content = read.content
+    if (
+        not isinstance(attribute, RelationshipProperty)
+        or not content.models
+        or content.sees_input
+        or content.types & {"union", "tagged-union"}
+    ):
+        return
+    if bool(content.types & _COLLECTIONS) != bool(attribute.uselist):
+        expected = "a collection of schemas" if attribute.uselist else "one schema"
+        raise ConfigurationError(
+            f"{read} is read from the relationship {_name(attribute.parent)}.{attribute.key}: its type must be {expected}"
+        )
 
 
-def _columns_of(composite: CompositeProperty[Any]) -> Iterator[tuple[Column, None]]:
+def _columns_of(composite: Composite) -> Iterator[tuple[Column, None]]:
     return ((part, None) for part in composite.props if isinstance(part, ColumnProperty))
-
-
-def has_load_listener(mapper: Mapper[Any]) -> bool:
-    """Return whether code of the application runs when an object of *mapper* is loaded: a listener or a reconstructor."""
-    listeners = (listener for each in mapper.self_and_descendants for listener in each.class_manager.dispatch.load)
-    return any(listener.__module__ not in _LOAD_NO_COLUMNS for listener in listeners)
 
 
 def _name(mapper: Mapper[Any]) -> str:
     return mapper.class_.__name__
-
-
-def _attribute(mapper: Mapper[Any], name: str) -> object:
-    """Return what ``getattr(row, name)`` reads: the mapped attribute or the descriptor, _MISSING without one.
-
-    A synonym is what it stands for.
-    """
-    attribute: MapperProperty[Any] | None = mapper.attrs.get(name)
-    if isinstance(attribute, SynonymProperty):
-        own = getattr(getattr(attribute.descriptor, "fget", None), "__module__", None) != "sqlalchemy.orm.descriptor_props"
-        return attribute.descriptor if own else _attribute(mapper, attribute.name)
-    if isinstance(attribute, ConcreteInheritedProperty):
-        return _MISSING
-    return attribute if attribute is not None else inspect.getattr_static(mapper.class_, name, _MISSING)
-
-
-def _owners(mapper: Mapper[Any], name: str) -> list[Mapper[Any]]:
-    """Return *mapper* if its class has the attribute, else the first classes below it that have."""
-    owners = list[Mapper[Any]]()
-    for each in mapper.self_and_descendants:
-        if not any(each.isa(owner) for owner in owners) and _attribute(each, name) is not _MISSING:
-            owners.append(each)
-    return owners
-
-
-def _may_have(mapper: Mapper[Any], paths: Sequence[Path]) -> bool:
-    """Return whether objects may have an attribute that their class does not show."""
-    classes = [cls for each in mapper.self_and_descendants for cls in each.class_.__mro__]
-    annotated = {name for cls in classes for name in inspect.get_annotations(cls)}
-    dynamic = any(cls is not object and not {"__getattr__", "__getattribute__"}.isdisjoint(vars(cls)) for cls in classes)
-    set_later = any(name in annotated and not _owners(mapper, name) for name in (str(path[0]) for path in paths))
-    return dynamic or set_later or has_load_listener(mapper)
 
 
 def _is_scalar(sql_type: Any) -> bool:
@@ -304,55 +272,3 @@ def _is_scalar(sql_type: Any) -> bool:
     except NotImplementedError:
         return False
     return python_type.__module__ in _NO_ATTRIBUTES and not issubclass(python_type, Mapping | list)
-
-
-# --- The names in the application's code ---
-
-
-def _functions_of(descriptor: object) -> Iterator[FunctionType]:
-    """Yield the Python functions that reading *descriptor* may run: of a property, a hybrid, a cached property, a method."""
-    for part in (descriptor, *(getattr(descriptor, name, None) for name in ("fget", "func", "__func__"))):
-        function = inspect.unwrap(part.func if isinstance(part, partial) else part) if callable(part) else None
-        function = getattr(function, "__func__", function)
-        if isinstance(function, FunctionType):
-            yield function
-
-
-def _names_in(functions: Sequence[Callable[..., Any]]) -> frozenset[str]:
-    """Return the names that *functions* use, and the functions of the same module that they call."""
-    waiting = [function for each in functions for function in _functions_of(each)]
-    names, seen = set[str](), set[FunctionType]()
-    while waiting:
-        function = waiting.pop()
-        if function not in seen:
-            seen.add(function)
-            used = set(_names_of_code(function.__code__))
-            names |= used
-            called = (function.__globals__.get(name) for name in used)
-            waiting += [each for each in called if isinstance(each, FunctionType) and each.__module__ == function.__module__]
-    return frozenset(names)
-
-
-def _names_of_code(code: CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _names_of_code(constant)
-
-
-def _names_behind(mapper: Mapper[Any], names: Set[str]) -> frozenset[str]:
-    """Return the names that the properties, proxies and methods called *names* use, in the class, its bases and its subclasses."""
-    classes = dict.fromkeys(cls for each in mapper.self_and_descendants for cls in each.class_.__mro__)
-    found = [vars(cls)[name] for cls in classes for name in names if name in vars(cls)]
-    unmapped = [each for each in found if not isinstance(each, QueryableAttribute)]
-    proxied = {name for each in unmapped if isinstance(each, AssociationProxy) for name in (each.target_collection, each.value_attr)}
-    return _names_in([function for each in unmapped for function in _functions_of(each)]) | proxied
-
-
-def _with_code(names: frozenset[str], mapper: Mapper[Any]) -> frozenset[str]:
-    """Return *names* and those behind them, and so on."""
-    known, new = names, names
-    while new:
-        new = _names_behind(mapper, new) - known
-        known |= new
-    return known

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 from sqlalchemy import Select, inspect, select, tuple_
@@ -10,8 +10,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapper, QueryableAttribute
 from sqlalchemy.orm.interfaces import ORMOption
 
+from fastapi_kit.crud.attributes import has_load_listener
 from fastapi_kit.crud.loader_options import GivenOptions, loader_options
-from fastapi_kit.crud.needs import Needs, NeedsCompiler, has_load_listener
+from fastapi_kit.crud.needs import Needs, NeedsCompiler
 from fastapi_kit.crud.schema_fields import SchemaReader, core_schema_of
 from fastapi_kit.crud.unloaded import error_of_unloaded, no_lazy_loads, unloaded_in
 from fastapi_kit.crud.validation import ListValidator
@@ -29,7 +30,8 @@ def read_plan(schema: type[SchemaT], mapper: Mapper[Any]) -> "ReadPlan[SchemaT]"
 
     Raises ConfigurationError, which names the field and the cure, if the model cannot fill a field.
     """
-    plans: dict[type[BaseModel], ReadPlan[Any]] = mapper.class_manager.info.setdefault(_PLANS, {})
+    known: dict[str, dict[type[BaseModel], ReadPlan[Any]]] = cast("Any", mapper.class_manager).info
+    plans = known.setdefault(_PLANS, {})
     if schema not in plans:
         plans[schema] = ReadPlan(schema, mapper)
     return plans[schema]
@@ -95,7 +97,8 @@ class ReadPlan(Generic[SchemaT]):
     def loads(self, objects: Iterable[object]) -> Iterator[Select[Any]]:
         """Yield selects that load what persistent *objects* lack; run each in their session before the next is asked for.
 
-        None if nothing is missing. Trees whose nodes contain each other in several ways are loaded level by level in this manner.
+        There is no select if nothing is missing. Trees whose nodes contain each other in several ways are loaded level by level in this
+        manner.
         """
         objects = list(objects)
         asked = set[tuple[Needs, object]]()

@@ -1,9 +1,9 @@
 """The fields of a Pydantic schema, and the names that pydantic reads them by, from its core schema."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeAlias, TypeGuard
+from typing import Any, TypeAlias, TypeGuard, cast
 
 from pydantic import BaseModel
 from pydantic.errors import PydanticUndefinedAnnotation
@@ -35,7 +35,7 @@ def core_schema_of(schema: type[BaseModel]) -> Any:
 
 def is_node(value: object) -> TypeGuard[Node]:
     """Return whether *value* is a node, not a mapping of nodes by name."""
-    return isinstance(value, Mapping) and isinstance(value.get("type"), str)
+    return isinstance(value, Mapping) and isinstance(cast("Node", value).get("type"), str)
 
 
 def _nodes_in(node: Node) -> Iterator[Node]:
@@ -49,10 +49,10 @@ def _nodes(value: object) -> Iterator[Node]:
     if is_node(value):
         yield value
     elif isinstance(value, Mapping):
-        for part in value.values():
+        for part in cast("Mapping[str, object]", value).values():
             yield from _nodes(part)
     elif isinstance(value, list | tuple):
-        for part in value:
+        for part in cast("Sequence[object]", value):
             yield from _nodes(part)
 
 

@@ -7,9 +7,10 @@ from inspect import getattr_static
 from traceback import walk_tb
 from typing import Any
 
+from sqlalchemy import inspect
 from sqlalchemy.event import listen, remove
 from sqlalchemy.exc import InvalidRequestError, SQLAlchemyError
-from sqlalchemy.orm import ORMExecuteState, QueryableAttribute, RelationshipProperty, object_session
+from sqlalchemy.orm import InstanceState, ORMExecuteState, QueryableAttribute, RelationshipProperty
 from sqlalchemy.orm.collections import collection_adapter
 from sqlalchemy.orm.exc import DetachedInstanceError
 
@@ -31,7 +32,8 @@ class Unloaded:
 @contextmanager
 def no_lazy_loads(rows: Sequence[object]) -> Generator[None]:
     """Let an attribute that would be loaded lazily raise InvalidRequestError instead: there is nobody who could await it."""
-    session = object_session(rows[0]) if rows else None
+    state: InstanceState[Any] | None = inspect(rows[0], raiseerr=False) if rows else None
+    session = state.session if isinstance(state, InstanceState) else None
     if session is None:
         yield
         return
@@ -64,7 +66,7 @@ def error_of_unloaded(error: SQLAlchemyError) -> NotLoadedError | None:
     if not isinstance(error, InvalidRequestError | DetachedInstanceError):
         return None
     readers: list[Any] = [frame.f_locals.get("self") for frame, _ in walk_tb(error.__traceback__)]
-    attributes = [reader for reader in readers if isinstance(reader, QueryableAttribute)]
+    attributes: list[Any] = [reader for reader in readers if isinstance(reader, QueryableAttribute)]
     return NotLoadedError(attributes[-1].parent.class_, attributes[-1].key) if attributes else None
 
 

@@ -1,8 +1,8 @@
 """Lists of objects or rows validated into schemas in one call, e-mail addresses in Rust where that is possible."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from pydantic import BaseModel, EmailStr, TypeAdapter, ValidationError
 from pydantic_core import SchemaError, SchemaValidator, core_schema
@@ -63,22 +63,26 @@ def _own_validator(node: Any) -> SchemaValidator:
         return SchemaValidator(node)
 
 
-def _rewritten(value: Any) -> Any:
+def _rewritten(value: object) -> object:
     """Return the core schema *value* with a pattern before each use of EmailStr's function, and without calls of SQLModel's ``__init__``.
 
     *value* itself if it has neither.
     """
+    if is_node(value):
+        node = {key: part if key in NO_NODES else _rewritten(part) for key, part in value.items()}
+        if value["type"] == "function-after" and value["function"] == _EMAIL_FUNCTION:
+            return _plain_or(node)
+        if value["type"] == "model" and value.get("custom_init") and not has_own_init(value):
+            return {**node, "custom_init": False}
+        return node if any(node[key] is not value[key] for key in value) else value
     if isinstance(value, Mapping):
-        whole = is_node(value)
-        parts = {key: part if whole and key in NO_NODES else _rewritten(part) for key, part in value.items()}
-        if whole and value["type"] == "function-after" and value.get("function") == _EMAIL_FUNCTION:
-            return _plain_or(parts)
-        if whole and value["type"] == "model" and value.get("custom_init") and not has_own_init(value):
-            return {**parts, "custom_init": False}
-        return parts if any(parts[key] is not value[key] for key in value) else value
+        named = cast("Mapping[str, object]", value)
+        parts = {key: _rewritten(part) for key, part in named.items()}
+        return parts if any(parts[key] is not named[key] for key in named) else named
     if isinstance(value, list | tuple):
-        items = [_rewritten(part) for part in value]
-        return type(value)(items) if any(new is not old for new, old in zip(items, value, strict=True)) else value
+        items = cast("Sequence[object]", value)
+        new = [_rewritten(part) for part in items]
+        return new if any(part is not old for part, old in zip(new, items, strict=True)) else items
     return value
 
 
