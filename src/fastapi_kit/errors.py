@@ -309,7 +309,7 @@ class NotLoadedError(ConfigurationError):
     """*attribute* of *model* was read and the query did not load it."""
 
     def __init__(self, model: type[object], attribute: str) -> None:
-        super().__init__(f"{model.__name__}.{attribute} was not loaded: ask for it in the query, e.g. with selectinload()")
+        super().__init__(f"{model.__name__}.{attribute} was not loaded: add a loader option for it in read_options()")
         self.model = model
         self.attribute = attribute
 

@@ -1,0 +1,132 @@
+"""Loader options for what a read schema needs."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+from sqlalchemy.orm import (
+    MapperProperty,
+    RelationshipDirection,
+    RelationshipProperty,
+    defaultload,
+    joinedload,
+    selectin_polymorphic,
+    selectinload,
+    undefer,
+)
+from sqlalchemy.orm.interfaces import ORMOption
+
+from fastapi_kit.crud.needs import Needs
+
+__all__ = ["GivenOptions", "loader_options"]
+
+State: TypeAlias = frozenset[Needs]
+"""What is needed of the objects at one place: of one relationship, several fields may need different things."""
+
+_Names: TypeAlias = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class GivenOptions:
+    """What options that a statement has already say: about which *paths*, and whether they load there.
+
+    *narrowed* means that they leave columns out; *polymorphic* are the places where they load subclasses.
+    """
+
+    paths: dict[_Names, bool]
+    polymorphic: frozenset[_Names]
+    narrowed: bool
+
+    @classmethod
+    def of(cls, options: Sequence[ORMOption]) -> "GivenOptions":
+        """Read *options*. SQLAlchemy refuses two strategies for one path, so a path of theirs is theirs."""
+        paths, polymorphic = dict[_Names, bool](), set[_Names]()
+        loads: list[Any] = list(options)
+        elements: list[Any] = [element for load in loads for element in getattr(load, "context", ())]
+        wildcards: list[Any] = [load.path[0] for load in loads if isinstance(getattr(load, "path", None), tuple)]
+        for element in elements:
+            strategy: dict[str, object] = dict(element.strategy or ())
+            *_, last = element.path.path
+            names = tuple(part.key for part in element.path.path if isinstance(part, MapperProperty))
+            if isinstance(last, str):
+                wildcards.append(last)
+            elif "selectinload_polymorphic" in strategy:
+                polymorphic.add(names)
+            elif strategy:
+                paths[names] = strategy.get("lazy") not in {"raise", "raise_on_sql", "noload"}
+        narrowed = any(str(wildcard).startswith("column:") for wildcard in wildcards)
+        return cls(paths, frozenset(polymorphic), narrowed)
+
+
+def loader_options(needs: Needs, given: GivenOptions, *, join: bool) -> list[ORMOption]:
+    """Return the options that load what *needs* says beside the *given* ones.
+
+    Collections take one more select each, many-to-one relationships a join where *join* allows one on the statement itself. What contains
+    itself through one relationship is loaded to its full depth; through several, one level of it.
+    """
+    return list(_Emitter(given).options(_Place(frozenset([needs])), join=join))
+
+
+@dataclass(frozen=True)
+class _Emitter:
+    given: GivenOptions
+
+    def options(self, place: "_Place", *, join: bool) -> Iterator[Any]:
+        """Yield the options for the objects at *place*."""
+        mapper = next(iter(place.state)).mapper
+        columns = dict.fromkeys(column for needs in place.state for column in needs.columns)
+        named = dict.fromkeys(each for needs in place.state for each in needs.relationships)
+        relationships = [each for each in named if each not in place.followed]
+        subclasses = dict.fromkeys(each.parent.class_ for each in (*columns, *relationships) if not mapper.isa(each.parent))
+        if subclasses and place.path not in self.given.polymorphic:
+            yield selectin_polymorphic(mapper.class_, list(subclasses))
+        for column in columns:
+            if (column.deferred or self.given.narrowed) and (*place.path, column.key) not in self.given.paths:
+                yield undefer(column.class_attribute)
+        if place.state not in place.above:
+            for each in relationships:
+                yield from self._relationship(place, each, join=join and mapper.isa(each.parent))
+
+    def _relationship(self, place: "_Place", relationship: RelationshipProperty[Any], *, join: bool) -> Iterator[Any]:
+        attribute = relationship.class_attribute
+        below = place.below(relationship)
+        if below.path in self.given.paths:
+            if self.given.paths[below.path] and (inner := self._inner(below, join=False)):
+                yield defaultload(attribute).options(*inner)
+        elif below.state and below.below(relationship).state == below.state:
+            yield selectinload(attribute, recursion_depth=-1).options(*self._inner(place.tree(relationship)))
+        elif join and _joins_one_row(relationship):
+            yield joinedload(attribute).options(*self._inner(below))
+        else:
+            yield selectinload(attribute).options(*self._inner(below))
+
+    def _inner(self, place: "_Place", *, join: bool = True) -> list[Any]:
+        return list(self.options(place, join=join)) if place.state else []
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where options are: at *path*, *above* it other states. *followed* are relationships whose options go to every depth already."""
+
+    state: State
+    path: _Names = ()
+    above: tuple[State, ...] = ()
+    followed: frozenset[RelationshipProperty[Any]] = frozenset()
+
+    def below(self, relationship: RelationshipProperty[Any]) -> "_Place":
+        """Return the place of the related objects."""
+        state = frozenset(child for needs in self.state for child in needs.relationships.get(relationship, ()))
+        return _Place(state, (*self.path, relationship.key), (*self.above, self.state))
+
+    def tree(self, relationship: RelationshipProperty[Any]) -> "_Place":
+        """Return the place of all nodes of the tree that *relationship* makes."""
+        nodes = self.below(relationship)
+        followed = self.followed if nodes.state == self.state else frozenset[RelationshipProperty[Any]]()
+        above = tuple(state for state in nodes.above if state != nodes.state)
+        return replace(nodes, above=above, followed=followed | {relationship})
+
+
+def _joins_one_row(relationship: RelationshipProperty[Any]) -> bool:
+    """Return whether a join along *relationship* cannot multiply rows: it leads to the primary key of the other side."""
+    to_one = relationship.direction is RelationshipDirection.MANYTOONE and not relationship.uselist and relationship.secondary is None
+    return to_one and set(relationship.mapper.primary_key) <= relationship.remote_side

@@ -1,0 +1,139 @@
+"""How rows of a mapped class become instances of a read schema: compiled once per schema and mapper."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from typing import Any, Generic, TypeVar, cast
+
+from pydantic import BaseModel, ValidationError
+from sqlalchemy import Select, inspect, select, tuple_
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Mapper, QueryableAttribute
+from sqlalchemy.orm.interfaces import ORMOption
+
+from fastapi_kit.crud.attributes import has_load_listener
+from fastapi_kit.crud.loader_options import GivenOptions, loader_options
+from fastapi_kit.crud.needs import Needs, NeedsCompiler
+from fastapi_kit.crud.schema_fields import SchemaReader, core_schema_of
+from fastapi_kit.crud.unloaded import error_of_unloaded, no_lazy_loads, unloaded_in
+from fastapi_kit.crud.validation import ListValidator
+
+__all__ = ["ReadPlan", "read_plan"]
+
+SchemaT = TypeVar("SchemaT", bound=BaseModel)
+
+_PLANS = "fastapi_kit.read_plans"
+_MAX_KEYS = 1000
+
+
+def read_plan(schema: type[SchemaT], mapper: Mapper[Any]) -> "ReadPlan[SchemaT]":
+    """Return the plan to read objects of *mapper* as *schema*; it is made once and lives as long as the mapped class.
+
+    Raises ConfigurationError, which names the field and the cure, if the model cannot fill a field.
+    """
+    known: dict[str, dict[type[BaseModel], ReadPlan[Any]]] = cast("Any", mapper.class_manager).info
+    plans = known.setdefault(_PLANS, {})
+    if schema not in plans:
+        plans[schema] = ReadPlan(schema, mapper)
+    return plans[schema]
+
+
+class ReadPlan(Generic[SchemaT]):
+    """What must be selected or loaded of *mapper* to fill *schema*, and how it is validated. Get one from ``read_plan``."""
+
+    def __init__(self, schema: type[SchemaT], mapper: Mapper[Any]) -> None:
+        self.schema = schema
+        self.mapper = mapper
+        self._needs, self._flat = _compile(schema, mapper)
+        self._validate = ListValidator(schema)
+
+    @property
+    def columns(self) -> tuple[QueryableAttribute[Any], ...] | None:
+        """The attributes to select for ``from_rows``; None if the schema has to be filled from objects."""
+        return None if self._flat is None or has_load_listener(self.mapper) else self._flat
+
+    def from_rows(self, rows: Iterable[Sequence[object]]) -> list[SchemaT]:
+        """Return *rows*, each of exactly ``columns``, as instances of the schema. Raises pydantic's ValidationError."""
+        names = tuple(self._needs.selected)
+        return self._validate([dict(zip(names, row, strict=True)) for row in rows])
+
+    def from_objects(self, objects: Iterable[object]) -> list[SchemaT]:
+        """Return loaded *objects* as instances of the schema.
+
+        Raises NotLoadedError where something was not loaded that the schema, or a property that it names, reads; else pydantic's
+        ValidationError.
+        """
+        objects = list(objects)
+        with no_lazy_loads(objects):
+            try:
+                return self._validate(objects)
+            except ValidationError as error:
+                kinds = {each["type"] for each in error.errors(include_url=False, include_context=False, include_input=False)}
+                unloaded = next(unloaded_in(objects, self._needs), None) if "get_attribute_error" in kinds else None
+                if unloaded is None:
+                    raise
+                raise unloaded.error from error
+            except SQLAlchemyError as error:
+                # A validator of the schema got the object itself.
+                not_loaded = error_of_unloaded(error)
+                if not_loaded is None:
+                    raise
+                raise not_loaded from error
+
+    def options(self, given: Sequence[ORMOption] = (), *, join: bool = True) -> list[ORMOption]:
+        """Return the loader options for a select of the mapper that has the options *given* already.
+
+        What *given* says of a relationship or column stays; what is needed below a relationship that it loads is added. With *join*,
+        many-to-one relationships are joined to the statement itself, which must then not be grouped or distinct.
+        """
+        if not given:
+            return list(self._join_options if join else self._select_options)
+        return loader_options(self._needs, GivenOptions.of(given), join=join)
+
+    def satisfied_by(self, row: object) -> bool:
+        """Return whether ``from_objects`` can read *row* without SQL: all that the plan knows of is loaded, every property can be read."""
+        with no_lazy_loads([row]):
+            return next(unloaded_in([row], self._needs), None) is None
+
+    def loads(self, objects: Iterable[object]) -> Iterator[Select[Any]]:
+        """Yield selects that load what persistent *objects* lack; run each in their session before the next is asked for.
+
+        There is no select if nothing is missing. Trees whose nodes contain each other in several ways are loaded level by level in this
+        manner.
+        """
+        objects = list(objects)
+        asked = set[tuple[Needs, object]]()
+        while True:
+            lacking = dict[Needs, dict[tuple[Any, ...], None]]()
+            for unloaded in unloaded_in(objects, self._needs, compute=False):
+                identity = inspect(unloaded.row).identity
+                if identity is not None and (unloaded.needs, identity) not in asked:
+                    lacking.setdefault(unloaded.needs, {})[identity] = None
+            if not lacking:
+                return
+            for needs, identities in lacking.items():
+                asked.update((needs, identity) for identity in identities)
+                yield from _selects(needs, list(identities))
+
+    @cached_property
+    def _join_options(self) -> list[ORMOption]:
+        return loader_options(self._needs, GivenOptions.of(()), join=True)
+
+    @cached_property
+    def _select_options(self) -> list[ORMOption]:
+        return loader_options(self._needs, GivenOptions.of(()), join=False)
+
+
+def _selects(needs: Needs, identities: Sequence[tuple[Any, ...]]) -> Iterator[Select[Any]]:
+    key = tuple_(*needs.mapper.primary_key)
+    options = loader_options(needs, GivenOptions.of(()), join=True)
+    for start in range(0, len(identities), _MAX_KEYS):
+        chunk = identities[start : start + _MAX_KEYS]
+        condition = key.in_(chunk) if len(chunk[0]) > 1 else needs.mapper.primary_key[0].in_([identity for (identity,) in chunk])
+        yield select(needs.mapper.class_).where(condition).options(*options)
+
+
+def _compile(schema: type[BaseModel], mapper: Mapper[Any]) -> tuple[Needs, tuple[QueryableAttribute[Any], ...] | None]:
+    reader = SchemaReader()
+    needs = NeedsCompiler(reader).of_root(reader.content(core_schema_of(schema)), mapper)
+    columns = tuple(column.class_attribute for column in needs.selected.values())
+    return needs, columns if needs.flat and columns else None

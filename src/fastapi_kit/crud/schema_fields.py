@@ -1,0 +1,178 @@
+"""The fields of a Pydantic schema, and the names that pydantic reads them by, from its core schema."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeAlias, TypeGuard, cast
+
+from pydantic import BaseModel
+from pydantic.errors import PydanticUndefinedAnnotation
+
+from fastapi_kit.errors import ConfigurationError
+
+__all__ = ["NO_NODES", "Content", "ModelSchema", "Node", "Path", "ReadField", "SchemaReader", "core_schema_of", "has_own_init", "is_node"]
+
+Node: TypeAlias = Mapping[str, Any]
+"""A node of a core schema (``pydantic_core.core_schema``)."""
+
+Path: TypeAlias = tuple[str | int, ...]
+"""Where a field is read from: the name of an attribute, then names, keys or positions inside its value."""
+
+NO_NODES = frozenset({"cls", "config", "custom_error_context", "default", "expected", "function", "members", "metadata", "serialization"})
+"""Keys of a node whose values hold no nodes."""
+
+_ENDS = {"dataclass", "model", "model-fields", "typed-dict"}
+
+
+def core_schema_of(schema: type[BaseModel]) -> Any:
+    """Return the core schema of *schema*. Raises ConfigurationError if it names types that are not defined."""
+    try:
+        schema.model_rebuild()
+    except PydanticUndefinedAnnotation as error:
+        raise ConfigurationError(f"{schema.__name__} refers to {error.name}, which is not defined") from error
+    return schema.__pydantic_core_schema__
+
+
+def is_node(value: object) -> TypeGuard[Node]:
+    """Return whether *value* is a node, not a mapping of nodes by name."""
+    return isinstance(value, Mapping) and isinstance(cast("Node", value).get("type"), str)
+
+
+def _nodes_in(node: Node) -> Iterator[Node]:
+    """Yield the nodes directly below *node*."""
+    for key, value in node.items():
+        if key not in NO_NODES:
+            yield from _nodes(value)
+
+
+def _nodes(value: object) -> Iterator[Node]:
+    if is_node(value):
+        yield value
+    elif isinstance(value, Mapping):
+        for part in cast("Mapping[str, object]", value).values():
+            yield from _nodes(part)
+    elif isinstance(value, list | tuple):
+        for part in cast("Sequence[object]", value):
+            yield from _nodes(part)
+
+
+def has_own_init(model: Node) -> bool:
+    """Return whether the class of *model* has an ``__init__`` of the application's. SQLModel's validates as pydantic's does."""
+    return bool(model.get("custom_init")) and model["cls"].__init__.__module__ != "sqlmodel.main"
+
+
+@dataclass(frozen=True, eq=False)
+class Content:
+    """What the value of a field may be: the models in its type, the application's functions that see it, the types of all nodes.
+
+    Where it *sees_input*, a function gets the value before pydantic has checked it.
+    """
+
+    models: tuple[Node, ...]
+    functions: tuple[Callable[..., Any], ...]
+    types: frozenset[str]
+    sees_input: bool
+
+
+@dataclass(frozen=True, eq=False)
+class ReadField:
+    """A field of *schema*. *paths* are its aliases, then its name: pydantic reads the first that exists."""
+
+    schema: type[BaseModel]
+    name: str
+    required: bool
+    paths: tuple[Path, ...]
+    content: Content
+
+    def __str__(self) -> str:
+        return f"{self.schema.__name__}.{self.name}"
+
+
+@dataclass(frozen=True, eq=False)
+class ModelSchema:
+    """A model in a core schema. Where it *sees_input*, its validators or its ``__init__`` get the object itself."""
+
+    cls: type[BaseModel]
+    fields: tuple[ReadField, ...]
+    functions: tuple[Callable[..., Any], ...]
+    sees_input: bool
+
+
+@dataclass(eq=False)
+class SchemaReader:
+    """Reads the nodes of one core schema; references between them are followed."""
+
+    _definitions: dict[str, Node] = field(default_factory=dict[str, Node])
+    _models: dict[type[BaseModel], ModelSchema] = field(default_factory=dict[type[BaseModel], ModelSchema])
+
+    def content(self, node: Node) -> Content:
+        """Return what *node* is made of, down to the models in it; a RootModel is what it wraps."""
+        nodes = list(self._walk(node, set()))
+        models = tuple(each for each in nodes if each["type"] == "model" and not each["root_model"])
+        functions = tuple(function for each in nodes for function in _functions(each))
+        return Content(models, functions, frozenset(each["type"] for each in nodes), any(map(_sees_input, nodes)))
+
+    def model(self, node: Node) -> ModelSchema:
+        """Return the model that *node* describes."""
+        cls: type[BaseModel] = node["cls"]
+        if cls not in self._models:
+            inside = list(self._walk(node["schema"], set()))
+            fields = [(name, each) for part in inside if part["type"] == "model-fields" for name, each in part["fields"].items()]
+            self._models[cls] = ModelSchema(
+                cls,
+                fields=tuple(self._field(cls, *each) for each in fields),
+                functions=tuple(function for part in inside for function in _functions(part)),
+                sees_input=has_own_init(node) or any(map(_sees_input, inside)),
+            )
+        return self._models[cls]
+
+    def _field(self, cls: type[BaseModel], name: str, node: Node) -> ReadField:
+        alias: str | list[Any] | None = node.get("validation_alias")
+        if alias is None:
+            paths: list[Path] = []
+        elif isinstance(alias, str):
+            paths = [(alias,)]
+        else:
+            paths = [tuple(path) for path in (alias if isinstance(alias[0], list) else [alias])]
+        return ReadField(cls, name, cls.model_fields[name].is_required(), (*paths, (name,)), self.content(node["schema"]))
+
+    def _walk(self, node: Node, seen: set[str]) -> Iterator[Node]:
+        """Yield *node* and the nodes below it, but nothing inside a model other than a RootModel."""
+        if node["type"] == "definitions":
+            self._definitions.update((each["ref"], each) for each in node["definitions"])
+            yield from self._walk(node["schema"], seen)
+        elif node["type"] == "definition-ref":
+            if node["schema_ref"] not in seen:
+                seen.add(node["schema_ref"])
+                yield from self._walk(self._definitions[node["schema_ref"]], seen)
+        else:
+            yield node
+            if node["type"] not in _ENDS or node.get("root_model"):
+                for part in _nodes_in(node):
+                    yield from self._walk(part, seen)
+
+
+def _sees_input(node: Node) -> bool:
+    return node["type"] in {"function-before", "function-wrap", "function-plain"} and not _is_pydantics(node["function"]["function"])
+
+
+def _functions(node: Node) -> Iterator[Callable[..., Any]]:
+    """Yield the application's functions in *node* that may see an object before it has become a schema."""
+    serializer = node.get("serialization", {}).get("function")
+    validator = node["function"]["function"] if _sees_input(node) or _takes_anything(node) else None
+    for function in (validator, serializer, node.get("discriminator")):
+        if callable(function) and not _is_pydantics(function):
+            yield function
+
+
+def _takes_anything(node: Node) -> bool:
+    """Return whether *node* is a function after a type that does not change objects."""
+    inner = node
+    while inner["type"] == "function-after":
+        inner = inner["schema"]
+    return inner is not node and inner["type"] in {"any", "is-instance"}
+
+
+def _is_pydantics(function: Any) -> bool:
+    module: str = getattr(function.func if isinstance(function, partial) else function, "__module__", None) or ""
+    return module.startswith("pydantic.")

@@ -1,0 +1,92 @@
+"""Lists of objects or rows validated into schemas in one call, e-mail addresses in Rust where that is possible."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Generic, TypeVar, cast
+
+from pydantic import BaseModel, EmailStr, TypeAdapter, ValidationError
+from pydantic_core import SchemaError, SchemaValidator, core_schema
+
+from fastapi_kit.crud.schema_fields import NO_NODES, core_schema_of, has_own_init, is_node
+
+__all__ = ["ListValidator"]
+
+SchemaT = TypeVar("SchemaT", bound=BaseModel)
+
+_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+_LABEL = r"[a-z0-9]+(?:-[a-z0-9]+)*"
+# Two to six letters, and by the first letter none of arpa, test, local, onion, invalid and localhost.
+_TOP_LABEL = r"(?:[a-z]{2,3}|[b-su-z][a-z]{3}|[a-kmnp-z][a-z]{4}|[a-z]{6})"
+_PLAIN_ADDRESS = core_schema.str_schema(
+    pattern=rf"^{_ATOM}(?:\.{_ATOM})*@(?:{_LABEL}\.)+{_TOP_LABEL}$",
+    # An address of 64 characters cannot break a limit on any of its parts.
+    max_length=64,
+    regex_engine="rust-regex",
+)
+_EMAIL_FUNCTION: Any = dict(TypeAdapter(EmailStr).core_schema).get("function")
+
+
+class ListValidator(Generic[SchemaT]):
+    """Validates lists into instances of *schema*, as ``schema.model_validate(each, from_attributes=True)`` does one by one.
+
+    Fields are read by alias or by name, whatever the schema's config says. Addresses that ``EmailStr`` returns as they are need no Python.
+    """
+
+    def __init__(self, schema: type[SchemaT]) -> None:
+        items: Any = core_schema.list_schema(core_schema_of(schema))
+        self._exact = self._fast = _own_validator(items)
+        rewritten = _rewritten(items)
+        if rewritten is not items:
+            with suppress(SchemaError):
+                self._fast = _own_validator(rewritten)
+
+    def __call__(self, inputs: list[Any]) -> list[SchemaT]:
+        """Return *inputs*, objects or mappings, as instances of the schema. Raises ValidationError."""
+        try:
+            return self._run(self._fast, inputs)
+        except ValidationError:
+            if self._fast is self._exact:
+                raise
+            return self._run(self._exact, inputs)
+
+    @staticmethod
+    def _run(validator: SchemaValidator, inputs: list[Any]) -> list[SchemaT]:
+        found: list[SchemaT] = validator.validate_python(inputs, from_attributes=True, by_alias=True, by_name=True)
+        return found
+
+
+def _own_validator(node: Any) -> SchemaValidator:
+    """Return a validator of *node* itself: by default classes bring their own validators, also in place of a changed node."""
+    try:
+        return SchemaValidator(node, _use_prebuilt=False)
+    except TypeError:
+        return SchemaValidator(node)
+
+
+def _rewritten(value: object) -> object:
+    """Return the core schema *value* with a pattern before each use of EmailStr's function, and without calls of SQLModel's ``__init__``.
+
+    *value* itself if it has neither.
+    """
+    if is_node(value):
+        node = {key: part if key in NO_NODES else _rewritten(part) for key, part in value.items()}
+        if value["type"] == "function-after" and value["function"] == _EMAIL_FUNCTION:
+            return _plain_or(node)
+        if value["type"] == "model" and value.get("custom_init") and not has_own_init(value):
+            return {**node, "custom_init": False}
+        return node if any(node[key] is not value[key] for key in value) else value
+    if isinstance(value, Mapping):
+        named = cast("Mapping[str, object]", value)
+        parts = {key: _rewritten(part) for key, part in named.items()}
+        return parts if any(parts[key] is not named[key] for key in named) else named
+    if isinstance(value, list | tuple):
+        items = cast("Sequence[object]", value)
+        new = [_rewritten(part) for part in items]
+        return new if any(part is not old for part, old in zip(new, items, strict=True)) else items
+    return value
+
+
+def _plain_or(email: Any) -> Any:
+    # What config says of every str, such as strip_whitespace or max_length, is applied by EmailStr's own inner schema first.
+    choice = core_schema.union_schema([_PLAIN_ADDRESS, email], mode="left_to_right")
+    return core_schema.chain_schema([email["schema"], choice])
