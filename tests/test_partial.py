@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import PydanticCustomError
+from sqlmodel import SQLModel
 
 from fastapi_kit.errors import FieldError, UserInputError
 from fastapi_kit.schemas import Email, NonBlank, Password, has_rules_across_fields, partial_model, validate_merged
@@ -203,6 +204,25 @@ def test_nested_models_are_read_from_what_is_stored() -> None:
 
     assert [error.loc for error in judge(Update, {"level": "low"}, row)] == [("level",)]
     assert judge(Update, {"place": {"floor": 1}}, row) == []
+
+
+def test_a_schema_of_sqlmodel_is_judged() -> None:
+    """W60: its models are pydantic's."""
+
+    class Create(SQLModel):
+        low: int
+        high: int
+
+        @model_validator(mode="after")
+        def _ordered(self) -> Self:
+            if self.high < self.low:
+                raise ValueError("wrong order")
+            return self
+
+    Update = partial_model(Create)  # noqa: N806
+
+    assert [error.loc for error in judge(Update, {"high": 0}, {"low": 1, "high": 2})] == [("high",)]
+    assert judge(Update, {"high": 3}, {"low": 1, "high": 2}) == []
 
 
 def test_keys_of_the_client_are_not_repeated() -> None:

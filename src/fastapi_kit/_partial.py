@@ -13,6 +13,7 @@ from pydantic import (
     Field,
     PlainValidator,
     RootModel,
+    TypeAdapter,
     ValidationError,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
@@ -226,7 +227,8 @@ class _Known(dict[str, object]):
 def _errors_of(form: type[BaseModel], values: Mapping[str, object], *, known: Set[str] = frozenset()) -> Sequence[ErrorDetails]:
     given = {_key_of(form, name): value for name, value in values.items()}
     try:
-        form.model_validate(given, strict=False, by_alias=True, by_name=True, context=_Known(known))
+        # SQLModel's own model_validate() knows no by_name.
+        TypeAdapter(form).validate_python(given, strict=False, by_alias=True, by_name=True, context=_Known(known))
     except ValidationError as error:
         return error.errors(include_url=False, include_input=False)
     return []
