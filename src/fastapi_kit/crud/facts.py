@@ -12,8 +12,7 @@ from sqlalchemy.ext.associationproxy import AssociationProxy
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapper, QueryableAttribute, RelationshipDirection
 
-from fastapi_kit.db._type_checks import Check, value_check
-from fastapi_kit.db.checks import key_is_possible
+from fastapi_kit.db.checks import Check, key_is_possible, value_check
 from fastapi_kit.errors import ConfigurationError
 
 __all__ = ["Key", "ModelFacts", "facts_of"]

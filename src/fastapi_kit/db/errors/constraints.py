@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import chain
 from typing import Any, TypeAlias, cast
 
 from sqlalchemy import (
@@ -12,7 +13,6 @@ from sqlalchemy import (
     Constraint,
     ForeignKeyConstraint,
     Index,
-    MetaData,
     PrimaryKeyConstraint,
     Table,
     UniqueConstraint,
@@ -21,19 +21,9 @@ from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.exc import IdentifierError, NoReferenceError
 from sqlalchemy.schema import ColumnCollectionConstraint
 
-__all__ = ["Rule", "columns_named_in", "columns_of", "find_rule", "find_table", "find_unique", "indexed_columns", "name_of", "target_of"]
+__all__ = ["Rule", "columns_named_in", "columns_of", "find_rule", "find_unique", "indexed_columns", "name_of", "target_of"]
 
 Rule: TypeAlias = Constraint | Index
-
-
-def find_table(metadata: MetaData, name: str, schema: str | None = None) -> Table | None:
-    """Return the table *name* of *schema*; a schema that the metadata does not write down, such as ``public``, is passed over."""
-    exact = metadata.tables.get(f"{schema}.{name}") if schema else None
-    plain = metadata.tables.get(name)
-    if exact is not None or plain is not None:
-        return exact if exact is not None else plain
-    namesakes = [table for table in metadata.tables.values() if table.name == name]
-    return namesakes[0] if len(namesakes) == 1 else None
 
 
 def find_rule(tables: Iterable[Table], name: str) -> Rule | None:
@@ -68,7 +58,8 @@ def columns_of(rule: Rule) -> Sequence[Column[Any]]:
         case CheckConstraint():
             return columns_named_in(str(rule.sqltext), table)
         case Index():
-            return list(dict.fromkeys(column for expression in rule.expressions for column in _columns_in(expression, table)))
+            parts = [[part] if getattr(part, "table", None) is table else columns_named_in(str(part), table) for part in rule.expressions]
+            return list(dict.fromkeys(cast("Iterable[Column[Any]]", chain.from_iterable(parts))))
         case ColumnCollectionConstraint():
             return list(rule.columns)
         case _:
@@ -105,12 +96,6 @@ _WORD = re.compile(r"""('(?:[^']|'')*')|(?:"((?:[^"]|"")+)"|(?<![\w:])(\w+))(\s*
 
 def _rules(table: Table) -> Sequence[Rule]:
     return [*table.constraints, *table.indexes, *(rule for column in table.columns for rule in column.constraints)]
-
-
-def _columns_in(expression: Any, table: Table) -> Sequence[Column[Any]]:
-    if getattr(expression, "table", None) is table:
-        return [expression]
-    return columns_named_in(str(expression), table)
 
 
 def _is_unique(rule: Rule) -> bool:

@@ -6,14 +6,16 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy import Column, TypeDecorator
 from sqlalchemy.orm import Mapper
+from sqlalchemy.types import TypeEngine
 
-from fastapi_kit.db._type_checks import Check, converts, value_check
+from fastapi_kit.db.checks.column_types import Check, converts, value_check
 from fastapi_kit.db.types import UTCDateTime
 from fastapi_kit.errors import InvalidDataError
 
 __all__ = ["check_values", "key_is_possible"]
 
 _REASONS = ("null", "wrong_type", "too_long", "out_of_range", "invalid_text", "too_deep", "check", "naive_datetime")
+_key_checks: "WeakKeyDictionary[TypeEngine[Any], Check | None]" = WeakKeyDictionary()
 _checks_of: "WeakKeyDictionary[Mapper[Any], tuple[Mapping[str, Check], Mapping[str, Check]]]" = WeakKeyDictionary()
 
 
@@ -47,7 +49,9 @@ def key_is_possible(column: Column[Any], value: object, *, dialect: str = "") ->
     """
     if dialect == "sqlite" and isinstance(value, int):
         return -(2**63) <= value < 2**63
-    check = value_check(column.type)
+    if column.type not in _key_checks:
+        _key_checks[column.type] = value_check(column.type)
+    check = _key_checks[column.type]
     return check is None or check(value) is None
 
 
