@@ -4,8 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
-from itertools import chain
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 from sqlalchemy import (
     CheckConstraint,
@@ -28,9 +27,11 @@ Rule: TypeAlias = Constraint | Index
 
 def find_rule(tables: Iterable[Table], name: str) -> Rule | None:
     """Return the constraint or index *name* of *tables*, be the name given, shortened, or the database's own for an unnamed one."""
-    rules = [rule for table in tables for rule in _rules(table)]
-    given = next((rule for rule in rules if name in _given_names(rule)), None)
-    return given if given is not None else dict(_default_names(rules)).get(name)
+    for table in tables:
+        for rule in _rules(table):
+            if name in _given_names(rule):
+                return rule
+    return next((rule for table in tables for made, rule in _default_names(table) if made == name), None)
 
 
 def find_unique(table: Table, columns: Iterable[Column[Any] | str]) -> Rule | None:
@@ -48,22 +49,23 @@ def indexed_columns(table: Table) -> Collection[Column[Any]]:
 
 def name_of(rule: Rule | None) -> str | None:
     """Return the name that the metadata gives *rule*, in full."""
-    return next(filter(None, _given_names(rule)), None) if rule is not None else None
+    return next(iter(_given_names(rule)), None) if rule is not None else None
 
 
 def columns_of(rule: Rule) -> Sequence[Column[Any]]:
     """Return the columns that *rule* is about: those of its key, or those that its expressions name."""
-    table = _table_of(rule)
-    match rule:
-        case CheckConstraint():
-            return columns_named_in(str(rule.sqltext), table)
-        case Index():
-            parts = [[part] if getattr(part, "table", None) is table else columns_named_in(str(part), table) for part in rule.expressions]
-            return list(dict.fromkeys(cast("Iterable[Column[Any]]", chain.from_iterable(parts))))
-        case ColumnCollectionConstraint():
-            return list(rule.columns)
-        case _:
-            return []
+    if isinstance(rule, CheckConstraint):
+        # One that stands at a column has the column for its parent.
+        return columns_named_in(str(rule.sqltext), getattr(rule.parent, "table", rule.parent))
+    if not isinstance(rule, Index):
+        return list(rule.columns) if isinstance(rule, ColumnCollectionConstraint) else []
+    found: list[Column[Any]] = []
+    for part in rule.expressions:
+        if isinstance(part, Column):
+            found.append(part)
+        elif rule.table is not None:
+            found.extend(columns_named_in(str(part), rule.table))
+    return list(dict.fromkeys(found))
 
 
 def columns_named_in(text: str, table: Table) -> Sequence[Column[Any]]:
@@ -84,12 +86,6 @@ def target_of(rule: ForeignKeyConstraint) -> Sequence[Column[Any]]:
         return []
 
 
-def _table_of(rule: Rule) -> Table:
-    # A CHECK that stands at a column has the column for its parent.
-    parent = getattr(rule, "table" if isinstance(rule, Index) else "parent")
-    return cast("Table", getattr(parent, "table", parent))
-
-
 _WORD = re.compile(r"""('(?:[^']|'')*')|(?:"((?:[^"]|"")+)"|(?<![\w:])(\w+))(\s*[.(])?""")
 """A string, or a quoted name, or a word that is no cast or parameter; and whether it qualifies or calls what follows."""
 
@@ -106,47 +102,34 @@ def _is_unique(rule: Rule) -> bool:
 
 _LONGEST = 63
 """Bytes of a name on PostgreSQL."""
+_LABELS = {PrimaryKeyConstraint: "pkey", UniqueConstraint: "key", ForeignKeyConstraint: "fkey", CheckConstraint: "check"}
 _quote = DefaultDialect(max_identifier_length=_LONGEST).identifier_preparer
 
 
-def _given_names(rule: Rule) -> Iterator[str]:
+def _given_names(rule: Rule) -> Sequence[str]:
     # The long names of a naming convention are shortened and end with a hash; those of Enum and Boolean types are made on demand.
-    if rule.name is None:
-        return
+    names: list[str] = []
     if isinstance(rule.name, str):
-        yield str(rule.name)
-    with suppress(IdentifierError):
-        yield (_quote.format_constraint(rule) or "").strip('"')
+        names.append(str(rule.name))
+    if rule.name is not None:
+        with suppress(IdentifierError):
+            names.append((_quote.format_constraint(rule) or "").strip('"'))
+    return [name for name in names if name]
 
 
-def _default_names(rules: Iterable[Rule]) -> Iterator[tuple[str, Rule]]:
-    # Of several that would get the same name PostgreSQL numbers the later ones.
-    taken = Counter[tuple[str, str, str]]()
-    for rule in sorted(rules, key=lambda rule: getattr(rule, "_creation_order", 0)):
-        parts = None if isinstance(rule, Index) or name_of(rule) else _name_parts(rule)
-        if parts is not None:
-            table, columns, label = parts
-            yield _made_name(table, columns, f"{label}{taken[parts] or ''}"), rule
-            taken[parts] += 1
-
-
-def _name_parts(rule: Constraint) -> tuple[str, str, str] | None:
-    table, names = _table_of(rule).name, [column.name for column in columns_of(rule)]
-    match rule:
-        case PrimaryKeyConstraint():
-            return table, "", "pkey"
-        case UniqueConstraint():
-            return table, "_".join(names), "key"
-        case ForeignKeyConstraint():
-            return table, "_".join(names), "fkey"
-        case CheckConstraint():
-            return table, names[0] if len(names) == 1 else "", "check"
-        case _:
-            return None
-
-
-def _made_name(table: str, columns: str, label: str) -> str:
-    # PostgreSQL shortens the longer part until the whole fits.
-    while len("_".join(filter(None, (table, columns, label))).encode()) > _LONGEST:
-        table, columns = (table[:-1], columns) if len(table) > len(columns) else (table, columns[:-1])
-    return "_".join(filter(None, (table, columns, label)))
+def _default_names(table: Table) -> Iterator[tuple[str, Rule]]:
+    """Yield the unnamed constraints of *table* with the names that PostgreSQL makes for them."""
+    taken = Counter[tuple[str, str]]()
+    for rule in sorted(_rules(table), key=lambda rule: getattr(rule, "_creation_order", 0)):
+        label = next((label for kind, label in _LABELS.items() if isinstance(rule, kind)), None)
+        if label is None or name_of(rule) is not None:
+            continue
+        names = [column.name for column in columns_of(rule)]
+        named_after = "" if label == "pkey" or (label == "check" and len(names) != 1) else "_".join(names)
+        # Of several that would get the same name the later ones are numbered.
+        ending, owner, columns = f"{label}{taken[label, named_after] or ''}", table.name, named_after
+        taken[label, named_after] += 1
+        # The longer part is shortened until the whole fits.
+        while len((made := "_".join(filter(None, (owner, columns, ending)))).encode()) > _LONGEST:
+            owner, columns = (owner[:-1], columns) if len(owner) > len(columns) else (owner, columns[:-1])
+        yield made, rule

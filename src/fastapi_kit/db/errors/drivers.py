@@ -34,7 +34,8 @@ def driver_error(error: BaseException) -> BaseException:
     """Return the exception of the driver inside SQLAlchemy's *error*, or *error* itself."""
     inner = error.orig if isinstance(error, StatementError) and error.orig is not None else error
     if isinstance(inner, EmulatedDBAPIException):
-        return inner.orig or inner
+        # SQLAlchemy's InvalidCachedStatementError has the driver's exception as its cause only.
+        return inner.orig or inner.__cause__ or inner
     return inner
 
 
@@ -97,6 +98,8 @@ _POSTGRES_FUNCTIONS = {
     ("42501", "ExecWithCheckOptions"): "denied",
     ("42501", "exec_stmt_raise"): "denied",
 }
+# A server that starts; a type that was made anew, which the driver had looked up before.
+_POSTGRES_TEXTS = {"55000": "accepting connections", "XX000": "cache lookup failed"}
 # All others are codes that somebody chose for RAISE.
 _POSTGRES_KNOWN = frozenset(
     "00 01 02 03 08 09 0A 0B 0F 0L 0P 0Z 10 20 21 22 23 24 25 26 27 28 2B 2D 2F 34 38 39 3B 3D 3F 40 42 44 53 54 55 57 58 72 F0 HV P0 XX".split()
@@ -109,7 +112,7 @@ def _read_postgres(error: Any, state: str) -> Failure | None:
     names = getattr(error, "diag", error)
     function = getattr(names, "source_function", None) or getattr(names, "server_source_function", None)
     kind = _POSTGRES.get(state) or _POSTGRES_FUNCTIONS.get((state, function)) or _POSTGRES_CLASSES.get(state[:2])
-    if state == "55000" and "accepting connections" in str(error):
+    if _POSTGRES_TEXTS.get(state, "\0") in str(error):
         kind = "unavailable"
     if kind is None and (function == "exec_stmt_raise" or state[:2] not in _POSTGRES_KNOWN):
         kind = "refused"
@@ -198,17 +201,11 @@ def _read_sqlite(error: BaseException) -> Failure | None:
     if kind is None:
         return None
     said = text.partition("constraint failed: ")[2]
-    if kind in {"unique", "null"}:
-        return Failure(kind=kind, code=code, **_sqlite_names(said))
-    return Failure(kind=kind, code=code, text=said)
-
-
-def _sqlite_names(said: str) -> Mapping[str, Any]:
     index = re.fullmatch(r"index '(.*)'", said)
-    if index:
-        return {"constraint": index[1]}
-    pairs = [part.rpartition(".") for part in said.split(", ")]
-    return {"table": pairs[0][0] or None, "columns": tuple(column for _, _, column in pairs)}
+    if kind not in {"unique", "null"} or index is not None:
+        return Failure(kind=kind, code=code, constraint=index[1] if index is not None else None, text=said)
+    names = [part.rpartition(".") for part in said.split(", ")]
+    return Failure(kind=kind, code=code, table=names[0][0] or None, columns=tuple(column for _, _, column in names))
 
 
 def _read_sqlite_client(text: str) -> Failure | None:

@@ -17,7 +17,7 @@ from sqlalchemy.orm.exc import ObjectDeletedError, StaleDataError
 from fastapi_kit.db.errors.constraints import columns_named_in, columns_of, find_rule, find_unique, name_of, target_of
 from fastapi_kit.db.errors.drivers import Failure, driver_error, raised_by_database, read_failure
 from fastapi_kit.db.errors.refusal import Refusal, values_at_fault
-from fastapi_kit.db.errors.written import verb_of, written_by
+from fastapi_kit.db.errors.written import failed_statement
 from fastapi_kit.errors import (
     ConflictError,
     InvalidDataError,
@@ -30,7 +30,7 @@ from fastapi_kit.errors import (
 
 __all__ = ["as_kit_error", "is_retryable"]
 
-_RETRYABLE = {"40001", "40P01", "0A000"}
+_RETRYABLE = {"40001", "40P01", "0A000", "XX000"}
 _DISK_FULL = {"53100", "SQLITE_FULL"}
 _LOST_SAVEPOINT = "no such savepoint: sa_savepoint_"
 _VERBS = {"INSERT", "UPDATE", "DELETE", "MERGE", "COMMIT"}
@@ -48,9 +48,10 @@ def as_kit_error(error: BaseException, *, metadata: MetaData | None = None, mapp
     """
     if isinstance(error, KitError):
         return error
-    if isinstance(error, StaleDataError | ObjectDeletedError) or _says(error, InvalidRequestError, "Could not refresh instance"):
+    said = str(error) if isinstance(error, InvalidRequestError) else ""
+    if isinstance(error, StaleDataError | ObjectDeletedError) or said.startswith("Could not refresh instance"):
         return ConflictError()
-    if isinstance(error, PoolTimeoutError) or _says(error, PendingRollbackError, "Can't reconnect"):
+    if isinstance(error, PoolTimeoutError) or (isinstance(error, PendingRollbackError) and said.startswith("Can't reconnect")):
         return UnavailableError("database")
     cause = driver_error(error)
     if isinstance(cause, KitError):
@@ -60,8 +61,7 @@ def as_kit_error(error: BaseException, *, metadata: MetaData | None = None, mapp
     failure = read_failure(cause)
     if failure is None:
         return _without_code(error, cause, metadata, mapper)
-    written = written_by(error)
-    verb = verb_of(error, written)
+    verb, written = failed_statement(error)
     if failure.kind in {"refused", "denied"} and verb not in _VERBS:
         return None
     if metadata is None and mapper is not None:
@@ -74,16 +74,12 @@ def as_kit_error(error: BaseException, *, metadata: MetaData | None = None, mapp
 def is_retryable(error: BaseException) -> bool:
     """Return whether the whole transaction may succeed if it is run again.
 
-    That is a serialization failure, a deadlock (SQLSTATE 40001, 40P01), or a statement that was prepared before a table changed (0A000).
+    That is a serialization failure, a deadlock (SQLSTATE 40001, 40P01), or a statement that was prepared before a migration (0A000, XX000).
     """
     while isinstance(error, KitError) and error.__cause__ is not None:
         error = error.__cause__
     failure = read_failure(driver_error(error))
-    return failure is not None and failure.code in _RETRYABLE
-
-
-def _says(error: BaseException, kind: type[BaseException], text: str) -> bool:
-    return type(error) is kind and str(error).startswith(text)
+    return failure is not None and failure.kind == "unavailable" and failure.code in _RETRYABLE
 
 
 def _without_code(

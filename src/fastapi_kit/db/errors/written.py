@@ -12,7 +12,7 @@ from sqlalchemy.exc import StatementError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.sql.compiler import SQLCompiler
 
-__all__ = ["Written", "verb_of", "watch", "written_by"]
+__all__ = ["Written", "failed_statement", "watch"]
 
 _KEY = "_fastapi_kit_written"
 _VERB = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(?:WITH\b.*?\b)?(INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE | re.DOTALL)
@@ -63,22 +63,19 @@ def watch(engine: Engine | AsyncEngine | Connection | AsyncConnection) -> None:
         event.listen(engine.dialect, "handle_error", _remember)
 
 
-def written_by(error: BaseException) -> Written | None:
-    """Return what the statement of *error* was about to write, if its engine was watched."""
-    raised = error.orig if isinstance(error, StatementError) and error.orig is not None else error
-    return vars(raised).get(_KEY)
+def failed_statement(error: BaseException) -> tuple[str, Written | None]:
+    """Return the verb of the statement that raised *error*, and what it wrote if its engine was watched.
 
-
-def verb_of(error: BaseException, written: Written | None) -> str:
-    """Return ``INSERT``, ``UPDATE``, ``DELETE``, ``MERGE``, ``COMMIT``, or an empty text for other statements and for none."""
-    if written is not None:
-        return written.verb
+    The verb is INSERT, UPDATE, DELETE, MERGE or COMMIT, and an empty text for other statements and where there was none.
+    """
     if not isinstance(error, StatementError):
-        return ""
-    if error.statement is None:
-        return "COMMIT"
+        written: Written | None = vars(error).get(_KEY)
+        return written.verb if written is not None else "", written
+    written = vars(error.orig).get(_KEY) if error.orig is not None else None
+    if written is not None or error.statement is None:
+        return written.verb if written is not None else "COMMIT", written
     found = _VERB.match(error.statement)
-    return found[1].upper() if found is not None else ""
+    return found[1].upper() if found is not None else "", None
 
 
 def _remember(context: ExceptionContext) -> None:
