@@ -203,7 +203,16 @@ HOSTILE = [
     ),
     *("--", "--a", "--password", "--password ", '--password "', "--pass-", "?code=", "&code=1", "session_id", "otp=", "sid"),
     *("cookie:\n", "input'", "'input' ,", "[parameters: ", "-----BEGIN PRIVATE KEY-----"),
-    *("DETAIL:  ", "\nDETAIL:  ", "DETAIL:  \n |", "\n  | ", ")=(\n", "Failing row contains (", "invalid input syntax for type ", "[parameters: \n["),
+    *(
+        "DETAIL:  ",
+        "\nDETAIL:  ",
+        "DETAIL:  \n |",
+        "\n  | ",
+        ")=(\n",
+        "Failing row contains (",
+        "invalid input syntax for type ",
+        "[parameters: \n[",
+    ),
 ]
 
 

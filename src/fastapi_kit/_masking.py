@@ -82,10 +82,11 @@ _CODE = re.compile(r"(?P<name>[?&]code=)(?=[^\s&]{0,100}?\d)[^\s\"'&]{6,}+", re.
 _DATABASE_VALUES = re.compile(
     r"""(?P<name> \[parameters:[ ] | ^[ |]*+ (?:DETAIL|CONTEXT):[ ]{2} | Failing[ ]row[ ]contains[ ]\( | \)=\(
         | invalid[ ]input[ ](?: syntax[ ]for | value[ ]for | for[ ]query[ ]argument ) [^:\r\n]{1,100}+ :[ ] )
-    (?: [^\n]++ | \n (?! [ |]*+ (?: \[SQL | \[parameters: | \(Background | \+- | Traceback[ ]\(most[ ]recent
+    (?: [^\n]++ | \n (?! (?: [ |]*+ \n )?+ [ |]*+ (?: \[SQL | \[parameters: | \(Background | \+- | Traceback[ ]\(most[ ]recent
         | The[ ]above[ ]exception[ ]was | During[ ]handling[ ]of ) ) )*+""",
     re.MULTILINE | re.VERBOSE,
 )
+
 
 def _named(match: re.Match[str]) -> str:
     quote = match["quote"] or ""

@@ -8,11 +8,11 @@ from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Mapper, Session, SessionTransaction, SessionTransactionOrigin
 
+from fastapi_kit.db.errors import as_kit_error
 from fastapi_kit.db.hooks import drop_hooks
 from fastapi_kit.db.session import commit, refuse_commit_in_stream
 from fastapi_kit.db.snapshot import MAX_OBJECTS, Snapshot
 from fastapi_kit.db.sqlite import begin_immediate
-from fastapi_kit.db.errors import as_kit_error
 from fastapi_kit.errors import ConfigurationError, KitError
 
 __all__ = ["Boundary", "is_opened", "typed"]

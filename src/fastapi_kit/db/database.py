@@ -17,11 +17,11 @@ from sqlalchemy.orm import Session
 from fastapi_kit.db.base import Base
 from fastapi_kit.db.boundary import typed
 from fastapi_kit.db.engine import DatabaseOptions, adopt_engine, make_engine, masked
+from fastapi_kit.db.errors import as_kit_error
 from fastapi_kit.db.reads import OWN
 from fastapi_kit.db.session import Place, close, log_host_commits, report_second_commit
 from fastapi_kit.db.sqlite import begin_immediate, remove_files
 from fastapi_kit.db.transaction import unit_of_work
-from fastapi_kit.db.errors import as_kit_error
 from fastapi_kit.errors import UnavailableError
 from fastapi_kit.settings import KitSettings
 

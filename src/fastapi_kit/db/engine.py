@@ -81,8 +81,10 @@ def make_engine(url: str | URL, options: DatabaseOptions) -> tuple[AsyncEngine, 
 
 
 def adopt_engine(engine: AsyncEngine, options: DatabaseOptions) -> None:
-    """Give *engine*, before its first connection, what the library relies on: errors that remember what was written, pings, and transactions
-    on SQLite."""
+    """Give *engine*, before its first connection, what the library relies on.
+
+    That is: errors that remember what was written, a ping after idleness, and transactions on SQLite.
+    """
     watch(engine)
     if engine.dialect.name == "sqlite":
         make_honest(engine.sync_engine, busy_timeout=options.pool_timeout)

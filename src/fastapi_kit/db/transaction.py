@@ -10,10 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapper
 
 from fastapi_kit.db.boundary import Boundary, is_opened, typed
+from fastapi_kit.db.errors import is_retryable
 from fastapi_kit.db.hooks import on_commit
 from fastapi_kit.db.session import finish, one_task
 from fastapi_kit.db.snapshot import Snapshot
-from fastapi_kit.db.errors import is_retryable
 
 __all__ = ["SessionFactory", "UnitOfWork", "is_opened", "on_commit", "run_transaction", "typed_errors", "unit_of_work", "writing"]
 

@@ -56,7 +56,8 @@ def columns_of(rule: Rule) -> Sequence[Column[Any]]:
     """Return the columns that *rule* is about: those of its key, or those that its expressions name."""
     if isinstance(rule, CheckConstraint):
         # One that stands at a column has the column for its parent.
-        return columns_named_in(str(rule.sqltext), getattr(rule.parent, "table", rule.parent))
+        parent: Any = getattr(rule, "parent", None)
+        return columns_named_in(str(rule.sqltext), getattr(parent, "table", parent))
     if not isinstance(rule, Index):
         return list(rule.columns) if isinstance(rule, ColumnCollectionConstraint) else []
     found: list[Column[Any]] = []

@@ -100,9 +100,9 @@ _POSTGRES_FUNCTIONS = {
 }
 # A server that starts; a type that was made anew, which the driver had looked up before.
 _POSTGRES_TEXTS = {"55000": "accepting connections", "XX000": "cache lookup failed"}
-# All others are codes that somebody chose for RAISE.
-_POSTGRES_KNOWN = frozenset(
-    "00 01 02 03 08 09 0A 0B 0F 0L 0P 0Z 10 20 21 22 23 24 25 26 27 28 2B 2D 2F 34 38 39 3B 3D 3F 40 42 44 53 54 55 57 58 72 F0 HV P0 XX".split()
+# The classes of appendix A. A code outside them was chosen by whoever wrote the RAISE.
+_POSTGRES_OWN = (
+    "00 01 02 03 08 09 0A 0B 0F 0L 0P 0Z 10 20 21 22 23 24 25 26 27 28 2B 2D 2F 34 38 39 3B 3D 3F 40 42 44 53 54 55 57 58 72 F0 HV P0 XX"
 )
 
 
@@ -110,11 +110,11 @@ def _read_postgres(error: Any, state: str) -> Failure | None:
     if state == "22000" and error.__cause__ is not None:
         return _read_asyncpg_argument(error)
     names = getattr(error, "diag", error)
-    function = getattr(names, "source_function", None) or getattr(names, "server_source_function", None)
+    function = getattr(names, "source_function", None) or getattr(names, "server_source_function", None) or ""
     kind = _POSTGRES.get(state) or _POSTGRES_FUNCTIONS.get((state, function)) or _POSTGRES_CLASSES.get(state[:2])
     if _POSTGRES_TEXTS.get(state, "\0") in str(error):
         kind = "unavailable"
-    if kind is None and (function == "exec_stmt_raise" or state[:2] not in _POSTGRES_KNOWN):
+    if kind is None and (function == "exec_stmt_raise" or state[:2] not in _POSTGRES_OWN):
         kind = "refused"
     if kind is None:
         return None
@@ -222,9 +222,9 @@ _TRANSPARENT = sys.stdlib_module_names | {"uvloop"}
 
 
 def raised_by_database(error: BaseException) -> bool:
-    """Return whether a driver or SQLAlchemy raised *error*, not the application below them: the innermost frame outside the standard library.
+    """Return whether a driver or SQLAlchemy raised *error*, and not the application that they had called.
 
-    An exception without a traceback counts as theirs.
+    The innermost frame outside the standard library decides. An exception without a traceback counts as theirs.
     """
     packages = [frame.f_globals.get("__name__", "").partition(".")[0] for frame, _ in walk_tb(error.__traceback__)]
     return not packages or next((name for name in reversed(packages) if name not in _TRANSPARENT), "") in _PACKAGES

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Mapper
 from sqlalchemy.orm.exc import ObjectDeletedError, StaleDataError
 
 from fastapi_kit.db.errors.constraints import columns_named_in, columns_of, find_rule, find_unique, name_of, target_of
-from fastapi_kit.db.errors.drivers import Failure, driver_error, raised_by_database, read_failure
+from fastapi_kit.db.errors.drivers import driver_error, raised_by_database, read_failure
 from fastapi_kit.db.errors.refusal import Refusal, values_at_fault
 from fastapi_kit.db.errors.written import failed_statement
 from fastapi_kit.errors import (
@@ -82,9 +82,7 @@ def is_retryable(error: BaseException) -> bool:
     return failure is not None and failure.kind == "unavailable" and failure.code in _RETRYABLE
 
 
-def _without_code(
-    error: BaseException, cause: BaseException, metadata: MetaData | None, mapper: Mapper[Any] | None
-) -> KitError | None:
+def _without_code(error: BaseException, cause: BaseException, metadata: MetaData | None, mapper: Mapper[Any] | None) -> KitError | None:
     if str(cause).startswith(_LOST_SAVEPOINT):
         # SQLite has undone the whole transaction; why, stands before the attempt to undo a part of it.
         before = as_kit_error(error.__context__, metadata=metadata, mapper=mapper) if isinstance(error.__context__, Exception) else None
@@ -197,7 +195,8 @@ def _still_referenced(refusal: Refusal, rule: ForeignKeyConstraint | None) -> Ki
 
 
 def _guessed_reference(refusal: Refusal) -> KitError:
-    table, values = refusal.table, refusal.written.values if refusal.written is not None else {}
+    table = refusal.table
+    values: Mapping[str, Sequence[object]] = refusal.written.values if refusal.written is not None else {}
     pointing = set[Column[Any]]()
     for rule in table.foreign_key_constraints if table is not None else ():
         # A key with a NULL in it is not looked up.

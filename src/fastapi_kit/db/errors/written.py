@@ -4,9 +4,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from sqlalchemy import BindParameter, Connection, Delete, Engine, ExceptionContext, Insert, Table, Update, event
+from sqlalchemy import BindParameter, Connection, Engine, ExceptionContext, Table, event
 from sqlalchemy.engine.interfaces import ExecuteStyle
 from sqlalchemy.exc import StatementError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -24,7 +24,7 @@ class Written:
     """An INSERT, UPDATE or DELETE of SQLAlchemy's that failed. Holds the values that were sent, and shows none of them."""
 
     verb: str
-    table: Table
+    table: Table[Any]
     schema: str | None
     """The table's schema in the database, after ``schema_translate_map``."""
     columns: Mapping[str, str]
@@ -80,49 +80,41 @@ def failed_statement(error: BaseException) -> tuple[str, Written | None]:
 
 def _remember(context: ExceptionContext) -> None:
     execution = context.execution_context
-    compiled = execution.compiled if execution is not None else None
-    statement = compiled.statement if isinstance(compiled, SQLCompiler) else None
-    if execution is None or not isinstance(compiled, SQLCompiler) or not isinstance(statement, Insert | Update | Delete):
+    if execution is None or not isinstance(execution.compiled, SQLCompiler):
         return
-    if not isinstance(statement.table, Table):
+    compiled = execution.compiled
+    table: Any = getattr(compiled.statement, "table", None)
+    if not (compiled.isinsert or compiled.isupdate or compiled.isdelete) or not hasattr(table, "metadata"):
         return
-    table = statement.table
     schemas: Mapping[str | None, str | None] = execution.execution_options.get("schema_translate_map") or {}
+    # A list for IN becomes several parameters, which changes the number of what follows. Columns come before conditions.
+    lists = {compiled.bind_names[parameter] for parameter in compiled.post_compile_params | compiled.literal_execute_params}
     # Not setattr: an application's exception class may refuse it.
     vars(context.original_exception)[_KEY] = Written(
         verb="INSERT" if compiled.isinsert else "UPDATE" if compiled.isupdate else "DELETE",
         table=table,
         schema=schemas.get(table.schema, table.schema),
         columns=_columns_of_parameters(compiled, table),
-        order=_counted_parameters(compiled),
+        order=list(takewhile(lambda name: name not in lists, compiled.positiontup or ())),
         rows=execution.parameters,
         batched=execution.execute_style is ExecuteStyle.INSERTMANYVALUES,
     )
 
 
-def _columns_of_parameters(compiled: SQLCompiler, table: Table) -> Mapping[str, str]:
-    # SQLAlchemy names the parameter of a column by the column's key, and numbers it where one statement has several rows. It gives it the
-    # column's own type object, which tells it from a parameter of the same name in a condition.
-    columns = {column.key: column for column in table.columns}
-    found: dict[str, str] = {}
+def _columns_of_parameters(compiled: SQLCompiler, table: Table[Any]) -> Mapping[str, str]:
+    # SQLAlchemy names the parameter of a column by the column's key, numbered where one statement has several rows. It gives it the
+    # column's own type object, which tells it from a parameter of that name in a condition.
+    columns, found = {column.key: column for column in table.columns}, dict[str, str]()
     for name, parameter in compiled.binds.items():
-        for key in (name, re.sub(r"_m\d+\Z", "", name)):
-            if key in columns and columns[key].type is parameter.type:
-                found[name] = columns[key].name
-                break
-        else:
-            # ON CONFLICT DO UPDATE SET
-            owners = [column.name for column in columns.values() if column.type is parameter.type] if compiled.isinsert else []
-            if len(owners) == 1:
-                found[name] = owners[0]
-    # Parameters that the application has named itself. The attribute is private; without it their fields are not known.
-    for column, value in (getattr(compiled.compile_state, "_dict_parameters", None) or {}).items():
+        named = [columns[key] for key in (name, re.sub(r"_m\d+\Z", "", name)) if key in columns]
+        # ON CONFLICT DO UPDATE SET has names of its own.
+        owners = [column for column in named or (columns.values() if compiled.isinsert else ()) if column.type is parameter.type]
+        if (named and owners) or len(owners) == 1:
+            found[name] = owners[0].name
+    # Parameters that the application named. The attribute is private to SQLAlchemy; without it these fields would not be known.
+    given: Mapping[Any, Any] = getattr(compiled.compile_state, "_dict_parameters", None) or {}
+    for column, value in given.items():
         if isinstance(value, BindParameter) and not value.unique:
             found[value.key] = column if isinstance(column, str) else column.name
-    return found | {compiled.escaped_bind_names[name]: column for name, column in found.items() if name in compiled.escaped_bind_names}
-
-
-def _counted_parameters(compiled: SQLCompiler) -> Sequence[str]:
-    # A list for IN becomes several parameters, which changes the number of what follows. Columns come before conditions.
-    lists = {compiled.bind_names[parameter] for parameter in compiled.post_compile_params | compiled.literal_execute_params}
-    return list(takewhile(lambda name: name not in lists, compiled.positiontup or ()))
+    escaped = compiled.escaped_bind_names
+    return found | {escaped[name]: column for name, column in found.items() if name in escaped}
