@@ -113,8 +113,9 @@ def _columns_of_parameters(compiled: SQLCompiler, table: Table[Any]) -> Mapping[
             found[name] = owners[0].name
     # Parameters that the application named. The attribute is private to SQLAlchemy; without it these fields would not be known.
     given: Mapping[Any, Any] = getattr(compiled.compile_state, "_dict_parameters", None) or {}
-    for column, value in given.items():
-        if isinstance(value, BindParameter) and not value.unique:
-            found[value.key] = column if isinstance(column, str) else column.name
+    for target, value in given.items():
+        column = columns.get(getattr(target, "key", target))
+        if column is not None and isinstance(value, BindParameter) and not value.unique:
+            found[value.key] = column.name
     escaped = compiled.escaped_bind_names
     return found | {escaped[name]: column for name, column in found.items() if name in escaped}
