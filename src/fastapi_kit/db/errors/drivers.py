@@ -119,6 +119,10 @@ def _read_postgres(error: Any, state: str) -> Failure | None:
     if kind is None:
         return None
     column = getattr(names, "column_name", None)
+    detail = getattr(names, "detail", None) or getattr(names, "message_detail", None) or ""
+    if kind == "generated" and (quoted := re.search(r"[\"„»«]\s?(.+?)\s?[\"“«»]", detail)):
+        # Column "id" is an identity column defined as GENERATED ALWAYS.
+        column = quoted[1]
     return Failure(
         kind=kind,
         code=state,
@@ -126,7 +130,7 @@ def _read_postgres(error: Any, state: str) -> Failure | None:
         table=getattr(names, "table_name", None),
         constraint=getattr(names, "constraint_name", None),
         columns=(column,) if column else (),
-        text=getattr(names, "detail", None) or getattr(names, "message_detail", None) or "",
+        text=detail,
     )
 
 

@@ -138,11 +138,7 @@ def _refused_value(refusal: Refusal) -> KitError:
 
 
 def _generated(refusal: Refusal) -> KitError:
-    columns, table = refusal.columns, refusal.table
-    if not refusal.failure.columns and table is not None:
-        # PostgreSQL's DETAIL begins with the name: Column "id" is an identity column defined as GENERATED ALWAYS.
-        columns = [column for column in table.columns if f'"{column.name}"' in refusal.failure.text]
-    return InvalidDataError(refusal.fields(columns), reason="read_only", table=refusal.table_name)
+    return InvalidDataError(refusal.fields(refusal.columns), reason="read_only", table=refusal.table_name)
 
 
 def _refused(refusal: Refusal) -> KitError:
