@@ -19,7 +19,6 @@ from sqlalchemy import (
     Text,
     bindparam,
     column,
-    delete,
     event,
     func,
     insert,
@@ -282,7 +281,9 @@ async def test_watching_twice(database: Database) -> None:
 async def test_values_are_never_shown(database: Database, caplog: pytest.LogCaptureFixture) -> None:
     """D6: what the exception remembers stands in no text of it, nor of what it holds."""
     await database.create_tables(Base.metadata)
-    failure = await failure_of(execute(database.engine, insert(ODD).values(id=1, nm="a", note=SECRET), insert(ODD).values(id=1, nm="a", note=SECRET)))
+    failure = await failure_of(
+        execute(database.engine, insert(ODD).values(id=1, nm="a", note=SECRET), insert(ODD).values(id=1, nm="a", note=SECRET))
+    )
     assert isinstance(failure, StatementError)
 
     logging.getLogger("application").error("failed: %r %r", vars(failure.orig), failure.orig, exc_info=failure.orig)

@@ -222,16 +222,22 @@ def _read_sqlite_client(text: str) -> Failure | None:
 # --- Python's own exceptions, which SQLAlchemy does not wrap. ---
 
 _PACKAGES = {"aiosqlite", "asyncpg", "psycopg", "psycopg_binary", "psycopg_c", "sqlalchemy"}
-_TRANSPARENT = sys.stdlib_module_names | {"uvloop"}
+_BETWEEN = sys.stdlib_module_names | {"uvloop"}
+_AWAITING = "sqlalchemy.util.concurrency"
 
 
 def raised_by_database(error: BaseException) -> bool:
     """Return whether a driver or SQLAlchemy raised *error*, and not the application that they had called.
 
-    The innermost frame outside the standard library decides. An exception without a traceback counts as theirs.
+    The innermost frame decides that is not the standard library's, the event loop's or SQLAlchemy's awaiting of somebody's coroutine. An
+    exception without a traceback counts as theirs.
     """
-    packages = [frame.f_globals.get("__name__", "").partition(".")[0] for frame, _ in walk_tb(error.__traceback__)]
-    return not packages or next((name for name in reversed(packages) if name not in _TRANSPARENT), "") in _PACKAGES
+    modules: list[str] = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
+    for module in reversed(modules):
+        package = module.partition(".")[0]
+        if package not in _BETWEEN and module != _AWAITING:
+            return package in _PACKAGES
+    return not modules
 
 
 def _read_builtin(error: BaseException) -> Failure | None:
