@@ -191,8 +191,9 @@ async def test_another_table_fails(database: Database) -> None:
     Table("logs", metadata, Column("id", Integer, primary_key=True), Column("line", String(5), nullable=False))
     await database.create_tables(metadata)
     if database.engine.dialect.name == "postgresql":
-        body = "CREATE OR REPLACE FUNCTION log() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO logs (line) VALUES (NULL); RETURN NEW; END $$"
-        triggers = [text(body), text("CREATE TRIGGER log BEFORE INSERT ON notes FOR EACH ROW EXECUTE FUNCTION log()")]
+        body = "BEGIN INSERT INTO logs (line) VALUES (NULL); RETURN NEW; END"
+        function = text(f"CREATE OR REPLACE FUNCTION log() RETURNS trigger LANGUAGE plpgsql AS $$ {body} $$")
+        triggers = [function, text("CREATE TRIGGER log BEFORE INSERT ON notes FOR EACH ROW EXECUTE FUNCTION log()")]
     else:
         triggers = [text("CREATE TRIGGER log BEFORE INSERT ON notes BEGIN INSERT INTO logs (line) VALUES (NULL); END")]
 
@@ -272,7 +273,7 @@ async def test_watching_twice(database: Database) -> None:
         watch(engine.execution_options(isolation_level="AUTOCOMMIT"))
         async with engine.connect() as connection:
             watch(connection)
-            watch(connection.sync_connection or pytest.fail())
+            await connection.run_sync(watch)
     await engine.dispose()
 
     assert len(list(engine.dialect.dispatch.handle_error)) == 1
