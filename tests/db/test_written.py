@@ -215,6 +215,16 @@ async def test_lightweight_table(database: Database) -> None:
     assert (error.fields, error.table) == (("id",), "odd words")
 
 
+async def test_metadata_of_another_package(database: Database) -> None:
+    """D6: a table that the given metadata lacks is known from its own statement."""
+    await database.create_tables(Base.metadata)
+
+    error = as_kit_error(await failure_of(execute(database.engine, insert(ODD).values(nm=None))), metadata=MetaData())
+
+    assert isinstance(error, InvalidDataError)
+    assert (error.fields, error.table) == (("nm",), "odd words")
+
+
 FAMILY = MetaData()
 PARENTS = Table("parents", FAMILY, Column("id", Integer, primary_key=True))
 CHILDREN = Table("children", FAMILY, Column("id", Integer, primary_key=True), Column("parent_id", ForeignKey("parents.id")))

@@ -41,14 +41,15 @@ class Refusal:
     def table(self) -> Table | None:
         """The table that the driver names, or else that of the statement."""
         written, name, schema = self.written, self.failure.table, self.failure.schema
+        own: Table | None = None
         if written is not None and (name is None or (name == written.table.name and schema in {None, written.schema or schema})):
-            name, schema = written.table.name, written.table.schema or schema
+            own, name, schema = written.table, written.table.name, written.table.schema or schema
         if self.metadata is None or name is None:
-            return None
+            return own
         exact = self.metadata.tables.get(f"{schema}.{name}", self.metadata.tables.get(name))
-        namesakes = [table for table in self.tables if table.name == name] if exact is None else []
         # A schema that the metadata does not write down, such as "public", is passed over.
-        return namesakes[0] if len(namesakes) == 1 else exact
+        namesakes = [table for table in self.tables if table.name == name] if exact is None else [exact]
+        return namesakes[0] if len(namesakes) == 1 else own
 
     @property
     def table_name(self) -> str | None:

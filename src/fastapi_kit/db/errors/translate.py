@@ -97,7 +97,8 @@ def _without_code(error: BaseException, cause: BaseException, metadata: MetaData
 
 
 def _is_unfit_value(error: BaseException) -> bool:
-    # SQLAlchemy wraps what a column type raises for a value, and what a column's default raises. Its own types raise nearly anything.
+    # SQLAlchemy wraps what a column type raises for a value, and what a column's default raises; the name of its own function tells them
+    # apart. Its own types raise nearly anything.
     if raised_by_database(error):
         return isinstance(error, ArithmeticError | AttributeError | LookupError | RecursionError | TypeError | ValueError)
     in_default = any(frame.f_code.co_name == "_process_execute_defaults" for frame, _ in walk_tb(error.__traceback__))

@@ -15,7 +15,9 @@ from sqlalchemy.sql.compiler import SQLCompiler
 __all__ = ["Written", "failed_statement", "watch"]
 
 _KEY = "_fastapi_kit_written"
-_VERB = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(?:WITH\b.*?\b)?(INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE | re.DOTALL)
+_VERB = re.compile(
+    r"(?:\s|--[^\n]*+\n|/\*(?:[^*]|\*(?!/))*+\*/)*+(?:WITH\b.*?\b)?(INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE | re.DOTALL
+)
 _Row: TypeAlias = Mapping[str, object] | Sequence[object]
 
 
