@@ -21,8 +21,11 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from opentelemetry import trace
+from sqlalchemy import CheckConstraint, Column, Enum, Integer, MetaData, String, Table, insert
+from sqlalchemy.ext.asyncio import create_async_engine
 from uvicorn.config import LOGGING_CONFIG
 
+from fastapi_kit.db import Database
 from fastapi_kit.errors import ConfigurationError
 from fastapi_kit.logs import configure_logging
 from fastapi_kit.middleware.access_log import AccessLogMiddleware
@@ -242,6 +245,46 @@ def test_no_secret_is_in_any_part_of_a_record(style: Any, capsys: pytest.Capture
     assert [secret for secret in SECRETS if secret in written] == []
     assert "KeyError" in written
     assert "ValueError" in written
+
+
+@pytest.mark.parametrize("style", ["json", "console"])
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+async def test_no_value_of_the_database_is_in_a_record(
+    style: Any, driver: str, postgres_database: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """W32: what PostgreSQL shows of a row is masked in messages, tracebacks, chains, groups and extras, over all lines of a value."""
+    metadata = MetaData()
+    code, kind = Column("code", String, unique=True), Column("kind", Enum("a", name="log_kind", create_constraint=False))
+    table = Table("logged", metadata, Column("id", Integer, primary_key=True), code, Column("n", Integer, CheckConstraint("n > 0")), kind)
+    await postgres_database.create_tables(metadata)
+    engine = create_async_engine(postgres_database.engine.url.set(drivername=f"postgresql+{driver}"))
+    value = "hunter2 (a)\n\nhunter2"
+    refused = [
+        insert(table).values([{"code": value}, {"code": value}]),
+        insert(table).values(code=value, n=-1),
+        insert(table).values(code=value, n="hunter2"),
+        insert(table).values(kind="hunter2"),
+    ]
+    configure_logging(style=style)
+
+    for statement in refused:
+        try:
+            async with engine.begin() as connection:
+                await connection.execute(statement)
+        except Exception as error:
+            driver_error: Any = error.__cause__
+            logger.error("failed: %s", error)
+            logger.error("failed", extra={"error": driver_error, "detail": getattr(driver_error.__cause__, "detail", None)})
+            logger.exception("failed")
+            wrapped = RuntimeError("wrapped")
+            wrapped.__cause__ = error
+            logger.error("failed", exc_info=wrapped)
+            logger.error("failed", exc_info=ExceptionGroup("several", [error, ExceptionGroup("more", [driver_error])]))
+    await engine.dispose()
+
+    written = capsys.readouterr().err
+    assert written.count("failed") >= 5 * 3
+    assert "hunter2" not in written
 
 
 def test_the_statements_of_aiosqlite_stay_out(records: Any) -> None:

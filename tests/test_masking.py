@@ -171,7 +171,14 @@ def test_what_is_no_secret_stays(text: str) -> None:
         ("password=SecretStr('**********') user=bob", "password=*** user=bob"),
         ("Cookie: a=b; c=d\nHost: h", "Cookie: ***\nHost: h"),
         ("[parameters: ('ada', 'hunter2')]\n(Background", "[parameters: ***\n(Background"),
-        ("DETAIL:  Failing row contains (1, hunter2).", "DETAIL:  Failing row contains (***"),
+        ("Failing row contains (1, hunter2\n2).", "Failing row contains (***"),
+        ("taken\nDETAIL:  Key (name)=(hunter2\n2) already exists.\n[SQL: INSERT", "taken\nDETAIL:  ***\n[SQL: INSERT"),
+        ("  | x\n  | DETAIL:  Key (a)=(hunter2\n  | 2) exists.\n  +----", "  | x\n  | DETAIL:  ***\n  +----"),
+        ("CONTEXT:  $1 = 'hunter2'\n\nThe above exception was", "CONTEXT:  ***\n\nThe above exception was"),
+        ("Schlüssel (lower(name::text))=(hunter2) existiert", "Schlüssel (lower(name::text))=(***"),
+        ("invalid input for query argument $1: 'hunter2' (a)\n(Background", "invalid input for query argument $1: ***\n(Background"),
+        ('invalid input syntax for type integer: "hunter2"', "invalid input syntax for type integer: ***"),
+        ('invalid input value for enum kind: "hunter2"', "invalid input value for enum kind: ***"),
         ("-----BEGIN PRIVATE KEY-----\nMII\nabc=\n-----END PRIVATE KEY-----\nok", "***\nok"),
         ("private_key=-----BEGIN RSA PRIVATE KEY-----\nMII", "private_key=***"),
     ],
@@ -198,6 +205,16 @@ HOSTILE = [
     ),
     *("--", "--a", "--password", "--password ", '--password "', "--pass-", "?code=", "&code=1", "session_id", "otp=", "sid"),
     *("cookie:\n", "input'", "'input' ,", "[parameters: ", "-----BEGIN PRIVATE KEY-----"),
+    *(
+        "DETAIL:  ",
+        "\nDETAIL:  ",
+        "DETAIL:  \n |",
+        "\n  | ",
+        ")=(\n",
+        "Failing row contains (",
+        "invalid input syntax for type ",
+        "[parameters: \n[",
+    ),
 ]
 
 

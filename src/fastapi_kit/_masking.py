@@ -80,8 +80,14 @@ _OPTION = re.compile(
 )
 # One-time codes of OAuth, and others in a query. What has no digit is a word, such as not_found.
 _CODE = re.compile(r"(?P<name>[?&]code=)(?=[^\s&]{0,100}?\d)[^\s\"'&]{6,}+", re.IGNORECASE)
-# Values without names, as SQLAlchemy and PostgreSQL put them into their errors.
-_ROW = re.compile(r"(?P<name>\[parameters: |Failing row contains \()[^\r\n]*+")
+# Values that the errors of SQLAlchemy, PostgreSQL and its drivers show: all lines, up to the next part of the error or of the traceback.
+_DATABASE_VALUES = re.compile(
+    r"""(?P<name> \[parameters:[ ] | ^[ |]*+ (?:DETAIL|CONTEXT):[ ]{2} | Failing[ ]row[ ]contains[ ]\( | \)=\(
+        | invalid[ ]input[ ](?: syntax[ ]for | value[ ]for | for[ ]query[ ]argument ) [^:\r\n]{1,100}+ :[ ] )
+    (?: [^\n]++ | \n (?! (?: [ |]*+ \n )?+ [ |]*+ (?: \[SQL | \[parameters: | \(Background | \+- | Traceback[ ]\(most[ ]recent
+        | The[ ]above[ ]exception[ ]was | During[ ]handling[ ]of ) ) )*+""",
+    re.MULTILINE | re.VERBOSE,
+)
 
 
 def _named(match: re.Match[str]) -> str:
@@ -130,7 +136,7 @@ _RULES = (
     _Rule(("code=",), _CODE, rf"\g<name>{_MASK}"),
     _Rule(("://",), _USERINFO, _userinfo),
     _Rule(("bearer", "basic"), _SCHEME, rf"\g<scheme>{_MASK}"),
-    _Rule(("[parameters", "failing row"), _ROW, rf"\g<name>{_MASK}"),
+    _Rule(("[parameters", "detail:", "context:", "failing row", ")=(", "invalid input"), _DATABASE_VALUES, rf"\g<name>{_MASK}"),
 )
 
 

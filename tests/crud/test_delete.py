@@ -26,7 +26,7 @@ from tests.models import (
 
 from fastapi_kit.crud import CRUDService
 from fastapi_kit.db import Database, DatabaseOptions, unit_of_work
-from fastapi_kit.db.violations import as_kit_error
+from fastapi_kit.db.errors import as_kit_error
 from fastapi_kit.errors import (
     ConfigurationError,
     NotFoundError,

@@ -42,7 +42,7 @@ from sqlmodel.sql.sqltypes import AutoString
 
 from fastapi_kit.db import Database, UTCDateTime
 from fastapi_kit.db.checks import check_values, key_is_possible
-from fastapi_kit.db.violations import as_kit_error
+from fastapi_kit.db.errors import as_kit_error
 from fastapi_kit.errors import InvalidDataError, KitError
 
 

@@ -14,6 +14,7 @@ from fastapi_kit.crud.identity import identity_of
 from fastapi_kit.crud._objects import build
 from fastapi_kit.crud._rows import loading_of
 from fastapi_kit.crud.values import Values, attributes_of
+from fastapi_kit.db.checks import check_offsets
 from fastapi_kit.db.sessions import execute
 from fastapi_kit.errors import ConflictError
 
@@ -28,6 +29,8 @@ def insert_rows(session: Session, mapper: Mapper[Any], rows: Sequence[Values]) -
     One INSERT per set of columns that get their default, where a statement does what a flush would; else one flush of objects.
     """
     bind = session.get_bind(mapper, clause=insert(mapper))
+    for row in rows:
+        check_offsets(mapper, row, bind.dialect)
     if not bind.dialect.insert_executemany_returning or flushing_of(mapper).is_needed_to_insert(session, rows):
         return _flush_rows(session, mapper, rows)
     inserted: dict[int, Any] = {}

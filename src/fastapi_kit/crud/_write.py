@@ -15,6 +15,7 @@ from fastapi_kit.crud.identity import Identity, Key, identity_of, may_hold
 from fastapi_kit.crud._objects import change
 from fastapi_kit.crud._rows import Loading, loading_of
 from fastapi_kit.crud.values import Values, attributes_of
+from fastapi_kit.db.checks import check_offsets
 from fastapi_kit.db.sessions import execute
 from fastapi_kit.errors import ConfigurationError, ConflictError, NotFoundError, StaleVersionError
 
@@ -41,6 +42,7 @@ class Target:
     def update(self, values: Values) -> Any:
         """Store *values* and return the row; nothing is written where they are stored already."""
         self._refuse_impossible()
+        check_offsets(self.mapper, values, self.session.get_bind(self.mapper).dialect)
         row = self._update_or_find(values)
         # What base_query loads beside the row.
         return self._read() if len(options_of(self.base)) > len(self._options) else row

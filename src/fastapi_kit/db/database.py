@@ -20,7 +20,7 @@ from fastapi_kit.db.hooks import has_uncommitted_writes, note_writes
 from fastapi_kit.db.sessions import OWN, Place, close, log_application_commits, report_second_commit
 from fastapi_kit.db.sqlite import begin_immediate, remove_files
 from fastapi_kit.db.transactions import keep_clean, typed, unit_of_work
-from fastapi_kit.db.violations import as_kit_error
+from fastapi_kit.db.errors import as_kit_error
 from fastapi_kit.errors import ConfigurationError, UnavailableError
 from fastapi_kit.settings import KitSettings
 

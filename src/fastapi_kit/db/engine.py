@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, QueuePool
 from sqlalchemy.util import await_only
 
+from fastapi_kit.db.errors import watch
 from fastapi_kit.db.sqlite import is_memory, make_honest, private_file
 from fastapi_kit.errors import ConfigurationError, MissingExtraError
 
@@ -80,7 +81,11 @@ def make_engine(url: str | URL, options: DatabaseOptions) -> tuple[AsyncEngine, 
 
 
 def adopt_engine(engine: AsyncEngine, options: DatabaseOptions) -> None:
-    """Give *engine*, before its first connection, the pings and on SQLite the transactions that the library relies on."""
+    """Give *engine*, before its first connection, what the library relies on.
+
+    That is: errors that remember what was written, a ping after idleness, and transactions on SQLite.
+    """
+    watch(engine)
     if engine.dialect.name == "sqlite":
         make_honest(engine.sync_engine, busy_timeout=options.pool_timeout)
     else:

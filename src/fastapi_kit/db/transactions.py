@@ -18,7 +18,7 @@ from fastapi_kit._compat import binds_of, discard_clean, has_sent_sql, is_clean,
 from fastapi_kit.db.hooks import drop_waiting_calls, on_commit, restore_calls, save_calls
 from fastapi_kit.db.sessions import OWN, commit, count_self_commit, finish, one_task
 from fastapi_kit.db.sqlite import begin_immediate
-from fastapi_kit.db.violations import as_kit_error, is_retryable
+from fastapi_kit.db.errors import as_kit_error, is_retryable, watch
 from fastapi_kit.errors import ConfigurationError, KitError
 
 __all__ = [
@@ -100,6 +100,7 @@ class Boundary:
         session = self.session
         if self.commits and session.info.get(_STREAMS):
             raise ConfigurationError("a write that commits would end the stream that is being read: put both into one unit_of_work(session)")
+        self._watch()
         self._keeps_readable = _keep_readable(session)
         unit: Boundary | None = session.info.get(_ROOT)
         if not session.in_transaction() and not self._keeps_open and not self._is_bound_to_connection():
@@ -177,6 +178,12 @@ class Boundary:
 
     def _is_bound_to_connection(self) -> bool:
         return any(isinstance(bind, Connection) for bind in binds_of(self.session))
+
+    def _watch(self) -> None:
+        # The engines of a Database are watched already.
+        if OWN not in self.session.info:
+            for bind in binds_of(self.session) or ([self.session.get_bind(self.mapper)] if self.mapper is not None else []):
+                watch(bind)
 
     def _connect(self) -> Connection | None:
         session, mapper = self.session, self.mapper

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
-from fastapi_kit.db.violations import as_kit_error
+from fastapi_kit.db.errors import as_kit_error
 from fastapi_kit.errors import (
     AuthenticationError,
     ConfigurationError,

@@ -1,15 +1,15 @@
 """What the database drivers say of a refused statement, read from their codes without importing them."""
 
 import re
-import socket
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from traceback import walk_tb
 from typing import Any
 
 from sqlalchemy.exc import EmulatedDBAPIException, StatementError
 
-__all__ = ["Failure", "driver_error", "read_failure"]
+__all__ = ["Failure", "driver_error", "raised_by_database", "read_failure"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,13 +17,14 @@ class Failure:
     """One refused statement or lost connection, in the words of its driver; what the driver did not say is empty."""
 
     kind: str
-    """A reason of InvalidDataError; or unique, foreign_key, unknown_reference, still_referenced, integrity, unavailable."""
+    """A reason of InvalidDataError; or unique, foreign_key, unknown_reference, still_referenced, integrity, generated, refused, denied,
+    unavailable."""
     code: str = ""
     schema: str | None = None
     table: str | None = None
     constraint: str | None = None
     columns: tuple[str, ...] = ()
-    text: str = ""
+    text: str = field(default="", repr=False)
     """PostgreSQL's DETAIL, or SQLite's text of a CHECK: its name or its expression."""
     position: int | None = None
     """Number of the bind parameter at fault, from 1."""
@@ -33,7 +34,8 @@ def driver_error(error: BaseException) -> BaseException:
     """Return the exception of the driver inside SQLAlchemy's *error*, or *error* itself."""
     inner = error.orig if isinstance(error, StatementError) and error.orig is not None else error
     if isinstance(inner, EmulatedDBAPIException):
-        return inner.orig or inner
+        # SQLAlchemy's InvalidCachedStatementError has the driver's exception as its cause only.
+        return inner.orig or inner.__cause__ or inner
     return inner
 
 
@@ -42,8 +44,6 @@ def read_failure(error: BaseException) -> Failure | None:
     world = type(error).__module__.partition(".")[0]
     if world == "sqlite3":
         return _read_sqlite(error)
-    if world in _MYSQL_DRIVERS:
-        return _read_mysql(error)
     state = getattr(error, "sqlstate", None)
     if isinstance(state, str):
         return _read_postgres(error, state)
@@ -63,6 +63,7 @@ _POSTGRES = {
     "23514": "check",
     "44000": "check",
     "22001": "too_long",
+    "428C9": "generated",
     "54000": "too_long",
     "54001": "invalid",
     "22003": "out_of_range",
@@ -89,19 +90,39 @@ _POSTGRES_CLASSES = {
     "53": "unavailable",
     "57": "unavailable",
     "58": "unavailable",
+    "P0": "refused",
 }
+# Codes that stand for several things; the name of the server's function tells them apart in every language.
+_POSTGRES_FUNCTIONS = {
+    ("0A000", "RevalidateCachedQuery"): "unavailable",
+    ("42501", "ExecWithCheckOptions"): "denied",
+    ("42501", "exec_stmt_raise"): "denied",
+}
+# A server that starts; a type that was made anew, which the driver had looked up before.
+_POSTGRES_TEXTS = {"55000": "accepting connections", "XX000": "cache lookup failed"}
+# The classes of appendix A. A code outside them was chosen by whoever wrote the RAISE.
+_POSTGRES_OWN = (
+    "00 01 02 03 08 09 0A 0B 0F 0L 0P 0Z 10 20 21 22 23 24 25 26 27 28 2B 2D 2F 34 38 39 3B 3D 3F 40 42 44 53 54 55 57 58 72 F0 HV P0 XX"
+)
 
 
 def _read_postgres(error: Any, state: str) -> Failure | None:
     if state == "22000" and error.__cause__ is not None:
         return _read_asyncpg_argument(error)
-    kind = _POSTGRES.get(state) or _POSTGRES_CLASSES.get(state[:2])
-    if state == "55000" and "accepting connections" in str(error):
+    names = getattr(error, "diag", error)
+    function = getattr(names, "source_function", None) or getattr(names, "server_source_function", None) or ""
+    kind = _POSTGRES.get(state) or _POSTGRES_FUNCTIONS.get((state, function)) or _POSTGRES_CLASSES.get(state[:2])
+    if _POSTGRES_TEXTS.get(state, "\0") in str(error):
         kind = "unavailable"
+    if kind is None and (function == "exec_stmt_raise" or state[:2] not in _POSTGRES_OWN):
+        kind = "refused"
     if kind is None:
         return None
-    names = getattr(error, "diag", error)
     column = getattr(names, "column_name", None)
+    detail = getattr(names, "detail", None) or getattr(names, "message_detail", None) or ""
+    if kind == "generated" and (quoted := re.search(r"[\"„»«]\s?(.+?)\s?[\"“«»]", detail)):
+        # Column "id" is an identity column defined as GENERATED ALWAYS.
+        column = quoted[1]
     return Failure(
         kind=kind,
         code=state,
@@ -109,7 +130,7 @@ def _read_postgres(error: Any, state: str) -> Failure | None:
         table=getattr(names, "table_name", None),
         constraint=getattr(names, "constraint_name", None),
         columns=(column,) if column else (),
-        text=getattr(names, "detail", None) or getattr(names, "message_detail", None) or "",
+        text=detail,
     )
 
 
@@ -122,6 +143,8 @@ def _read_asyncpg_argument(error: BaseException) -> Failure:
 
 def _read_client(error: BaseException, world: str) -> Failure | None:
     name, text = type(error).__name__, str(error)
+    if world == "asyncpg" and name == "OutdatedSchemaCacheError":
+        return Failure(kind="unavailable", code="0A000")
     if world == "asyncpg" and _ASYNCPG_LOST.get(name, "\0") in text:
         return Failure(kind="unavailable")
     if world == "psycopg" and name in _PSYCOPG:
@@ -148,6 +171,7 @@ _SQLITE = {
     "SQLITE_CONSTRAINT_FOREIGNKEY": "foreign_key",
     "SQLITE_CONSTRAINT_NOTNULL": "null",
     "SQLITE_CONSTRAINT_CHECK": "check",
+    "SQLITE_CONSTRAINT_TRIGGER": "refused",
     "SQLITE_CONSTRAINT_DATATYPE": "wrong_type",
     "SQLITE_MISMATCH": "wrong_type",
     "SQLITE_TOOBIG": "too_long",
@@ -174,21 +198,18 @@ def _read_sqlite(error: BaseException) -> Failure | None:
         return _read_sqlite_client(text)
     if code == "SQLITE_CONSTRAINT_TRIGGER" and text == "FOREIGN KEY constraint failed":
         return Failure(kind="still_referenced", code=code)  # ON DELETE RESTRICT works by a trigger.
+    generated = re.fullmatch(r"cannot (?:INSERT into|UPDATE) generated column \"(.*)\"", text)
+    if generated:
+        return Failure(kind="generated", code=code, columns=(generated[1],))
     kind = _SQLITE.get(code) or _SQLITE_CLASSES.get(code.split("_")[1])
     if kind is None:
         return None
     said = text.partition("constraint failed: ")[2]
-    if kind in {"unique", "null"}:
-        return Failure(kind=kind, code=code, **_sqlite_names(said))
-    return Failure(kind=kind, code=code, text=said)
-
-
-def _sqlite_names(said: str) -> Mapping[str, Any]:
     index = re.fullmatch(r"index '(.*)'", said)
-    if index:
-        return {"constraint": index[1]}
-    pairs = [part.rpartition(".") for part in said.split(", ")]
-    return {"table": pairs[0][0] or None, "columns": tuple(column for _, _, column in pairs)}
+    if kind not in {"unique", "null"} or index is not None:
+        return Failure(kind=kind, code=code, constraint=index[1] if index is not None else None, text=said)
+    names = [part.rpartition(".") for part in said.split(", ")]
+    return Failure(kind=kind, code=code, table=names[0][0] or None, columns=tuple(column for _, _, column in names))
 
 
 def _read_sqlite_client(text: str) -> Failure | None:
@@ -198,52 +219,34 @@ def _read_sqlite_client(text: str) -> Failure | None:
     return Failure(kind="unavailable") if text in {"no active connection", "connection closed"} else None
 
 
-# --- MySQL and MariaDB: error numbers; the names stand in quotes in the text. ---
+# --- Python's own exceptions, which SQLAlchemy does not wrap. ---
 
-_MYSQL_DRIVERS = {"MySQLdb", "aiomysql", "asyncmy", "mariadb", "mysql", "pymysql"}
-_MYSQL = {
-    "unique": (1062, 1586),
-    "still_referenced": (1217, 1451),
-    "unknown_reference": (1216, 1452),
-    "null": (1048, 1364),
-    "check": (3819, 4025),
-    "too_long": (1406,),
-    "out_of_range": (1264, 1690),
-    "invalid_text": (1366,),
-    "wrong_type": (1292,),
-    "unavailable": (1021, 1040, 1053, 1205, 1213, 1317, 2002, 2003, 2006, 2013, 2055, 3024),
-}
-_MYSQL_KINDS = {number: kind for kind, numbers in _MYSQL.items() for number in numbers}
+_PACKAGES = {"aiosqlite", "asyncpg", "psycopg", "psycopg_binary", "psycopg_c", "sqlalchemy"}
+_BETWEEN = sys.stdlib_module_names | {"uvloop"}
+_AWAITING = "sqlalchemy.util.concurrency"
 
 
-def _read_mysql(error: BaseException) -> Failure | None:
-    number, text = (*error.args, None, "")[:2] if len(error.args) > 1 else (getattr(error, "errno", None), str(error))
-    kind = _MYSQL_KINDS.get(number) if isinstance(number, int) else None
-    if kind is None:
-        return None
-    # The value that was sent may stand in the text too, but before the names.
-    columns = re.findall(r"(?:[Cc]olumn|Field) '([^']+)'", str(text))[-1:]
-    constraints = re.findall(r"(?:key '(?:[^'.]*\.)?|onstraint '|CONSTRAINT `)([^'`]+)", str(text))[-1:]
-    return Failure(kind=kind, code=str(number), constraint=next(iter(constraints), None), columns=tuple(columns))
+def raised_by_database(error: BaseException) -> bool:
+    """Return whether a driver or SQLAlchemy raised *error*, and not the application that they had called.
 
-
-# --- What arrives raw, because SQLAlchemy wraps only the exceptions of a driver. ---
-
-_WORLDS = {"aiosqlite", "asyncpg", "psycopg", "psycopg_binary", "sqlalchemy"}
+    The innermost frame decides that is not the standard library's, the event loop's or SQLAlchemy's awaiting of somebody's coroutine. An
+    exception without a traceback counts as theirs.
+    """
+    modules: list[str] = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
+    for module in reversed(modules):
+        package = module.partition(".")[0]
+        if package not in _BETWEEN and module != _AWAITING:
+            return package in _PACKAGES
+    return not modules
 
 
 def _read_builtin(error: BaseException) -> Failure | None:
+    if not raised_by_database(error):
+        return None
     if isinstance(error, OSError):
-        # A timeout or a missing file may as well be the host's own.
-        bare = type(error).__module__ in {"builtins", "socket"} and isinstance(error, ConnectionError | socket.gaierror)
-        return Failure(kind="unavailable") if bare or _is_of_database(error) else None
+        return Failure(kind="unavailable")
     if isinstance(error, OverflowError) and "SQLite INTEGER" in str(error):
         return Failure(kind="out_of_range")
-    if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed" and _is_of_database(error):
+    if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
         return Failure(kind="invalid_text")
     return None
-
-
-def _is_of_database(error: BaseException) -> bool:
-    frames = walk_tb(error.__traceback__)
-    return error.__traceback__ is None or any(frame.f_globals.get("__name__", "").partition(".")[0] in _WORLDS for frame, _ in frames)

@@ -9,7 +9,7 @@ from sqlalchemy import Column, DateTime, Dialect, Time, TypeDecorator
 from sqlalchemy.orm import Mapper
 from sqlalchemy.types import TypeEngine
 
-from fastapi_kit.db._type_checks import Check, converts, value_check
+from fastapi_kit.db.checks.column_types import Check, converts, value_check
 from fastapi_kit.db.sqlite import drops_offsets
 from fastapi_kit.db.types import UTCDateTime
 from fastapi_kit.errors import ConfigurationError, InvalidDataError
@@ -17,6 +17,7 @@ from fastapi_kit.errors import ConfigurationError, InvalidDataError
 __all__ = ["check_offsets", "check_values", "key_is_possible"]
 
 _REASONS = ("null", "wrong_type", "too_long", "out_of_range", "invalid_text", "too_deep", "check", "naive_datetime")
+_key_checks: "WeakKeyDictionary[TypeEngine[Any], Check | None]" = WeakKeyDictionary()
 _checks_of: "WeakKeyDictionary[Mapper[Any], tuple[Mapping[str, Check], Mapping[str, Check]]]" = WeakKeyDictionary()
 
 
@@ -25,8 +26,8 @@ def check_values(mapper: Mapper[Any], values: Mapping[str, object], *, update: b
 
     Refused are None in a NOT NULL column, plain values of another kind than a column of text, whole numbers or naive datetimes has, text
     and bytes beyond the column's length, numbers beyond its range and NaN, NUL bytes and lone surrogates in text and JSON, nested values
-    beyond 200 levels, text that is no member of an Enum, and naive datetimes where a time zone is kept. In a new row a default stands in
-    for None; with *update* it does not. SQL expressions, unknown keys, attributes with a validator and types with a bind conversion of
+    beyond 200 levels, text that is no member of an Enum, and naive datetimes where a time zone is kept. In a new row, unless *update*, the
+    version and the like may be None. SQL expressions, unknown keys, attributes with a validator and types with a bind conversion of
     their own are left to the database.
 
     Raises:
@@ -66,7 +67,9 @@ def key_is_possible(column: Column[Any], value: object, *, dialect: str = "") ->
     """
     if dialect == "sqlite" and isinstance(value, int):
         return -(2**63) <= value < 2**63
-    check = value_check(column.type)
+    if column.type not in _key_checks:
+        _key_checks[column.type] = value_check(column.type)
+    check = _key_checks[column.type]
     return check is None or check(value) is None
 
 
@@ -119,10 +122,8 @@ def _refuses_none(mapper: Mapper[Any], column: Column[Any], *, update: bool) -> 
 
 
 def _is_filled_in(mapper: Mapper[Any], column: Column[Any]) -> bool:
-    defaults = (column.default, column.server_default, column.identity)
     return (
-        any(default is not None for default in defaults)
-        or column is column.table.autoincrement_column
+        column is column.table.autoincrement_column
         or column is mapper.version_id_col
         or column is mapper.polymorphic_on
     )

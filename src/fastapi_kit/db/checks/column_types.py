@@ -67,6 +67,7 @@ def value_check(type_: TypeEngine[Any], *, bound: bool = False) -> Check | None:
 
 
 def converts(type_: TypeDecorator[Any]) -> bool:
+    """Return whether *type_* has a bind conversion of its own."""
     mine, base = type(type_), TypeDecorator[Any]
     return mine.process_bind_param is not base.process_bind_param or mine.bind_processor is not base.bind_processor
 

@@ -1,0 +1,121 @@
+"""One refused statement: its table, constraint and columns, put together from the driver, the statement and the metadata."""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from sqlalchemy import JSON, Column, MetaData, Table
+from sqlalchemy.orm import Mapper
+from sqlalchemy.orm.exc import UnmappedColumnError
+
+from fastapi_kit.db.checks import value_check
+from fastapi_kit.db.errors.constraints import Rule, columns_named_in, find_rule, indexed_columns
+from fastapi_kit.db.errors.drivers import Failure
+from fastapi_kit.db.errors.written import Written
+
+__all__ = ["Refusal", "values_at_fault"]
+
+_INDEX_ROW_TOO_LONG = "54000"
+
+
+@dataclass(frozen=True, eq=False)
+class Refusal:
+    """What is known of one refused statement. *written* is None at COMMIT and on an engine that is not watched."""
+
+    failure: Failure
+    verb: str
+    written: Written | None
+    metadata: MetaData | None
+    mapper: Mapper[Any] | None
+
+    @cached_property
+    def tables(self) -> Sequence[Table]:
+        """Every table of the metadata."""
+        return list(self.metadata.tables.values()) if self.metadata is not None else []
+
+    @cached_property
+    def table(self) -> Table | None:
+        """The table that the driver names, or else that of the statement."""
+        written, name, schema = self.written, self.failure.table, self.failure.schema
+        own: Table | None = None
+        if written is not None and (name is None or (name == written.table.name and schema in {None, written.schema or schema})):
+            own, name, schema = written.table, written.table.name, written.table.schema or schema
+        if self.metadata is None or name is None:
+            return own
+        exact = self.metadata.tables.get(f"{schema}.{name}", self.metadata.tables.get(name))
+        # A schema that the metadata does not write down, such as "public", is passed over.
+        namesakes = [table for table in self.tables if table.name == name] if exact is None else [exact]
+        return namesakes[0] if len(namesakes) == 1 else own
+
+    @property
+    def table_name(self) -> str | None:
+        """The table's name, with its schema where the metadata has one."""
+        return self.table.fullname if self.table is not None else self.failure.table
+
+    @cached_property
+    def rule(self) -> Rule | None:
+        """The constraint that the driver names."""
+        name = self.failure.constraint
+        if name is None:
+            return None
+        return find_rule(self.tables if self.table is None else [self.table], name)
+
+    @property
+    def columns(self) -> Sequence[Column[Any] | str]:
+        """The columns that the driver names, or else those of PostgreSQL's DETAIL."""
+        names = self.failure.columns or self.key.split(", ")
+        if self.failure.columns or all(name.isidentifier() for name in names):
+            known = {column.name: column for column in self.table.columns} if self.table is not None else {}
+            return [known.get(name, name) for name in names]
+        return columns_named_in(self.key, self.table) if self.table is not None else []
+
+    @property
+    def key(self) -> str:
+        """The columns or expressions of ``Key (a, b)=(1, 2)``, the part of PostgreSQL's DETAIL that it does not translate."""
+        found = re.search(r"\((.+?)\)=\(", self.failure.text)
+        return found[1] if found else ""
+
+    def fields(self, columns: Iterable[Column[Any] | str]) -> tuple[str, ...]:
+        """Return the attributes that map *columns*, or the columns' keys where none does."""
+        names: list[str] = []
+        for column in columns:
+            names.append(column if isinstance(column, str) else column.key)
+            if self.mapper is not None and not isinstance(column, str):
+                with suppress(UnmappedColumnError):
+                    names[-1] = self.mapper.get_property_by_column(column).key
+        return tuple(names)
+
+
+def values_at_fault(table: Table, written: Written, failure: Failure) -> tuple[str, list[Column[Any]]]:
+    """Return the columns whose type cannot hold what was written, for a driver that names none, and the reason."""
+    found: dict[str, list[Column[Any]]] = {}
+    values = written.values
+    only = written.column_at(failure.position) if failure.position is not None else None
+    for column in table.columns:
+        if column.name not in values or (failure.position is not None and column.name != only):
+            continue
+        check = value_check(column.type, bound=True)
+        bound = map(_document, values[column.name]) if isinstance(column.type, JSON) else values[column.name]
+        reason = next(filter(None, map(check, bound)), None) if check is not None else None
+        if reason or only is not None:
+            found.setdefault(reason or failure.kind, []).append(column)
+    if not found and failure.code == _INDEX_ROW_TOO_LONG:
+        # An entry of PostgreSQL's indexes has at most 2,704 bytes after compression.
+        long = {name for name, sent in values.items() if any(isinstance(value, str) and len(value) > 2000 for value in sent)}
+        found[failure.kind] = [column for column in table.columns if column.name in long and column in indexed_columns(table)]
+    reason = failure.kind if failure.kind in found else next(iter(found), failure.kind)
+    return reason, found.get(reason, [])
+
+
+def _document(value: object) -> object:
+    # Drivers get JSON as text, or in a wrapper.
+    if not isinstance(value, str):
+        return getattr(value, "obj", value)
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value

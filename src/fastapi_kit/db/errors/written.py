@@ -1,0 +1,123 @@
+"""What a failed statement was about to write: kept on the driver's exception by a listener of the engine."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any, TypeAlias
+
+from sqlalchemy import BindParameter, Connection, Engine, ExceptionContext, Table, event
+from sqlalchemy.engine.interfaces import ExecuteStyle
+from sqlalchemy.exc import StatementError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.sql.compiler import SQLCompiler
+
+__all__ = ["Written", "failed_statement", "watch"]
+
+_KEY = "_fastapi_kit_written"
+_VERB = re.compile(
+    r"(?:\s|--[^\n]*+\n|/\*(?:[^*]|\*(?!/))*+\*/)*+(?:WITH\b.*?\b)?(INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE | re.DOTALL
+)
+_Row: TypeAlias = Mapping[str, object] | Sequence[object]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Written:
+    """An INSERT, UPDATE or DELETE of SQLAlchemy's that failed. Holds the values that were sent, and shows none of them."""
+
+    verb: str
+    table: Table[Any]
+    schema: str | None
+    """The table's schema in the database, after ``schema_translate_map``."""
+    columns: Mapping[str, str]
+    """Name of a bind parameter -> name of the column that it is stored in."""
+    order: Sequence[str]
+    """Names of the bind parameters as they are counted; empty where the driver takes them by name."""
+    rows: Sequence[_Row]
+    batched: bool
+    """Whether one statement carried several rows, with the parameters of one after the other's."""
+
+    @property
+    def values(self) -> Mapping[str, Sequence[object]]:
+        """The values of every row by the column's name. A column that an SQL expression fills has none."""
+        found: dict[str, list[object]] = {}
+        for row in self.rows:
+            named = row if isinstance(row, Mapping) else dict(zip(self.order, row, strict=False))
+            for name, value in named.items():
+                if name in self.columns:
+                    found.setdefault(self.columns[name], []).append(value)
+        return found
+
+    def column_at(self, position: int) -> str | None:
+        """Return the column that the bind parameter number *position*, from 1, is stored in; None for one in a condition."""
+        if self.batched and any(name not in self.columns for name in self.order):
+            return None
+        index = (position - 1) % len(self.order) if self.batched and self.order else position - 1
+        return self.columns.get(self.order[index]) if index < len(self.order) else None
+
+
+def watch(engine: Engine | AsyncEngine | Connection | AsyncConnection) -> None:
+    """Have failures on *engine* remember what was written, so that ``as_kit_error`` can name the fields. Calling it again changes nothing.
+
+    The engines of ``Database`` have it already. Without it the fields are those that the driver names.
+    """
+    if not event.contains(engine.dialect, "handle_error", _remember):
+        event.listen(engine.dialect, "handle_error", _remember)
+
+
+def failed_statement(error: BaseException) -> tuple[str, Written | None]:
+    """Return the verb of the statement that raised *error*, and what it wrote if its engine was watched.
+
+    The verb is INSERT, UPDATE, DELETE, MERGE or COMMIT, and an empty text for other statements and where there was none.
+    """
+    if not isinstance(error, StatementError):
+        written: Written | None = vars(error).get(_KEY)
+        return written.verb if written is not None else "", written
+    written = vars(error.orig).get(_KEY) if error.orig is not None else None
+    if written is not None or error.statement is None:
+        return written.verb if written is not None else "COMMIT", written
+    found = _VERB.match(error.statement)
+    return found[1].upper() if found is not None else "", None
+
+
+def _remember(context: ExceptionContext) -> None:
+    execution = context.execution_context
+    if execution is None or not isinstance(execution.compiled, SQLCompiler):
+        return
+    compiled = execution.compiled
+    table: Any = getattr(compiled.statement, "table", None)
+    if not (compiled.isinsert or compiled.isupdate or compiled.isdelete) or not hasattr(table, "metadata"):
+        return
+    schemas: Mapping[str | None, str | None] = execution.execution_options.get("schema_translate_map") or {}
+    # A list for IN becomes several parameters, which changes the number of what follows. Columns come before conditions.
+    lists = {compiled.bind_names[parameter] for parameter in compiled.post_compile_params | compiled.literal_execute_params}
+    # Not setattr: an application's exception class may refuse it.
+    vars(context.original_exception)[_KEY] = Written(
+        verb="INSERT" if compiled.isinsert else "UPDATE" if compiled.isupdate else "DELETE",
+        table=table,
+        schema=schemas.get(table.schema, table.schema),
+        columns=_columns_of_parameters(compiled, table),
+        order=list(takewhile(lambda name: name not in lists, compiled.positiontup or ())),
+        rows=execution.parameters,
+        batched=execution.execute_style is ExecuteStyle.INSERTMANYVALUES,
+    )
+
+
+def _columns_of_parameters(compiled: SQLCompiler, table: Table[Any]) -> Mapping[str, str]:
+    # SQLAlchemy names the parameter of a column by the column's key, numbered where one statement has several rows. It gives it the
+    # column's own type object, which tells it from a parameter of that name in a condition.
+    columns, found = {column.key: column for column in table.columns}, dict[str, str]()
+    for name, parameter in compiled.binds.items():
+        named = [columns[key] for key in (name, re.sub(r"_m\d+\Z", "", name)) if key in columns]
+        # ON CONFLICT DO UPDATE SET has names of its own.
+        owners = [column for column in named or (columns.values() if compiled.isinsert else ()) if column.type is parameter.type]
+        if (named and owners) or len(owners) == 1:
+            found[name] = owners[0].name
+    # Parameters that the application named. The attribute is private to SQLAlchemy; without it these fields would not be known.
+    given: Mapping[Any, Any] = getattr(compiled.compile_state, "_dict_parameters", None) or {}
+    for target, value in given.items():
+        column = columns.get(getattr(target, "key", target))
+        if column is not None and isinstance(value, BindParameter) and not value.unique:
+            found[value.key] = column.name
+    escaped = compiled.escaped_bind_names
+    return found | {escaped[name]: column for name, column in found.items() if name in escaped}

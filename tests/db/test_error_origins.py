@@ -1,0 +1,314 @@
+"""What the application raises below SQLAlchemy is the application's; what drivers, sockets and column types raise is the database's."""
+
+import asyncio
+import http.client
+import json
+import socket
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import closing, contextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+from sqlalchemy import Column, Enum, Executable, Integer, MetaData, String, Table, TypeDecorator, Uuid, event, insert, select, text
+from sqlalchemy.exc import StatementError
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import UserDefinedType
+from sqlalchemy.util import await_only
+
+from fastapi_kit.db import Database
+from fastapi_kit.db.errors import as_kit_error
+from fastapi_kit.errors import InvalidDataError, UnavailableError
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Note(Base):
+    __tablename__ = "notes"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str | None]
+
+
+@pytest.fixture
+async def notes(database: Database) -> Database:
+    await database.create_tables(Base.metadata)
+    return database
+
+
+@pytest.fixture
+async def dead_port() -> int:
+    """A port where nobody listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
+
+
+@pytest.fixture
+async def silent_port() -> AsyncIterator[int]:
+    """A port where somebody listens and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+async def failure_of(work: Awaitable[object]) -> Exception:
+    try:
+        await work
+    except Exception as error:
+        return error
+    pytest.fail("nothing failed")
+
+
+@contextmanager
+def listening(target: Any, name: str, listener: Callable[..., object]) -> Iterator[None]:
+    event.listen(target, name, listener)
+    try:
+        yield
+    finally:
+        event.remove(target, name, listener)
+
+
+async def flush(database: Database) -> None:
+    async with database.sessions() as session, session.begin():
+        session.add(Note(text="a"))
+
+
+def raising(error: BaseException) -> Callable[..., None]:
+    def listener(*_: object) -> None:
+        raise error
+
+    return listener
+
+
+ERRORS = [
+    ConnectionRefusedError("the mail server"),
+    ConnectionResetError(),
+    BrokenPipeError(),
+    TimeoutError(),
+    FileNotFoundError("/no/such/template"),
+    PermissionError(),
+    socket.gaierror("no such host"),
+    KeyError("missing"),
+    TypeError(),
+    ValueError(),
+    AttributeError(),
+    OverflowError("Python int too large to convert to SQLite INTEGER"),
+    UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("name", ["before_insert", "after_insert", "before_flush", "after_begin", "do_orm_execute"])
+async def test_listener_of_the_orm(notes: Database, name: str, error: Exception) -> None:
+    """D6: what a listener of a mapper or a session raises is a mistake in the application."""
+    target = Note if "insert" in name else notes.sessions.kw["sync_session_class"]
+
+    async def work() -> None:
+        await flush(notes)
+        async with notes.sessions() as session:
+            await session.execute(select(Note))
+
+    with listening(target, name, raising(error)):
+        failure = await failure_of(work())
+
+    assert failure is error
+    assert as_kit_error(failure) is None
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("name", ["before_execute", "before_cursor_execute", "after_cursor_execute", "begin", "commit"])
+async def test_listener_of_the_engine(notes: Database, name: str, error: Exception) -> None:
+    """D6: what a listener of the engine raises in the middle of a statement is the application's too."""
+    with listening(notes.engine.sync_engine, name, raising(error)):
+        failure = await failure_of(flush(notes))
+
+    assert as_kit_error(failure) is None
+
+
+async def test_requests_of_a_listener(notes: Database, dead_port: int, silent_port: int) -> None:
+    """D6: neither the standard library, nor another package, nor an awaited call of the application's is the database."""
+
+    def by_standard_library(*_: object) -> None:
+        with closing(http.client.HTTPConnection("127.0.0.1", dead_port)) as connection:
+            connection.request("GET", "/")
+
+    def by_timeout(*_: object) -> None:
+        with closing(http.client.HTTPConnection("127.0.0.1", silent_port, timeout=0.01)) as connection:
+            connection.request("GET", "/")
+            connection.getresponse()
+
+    def by_package(*_: object) -> None:
+        httpx.get(f"http://127.0.0.1:{dead_port}", trust_env=False)
+
+    def by_awaiting(*_: object) -> None:
+        await_only(asyncio.open_connection("127.0.0.1", dead_port))
+
+    for listener in (by_standard_library, by_timeout, by_package, by_awaiting):
+        with listening(Note, "before_insert", listener):
+            assert as_kit_error(await failure_of(flush(notes))) is None
+
+
+async def test_functions_inside_run_sync(notes: Database, dead_port: int) -> None:
+    """D6: a missing file or a dead service inside run_sync is no lost database."""
+
+    def read(_: object) -> str:
+        return Path("/no/such/template").read_text()
+
+    def connect(_: object) -> object:
+        return socket.create_connection(("127.0.0.1", dead_port))
+
+    async with notes.sessions() as session:
+        for work in (read, connect, lambda _: json.loads("{")):
+            assert as_kit_error(await failure_of(session.run_sync(work))) is None
+
+
+async def test_timeouts_of_the_application(postgres_database: Database) -> None:
+    """D6: a timeout that the application has set around a statement is its own."""
+    sleep = text("SELECT pg_sleep(5)")
+
+    async def by_context() -> None:
+        async with asyncio.timeout(0.05), postgres_database.engine.connect() as connection:
+            await connection.execute(sleep)
+
+    async def by_call() -> None:
+        async with postgres_database.engine.connect() as connection:
+            await asyncio.wait_for(connection.execute(sleep), 0.05)
+
+    for work in (by_context(), by_call()):
+        assert as_kit_error(await failure_of(work)) is None
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+async def test_connections_of_the_driver(driver: str, dead_port: int) -> None:
+    """D6: a driver that cannot connect is the database's, also below the application's own function that connects."""
+    engine = create_async_engine(f"postgresql+{driver}://postgres@127.0.0.1:{dead_port}/test")
+
+    async def use() -> None:
+        async with engine.connect():
+            pass
+
+    assert isinstance(as_kit_error(await failure_of(use())), UnavailableError)
+    with listening(engine.sync_engine, "do_connect", raising(ConnectionRefusedError("the vault"))):
+        assert as_kit_error(await failure_of(use())) is None
+    await engine.dispose()
+
+
+def test_database_of_another_kind() -> None:
+    """D6: errors of other packages that look alike are not the database's."""
+    for error in (httpx.ConnectError("refused"), httpx.ReadTimeout("late")):
+        assert as_kit_error(error) is None
+
+
+# --- Column types and defaults. ---
+
+
+class Typed(TypeDecorator[Any]):
+    """A column type of the application's that raises what it is given."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: object) -> Any:
+        if isinstance(value, Exception):
+            raise value
+        return value if value is None or isinstance(value, str) else value()
+
+
+class Processed(UserDefinedType[Any]):
+    """The same, as a bind processor."""
+
+    cache_ok = True
+
+    def get_col_spec(self) -> str:
+        return "VARCHAR"
+
+    def bind_processor(self, dialect: object) -> Callable[[Any], Any]:
+        return lambda value: Typed().process_bind_param(value, dialect)
+
+
+TYPES = MetaData()
+TYPED = Table(
+    "typed",
+    TYPES,
+    Column("id", Integer, primary_key=True),
+    Column("decorated", Typed),
+    Column("processed", Processed),
+    Column("key", Uuid),
+    Column("kind", Enum("a", "b", name="typed_kind", validate_strings=True)),
+)
+
+
+async def execute(database: Database, statement: Executable) -> None:
+    async with database.engine.begin() as connection:
+        await connection.execute(statement)
+
+
+@pytest.mark.parametrize("column", ["decorated", "processed"])
+@pytest.mark.parametrize(
+    ("raised", "refused"),
+    [
+        (ValueError(), True),
+        (TypeError(), True),
+        (lambda: Decimal("a lot"), True),
+        (lambda: json.dumps(object()), True),
+        (lambda: UUID("no uuid"), True),
+        (KeyError("missing"), False),
+        (AttributeError("typo"), False),
+        (NameError("typo"), False),
+        (PermissionError(), False),
+        (ConnectionRefusedError("the key service"), False),
+        (TimeoutError(), False),
+    ],
+)
+async def test_column_type_of_the_application(database: Database, column: str, raised: Any, refused: bool) -> None:
+    """D6: ValueError, TypeError and ArithmeticError are how a column type refuses a value; all else is a mistake in the type."""
+    await database.create_tables(TYPES)
+
+    failure = await failure_of(execute(database, insert(TYPED).values({column: raised})))
+    error = as_kit_error(failure)
+
+    assert isinstance(failure, StatementError | OSError | NameError)
+    assert isinstance(error, InvalidDataError) if refused else error is None
+
+
+@pytest.mark.parametrize("values", [{"key": "no uuid"}, {"kind": "c"}, {"key": 5}])
+async def test_column_type_of_sqlalchemy(database: Database, values: dict[str, Any]) -> None:
+    """D6: SQLAlchemy's own types raise AttributeError and LookupError for a value: it is refused."""
+    await database.create_tables(TYPES)
+
+    error = as_kit_error(await failure_of(execute(database, insert(TYPED).values(values))))
+
+    assert isinstance(error, InvalidDataError)
+    assert error.reason == "wrong_type"
+
+
+@pytest.mark.parametrize("parameter", ["default", "onupdate"])
+@pytest.mark.parametrize("takes_context", [True, False])
+async def test_default_of_a_column(database: Database, parameter: str, takes_context: bool) -> None:
+    """D6: a column's default that raises is a mistake in the application, whatever it raises: nobody sent a value."""
+
+    def fail() -> str:
+        raise ValueError
+
+    def fail_in_context(_: object) -> str:
+        raise TypeError
+
+    metadata = MetaData()
+    made: Any = {parameter: fail_in_context if takes_context else fail}
+    table = Table("made", metadata, Column("id", Integer, primary_key=True), Column("name", String, **made))
+    await database.create_tables(metadata)
+    statement = insert(table).values(id=1) if parameter == "default" else table.update().values(id=1)
+
+    assert as_kit_error(await failure_of(execute(database, statement))) is None
+
+
+def test_own_driver_error() -> None:
+    """D6: an error of a driver that never passed SQLAlchemy is read by its class and code."""
+    assert as_kit_error(sqlite3.OperationalError("user-defined function raised exception")) is None
