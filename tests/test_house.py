@@ -50,7 +50,7 @@ PLACES = [
     place("settings _secrets", frozenset({"errors"}), PYDANTIC),
     place("pagination schemas", frozenset({"errors"}), PYDANTIC),
     # tools: the ground and one third-party world each, never a neighbour
-    place("db", GROUND, f"{PYDANTIC} aiosqlite asyncpg psycopg sqlalchemy"),
+    place("db", GROUND, f"{PYDANTIC} aiosqlite anyio asyncpg psycopg sqlalchemy"),
     place("middleware", GROUND, f"{PYDANTIC} opentelemetry starlette"),
     place("cache", GROUND, f"{PYDANTIC} cashews redis"),
     place(TOKEN_MEMBERS, GROUND | {"_secrets"}, f"{PYDANTIC} cryptography jose"),
