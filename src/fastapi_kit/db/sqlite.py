@@ -96,8 +96,9 @@ class _Connection(sqlite3.Connection):
         return cursor
 
     def close(self) -> None:
-        while self._cursors:
-            self._cursors.pop().close()
+        for cursor in list(self._cursors):
+            cursor.close()
+        self._cursors.clear()
         super().close()
 
 
@@ -142,7 +143,8 @@ def _interrupt_cancelled(context: ExceptionContext) -> None:
     connection = context.connection
     if connection is not None and not isinstance(context.original_exception, Exception) and not connection.invalidated:
         driver_connection: Any = connection.connection.driver_connection
-        await_only(driver_connection.interrupt())
+        with suppress(ValueError):  # closed meanwhile
+            await_only(driver_connection.interrupt())
 
 
 def _in_transaction(connection: Any) -> bool:
