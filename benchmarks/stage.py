@@ -17,7 +17,7 @@ from fastapi_kit.db import DatabaseOptions
 
 __all__ = ["Stage", "open_stage"]
 
-_POOL: Mapping[str, int] = {"pool_size": 10, "max_overflow": 20}
+_POOL: Mapping[str, Any] = {"pool_size": 10, "max_overflow": 20}
 
 
 @dataclass(frozen=True)

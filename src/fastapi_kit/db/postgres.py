@@ -129,10 +129,10 @@ def _read(url: URL) -> dict[str, str]:
     words: dict[str, str] = {}
     for given, value in url.query.items():
         word = _SYNONYMS.get(given, given)
-        values = {value} if isinstance(value, str) else set(value)
-        if word not in {"host", "port"}:
-            words[word], *others = {words.get(word, *values), *values}
-            if others:
+        if word in {"host", "port"}:
+            continue
+        for each in [value] if isinstance(value, str) else value:
+            if words.setdefault(word, each) != each:
                 raise ConfigurationError(f"{word!r} is in the database URL twice, with different values")
     for word, cure in _ELSEWHERE.items():
         if word in words:
@@ -172,11 +172,11 @@ def _milliseconds(seconds: float) -> str:
 
 def _tls_context(words: dict[str, str]) -> ssl.SSLContext:
     """Return a context with the certificates that *words* name. The drivers read them when they connect: too late for a clear error."""
-    mode, root = words.get("sslmode", ""), words.get("sslrootcert") or os.environ.get("PGSSLROOTCERT")
+    if words.get("sslmode", "").startswith("verify-") and "sslrootcert" not in words:
+        words["sslrootcert"] = os.environ.get("PGSSLROOTCERT") or str(Path("~/.postgresql/root.crt").expanduser())
+    root = words.get("sslrootcert")
     if root == "system" and words.setdefault("sslmode", "verify-full") != "verify-full":
         raise ConfigurationError("sslrootcert=system in the database URL needs sslmode=verify-full")
-    if root is None and mode.startswith("verify-"):
-        root = str(Path("~/.postgresql/root.crt").expanduser())
     try:
         context = ssl.create_default_context() if root == "system" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         if root is not None and root != "system":
@@ -222,7 +222,7 @@ def _for_asyncpg(words: dict[str, str], options: DatabaseOptions, *, limit: floa
             raise ConfigurationError(f"{word!r} in the database URL is unknown to asyncpg")
         if value.lower() not in _HABITS[word]:
             raise ConfigurationError(f"asyncpg cannot do what {word!r} in the database URL asks for; psycopg can: postgresql+psycopg://")
-    return arguments | {"server_settings": settings, "dsn": f"postgresql://?{urlencode(dsn)}"}
+    return arguments | {"server_settings": settings, "dsn": f"postgresql://?{urlencode(dsn)}" if dsn else None}
 
 
 def _for_psycopg(words: dict[str, str], *, limit: float | None) -> dict[str, Any]:

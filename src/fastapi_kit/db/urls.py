@@ -64,7 +64,7 @@ def _parse(url: str | URL) -> URL:
     for word, value in query:
         if not value:
             raise ConfigurationError(f"{word!r} in the database URL has no value")
-    hosts = several["hosts"].split(",") if several is not None else []
+    hosts = [host if ":" in host else f"{host}:5432" for host in several["hosts"].split(",")] if several is not None else []
     if parsed.host is not None and parsed.host.lower().startswith("%2f"):
         hosts, parsed = [unquote(parsed.host)], parsed.set(host="")
     return parsed.update_query_dict({"host": hosts}) if hosts else parsed
