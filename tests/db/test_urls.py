@@ -4,6 +4,7 @@ import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from cryptography import x509
@@ -84,7 +85,7 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
         ("prepared_statements=false", {"statement_cache_size": 0, "prepared_statement_cache_size": 0}),
         ("pgbouncer=TRUE", {"statement_cache_size": 0, "prepared_statement_cache_size": 0, "server_settings": {}}),
         ("pgbouncer=1&application_name=shop", {"statement_cache_size": 0, "server_settings": {"application_name": "shop"}}),
-        ("host=/var/run/postgresql", {"host": "/var/run/postgresql"}),
+        ("host=/var/run/postgresql", {"host": "/var/run/postgresql", "user": "u"}),
         ("host=/var/run/postgresql&port=5433", {"host": "/var/run/postgresql", "port": 5433}),
     ],
 )
@@ -218,6 +219,8 @@ def test_another_engine_can_be_made_from_the_url() -> None:
     [
         ("postgresql://u:p@one:5432,two:6432/app", ["one", "two"], [5432, 6432]),
         ("postgresql://u:p@one,two/app", ["one", "two"], [5432, 5432]),
+        ("postgresql://u:1,b:2/c@one,two", ["one", "two"], [5432, 5432]),
+        ("postgresql://one,two/app?user=a@b", ["one", "two"], [5432, 5432]),
         ("postgresql+asyncpg://one,two:6432/app?target_session_attrs=primary", ["one", "two"], [5432, 6432]),
         ("postgresql://u:p@/app?host=one:5432&host=two:6432", ["one", "two"], [5432, 6432]),
     ],
@@ -227,6 +230,14 @@ async def test_several_hosts(url: str, host: list[str], port: list[int]) -> None
     found = await told(url)
 
     assert (found["host"], found["port"]) == (host, port)
+
+
+@pytest.mark.parametrize("password", ["a,b", "1,two:2/c", "a?b=c", "a?sslmode=", "%2Fa", "a%40b,c"])
+def test_a_comma_or_a_question_mark_in_a_password_is_a_part_of_it(password: str) -> None:
+    """Up to the @, whatever it looks like."""
+    read = async_url(f"postgresql://u:{password}@host/app?sslmode=require")
+
+    assert (read.password, read.host, dict(read.query)) == (unquote(password), "host", {"sslmode": "require"})
 
 
 async def test_several_hosts_for_psycopg() -> None:
@@ -248,7 +259,8 @@ def test_hosts_that_cannot_be_read(url: str) -> None:
 
 
 async def test_a_socket_in_the_place_of_the_host() -> None:
-    """libpq's percent-encoded form."""
+    """libpq's percent-encoded form; and a URL without a login, in which an @ is nobody's password."""
+    assert (await told("postgresql:///app?host=/run/postgresql&user=a@b"))["user"] == "a@b"
     found = await told("postgresql://u:p@%2Fvar%2Frun%2Fpostgresql/app")
 
     assert found["host"] == "/var/run/postgresql"

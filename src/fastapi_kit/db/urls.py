@@ -21,7 +21,14 @@ _DRIVERS: Mapping[str, tuple[tuple[str, str], ...]] = {
 _EXTRAS = {"postgresql": "postgres"}
 _UNREADABLE = "the database URL cannot be read; it looks like dialect+driver://user:password@host:port/name"
 _WORD = re.compile(r"[\w.-]+")
-_SEVERAL_HOSTS = re.compile(r"(?P<login>postgres\w*(?:\+\w+)?://(?:[^@/?]*@)?)(?P<hosts>[^@/?]+,[^@/?]+)(?P<rest>.*)", re.DOTALL)
+_SEVERAL_HOSTS = re.compile(
+    r"""
+    (?P<login>postgres\w*(?:\+\w+)?://(?:[^:/?@]*(?::[^@]*)?@)?+)
+    (?P<hosts>[^@:/?,]+(?::\d+)?(?:,[^@:/?,]+(?::\d+)?)+)
+    (?P<rest>[/?].*)?
+    """,
+    re.VERBOSE | re.DOTALL,
+)
 
 
 def async_url(url: str | URL) -> URL:
@@ -52,19 +59,24 @@ def _parse(url: str | URL) -> URL:
         return url
     several = _SEVERAL_HOSTS.fullmatch(url)
     try:
-        parsed = make_url(url if several is None else several["login"] + several["rest"])
-        # Behind the login, which ends at the first @.
-        text = (url if parsed.username is None else url.partition("@")[2]).partition("?")[2]
+        parsed = make_url(url if several is None else several["login"] + (several["rest"] or ""))
     except (ArgumentError, ValueError):
         raise ConfigurationError(_UNREADABLE) from None
-    query = parse_qsl(text, keep_blank_values=True)
-    if "@" in (parsed.host or "") + text or not all(_WORD.fullmatch(word) for word, _ in query):
-        raise ConfigurationError(f"{_UNREADABLE}; percent-encode special characters of the password, @ as %40")
-    # make_url() leaves them out.
-    for word, value in query:
-        if not value:
-            raise ConfigurationError(f"{word!r} in the database URL has no value")
+    _check_query(url, parsed)
     hosts = [host if ":" in host else f"{host}:5432" for host in several["hosts"].split(",")] if several is not None else []
     if parsed.host is not None and parsed.host.lower().startswith("%2f"):
         hosts, parsed = [unquote(parsed.host)], parsed.set(host="")
     return parsed.update_query_dict({"host": hosts}) if hosts else parsed
+
+
+def _check_query(url: str, parsed: URL) -> None:
+    # The login ends at the first @, so the rest of a password that has one can look like a host or like words.
+    login = parsed.username is not None
+    query = (url.partition("@")[2] if login else url).partition("?")[2]
+    words = parse_qsl(query, keep_blank_values=True)
+    if "@" in (parsed.host or "") or (login and "@" in query) or not all(_WORD.fullmatch(word) for word, _ in words):
+        raise ConfigurationError(f"{_UNREADABLE}; percent-encode special characters of the password, @ as %40")
+    # make_url() leaves them out.
+    for word, value in words:
+        if not value:
+            raise ConfigurationError(f"{word!r} in the database URL has no value")
