@@ -19,7 +19,7 @@ __all__ = ["Place", "Stage", "open_stage"]
 
 Place: TypeAlias = Literal["SQLite", "PostgreSQL", "PostgreSQL, 1 ms away"]
 
-_POOL: Mapping[str, int] = {"pool_size": 10, "max_overflow": 20}
+_POOL: Mapping[str, Any] = {"pool_size": 10, "max_overflow": 20}
 
 
 @dataclass(frozen=True)

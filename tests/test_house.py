@@ -51,7 +51,7 @@ PLACES = [
     place("pagination _partial", frozenset({"errors"}), PYDANTIC),
     place("schemas", frozenset({"errors", "_partial"}), PYDANTIC),
     # tools: the ground and one third-party world each, never a neighbour
-    place("db", GROUND, f"{PYDANTIC} aiosqlite asyncpg psycopg sqlalchemy"),
+    place("db", GROUND, f"{PYDANTIC} aiosqlite anyio asyncpg psycopg sqlalchemy"),
     place("middleware", GROUND, f"{PYDANTIC} opentelemetry starlette"),
     place("cache", GROUND, f"{PYDANTIC} cashews redis"),
     place(TOKEN_MEMBERS, GROUND | {"_secrets"}, f"{PYDANTIC} cryptography jose"),

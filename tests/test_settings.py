@@ -129,6 +129,7 @@ def test_nonsense_is_refused_by_name(name: str, value: object) -> None:
         "postgres://localhost/app",
         "postgresql+asyncpg://app:p%40ss:w/rd@[::1]:5432/app?ssl=require",
         "postgresql+asyncpg:///app?host=/run/postgresql&user=a@b",
+        "postgres://app:hush@one:5432,two:6432,three/app?target_session_attrs=primary",
         "mysql+asyncmy://app@db/app?charset=utf8mb4",
     ],
 )

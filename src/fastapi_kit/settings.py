@@ -203,6 +203,7 @@ _DATABASE_URL = re.compile(
     | [a-z]\w*(\+\w+)?://
       ([^@\s]*@)?                                       # user and password, in which an @ is written %40
       (\[[\da-f:.%]*\] | [^@:/?\[\]\s]*) (:\d*)?        # host and port
+      (,[^@:/?\[\]\s]* (:\d*)?)*                       # more hosts
       (/[^@?\s]*)? (\?\S*)?
     """,
     re.VERBOSE | re.IGNORECASE,

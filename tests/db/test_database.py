@@ -1,19 +1,23 @@
 """The engine: drivers, pools, what a repr shows, tables, and SQLite made honest."""
 
 import asyncio
+import gc
 import logging
+import sqlite3
 import sys
+import tempfile
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import event, select, text
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.pool import NullPool
 from tests.models import Author, AuthorCreate, AuthorService, BookService, LibraryBase, Tag, TagService
 
 from fastapi_kit.db import Database, DatabaseOptions, typed_errors
-from fastapi_kit.db.engine import async_url
+from fastapi_kit.db.urls import async_url
 from fastapi_kit.errors import ConfigurationError, UnavailableError, UnknownReferenceError
 from fastapi_kit.settings import KitSettings
 
@@ -336,6 +340,127 @@ async def test_memory_means_a_private_file_removed_at_dispose(url: str) -> None:
     async with database.begin() as session:
         assert (await session.execute(text("SELECT count(*) FROM sqlite_master"))).scalar() == 0
     await database.dispose()
+
+
+async def test_the_file_of_a_memory_database_goes_with_its_engine() -> None:
+    """T7: not with the Database, whose sessions somebody may hold; and it goes when nobody does."""
+    sessions = Database("sqlite://").sessions
+    gc.collect()
+    async with sessions() as session:
+        await session.execute(text("CREATE TABLE kept (id INTEGER)"))
+        await session.commit()
+        path = Path(session.get_bind().engine.url.database or "")
+    assert path.exists()
+
+    async with sessions() as session:
+        await session.execute(text("SELECT * FROM kept"))
+        engine = session.bind
+    assert isinstance(engine, AsyncEngine)
+    await engine.dispose()
+    del session, sessions, engine
+    gc.collect()
+
+    assert not path.parent.exists()
+
+
+@pytest.mark.parametrize("end", ["raise SystemExit", "asyncio.run(database.dispose())", "del database; gc.collect()"])
+async def test_a_forked_child_takes_no_memory_database_with_it(end: str) -> None:
+    """T7: however a worker ends, the parent's data stay; at the parent's own end nothing does."""
+    program = f"""
+import asyncio, gc, os
+from sqlalchemy import text
+from fastapi_kit.db import Database
+
+async def use(statement):
+    async with database.begin() as session:
+        await session.execute(text(statement))
+    await database.engine.dispose()
+
+database = Database("sqlite://")
+asyncio.run(use("CREATE TABLE kept (id INTEGER)"))
+if os.fork() == 0:
+    {end}
+    raise SystemExit
+assert os.wait()[1] == 0
+asyncio.run(use("INSERT INTO kept VALUES (1)"))
+print(database.engine.url.database)
+"""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE)
+    path, _ = await process.communicate()
+
+    assert process.returncode == 0
+    assert not Path(path.decode().strip()).parent.exists()
+
+
+@pytest.fixture
+def old_file(tmp_path: Path) -> Path:
+    """A file of somebody else's: one table, one row, no WAL."""
+    file = tmp_path / "old.db"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.executescript("CREATE TABLE notes (id INTEGER); INSERT INTO notes VALUES (1)")
+    return file
+
+
+@pytest.mark.parametrize("query", ["mode=ro", "mode=ro&cache=private", "immutable=1"])
+async def test_a_file_that_is_opened_for_reading_is_read(old_file: Path, query: str) -> None:
+    """T7: it keeps its journal; a write is refused as unavailable."""
+    database = Database(f"sqlite:///file:{old_file}?{query}&uri=true")
+    await database.ping()
+
+    async with database.sessions() as session:
+        assert (await session.scalars(text("SELECT id FROM notes"))).all() == [1]
+        assert (await session.scalars(text("PRAGMA journal_mode"))).one() == "delete"
+        with pytest.raises(UnavailableError):
+            async with typed_errors(session):
+                await session.execute(text("INSERT INTO notes VALUES (2)"))
+    await database.dispose()
+
+
+async def test_a_file_in_a_directory_that_is_read_only_is_read(old_file: Path) -> None:
+    """T7: by a user who may not write there."""
+    program = """
+import asyncio, os, sys
+from sqlalchemy import text
+from fastapi_kit.db import Database
+
+async def main():
+    database = Database(f"sqlite:///{sys.argv[1]}")
+    if os.geteuid() == 0:
+        os.setuid(65534)  # root may write everywhere
+    await database.ping()
+    async with database.sessions() as session:
+        assert (await session.scalars(text("SELECT id FROM notes"))).all() == [1]
+    await database.dispose()
+
+asyncio.run(main())
+"""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        file = old_file.rename(folder / "old.db")
+        file.chmod(0o444)
+        folder.chmod(0o555)
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, str(file), stderr=asyncio.subprocess.PIPE)
+        _, error = await process.communicate()
+        folder.chmod(0o755)
+
+    assert (process.returncode, error) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("sqlite:///old.db?mode=ro", "'mode'"),
+        ("sqlite:///old.db?mode=ro&uri=true", "'mode'"),
+        ("sqlite:///file:old.db?immutable=1", "'immutable'"),
+        ("sqlite:///old.db?sslmode=require", "'sslmode'"),
+        ("sqlite:///old.db?timeout=soon", "cannot take"),
+        ("sqlite:///old.db?uri=", "no value"),
+    ],
+)
+def test_what_sqlite_would_not_see_is_refused(url: str, said: str) -> None:
+    """D1: SQLite reads the words of a file name that begins with file:, and of no other."""
+    with pytest.raises(ConfigurationError, match=said):
+        Database(url)
 
 
 async def test_a_lock_that_is_not_given_up_is_unavailable(tmp_path: Path) -> None:

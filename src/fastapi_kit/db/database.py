@@ -2,12 +2,9 @@
 
 import asyncio
 import logging
-import shutil
-import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self
 
 from sqlalchemy import URL, Connection, MetaData, event, text
@@ -15,12 +12,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, a
 from sqlalchemy.orm import Session
 
 from fastapi_kit.db.base import Base
-from fastapi_kit.db.engine import DatabaseOptions, adopt_engine, make_engine, masked
-from fastapi_kit.db.hooks import has_uncommitted_writes, note_writes
-from fastapi_kit.db.sessions import OWN, Place, close, log_application_commits, report_second_commit
-from fastapi_kit.db.sqlite import begin_immediate, remove_files
-from fastapi_kit.db.transactions import keep_clean, typed, unit_of_work
+from fastapi_kit.db.engine import adopt_engine, make_engine
 from fastapi_kit.db.errors import as_kit_error
+from fastapi_kit.db.hooks import has_uncommitted_writes, note_writes
+from fastapi_kit.db.options import DatabaseOptions
+from fastapi_kit.db.reads import NO_AUTOCOMMIT
+from fastapi_kit.db.sessions import OWN, Place, close, log_application_commits, report_second_commit
+from fastapi_kit.db.sqlite import PrivateFile, begin_immediate
+from fastapi_kit.db.transactions import keep_clean, typed, unit_of_work
+from fastapi_kit.db.urls import masked
 from fastapi_kit.errors import ConfigurationError, UnavailableError
 from fastapi_kit.settings import KitSettings
 
@@ -38,20 +38,23 @@ class Database:
     """An engine and its sessions. Nothing connects before the first statement; ``lifespan`` checks and disposes.
 
     SQLite gets working savepoints, foreign keys, a busy timeout and WAL, and ``:memory:`` means a private temporary file that ``dispose``
-    removes; ``postgres://`` URLs get an installed async driver. The URL never shows a password. Several databases work side by side.
+    empties and that goes with the engine; ``postgres://`` URLs get an installed async driver. The URL never shows a password. Several
+    databases work side by side.
     """
 
     def __init__(self, url: str | URL | AsyncEngine, *, options: DatabaseOptions | None = None) -> None:
-        """Wrap *url*, or the host's own engine before its first connection. Raises ConfigurationError if *url* cannot be read."""
+        """Wrap *url*, or the application's own engine before its first connection.
+
+        Raises ConfigurationError if *url* cannot be read or says what its driver cannot do; no value of it is shown.
+        """
         options = options or DatabaseOptions()
-        self._folder: Path | None = None
+        self.autocommit_reads = options.autocommit_reads
+        self._file: PrivateFile | None = None
         if isinstance(url, AsyncEngine):
             self.engine = url
             adopt_engine(url, options)
         else:
-            self.engine, self._folder = make_engine(url, options)
-        if self._folder is not None:
-            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+            self.engine, self._file = make_engine(url, options)
         self.sessions: async_sessionmaker[AsyncSession] = self._make_sessions()
         self._reported: set[Place] = set()
 
@@ -125,12 +128,15 @@ class Database:
                 await connection.run_sync(_create_tables, metadata or Base.metadata)
 
     async def ping(self) -> None:
-        """Ask the database for an answer. Raises UnavailableError."""
+        """Ask the database for an answer. Raises UnavailableError; a mistake, such as an argument unknown to the driver, as it comes."""
         try:
             async with self.engine.connect() as connection:
                 await connection.execute(text("SELECT 1"))
         except Exception as error:
-            raise as_kit_error(error) or UnavailableError("database") from error
+            mapped = as_kit_error(error)
+            if isinstance(mapped, UnavailableError):
+                raise mapped from error
+            raise
 
     async def dispose(self) -> None:
         """Close every pooled connection. The next statement opens a new one; what was in a ``:memory:`` database is gone.
@@ -140,14 +146,15 @@ class Database:
         if self._bound_connection is not None:
             return
         await self.engine.dispose()
-        if self._folder is not None:
-            await asyncio.to_thread(remove_files, self._folder)
+        if self._file is not None:
+            await asyncio.to_thread(self._file.empty)
 
     @asynccontextmanager
     async def lifespan(self, app: object) -> AsyncGenerator[None]:
         """Try the database, and dispose the engine at the end: a lifespan for hosts that compose their own.
 
-        A database that does not answer yet is logged and stops nothing: requests get 503 until it does.
+        A database that does not answer yet is logged and stops nothing: requests get 503 until it does. A mistake in its URL or its
+        arguments is raised.
         """
         try:
             await self.ping()
@@ -170,8 +177,9 @@ class Database:
         event.listen(session_class, "after_commit", log_application_commits)
         event.listen(session_class, "after_rollback", keep_clean)
         note_writes(session_class)
+        info = {OWN: session_class, NO_AUTOCOMMIT: not self.autocommit_reads}
         return async_sessionmaker(
-            self.engine, expire_on_commit=False, close_resets_only=False, sync_session_class=session_class, info={OWN: session_class}
+            self.engine, expire_on_commit=False, close_resets_only=False, sync_session_class=session_class, info=info
         )
 
     @asynccontextmanager

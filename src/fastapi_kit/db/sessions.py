@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from inspect import currentframe
 from typing import Any, TypeVar
 
+from anyio import CancelScope
+from anyio.lowlevel import checkpoint_if_cancelled
 from sqlalchemy import Executable, Result
 from sqlalchemy.ext.asyncio import AsyncSession, async_session
 from sqlalchemy.orm import Session
@@ -108,20 +110,29 @@ async def _roll_back_and_close(session: AsyncSession) -> None:
 
 
 async def finish(work: Coroutine[Any, Any, ResultT]) -> ResultT:
-    """Await *work* to its end, also while this task is being cancelled; then let the cancellation go on."""
+    """Await *work* to its end, also while this task is being cancelled; then let the cancellation go on.
+
+    A cancelled scope of anyio cancels again in every turn of the event loop, which would keep a core busy: it is shielded. asyncio's own
+    cancellation comes through, and is raised at the end.
+    """
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError as error:
-            cancelled = error
-        except Exception:
-            break
-    if cancelled is not None:
+    with CancelScope(shield=True):
+        while not task.done():
+            try:
+                await asyncio.shield(task)
+            except asyncio.CancelledError as error:
+                cancelled = error
+            except Exception:
+                break
+    try:
+        if cancelled is not None:
+            raise cancelled
+        await checkpoint_if_cancelled()
+    except asyncio.CancelledError:
         if not task.cancelled():
             task.exception()
-        raise cancelled
+        raise
     return task.result()
 
 

@@ -8,23 +8,31 @@ SQLite has no time zones, and SQLAlchemy stores the wall clock of an aware datet
 and compared, in UTC.
 """
 
+import os
 import re
+import shutil
+import sqlite3
 import tempfile
+import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import Any, cast
 
-from sqlalchemy import TIMESTAMP, URL, Connection, DateTime, Dialect, Engine, Select, Time, event
+from sqlalchemy import TIMESTAMP, URL, Connection, DateTime, Dialect, Engine, ExceptionContext, Select, Time, event
 from sqlalchemy.dialects.sqlite import DATETIME, TIME
 from sqlalchemy.engine.interfaces import ExecutionContext
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.util import await_only
 
 from fastapi_kit.db.types import InvalidDatetimeError, in_utc
+from fastapi_kit.errors import ConfigurationError
 
-__all__ = ["begin_immediate", "drops_offsets", "is_memory", "make_honest", "private_file", "remove_files"]
+__all__ = ["PrivateFile", "begin_immediate", "check_url", "drops_offsets", "is_memory", "make_honest"]
 
 _READ = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/|\()*(?:(SELECT|VALUES|EXPLAIN|PRAGMA)|(WITH))\b", re.IGNORECASE | re.DOTALL)
+_DRIVER_OPTIONS = {"uri", "timeout", "isolation_level", "detect_types", "check_same_thread", "cached_statements"}
 _WRITE_IN_WITH = re.compile(r"\b(INSERT|UPDATE|DELETE|REPLACE)\b", re.IGNORECASE)
 
 
@@ -34,8 +42,10 @@ def make_honest(engine: Engine, *, busy_timeout: float) -> None:
     def configure(connection: Any, _record: object) -> None:
         _configure(connection, busy_timeout)
 
+    event.listen(engine, "do_connect", _use_own_connection)
     event.listen(engine, "connect", configure)
     event.listen(engine, "before_cursor_execute", _begin_before_write)
+    event.listen(engine, "handle_error", _interrupt_cancelled)
     dialect: Any = engine.dialect
     dialect.colspecs = {**dialect.colspecs, DateTime: _Moment, TIMESTAMP: _Moment, Time: _TimeOfDay}
 
@@ -52,25 +62,68 @@ def begin_immediate(connection: Connection) -> None:
         cursor = connection.connection.cursor()
         try:
             connection.dialect.do_execute(cursor, "BEGIN IMMEDIATE", ())
-        except connection.dialect.loaded_dbapi.Error as error:
-            raise OperationalError("BEGIN IMMEDIATE", None, error) from error
-        finally:
             cursor.close()
+        except connection.dialect.loaded_dbapi.Error as error:
+            cursor.close()
+            raise OperationalError("BEGIN IMMEDIATE", None, error) from error
+        except BaseException as error:
+            # Cancelled: the driver's thread goes on, and may get the lock after all.
+            connection.invalidate(error)
+            raise
 
 
-def private_file(url: URL) -> tuple[URL, Path]:
-    """Return *url* with a file in place of ``:memory:``, and the file's new temporary folder, which is the caller's to remove.
+class PrivateFile:
+    """A temporary file in place of ``:memory:``: a shared in-memory database loses or locks under concurrent sessions.
 
-    A shared in-memory database loses or locks under concurrent sessions.
+    Only the process that made it removes it: a forked child uses the file of its parent.
     """
-    folder = Path(tempfile.mkdtemp(prefix="fastapi_kit-"))
-    return url.set(database=str(folder / "memory.db"), query={}), folder
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="fastapi_kit-"))
+        self.path = self.folder / "memory.db"
+        self._owner = os.getpid()
+
+    def keep_with(self, engine: Engine) -> None:
+        """Remove the file when *engine* is collected, or at the end of the process."""
+        weakref.finalize(engine, self._remove)
+
+    def empty(self) -> None:
+        """Remove what was stored; the next connection begins a new database."""
+        if os.getpid() == self._owner:
+            for file in self.folder.iterdir():
+                file.unlink(missing_ok=True)
+
+    def _remove(self) -> None:
+        if os.getpid() == self._owner:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def remove_files(folder: Path) -> None:
-    """Empty the *folder* of a private file; the folder stays for the next connection."""
-    for file in folder.iterdir():
-        file.unlink(missing_ok=True)
+class _Connection(sqlite3.Connection):
+    """Lets the file go when it is closed. The standard one keeps its locks as long as somebody, such as a traceback, holds a cursor."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._cursors = weakref.WeakSet[sqlite3.Cursor]()
+
+    def cursor(self, factory: Any = sqlite3.Cursor) -> Any:
+        cursor = super().cursor(factory)
+        self._cursors.add(cursor)
+        return cursor
+
+    def close(self) -> None:
+        for cursor in list(self._cursors):
+            cursor.close()
+        self._cursors.clear()
+        super().close()
+
+
+def check_url(url: URL) -> None:
+    """Raise ConfigurationError where SQLite would not see what stands behind the ? of *url*."""
+    options = url.query.keys() - _DRIVER_OPTIONS
+    if options and not (str(url.query.get("uri", "")).lower() in {"true", "1", "yes", "on"} and (url.database or "").startswith("file:")):
+        raise ConfigurationError(
+            f"{min(options)!r} in the database URL needs SQLite's form of a file name: sqlite:///file:NAME?{min(options)}=...&uri=true"
+        )
 
 
 def is_memory(url: URL) -> bool:
@@ -85,25 +138,28 @@ def _begin_before_write(
         begin_immediate(connection)
 
 
+def _use_own_connection(_dialect: object, _record: object, _positional: object, keywords: dict[str, Any]) -> None:
+    keywords.setdefault("factory", _Connection)
+
+
 def _configure(connection: Any, busy_timeout: float) -> None:
     connection.isolation_level = None
     cursor = connection.cursor()
     for pragma in ("foreign_keys=ON", f"busy_timeout={int(busy_timeout * 1000)}"):
         cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-    _use_wal(connection)
-
-
-def _use_wal(connection: Any) -> None:
-    cursor = connection.cursor()
-    try:
+    # A read-only file or directory keeps the mode it has, and so does a new file that another process switches at this moment.
+    with suppress(sqlite3.OperationalError):
         cursor.execute("PRAGMA journal_mode=WAL")
-    except Exception as error:
-        # Two processes that switch a new file at once: the other one does it, and the mode is kept in the file.
-        if "locked" not in str(error):
-            raise
-    finally:
-        cursor.close()
+    cursor.close()
+
+
+def _interrupt_cancelled(context: ExceptionContext) -> None:
+    """Stop a statement whose task was cancelled: the driver's thread would go on with it, and keep the lock."""
+    connection = context.connection
+    if connection is not None and not isinstance(context.original_exception, Exception) and not connection.invalidated:
+        driver_connection: Any = connection.connection.driver_connection
+        with suppress(ValueError):  # closed meanwhile
+            await_only(driver_connection.interrupt())
 
 
 def _in_transaction(connection: Any) -> bool:
