@@ -264,7 +264,7 @@ class ReadService(Generic[ModelT]):
         if plan.columns is not None and not given:
             return plan.from_rows(execute(session, statement.with_only_columns(*plan.columns)).all())
         options = [*self.read_options(), *plan.options(given, join=is_ungrouped(statement))]
-        objects = self._loading.load(session, statement.options(*options), fresh=OWN in self.session.info)
+        objects = self._loading.load(session, statement.options(*options), fresh=fresh)
         return self._fill_from(session, plan, objects)
 
     def _fill_from(self, session: Session, plan: ReadPlan[SchemaT], objects: Sequence[ModelT]) -> builtins.list[SchemaT]:
