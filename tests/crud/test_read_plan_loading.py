@@ -785,6 +785,13 @@ async def test_schemas_of_subclasses(database: Database, *, joined: bool) -> Non
             {"kind": "cat", "breed": None, "lives": 9},
         ]
     async with database.sessions() as session:
+        plan = plan_of(OwnerRead, zoo.Owner)
+        given = [selectinload(zoo.Owner.pets).options(selectin_polymorphic(zoo.Animal, [zoo.Cat]))]
+        owners = (await session.scalars(select(zoo.Owner).options(*given, *plan.options(given)))).all()
+        for statement in plan.loads(owners):
+            (await session.scalars(statement)).all()
+        assert plan.from_objects(owners)[0].model_dump() == {"pets": [{**REX, "friends": friends}, TOM]}
+    async with database.sessions() as session:
         (dog,) = await read(session, DogRead, select(zoo.Dog).where(zoo.Dog.breed == "poodle"))
         assert dog["friends"] == [{"kind": "cat", "lives": 1}]
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from sqlalchemy.orm import (
+    Mapper,
     MapperProperty,
     RelationshipDirection,
     RelationshipProperty,
@@ -30,17 +31,17 @@ _Names: TypeAlias = tuple[str, ...]
 class GivenOptions:
     """What options that a statement has already say: about which *paths*, and whether they load there.
 
-    *narrowed* means that they leave columns out; *polymorphic* are the places where they load subclasses.
+    *narrowed* means that they leave columns out; *polymorphic* are the subclasses that they load, by place.
     """
 
     paths: dict[_Names, bool]
-    polymorphic: frozenset[_Names]
+    polymorphic: dict[_Names, list[type[object]]]
     narrowed: bool
 
     @classmethod
     def of(cls, options: Sequence[ORMOption]) -> "GivenOptions":
         """Read *options*. SQLAlchemy refuses two strategies for one path, so a path of theirs is theirs."""
-        paths, polymorphic = dict[_Names, bool](), set[_Names]()
+        paths, polymorphic = dict[_Names, bool](), dict[_Names, list[type[object]]]()
         loads: list[Any] = list(options)
         elements: list[Any] = [element for load in loads for element in getattr(load, "context", ())]
         wildcards: list[Any] = [load.path[0] for load in loads if isinstance(getattr(load, "path", None), tuple)]
@@ -51,11 +52,11 @@ class GivenOptions:
             if isinstance(last, str):
                 wildcards.append(last)
             elif "selectinload_polymorphic" in strategy:
-                polymorphic.add(names)
+                polymorphic[names] = [each.class_ for each in element.local_opts["entities"]]
             elif strategy:
                 paths[names] = strategy.get("lazy") not in {"raise", "raise_on_sql", "noload"}
         narrowed = any(str(wildcard).startswith("column:") for wildcard in wildcards)
-        return cls(paths, frozenset(polymorphic), narrowed)
+        return cls(paths, polymorphic, narrowed)
 
 
 def loader_options(needs: Needs, given: GivenOptions, *, join: bool) -> list[ORMOption]:
@@ -74,12 +75,14 @@ class _Emitter:
     def options(self, place: "_Place", *, join: bool) -> Iterator[Any]:
         """Yield the options for the objects at *place*."""
         mapper = next(iter(place.state)).mapper
-        columns = dict.fromkeys(column for needs in place.state for column in needs.columns)
-        named = dict.fromkeys(each for needs in place.state for each in needs.relationships)
+        given = self.given.polymorphic.get(place.path)
+        columns = dict.fromkeys(column for needs in place.state for column in needs.columns if _is_reached(column, mapper, given))
+        named = dict.fromkeys(each for needs in place.state for each in needs.relationships if _is_reached(each, mapper, given))
         relationships = [each for each in named if each not in place.followed]
         subclasses = dict.fromkeys(each.parent.class_ for each in (*columns, *relationships) if not mapper.isa(each.parent))
-        if subclasses and place.path not in self.given.polymorphic:
-            yield selectin_polymorphic(mapper.class_, list(subclasses))
+        if subclasses:
+            # Said again where it was given: the options below would not link to the subclasses without it.
+            yield selectin_polymorphic(mapper.class_, given or list(subclasses))
         for column in columns:
             if (column.deferred or self.given.narrowed) and (*place.path, column.key) not in self.given.paths:
                 yield undefer(column.class_attribute)
@@ -124,6 +127,11 @@ class _Place:
         followed = self.followed if nodes.state == self.state else frozenset[RelationshipProperty[Any]]()
         above = tuple(state for state in nodes.above if state != nodes.state)
         return replace(nodes, above=above, followed=followed | {relationship})
+
+
+def _is_reached(attribute: MapperProperty[Any], mapper: Mapper[Any], given: list[type[object]] | None) -> bool:
+    """Return whether options can load *attribute* beside those that load the *given* subclasses of *mapper*, if any do."""
+    return given is None or mapper.isa(attribute.parent) or any(issubclass(cls, attribute.parent.class_) for cls in given)
 
 
 def _joins_one_row(relationship: RelationshipProperty[Any]) -> bool:

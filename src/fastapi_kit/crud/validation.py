@@ -81,8 +81,10 @@ def _rewritten(value: object) -> object:
         return parts if any(parts[key] is not named[key] for key in named) else named
     if isinstance(value, list | tuple):
         items = cast("Sequence[object]", value)
-        new = [_rewritten(part) for part in items]
-        return new if any(part is not old for part, old in zip(new, items, strict=True)) else items
+        new = tuple(_rewritten(part) for part in items)
+        if all(part is old for part, old in zip(new, items, strict=True)):
+            return items
+        return new if isinstance(value, tuple) else list(new)
     return value
 
 
