@@ -1,7 +1,7 @@
 """The PATCH form of a schema, and its rules on the row that a PATCH makes."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from functools import wraps
+from functools import lru_cache, wraps
 from inspect import signature
 from typing import Annotated, Any, TypeVar, cast, get_args
 
@@ -156,6 +156,7 @@ def _is_of_unsent(error: AttributeError, model: object) -> bool:
     return error.name in type(model).model_fields and error.name not in model.__dict__
 
 
+@lru_cache(maxsize=512)
 def has_rules_across_fields(form: type[BaseModel]) -> bool:
     """Return whether *form* is one of partial_model whose schema has rules that may read several fields.
 

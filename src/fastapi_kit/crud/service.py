@@ -12,10 +12,11 @@ from sqlalchemy.orm import Session
 from fastapi_kit.crud._bulk import insert_rows
 from fastapi_kit.crud._generics import overrides
 from fastapi_kit.crud._write import Target
-from fastapi_kit.crud.reads import ReadService
-from fastapi_kit.crud.values import Values, checked_changes, checked_row, field_values, new_values
+from fastapi_kit.crud.reads import FOR_UPDATE, ReadService, RowLock
+from fastapi_kit.crud.values import Values, attributes_of, checked_changes, checked_row, field_values, new_values
 from fastapi_kit.db.transactions import dropping_calls, unit_of_work, write
-from fastapi_kit.errors import InvalidDataError, StillReferencedError, UnknownReferenceError
+from fastapi_kit.errors import InvalidDataError, NotFoundError, StillReferencedError, UnknownReferenceError
+from fastapi_kit.schemas import has_rules_across_fields, validate_merged
 
 __all__ = ["CRUDService"]
 
@@ -73,8 +74,13 @@ class CRUDService(ReadService[ModelT], Generic[ModelT, CreateT, UpdateT]):
         the model.
         """
         self._identity.key_of(ident)
-        changes = await self._changes(ident, data, trusted=trusted)
-        return await self._write("update", lambda session: self._target(session, ident, expected_version).update(changes))
+        if isinstance(data, BaseModel) and has_rules_across_fields(type(data)):
+            # The rules are judged on the row as it will be, so it must not change meanwhile.
+            async with unit_of_work(self.session):
+                row = vars(await self._current(ident, lock=FOR_UPDATE))
+                validate_merged(data, {name: row[name] for name in attributes_of(self.mapper).columns if name in row})
+                return await self._update(ident, data, expected_version, trusted=trusted)
+        return await self._update(ident, data, expected_version, trusted=trusted)
 
     async def delete(self, ident: object, /, *, expected_version: int | None = None) -> None:
         """Delete a row: by one statement where the mapping asks no more. Raises NotFoundError, StaleVersionError, StillReferencedError."""
@@ -115,12 +121,22 @@ class CRUDService(ReadService[ModelT], Generic[ModelT, CreateT, UpdateT]):
             given = await self.create_values(data) if isinstance(data, BaseModel) else data
             return checked_row(self.mapper, self.prepare_insert({**given, **values}), data=data)
 
+    async def _update(self, ident: object, data: UpdateT | Values, expected_version: int | None, *, trusted: bool) -> ModelT:
+        changes = await self._changes(ident, data, trusted=trusted)
+        return await self._write("update", lambda session: self._target(session, ident, expected_version).update(changes))
+
+    async def _current(self, ident: object, *, lock: RowLock | None = None) -> ModelT:
+        rows = await self._load(self._select(self._identity.has(self._identity.key_of(ident))), lock=lock)
+        if not rows:
+            raise NotFoundError(self.model, ident)
+        return rows[0]
+
     async def _changes(self, ident: object, data: UpdateT | Values, *, trusted: bool) -> dict[str, Any]:
         with dropping_calls(self.session):
             if not isinstance(data, BaseModel):
                 given = data
             elif _takes_row(type(self).update_values):
-                given = await self.update_values(data, await self.get_one(ident))
+                given = await self.update_values(data, await self._current(ident))
             else:
                 given = await self.update_values(data)
             return checked_changes(self.mapper, self.prepare_update(dict(given)), data=data, read_only=self.read_only, trusted=trusted)

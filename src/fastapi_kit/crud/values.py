@@ -72,7 +72,9 @@ def checked_changes(mapper: Mapper[Any], values: Values, *, data: object, read_o
     attributes = attributes_of(mapper)
     fixed = attributes.fixed | (set[str]() if trusted else {*attributes.stamped, *map(attributes.behind_synonym, read_only)})
     from_schema = isinstance(data, BaseModel)
-    if named := sorted(name for name in values if attributes.behind_synonym(name) in (fixed | attributes.computed if from_schema else fixed)):
+    if named := sorted(
+        name for name in values if attributes.behind_synonym(name) in (fixed | attributes.computed if from_schema else fixed)
+    ):
         if from_schema or not attributes.fixed.intersection(map(attributes.behind_synonym, named)):
             raise InvalidDataError(named, reason="read_only", table=attributes.table_name)
         raise ConfigurationError(f"{', '.join(named)} of {attributes.model_name} cannot be changed")
@@ -169,7 +171,9 @@ class Attributes:
                 ) from None
         for name in values.keys() & self.related:
             if _is_nested(values[name]):
-                raise ConfigurationError(f"{self.model_name}.{name} takes objects of the model, no nested data; make them in create_values()")
+                raise ConfigurationError(
+                    f"{self.model_name}.{name} takes objects of the model, no nested data; make them in create_values()"
+                )
         return result
 
     @cached_property

@@ -178,9 +178,7 @@ class Database:
         event.listen(session_class, "after_rollback", keep_clean)
         note_writes(session_class)
         info = {OWN: session_class, NO_AUTOCOMMIT: not self.autocommit_reads}
-        return async_sessionmaker(
-            self.engine, expire_on_commit=False, close_resets_only=False, sync_session_class=session_class, info=info
-        )
+        return async_sessionmaker(self.engine, expire_on_commit=False, close_resets_only=False, sync_session_class=session_class, info=info)
 
     @asynccontextmanager
     async def _open_session(self) -> AsyncGenerator[AsyncSession]:

@@ -24,7 +24,9 @@ __all__ = ["OWN_LISTENERS", "drop_waiting_calls", "has_uncommitted_writes", "not
 P = ParamSpec("P")
 
 _RECORD = "fastapi_kit.on_commit"
-_WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE|MERGE|REPLACE|TRUNCATE|CREATE|ALTER|DROP|COPY|CALL|WITH\b.*\b(INSERT|UPDATE|DELETE))\b", re.I | re.S)
+_WRITES = re.compile(
+    r"\s*(INSERT|UPDATE|DELETE|MERGE|REPLACE|TRUNCATE|CREATE|ALTER|DROP|COPY|CALL|WITH\b.*\b(INSERT|UPDATE|DELETE))\b", re.I | re.S
+)
 _log = logging.getLogger("fastapi_kit.db")
 
 

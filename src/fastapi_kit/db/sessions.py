@@ -16,7 +16,19 @@ from sqlalchemy.util import await_only
 
 from fastapi_kit.errors import ConfigurationError
 
-__all__ = ["OWN", "Place", "close", "commit", "count_self_commit", "execute", "executes_plainly", "finish", "log_application_commits", "one_task", "report_second_commit"]
+__all__ = [
+    "OWN",
+    "Place",
+    "close",
+    "commit",
+    "count_self_commit",
+    "execute",
+    "executes_plainly",
+    "finish",
+    "log_application_commits",
+    "one_task",
+    "report_second_commit",
+]
 
 ResultT = TypeVar("ResultT")
 
@@ -46,9 +58,7 @@ def one_task(session: AsyncSession) -> Generator[None]:
             session.info.pop(_TASK, None)
 
 
-def execute(
-    session: Session, statement: Executable, parameters: Sequence[Mapping[str, Any]] | None = None, **options: Any
-) -> Result[Any]:
+def execute(session: Session, statement: Executable, parameters: Sequence[Mapping[str, Any]] | None = None, **options: Any) -> Result[Any]:
     """Run *statement* with execution *options*, as the session's own ``execute`` does, the application's override of it included."""
     asynchronous = async_session(session)
     if asynchronous is not None and _is_overridden(type(asynchronous), AsyncSession):

@@ -99,7 +99,9 @@ class Boundary:
         """Begin. Pending changes of the application are flushed first; an error there is its own, and comes as SQLAlchemy raises it."""
         session = self.session
         if self.commits and session.info.get(_STREAMS):
-            raise ConfigurationError("a write that commits would end the stream that is being read: put both into one unit_of_work(session)")
+            raise ConfigurationError(
+                "a write that commits would end the stream that is being read: put both into one unit_of_work(session)"
+            )
         self._watch()
         self._keeps_readable = _keep_readable(session)
         unit: Boundary | None = session.info.get(_ROOT)

@@ -19,6 +19,7 @@ from fastapi_kit.routing._rows import ChildRows, Parent, Rows, Service
 
 __all__ = ["Resource"]
 
+
 @dataclass(frozen=True)
 class Resource:
     """What the endpoints of one router share.

@@ -122,11 +122,7 @@ def _refuses_none(mapper: Mapper[Any], column: Column[Any], *, update: bool) -> 
 
 
 def _is_filled_in(mapper: Mapper[Any], column: Column[Any]) -> bool:
-    return (
-        column is column.table.autoincrement_column
-        or column is mapper.version_id_col
-        or column is mapper.polymorphic_on
-    )
+    return column is column.table.autoincrement_column or column is mapper.version_id_col or column is mapper.polymorphic_on
 
 
 def _table_name(mapper: Mapper[Any], attribute: str) -> str | None:
