@@ -90,7 +90,7 @@ def _revert(state: InstanceState[Any], session: Session) -> None:
             state.dict.pop(name, None)
         elif not state.manager[name].impl.collection:
             state.dict[name] = value
-    state._commit_all(state.dict, session.identity_map)
+    cast("Any", state)._commit_all(state.dict, session.identity_map)
 
 
 def put_back(session: Session, objects: Iterable[object]) -> None:
@@ -143,7 +143,7 @@ def has_begin_listener(engine: Engine) -> bool:
 
 def own_isolation_level(engine: Engine) -> str | None:
     """Return the isolation level that ``create_engine`` or ``execution_options`` gave *engine*, or None."""
-    level: str | None = engine.get_execution_options().get("isolation_level") or engine.dialect._on_connect_isolation_level
+    level: str | None = engine.get_execution_options().get("isolation_level") or cast("Any", engine.dialect)._on_connect_isolation_level
     return level
 
 

@@ -1,13 +1,12 @@
 """What the library accepts wherever it takes a dependency, such as ``session=``."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Annotated, Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from fastapi.dependencies.models import Dependant
 from fastapi.params import Depends
-from pydantic.fields import FieldInfo
 
-__all__ = ["Dependency", "answering", "as_depends", "parameter", "statuses_of"]
+__all__ = ["Dependency", "answering", "as_depends", "declare", "statuses_of"]
 
 ValueT = TypeVar("ValueT")
 CallT = TypeVar("CallT", bound=Callable[..., object])
@@ -53,13 +52,11 @@ def statuses_of(dependant: Dependant) -> frozenset[int]:
 _STATUSES = "fastapi_kit_statuses"
 
 
-def parameter(kind: Any, source: FieldInfo) -> Depends:
-    """Dependency that reads one parameter of the request as *kind*, which only the running program knows."""
+def declare(function: CallT, **parameters: Any) -> CallT:
+    """Declare *parameters* of a route's or dependency's *function*: ``Annotated`` types that only the running program knows.
 
-    # FastAPI compares the name with those in the path: no host will have this one there.
-    async def read(__value__: Any) -> Any:
-        return __value__
-
-    # A variable is no type to the type checkers, so it is put where FastAPI looks for one.
-    read.__annotations__["__value__"] = Annotated[kind, source]
-    return Depends(read)
+    A variable is no type to the type checkers, so it is put where FastAPI looks for one. FastAPI takes a parameter for one of the path if
+    it has its name: call it as no application will, ``__value__``.
+    """
+    function.__annotations__.update(parameters)
+    return function

@@ -43,15 +43,13 @@ class OrganizationService(CRUDService[Organization, OrganizationCreate, Organiza
             await self.memberships.create({"organization_id": organization.id, "user_id": self.actor.id, "role": "owner"})
         return organization
 
-    async def update(
-        self, ident: object, data: OrganizationCreate | Mapping[str, Any], /, *, expected_version: int | None = None
-    ) -> Organization:
+    async def update(self, ident: object, data: OrganizationCreate | Mapping[str, Any], /, **options: Any) -> Organization:
         await self.require_owner(ident)
-        return await super().update(ident, data, expected_version=expected_version)
+        return await super().update(ident, data, **options)
 
-    async def delete(self, ident: object, /, *, expected_version: int | None = None) -> None:
+    async def delete(self, ident: object, /, **options: Any) -> None:
         await self.require_owner(ident)
-        await super().delete(ident, expected_version=expected_version)
+        await super().delete(ident, **options)
 
     async def require_owner(self, ident: object) -> None:
         """Raises NotFoundError for strangers, PermissionDeniedError for members who are no owners."""

@@ -34,10 +34,10 @@ class UserService(UserAccounts[User, UserRegister, UserChange]):
         values.pop("current_password", None)
         return values
 
-    async def update(self, ident: object, data: UserChange | Any, /, *, expected_version: int | None = None) -> User:
+    async def update(self, ident: object, data: UserChange | Any, /, **options: Any) -> User:
         """Change a user: what a form asks for is checked, and hashed, before the write begins its transaction."""
         if not isinstance(data, UserChange):
-            return await super().update(ident, data, expected_version=expected_version)
+            return await super().update(ident, data, **options)
         user = await self.get_one(ident)
         verified = await self.check(user, data.model_dump())
         values = await self.update_values(data)
@@ -47,7 +47,7 @@ class UserService(UserAccounts[User, UserRegister, UserChange]):
                 user, hashed_password=values.pop("hashed_password", verified), replacing=verified
             ):
                 raise wrong_password()
-            return await super().update(ident, values, expected_version=expected_version)
+            return await super().update(ident, values, **options)
 
     async def check(self, user: User, changes: dict[str, Any]) -> str | None:
         """Return the hash of the current password where one is needed, verified."""

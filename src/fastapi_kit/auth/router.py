@@ -17,7 +17,7 @@ from fastapi_kit.auth.accounts import PRIVILEGES
 from fastapi_kit.auth.flow import AuthFlow
 from fastapi_kit.auth.schemas import RefreshRequest
 from fastapi_kit.auth.sessions import TokenPair
-from fastapi_kit.dependencies import Dependency, as_depends, parameter
+from fastapi_kit.dependencies import Dependency, as_depends, declare
 from fastapi_kit.errors import ConfigurationError
 from fastapi_kit.handlers import problem_responses
 from fastapi_kit.schemas import SafeText
@@ -114,12 +114,12 @@ def _refuse_unsafe(register: type[BaseModel]) -> None:
 def _add_register(
     router: APIRouter, flow: AuthFlow[UserT, RegisterT], session: Dependency[AsyncSession], schema: type[RegisterT], read: type[BaseModel]
 ) -> None:
-    async def register(data: Annotated[Any, parameter(schema, Body())], session: Annotated[AsyncSession, as_depends(session)]) -> Any:
-        return await flow.register(session, data, password=data.password)
+    async def register(__data__: Any, session: Annotated[AsyncSession, as_depends(session)]) -> Any:
+        return await flow.register(session, __data__, password=__data__.password)
 
     router.add_api_route(
         "/register",
-        register,
+        declare(register, __data__=Annotated[schema, Body()]),
         methods=["POST"],
         status_code=201,
         response_model=read,

@@ -10,9 +10,9 @@ from sqlalchemy.orm import Mapper, Session
 
 from fastapi_kit._compat import mark_inserted
 from fastapi_kit.crud._flushing import flushing_of
-from fastapi_kit.crud.identity import identity_of
 from fastapi_kit.crud._objects import build
 from fastapi_kit.crud._rows import loading_of
+from fastapi_kit.crud.identity import identity_of
 from fastapi_kit.crud.values import Values, attributes_of
 from fastapi_kit.db.checks import check_offsets
 from fastapi_kit.db.sessions import execute
@@ -28,7 +28,7 @@ def insert_rows(session: Session, mapper: Mapper[Any], rows: Sequence[Values]) -
 
     One INSERT per set of columns that get their default, where a statement does what a flush would; else one flush of objects.
     """
-    bind = session.get_bind(mapper, clause=insert(mapper))
+    bind = session.get_bind(mapper, clause=insert(mapper.class_))
     for row in rows:
         check_offsets(mapper, row, bind.dialect)
     if not bind.dialect.insert_executemany_returning or flushing_of(mapper).is_needed_to_insert(session, rows):
@@ -105,7 +105,7 @@ def _insert(session: Session, mapper: Mapper[Any], rows: list[_Row], *, numbered
     # SQLite numbers the rows of one INSERT in their order, but SQLAlchemy can only tell which is which by one INSERT a row.
     identity = identity_of(mapper)
     by_key = len(rows) > 1 and numbered_late and identity.is_made_by_server and identity.names[0] not in rows[0]
-    statement = insert(mapper).returning(mapper, sort_by_parameter_order=len(rows) > 1 and not by_key)
+    statement = insert(mapper.class_).returning(mapper.class_, sort_by_parameter_order=len(rows) > 1 and not by_key)
     statement = statement.options(*loading_of(mapper).undeferred(rows[0]))
     try:
         # Of a key that the database uses again the session may still hold the old object.

@@ -144,11 +144,9 @@ def _can_be_compared(type_: TypeEngine[Any]) -> bool:
     variants: Mapping[str, TypeEngine[Any]] = getattr(type_, "_variant_mapping", {})
     # A collation may hold values equal that are not the same.
     plain = isinstance(type_, _COMPARABLE) and getattr(type_, "collation", None) is None
-    return plain and type(type_).compare_values is _compares_values(type_) and all(map(_can_be_compared, variants.values()))
-
-
-def _compares_values(type_: TypeEngine[Any]) -> Any:
-    return (UTCDateTime if isinstance(type_, UTCDateTime) else TypeEngine).compare_values
+    base: Any = UTCDateTime if isinstance(type_, UTCDateTime) else TypeEngine
+    own: Any = type(type_)
+    return plain and own.compare_values is base.compare_values and all(map(_can_be_compared, variants.values()))
 
 
 def _hybrids_make_sql(mapper: Mapper[Any]) -> bool:

@@ -1,6 +1,7 @@
 """Making and changing objects of a model, whatever kind of class it is."""
 
 import inspect
+import json
 from collections.abc import Hashable, Mapping
 from functools import lru_cache
 from typing import Any, TypeVar, cast
@@ -65,13 +66,12 @@ def _equal(type_: TypeEngine[Any] | None, loaded: Any, value: Any) -> bool:
         return False
 
 
-def _is_same_document(one: Any, other: Any) -> bool:
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_is_same_document(one[key], other[key]) for key in cast("dict[Any, Any]", one))
-    if isinstance(one, list) and isinstance(other, list):
-        pairs = zip(cast("list[Any]", one), cast("list[Any]", other), strict=False)
-        return len(one) == len(other) and all(_is_same_document(*pair) for pair in pairs)
-    return type(one) is type(other) and bool(one == other)
+def _is_same_document(one: object, other: object) -> bool:
+    try:
+        return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+    except (TypeError, ValueError):
+        # The engine's json_serializer may write what Python's does not.
+        return False
 
 
 @lru_cache(maxsize=512)

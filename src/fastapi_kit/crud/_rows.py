@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import Column, Select, insert, inspect, select
-from sqlalchemy.orm import InstanceState, Mapper, QueryableAttribute, RelationshipDirection, Session, undefer
+from sqlalchemy import Select, insert, inspect, select
+from sqlalchemy.orm import Mapper, QueryableAttribute, RelationshipDirection, Session, undefer
 from sqlalchemy.orm.attributes import instance_dict
 
 from fastapi_kit._compat import demands_unique, refresh_row
@@ -68,7 +68,7 @@ class Loading:
 
     def reload(self, session: Session, rows: Sequence[object]) -> None:
         """Make *rows*, which were flushed, show what the database made of them; not where the session reads from another database."""
-        if session.get_bind(self.mapper) is not session.get_bind(self.mapper, clause=insert(self.mapper)):
+        if session.get_bind(self.mapper) is not session.get_bind(self.mapper, clause=insert(self.mapper.class_)):
             return
         identity = identity_of(self.mapper)
         by_key = {identity.key_of_row(row): row for row in rows}
@@ -86,8 +86,8 @@ class Loading:
         ]
         refresh_row(row, values)
         if outdated:
-            state: InstanceState[Any] = inspect(row, raiseerr=True)
-            state.session.expire(row, outdated) if state.session is not None else None
+            session: Session = inspect(row, raiseerr=True).session
+            session.expire(row, outdated)
 
     def undeferred(self, names: Any) -> list[Any]:
         """Return the options that load those of the *names* that are deferred."""
@@ -100,7 +100,7 @@ class Loading:
     @cached_property
     def _references(self) -> Mapping[str, Sequence[str]]:
         """The many-to-one relationships and the attributes of their foreign keys."""
-        names = {attribute.columns[0]: attribute.key for attribute in self.mapper.column_attrs if isinstance(attribute.columns[0], Column)}
+        names: dict[object, str] = {attribute.columns[0]: attribute.key for attribute in self.mapper.column_attrs}
         relations = (relation for relation in self.mapper.relationships if relation.direction is RelationshipDirection.MANYTOONE)
         return {relation.key: [names[column] for column in relation.local_columns if column in names] for relation in relations}
 

@@ -11,9 +11,9 @@ from sqlalchemy.orm.exc import StaleDataError
 
 from fastapi_kit._compat import criteria_options, mark_deleted, mark_updated, options_of, plain_criteria
 from fastapi_kit.crud._flushing import Flushing, flushing_of
-from fastapi_kit.crud.identity import Identity, Key, identity_of, may_hold
 from fastapi_kit.crud._objects import change
 from fastapi_kit.crud._rows import Loading, loading_of
+from fastapi_kit.crud.identity import Identity, Key, identity_of, may_hold
 from fastapi_kit.crud.values import Values, attributes_of
 from fastapi_kit.db.checks import check_offsets
 from fastapi_kit.db.sessions import execute
@@ -70,7 +70,7 @@ class Target:
             self._flush_delete()
             return
         held = self._identity.held(self.session, self.key)
-        statement = delete(self.mapper).where(*self._where, *self._at_version).options(*self._options)
+        statement = delete(self.mapper.class_).where(*self._where, *self._at_version).options(*self._options)
         done = execute(self.session, statement, synchronize_session=False)
         if not (isinstance(done, CursorResult) and done.rowcount):
             self._read()
@@ -88,9 +88,9 @@ class Target:
     def _update(self, values: Values, differs: ColumnElement[bool]) -> Any:
         held, version = self._identity.held(self.session, self.key), self._flushing.version_name
         counted = {} if version is None else {version: self._attribute(version) + 1}
-        statement = update(self.mapper).where(*self._where, *self._at_version, differs).values({**values, **counted})
+        statement = update(self.mapper.class_).where(*self._where, *self._at_version, differs).values({**values, **counted})
         if held is None:
-            returning: Any = statement.options(*self._options).returning(self.mapper)
+            returning: Any = statement.options(*self._options).returning(self.mapper.class_)
             row = execute(self.session, returning, synchronize_session=False, populate_existing=True).scalars().unique().one_or_none()
         else:
             row = self._refresh_held(held, statement.options(*self._options).returning(*self._loading.attributes(held).values()))

@@ -1,7 +1,7 @@
 """Reading rows of one model, as objects or as a read schema."""
 
 import builtins
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
@@ -15,8 +15,8 @@ from sqlalchemy.orm.interfaces import LoaderOption, ORMOption
 
 from fastapi_kit._compat import froms_of, is_ungrouped, loads_from_joins, options_of, order_of, plain_criteria
 from fastapi_kit.crud._generics import overrides, type_arguments
-from fastapi_kit.crud.identity import Identity, Key, identity_of, mapper_of, may_hold
 from fastapi_kit.crud._rows import MOST_KEYS, Loading, chunks, loading_of
+from fastapi_kit.crud.identity import Identity, Key, identity_of, mapper_of, may_hold
 from fastapi_kit.crud.ordering import OrderBy, total_order
 from fastapi_kit.crud.read_plan import ReadPlan, read_plan
 from fastapi_kit.crud.values import attributes_of
@@ -29,6 +29,7 @@ __all__ = ["FOR_UPDATE", "ReadService", "RowLock"]
 
 ModelT = TypeVar("ModelT")
 SchemaT = TypeVar("SchemaT", bound=BaseModel)
+ResultT = TypeVar("ResultT")
 
 _MAX_OFFSET = 2**63 - 1
 
@@ -297,7 +298,7 @@ class ReadService(Generic[ModelT]):
     def _may_multiply(self, base: Select[ModelT], order_by: OrderBy | None) -> bool:
         if plain_criteria(base, self.mapper) is not None or loads_from_joins(options_of(base)):
             return False
-        given = (order_by if isinstance(order_by, Sequence) else [order_by]) if order_by is not None else []
+        given = cast("Sequence[Any]", order_by if isinstance(order_by, Sequence) else () if order_by is None else (order_by,))
         tables = {table for each in (*order_of(base), *given) for table in froms_of(each)}
         return tables <= set(self.mapper.tables)
 
@@ -333,7 +334,7 @@ class ReadService(Generic[ModelT]):
         locked = statement.with_for_update(of=self.model, **asdict(lock))
         return await read_locked(self.session, lambda session: self._loading.load(session, locked, fresh=True), mapper=self.mapper)
 
-    async def _read(self, work: Any) -> Any:
+    async def _read(self, work: Callable[[Session], ResultT]) -> ResultT:
         return await read(self.session, work, mapper=self.mapper)
 
     @cached_property

@@ -2,9 +2,9 @@
 
 import builtins
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
-from typing import Any, ClassVar, Generic, TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import lru_cache
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
@@ -50,7 +50,7 @@ class CRUDService(ReadService[ModelT], Generic[ModelT, CreateT, UpdateT]):
         ``create_values``. Raises ConflictError, InvalidDataError, and ConfigurationError for a name that is no attribute of the model.
         """
         row = await self._new_row(data, values)
-        inserted = await self._write("create", lambda session: insert_rows(session, self.mapper, [row]))
+        inserted: builtins.list[ModelT] = await self._write("create", lambda session: insert_rows(session, self.mapper, [row]))
         return inserted[0]
 
     async def create_many(self, rows: Iterable[CreateT | Values], /, **values: object) -> builtins.list[ModelT]:
@@ -100,16 +100,16 @@ class CRUDService(ReadService[ModelT], Generic[ModelT, CreateT, UpdateT]):
         """
         return new_values(data, self.mapper)
 
-    async def update_values(self, data: UpdateT, row: ModelT | None = None) -> dict[str, Any]:
+    async def update_values(self, data: UpdateT) -> dict[str, Any]:
         """Return the values that a change sets: by default the fields the caller set. Override to hash, rename or derive.
 
-        Runs before the write begins its transaction. An override with a second parameter gets the *row* as it is now, at the price of a
-        query; one with *data* alone gets no row.
+        Runs before the write begins its transaction. An override with a second parameter, ``row: Note | None = None``, gets the row as it
+        is now, at the price of a query.
         """
         return field_values(data)
 
     def prepare_insert(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Return the values that are stored for a new row, whatever way they came: by schema, by mapping, in bulk. Override to add to them."""
+        """Return the values that are stored for a new row, by whatever way they came: schema, mapping, bulk. Override to add to them."""
         return values
 
     def prepare_update(self, values: dict[str, Any]) -> dict[str, Any]:
@@ -136,7 +136,8 @@ class CRUDService(ReadService[ModelT], Generic[ModelT, CreateT, UpdateT]):
             if not isinstance(data, BaseModel):
                 given = data
             elif _takes_row(type(self).update_values):
-                given = await self.update_values(data, await self._current(ident))
+                with_row = cast("Callable[[UpdateT, ModelT], Awaitable[Values]]", self.update_values)
+                given = await with_row(data, await self._current(ident))
             else:
                 given = await self.update_values(data)
             return checked_changes(self.mapper, self.prepare_update(dict(given)), data=data, read_only=self.read_only, trusted=trusted)
@@ -148,9 +149,6 @@ class CRUDService(ReadService[ModelT], Generic[ModelT, CreateT, UpdateT]):
         return await write(self.session, work, committer=f"{type(self).__name__}.{verb}", mapper=self.mapper)
 
 
-@cache
+@lru_cache(maxsize=512)
 def _takes_row(update_values: Callable[..., object]) -> bool:
-    if update_values is CRUDService.update_values:
-        return False
-    parameters: Mapping[str, inspect.Parameter] = inspect.signature(update_values).parameters
-    return len(parameters) > 2
+    return len(inspect.signature(update_values).parameters) > 2

@@ -191,12 +191,11 @@ def _has_default(column: Column[Any]) -> bool:
 
 
 def _is_nested(value: object) -> bool:
+    # A collection by key takes a mapping of objects.
     if isinstance(value, Mapping):
         return not all(_is_mapped(each) for each in cast("Mapping[object, object]", value).values())
-    return isinstance(value, BaseModel | list) and any(
-        isinstance(each, Mapping | BaseModel) and not _is_mapped(each)
-        for each in (cast("list[object]", value) if isinstance(value, list) else [value])
-    )
+    items = cast("list[object]", value) if isinstance(value, list) else [value]
+    return any(isinstance(each, Mapping | BaseModel) and not _is_mapped(cast("object", each)) for each in items)
 
 
 def _is_mapped(value: object) -> bool:
@@ -224,7 +223,6 @@ class _MisfitError(Exception):
 MOST_LEVELS = 200
 """Of a document. What is nested deeper is refused as it is."""
 _PLAIN = (str, int, float, bool)
-_SECRETS = (SecretStr, SecretBytes, Secret)
 _TEXTS = (
     *(AnyUrl, Url, MultiHostUrl, NameEmail, PurePath, UUID),
     *(IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network),
@@ -247,9 +245,13 @@ def is_sql(value: object) -> bool:
 
 
 def _as_scalar(value: Any) -> Any:
-    if isinstance(value, (BaseModel, *_SECRETS)):
+    if isinstance(value, BaseModel) or _is_secret(value):
         raise _MisfitError(type(value).__name__)
     return value.value if isinstance(value, Enum) else value
+
+
+def _is_secret(value: object) -> bool:
+    return isinstance(value, SecretStr | SecretBytes | Secret)
 
 
 def _as_text(value: Any) -> Any:
@@ -265,7 +267,7 @@ def _is_url(value: object) -> bool:
 
 
 def _as_list(value: Any) -> Any:
-    return list(value) if isinstance(value, set | frozenset | tuple) else value
+    return list(cast("set[object]", value)) if isinstance(value, set | frozenset | tuple) else value
 
 
 def _as_json(value: Any, depth: int = 0) -> Any:
@@ -273,7 +275,7 @@ def _as_json(value: Any, depth: int = 0) -> Any:
     if value is None or type(value) in _PLAIN or is_sql(value) or depth > MOST_LEVELS:
         return value
     if isinstance(value, RootModel):
-        return _as_json(cast("RootModel[Any]", value).root, depth)
+        return _as_json(vars(cast("object", value))["root"], depth)
     if isinstance(value, BaseModel):
         value = {name: each for name, each in {**vars(value), **(value.model_extra or {})}.items() if each is not MISSING}
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -283,7 +285,7 @@ def _as_json(value: Any, depth: int = 0) -> Any:
         return {_as_key(key): _as_json(each, depth + 1) for key, each in pairs}
     if isinstance(value, list | tuple | set | frozenset):
         return [_as_json(each, depth + 1) for each in cast("list[object]", value)]
-    if isinstance(value, _SECRETS):
+    if _is_secret(value):
         raise _MisfitError(type(value).__name__)
     try:
         return to_jsonable_python(value)

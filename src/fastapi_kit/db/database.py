@@ -96,8 +96,8 @@ class Database:
             yield session
             if has_uncommitted_writes(session.sync_session):
                 raise ConfigurationError(
-                    "the request wrote something that nobody committed: await session.commit(), use Annotated[AsyncSession, db.transaction],"
-                    " or put the writes into unit_of_work(session); await session.rollback() says that it is not wanted"
+                    "the request wrote something that nobody committed: use Annotated[AsyncSession, db.transaction], put the writes"
+                    " into unit_of_work(session), or await session.commit(); await session.rollback() says that it is not wanted"
                 )
 
     @cached_property
@@ -193,7 +193,15 @@ def _marker(dependency: Callable[..., AsyncIterator[AsyncSession]]) -> "Depends"
     # The only FastAPI below the web floor: a script that uses a Database never imports it.
     from fastapi.params import Depends
 
-    return Depends(dependency, scope="function")
+    session = Depends(dependency, scope="function")
+
+    class SessionDepends(Depends):
+        """Also what ``Depends()`` takes: ``Depends(db.session)`` gives the same session, in the same scope."""
+
+        async def __call__(self, session: Annotated[AsyncSession, session]) -> AsyncSession:
+            return session
+
+    return SessionDepends(dependency, scope="function")
 
 
 def _create_tables(connection: Connection, metadata: MetaData) -> None:

@@ -46,7 +46,9 @@ def make_engine(url: str | URL, options: DatabaseOptions) -> tuple[AsyncEngine, 
 def adopt_engine(engine: AsyncEngine, options: DatabaseOptions) -> None:
     """Give *engine*, before its first connection, what the library relies on.
 
-    That is: errors that remember what was written, a ping after idleness, and transactions on SQLite. Raises ConfigurationError for ``pgbouncer``, which an engine is made for.
+    That is: errors that remember what was written, a ping after idleness, and transactions on SQLite.
+
+    Raises ConfigurationError for ``pgbouncer``, which an engine is made for.
     """
     if options.pgbouncer:
         raise ConfigurationError(

@@ -34,8 +34,8 @@ async def read(session: AsyncSession, work: Callable[[Session], ResultT], *, map
     """Let *work* read through *session*; it buffers its rows. Database errors are typed.
 
     On an idle session of a ``Database`` no transaction stays open and no connection is held afterwards; on PostgreSQL nothing is sent but
-    the statements themselves. Several statements of *work* share a snapshot where the isolation level promises one. The application's own session
-    is used as ``session.execute`` would.
+    the statements themselves. Several statements of *work* share a snapshot where the isolation level promises one. The application's own
+    session is used as ``session.execute`` would.
     """
     with one_task(session), typed(mapper):
         return await session.run_sync(_read_and_end if is_idle(session.sync_session) else _read, work)
@@ -90,7 +90,7 @@ async def stream(session: AsyncSession, statement: Select[RowT], *, mapper: Mapp
     idle = is_idle(session.sync_session)
     with one_task(session), typed(mapper), streaming(session):
         try:
-            result = await session.run_sync(execute, statement, stream_results=True)
+            result = await session.run_sync(lambda sync: execute(sync, statement, stream_results=True))
             rows = AsyncResult(result).scalars()
             try:
                 async for row in rows:

@@ -1,7 +1,7 @@
 """The endpoints of a generated router, one function each, and what the OpenAPI document says of them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from fastapi import APIRouter, Body, HTTPException, Query, Request, Response
 from fastapi.params import Depends
@@ -10,12 +10,11 @@ from pydantic import BaseModel, Field
 from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
-from fastapi_kit.dependencies import parameter
+from fastapi_kit.dependencies import declare
 from fastapi_kit.handlers import problem_responses
 from fastapi_kit.pagination import Page, PageParams
 from fastapi_kit.routing._paths import collection_path
 from fastapi_kit.routing._resource import Resource
-from fastapi_kit.routing._rows import Rows
 
 __all__ = ["BatchRoute", "RowRoute", "add_create", "add_create_many", "add_delete", "add_get", "add_list", "add_update"]
 
@@ -51,10 +50,13 @@ class _Window(PageParams):
 def add_list(router: APIRouter, resource: Resource, guards: Sequence[Depends]) -> None:
     """``GET /``."""
 
+    class Window(_Window):
+        max_total: ClassVar = resource.max_total
+
     async def list_rows(
-        rows: Annotated[Rows, resource.rows], __window__: Annotated[_Window, Query()], request: Request, response: Response
+        given: Annotated[Any, resource.given], __window__: Annotated[Window, Query()], request: Request, response: Response
     ) -> Page[Any]:
-        page = await rows.page(resource.item, __window__)
+        page = await resource.rows(given).page(resource.item, __window__)
         # Not request.url, which fails on bytes that are no UTF-8.
         query = request.scope["query_string"].decode("latin-1")
         response.headers["Link"] = page.link_header(f"{collection_path(request.scope)}?{query}")
@@ -79,14 +81,14 @@ def add_list(router: APIRouter, resource: Resource, guards: Sequence[Depends]) -
 def add_get(router: APIRouter, resource: Resource, guards: Sequence[Depends]) -> None:
     """``GET /{id}``."""
 
-    async def get_row(rows: Annotated[Rows, resource.rows], key: Annotated[Any, resource.key]) -> BaseModel:
-        return await rows.get(resource.read, key)
+    async def get_row(given: Annotated[Any, resource.given], __key__: Any) -> BaseModel:
+        return await resource.rows(given).get(resource.read, __key__)
 
     _add(
         router,
         "GET",
         resource.path,
-        get_row,
+        declare(get_row, __key__=resource.key),
         name=f"get_{resource.name}",
         summary=f"Get {resource.singular}",
         response_model=resource.read,
@@ -99,13 +101,11 @@ def add_get(router: APIRouter, resource: Resource, guards: Sequence[Depends]) ->
 
 def add_create(router: APIRouter, resource: Resource, guards: Sequence[Depends]) -> None:
     """``POST /``."""
-    body = parameter(resource.declared("create_schema"), Body())
-    resource.require_location()
+    schema = resource.declared("create_schema")
+    _ = resource.key  # that of a new row is written in a path
 
-    async def create_row(
-        rows: Annotated[Rows, resource.rows], data: Annotated[Any, body], request: Request, response: Response
-    ) -> BaseModel:
-        answer, key = await rows.create(resource.read, data)
+    async def create_row(given: Annotated[Any, resource.given], __data__: Any, request: Request, response: Response) -> BaseModel:
+        answer, key = await resource.rows(given).create(resource.read, __data__)
         response.headers["Location"] = resource.location(request, key)
         return answer
 
@@ -113,7 +113,7 @@ def add_create(router: APIRouter, resource: Resource, guards: Sequence[Depends])
         router,
         "POST",
         "",
-        create_row,
+        declare(create_row, __data__=Annotated[schema, Body()]),
         name=f"create_{resource.name}",
         summary=f"Create {resource.singular}",
         status_code=201,
@@ -129,16 +129,16 @@ def add_create_many(router: APIRouter, resource: Resource, guards: Sequence[Depe
     """``POST /batch``."""
     schema = resource.declared("create_schema")
     title = resource.plural.capitalize()
-    body = parameter(list.__class_getitem__(schema), Body(title=title, min_length=1, max_length=resource.max_batch))
+    body = Body(title=title, min_length=1, max_length=resource.max_batch)
 
-    async def create_rows(rows: Annotated[Rows, resource.rows], data: Annotated[list[Any], body]) -> Sequence[BaseModel]:
-        return await rows.create_many(resource.read, data)
+    async def create_rows(given: Annotated[Any, resource.given], __data__: Any) -> Sequence[BaseModel]:
+        return await resource.rows(given).create_many(resource.read, __data__)
 
     _add(
         router,
         "POST",
         "/batch",
-        create_rows,
+        declare(create_rows, __data__=Annotated[list.__class_getitem__(schema), body]),
         name=f"create_many_{resource.table}",
         summary=f"Create many {resource.plural}",
         description=f"Stores all of them, or none if one is refused: 1 to {resource.max_batch} in one request.",
@@ -153,16 +153,16 @@ def add_create_many(router: APIRouter, resource: Resource, guards: Sequence[Depe
 
 def add_update(router: APIRouter, resource: Resource, guards: Sequence[Depends]) -> None:
     """``PATCH /{id}``."""
-    body = parameter(resource.declared("update_schema"), Body())
+    schema = resource.declared("update_schema")
 
-    async def update_row(rows: Annotated[Rows, resource.rows], key: Annotated[Any, resource.key], data: Annotated[Any, body]) -> BaseModel:
-        return await rows.update(resource.read, key, data)
+    async def update_row(given: Annotated[Any, resource.given], __key__: Any, __data__: Any) -> BaseModel:
+        return await resource.rows(given).update(resource.read, __key__, __data__)
 
     _add(
         router,
         "PATCH",
         resource.path,
-        update_row,
+        declare(update_row, __key__=resource.key, __data__=Annotated[schema, Body()]),
         name=f"update_{resource.name}",
         summary=f"Update {resource.singular}",
         description="Changes the fields that are sent and leaves all others as they are.",
@@ -177,14 +177,14 @@ def add_update(router: APIRouter, resource: Resource, guards: Sequence[Depends])
 def add_delete(router: APIRouter, resource: Resource, guards: Sequence[Depends]) -> None:
     """``DELETE /{id}``."""
 
-    async def delete_row(rows: Annotated[Rows, resource.rows], key: Annotated[Any, resource.key]) -> None:
-        await rows.delete(key)
+    async def delete_row(given: Annotated[Any, resource.given], __key__: Any) -> None:
+        await resource.rows(given).delete(__key__)
 
     _add(
         router,
         "DELETE",
         resource.path,
-        delete_row,
+        declare(delete_row, __key__=resource.key),
         name=f"delete_{resource.name}",
         summary=f"Delete {resource.singular}",
         status_code=204,

@@ -16,7 +16,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from starlette.types import Scope
 
 from fastapi_kit.crud.identity import Key
-from fastapi_kit.dependencies import parameter
+from fastapi_kit.dependencies import declare
 from fastapi_kit.errors import ConfigurationError
 
 __all__ = ["collection_path", "column_in_path", "is_same_key", "key_in_path", "may_be_key", "row_path"]
@@ -24,16 +24,16 @@ __all__ = ["collection_path", "column_in_path", "is_same_key", "key_in_path", "m
 _NO_KEYS = (bytes, bytearray, list, tuple, dict, set, frozenset)
 
 
-def key_in_path(columns: Mapping[str, Column[Any]], *, of: str) -> Depends:
-    """Dependency on the primary key in the path, one segment for each of its *columns* by attribute: a scalar, or a tuple."""
+def key_in_path(columns: Mapping[str, Column[Any]], *, of: str) -> Any:
+    """Return the type of the primary key in the path, one segment for each of its *columns* by attribute: a scalar, or a tuple."""
     parts = [column_in_path(column, name, of=of) for name, column in columns.items()]
-    return parts[0] if len(parts) == 1 else reduce(_appended, parts, Depends(_no_key))
+    return parts[0] if len(parts) == 1 else Annotated[Any, reduce(_prepended, reversed(parts), Depends(_no_key))]
 
 
-def column_in_path(column: Column[Any], name: str, *, of: str) -> Depends:
-    """Dependency on the path parameter *name*, a value of *column*. Raises ConfigurationError for bytes and the like."""
+def column_in_path(column: Column[Any], name: str, *, of: str) -> Any:
+    """Return the type of the path parameter *name*, a value of *column*. Raises ConfigurationError for bytes and the like."""
     description = f"{name.replace('_', ' ').capitalize()} of the {of}"
-    return parameter(_path_type(column), Path(alias=name, description=description))
+    return Annotated[_path_type(column), Path(alias=name, description=description)]
 
 
 def may_be_key(column: Column[Any], segment: str) -> bool:
@@ -70,11 +70,11 @@ async def _no_key() -> tuple[()]:
     return ()
 
 
-def _appended(first: Depends, last: Depends) -> Depends:
-    async def read(before: Annotated[Key, first], value: Annotated[Any, last]) -> Key:
-        return (*before, value)
+def _prepended(others: Depends, first: Any) -> Depends:
+    async def read(__value__: Any, rest: Annotated[Key, others]) -> Key:
+        return (__value__, *rest)
 
-    return Depends(read)
+    return Depends(declare(read, __value__=first))
 
 
 def _segment(value: object) -> str:

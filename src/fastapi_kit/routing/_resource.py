@@ -13,6 +13,7 @@ from sqlalchemy import Column
 from sqlalchemy.orm import Mapper
 
 from fastapi_kit.crud.identity import Identity, Key, identity_of, mapper_of
+from fastapi_kit.dependencies import declare
 from fastapi_kit.errors import ConfigurationError
 from fastapi_kit.routing._paths import column_in_path, key_in_path, may_be_key, row_path
 from fastapi_kit.routing._rows import ChildRows, Parent, Rows, Service
@@ -34,6 +35,7 @@ class Resource:
     item: type[BaseModel]
     parent_column: object
     max_batch: int
+    max_total: int | None
 
     @cached_property
     def mapper(self) -> Mapper[Any]:
@@ -44,26 +46,24 @@ class Resource:
         return None if self.parent_column is None else Parent.of(self.mapper, self.parent_column)
 
     @cached_property
-    def rows(self) -> Depends:
-        """Dependency on the rows that the path and the service allow."""
-        parent, source, serve = self.parent, self.source, self.serve
+    def given(self) -> Depends:
+        """Dependency on what ``rows`` takes: the session or the service; under a parent, the rows themselves."""
+        parent, serve = self.parent, self.serve
         if parent is None:
+            return self.source
 
-            async def get_rows(source: Annotated[Any, source]) -> Rows:
-                return Rows(serve(source))
+        async def get_rows(source: Annotated[Any, self.source], __value__: Any) -> Rows:
+            return ChildRows(serve(source), parent, __value__)
 
-            return Depends(get_rows)
+        return Depends(declare(get_rows, __value__=column_in_path(parent.column, parent.name, of=self.plural)))
 
-        value = column_in_path(parent.column, parent.name, of=self.plural)
-
-        async def get_child_rows(source: Annotated[Any, source], value: Annotated[Any, value]) -> Rows:
-            return ChildRows(serve(source), parent, value)
-
-        return Depends(get_child_rows)
+    def rows(self, given: Any) -> Rows:
+        """Return the rows that the path and the service allow."""
+        return Rows(self.serve(given)) if self.parent is None else given
 
     @cached_property
-    def key(self) -> Depends:
-        """Dependency on the primary key in the path. Raises ConfigurationError if it cannot stand there."""
+    def key(self) -> Any:
+        """The type of the primary key in the path. Raises ConfigurationError if it cannot stand there."""
         return key_in_path(self._key_columns, of=self.singular)
 
     @property
@@ -107,10 +107,6 @@ class Resource:
     def may_be_key(self, segment: str) -> bool:
         """Return whether *segment* alone could be the key of a row in a path."""
         return len(self._segments) == 1 and may_be_key(self._key_columns[self._segments[0]], segment)
-
-    def require_location(self) -> None:
-        """Raise ConfigurationError if the key of a new row could not be written in a path."""
-        key_in_path(self._key_columns, of=self.singular)
 
     def location(self, request: Request, key: Key) -> str:
         """Return the path of a new row."""

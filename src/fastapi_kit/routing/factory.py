@@ -61,6 +61,8 @@ class RouterOptions:
     """Column that a path parameter of the same name fixes: ``Book.author_id`` under ``prefix="/authors/{author_id}/books"``."""
     max_batch: int = 1000
     """Rows that a batch may have."""
+    max_total: int | None = None
+    """Lists count no further than this; 0 does not count at all: ``has_more`` is told either way. None counts exactly."""
 
 
 _ADDERS: Mapping[Endpoint, Callable[[APIRouter, Resource, Sequence[Depends]], None]] = {
@@ -120,6 +122,7 @@ def crud_router(
         item=options.list_item or read,
         parent_column=options.parent,
         max_batch=options.max_batch,
+        max_total=options.max_total,
     )
     router = _Router()
     router.row_path = resource.path
