@@ -1,5 +1,6 @@
 """Making an engine: which pool, which limits, and connections that are tried before they are used."""
 
+import asyncio
 from contextlib import suppress
 from time import monotonic
 from typing import Any
@@ -126,5 +127,7 @@ def _drop_late(context: ExceptionContext) -> None:
 
 async def _hang_up(connection: Any) -> None:
     with suppress(Exception):
-        # Asks for the cancellation, waits for it, and says goodbye; cuts the line when the time is over.
-        await connection.close(timeout=_GOODBYE)
+        # Asks for the cancellation, waits for it, and says goodbye; cuts the line when the time is over. The first of these waits has no
+        # bound of its own in asyncpg 0.30.
+        async with asyncio.timeout(2 * _GOODBYE):
+            await connection.close(timeout=_GOODBYE)
