@@ -28,7 +28,7 @@ EXPORTS = {
         Base Database DatabaseOptions NAMING_CONVENTION TimestampMixin UTCDateTime UUIDv7Mixin UnitOfWork
         as_kit_error on_commit run_transaction typed_errors unit_of_work uuid7
     """,
-    "fastapi_kit.db.checks": "Check check_values key_is_possible value_check",
+    "fastapi_kit.db.checks": "Check check_offsets check_values key_is_possible value_check",
     "fastapi_kit.db.errors": "as_kit_error is_retryable watch",
     "fastapi_kit.handlers": """
         ErrorBody Problem ProblemItem STATUSES legacy_body problem_body problem_response problem_responses register_exception_handlers

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from httpx import AsyncClient
 from sqlalchemy import event
-from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.orm import selectinload
 
 from fastapi_kit.testing import app_client
@@ -199,7 +199,7 @@ async def test_no_welcome_without_a_commit(database_url: str, import_zenith: Imp
     """W40: where the COMMIT fails nobody is there to be welcomed."""
 
     def fail(_connection: object) -> None:
-        raise ConnectionResetError
+        raise DBAPIError("COMMIT", None, ConnectionResetError(), connection_invalidated=True)
 
     async with on_its_own(import_zenith(database_url)) as (zenith, client):
         event.listen(zenith.db.engine.sync_engine, "commit", fail)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, Select, delete, false, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, CursorResult, Select, delete, false, literal, or_, select, tuple_, update
 from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.orm.exc import StaleDataError
 
@@ -14,7 +14,7 @@ from fastapi_kit.crud._flushing import Flushing, flushing_of
 from fastapi_kit.crud._objects import change
 from fastapi_kit.crud._rows import Loading, loading_of
 from fastapi_kit.crud.identity import Identity, Key, identity_of, may_hold
-from fastapi_kit.crud.values import Values, attributes_of
+from fastapi_kit.crud.values import Values, attributes_of, is_sql
 from fastapi_kit.db.checks import check_offsets
 from fastapi_kit.db.sessions import execute
 from fastapi_kit.errors import ConfigurationError, ConflictError, NotFoundError, StaleVersionError
@@ -52,7 +52,7 @@ class Target:
             return self._read()
         if self._flushing.is_needed_to_update(self.session, values):
             return self._flush_update(values)
-        differs = or_(*(self._attribute(name).is_distinct_from(value) for name, value in values.items()))
+        differs = or_(*(self._differs(name, value) for name, value in values.items()))
         # A second time if the row was changed by somebody else between the two statements.
         for _ in range(2):
             row = self._update(values, differs)
@@ -97,6 +97,12 @@ class Target:
         if row is not None:
             mark_updated(self.session, row)
         return row
+
+    def _differs(self, name: str, value: Any) -> ColumnElement[bool]:
+        attribute = self._attribute(name)
+        # Of a plain value SQLAlchemy would take the type that Python has for it.
+        differs: ColumnElement[bool] = attribute.is_distinct_from(value if value is None or is_sql(value) else literal(value, attribute.type))
+        return differs
 
     def _refresh_held(self, held: object, statement: Any) -> object | None:
         """Run *statement*, which returns the columns of the row that the session holds, and put them into it."""

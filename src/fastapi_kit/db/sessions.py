@@ -143,6 +143,9 @@ async def finish(work: Coroutine[Any, Any, ResultT]) -> ResultT:
         if not task.cancelled():
             task.exception()
         raise
+    finally:
+        # Its traceback has this frame, which must not hold it.
+        del cancelled
     return task.result()
 
 

@@ -7,6 +7,7 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from traceback import clear_frames
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, event, insert
@@ -89,7 +90,8 @@ class Boundary:
                 result = work(self.session)
                 self.session.flush()
             self.keep()
-        except BaseException:
+        except BaseException as error:
+            _release(error)
             # To its end, also while the task is being cancelled.
             await_only(finish(greenlet_spawn(self.undo)))
             raise
@@ -340,9 +342,16 @@ async def _bounded(session: AsyncSession, boundary: Boundary) -> AsyncGenerator[
     try:
         yield
         await session.run_sync(lambda _: boundary.keep())
-    except BaseException:
+    except BaseException as error:
+        _release(error)
         await finish(session.run_sync(lambda _: boundary.undo()))
         raise
+
+
+def _release(error: BaseException) -> None:
+    """Let go of what the frames of a cancelled statement hold: an SQLite connection that is closed keeps its lock while a cursor lives."""
+    if not isinstance(error, Exception):
+        clear_frames(error.__traceback__)
 
 
 def _keep_readable(session: Session) -> bool:

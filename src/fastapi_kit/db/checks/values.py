@@ -50,7 +50,7 @@ def check_offsets(mapper: Mapper[Any], values: Mapping[str, object], dialect: Di
     *values* are keyed by attribute. Moments in UTC lose nothing and pass, and so does what a type of the application's converts.
     Raises ConfigurationError, which names the attributes.
     """
-    moments = [name for name, value in values.items() if isinstance(value, datetime | time) and value.utcoffset()]
+    moments = [name for name, value in values.items() if isinstance(value, datetime) and value.utcoffset()]
     if not moments or not drops_offsets(dialect):
         return
     if lost := [name for name in moments if name in mapper.column_attrs and _is_plain_moment(mapper.column_attrs[name].columns[0].type)]:
@@ -77,7 +77,7 @@ def _is_plain_moment(type_: TypeEngine[Any]) -> bool:
     if isinstance(type_, TypeDecorator):
         decorator: TypeDecorator[Any] = type_
         return not converts(decorator) and _is_plain_moment(decorator.impl_instance)
-    return isinstance(type_, DateTime | Time)
+    return isinstance(type_, DateTime)
 
 
 def _checks(mapper: Mapper[Any]) -> tuple[Mapping[str, Check], Mapping[str, Check]]:
