@@ -51,13 +51,14 @@ PLACES = [
     place("pagination _partial", frozenset({"errors"}), PYDANTIC),
     place("schemas", frozenset({"errors", "_partial"}), PYDANTIC),
     # tools: the ground and one third-party world each, never a neighbour
-    place("db", GROUND, f"{PYDANTIC} aiosqlite anyio asyncpg psycopg sqlalchemy"),
+    place("_compat", frozenset(), "sqlalchemy"),
+    place("db", GROUND | {"_compat"}, f"{PYDANTIC} aiosqlite anyio asyncpg psycopg sqlalchemy"),
     place("middleware", GROUND, f"{PYDANTIC} opentelemetry starlette"),
     place("cache", GROUND, f"{PYDANTIC} cashews redis"),
     place(TOKEN_MEMBERS, GROUND | {"_secrets"}, f"{PYDANTIC} cryptography jose"),
     place(PASSWORD_MEMBERS, GROUND, f"{PYDANTIC} anyio argon2 bcrypt passlib"),
     # on the database
-    place("crud", GROUND | {"db"}, f"{PYDANTIC} sqlalchemy"),
+    place("crud", GROUND | {"_compat", "db"}, f"{PYDANTIC} sqlalchemy"),
     place("crud.cached", GROUND | {"db", "cache", "crud"}, f"{PYDANTIC} sqlalchemy"),
     place("auth.sql", GROUND | ACCOUNTS | {"db", "crud"}, f"{PYDANTIC} sqlalchemy"),
     # the web; auth is handed a loader and never imports db or crud

@@ -28,6 +28,8 @@ EXPORTS = {
         Base Database DatabaseOptions NAMING_CONVENTION TimestampMixin UTCDateTime UUIDv7Mixin UnitOfWork
         as_kit_error on_commit run_transaction typed_errors unit_of_work uuid7
     """,
+    "fastapi_kit.crud.read_plan": "ReadPlan read_plan",
+    "fastapi_kit.db.engines": "",
     "fastapi_kit.db.checks": "Check check_offsets check_values key_is_possible value_check",
     "fastapi_kit.db.errors": "as_kit_error is_retryable watch",
     "fastapi_kit.handlers": """

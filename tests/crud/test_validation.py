@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import AfterValidator, BaseModel, ConfigDict, EmailStr, Field, NameEmail, Tag, TypeAdapter, ValidationError
 
-from fastapi_kit.crud.validation import ListValidator
+from fastapi_kit.crud.read_plan.validation import ListValidator
 from fastapi_kit.schemas import Email
 
 T = TypeVar("T")

@@ -17,7 +17,7 @@ from sqlalchemy.pool import NullPool
 from tests.models import Author, AuthorCreate, AuthorService, BookService, LibraryBase, Tag, TagService
 
 from fastapi_kit.db import Database, DatabaseOptions, typed_errors
-from fastapi_kit.db.urls import async_url
+from fastapi_kit.db.engines.urls import async_url
 from fastapi_kit.errors import ConfigurationError, UnavailableError, UnknownReferenceError
 from fastapi_kit.settings import KitSettings
 

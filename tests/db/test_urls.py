@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from fastapi_kit.db import Database, DatabaseOptions
-from fastapi_kit.db.urls import async_url
+from fastapi_kit.db.engines.urls import async_url
 from fastapi_kit.errors import ConfigurationError
 
 DRIVERS = ["asyncpg", "psycopg"]

@@ -12,15 +12,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, a
 from sqlalchemy.orm import Session
 
 from fastapi_kit.db.base import Base
-from fastapi_kit.db.engine import adopt_engine, make_engine
+from fastapi_kit.db.engines.make import adopt_engine, make_engine
+from fastapi_kit.db.engines.options import DatabaseOptions
+from fastapi_kit.db.engines.sqlite import PrivateFile, begin_immediate
+from fastapi_kit.db.engines.urls import masked
 from fastapi_kit.db.errors import as_kit_error
 from fastapi_kit.db.hooks import has_uncommitted_writes, note_writes
-from fastapi_kit.db.options import DatabaseOptions
 from fastapi_kit.db.reads import NO_AUTOCOMMIT
 from fastapi_kit.db.sessions import OWN, Place, close, log_application_commits, report_second_commit
-from fastapi_kit.db.sqlite import PrivateFile, begin_immediate
 from fastapi_kit.db.transactions import keep_clean, typed, unit_of_work
-from fastapi_kit.db.urls import masked
 from fastapi_kit.errors import ConfigurationError, UnavailableError
 from fastapi_kit.settings import KitSettings
 

@@ -16,10 +16,10 @@ from sqlalchemy.orm import Mapper, Session, SessionTransaction, SessionTransacti
 from sqlalchemy.util import await_only, greenlet_spawn
 
 from fastapi_kit._compat import binds_of, discard_clean, has_sent_sql, is_clean, put_back
+from fastapi_kit.db.engines.sqlite import begin_immediate
 from fastapi_kit.db.errors import as_kit_error, is_retryable, watch
 from fastapi_kit.db.hooks import drop_waiting_calls, on_commit, restore_calls, save_calls
 from fastapi_kit.db.sessions import OWN, commit, count_self_commit, finish, one_task
-from fastapi_kit.db.sqlite import begin_immediate
 from fastapi_kit.errors import ConfigurationError, KitError
 
 __all__ = [

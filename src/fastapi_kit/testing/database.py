@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, SessionTransaction
 
 from fastapi_kit.db import Database
-from fastapi_kit.db.sqlite import begin_immediate
+from fastapi_kit.db.engines.sqlite import begin_immediate
 from fastapi_kit.errors import ConfigurationError
 
 __all__ = ["isolated"]

@@ -1,16 +1,16 @@
 """What a table's metadata says of values before SQL is sent, so that every database refuses alike."""
 
 from collections.abc import Mapping
-from datetime import datetime, time
+from datetime import datetime
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Column, DateTime, Dialect, Time, TypeDecorator
+from sqlalchemy import Column, DateTime, Dialect, TypeDecorator
 from sqlalchemy.orm import Mapper
 from sqlalchemy.types import TypeEngine
 
 from fastapi_kit.db.checks.column_types import Check, converts, value_check
-from fastapi_kit.db.sqlite import drops_offsets
+from fastapi_kit.db.engines.sqlite import drops_offsets
 from fastapi_kit.db.types import UTCDateTime
 from fastapi_kit.errors import ConfigurationError, InvalidDataError
 

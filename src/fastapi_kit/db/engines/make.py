@@ -11,11 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, QueuePool
 from sqlalchemy.util import await_only
 
+from fastapi_kit.db.engines.options import DatabaseOptions
+from fastapi_kit.db.engines.postgres import connect_as
+from fastapi_kit.db.engines.sqlite import PrivateFile, check_url, is_memory, make_honest
+from fastapi_kit.db.engines.urls import async_url
 from fastapi_kit.db.errors import watch
-from fastapi_kit.db.options import DatabaseOptions
-from fastapi_kit.db.postgres import connect_as
-from fastapi_kit.db.sqlite import PrivateFile, check_url, is_memory, make_honest
-from fastapi_kit.db.urls import async_url
 from fastapi_kit.errors import ConfigurationError
 
 __all__ = ["adopt_engine", "make_engine"]

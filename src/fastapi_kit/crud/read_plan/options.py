@@ -17,7 +17,7 @@ from sqlalchemy.orm import (
 )
 from sqlalchemy.orm.interfaces import ORMOption
 
-from fastapi_kit.crud.needs import Needs
+from fastapi_kit.crud.read_plan.needs import Needs
 
 __all__ = ["GivenOptions", "loader_options"]
 

@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar, cast
 from pydantic import BaseModel, EmailStr, TypeAdapter, ValidationError
 from pydantic_core import SchemaError, SchemaValidator, core_schema
 
-from fastapi_kit.crud.schema_fields import NO_NODES, core_schema_of, has_own_init, is_node
+from fastapi_kit.crud.read_plan.fields import NO_NODES, core_schema_of, has_own_init, is_node
 
 __all__ = ["ListValidator"]
 

@@ -10,12 +10,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapper, QueryableAttribute
 from sqlalchemy.orm.interfaces import ORMOption
 
-from fastapi_kit.crud.attributes import has_load_listener
-from fastapi_kit.crud.loader_options import GivenOptions, loader_options
-from fastapi_kit.crud.needs import Needs, NeedsCompiler
-from fastapi_kit.crud.schema_fields import SchemaReader, core_schema_of
-from fastapi_kit.crud.unloaded import error_of_unloaded, no_lazy_loads, unloaded_in
-from fastapi_kit.crud.validation import ListValidator
+from fastapi_kit.crud.read_plan.attributes import has_load_listener
+from fastapi_kit.crud.read_plan.fields import SchemaReader, core_schema_of
+from fastapi_kit.crud.read_plan.needs import Needs, NeedsCompiler
+from fastapi_kit.crud.read_plan.options import GivenOptions, loader_options
+from fastapi_kit.crud.read_plan.unloaded import error_of_unloaded, no_lazy_loads, unloaded_in
+from fastapi_kit.crud.read_plan.validation import ListValidator
 
 __all__ = ["ReadPlan", "read_plan"]
 

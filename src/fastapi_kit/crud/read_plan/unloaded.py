@@ -14,7 +14,7 @@ from sqlalchemy.orm import InstanceState, ORMExecuteState, QueryableAttribute, R
 from sqlalchemy.orm.collections import collection_adapter
 from sqlalchemy.orm.exc import DetachedInstanceError
 
-from fastapi_kit.crud.needs import Needs
+from fastapi_kit.crud.read_plan.needs import Needs
 from fastapi_kit.errors import NotLoadedError
 
 __all__ = ["Unloaded", "error_of_unloaded", "no_lazy_loads", "unloaded_in"]

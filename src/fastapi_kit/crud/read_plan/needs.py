@@ -8,7 +8,7 @@ from sqlalchemy import JSON, MetaData, TypeDecorator
 from sqlalchemy.ext.associationproxy import AssociationProxy
 from sqlalchemy.orm import ColumnProperty, CompositeProperty, Mapper, RelationshipProperty, registry
 
-from fastapi_kit.crud.attributes import (
+from fastapi_kit.crud.read_plan.attributes import (
     Attribute,
     Column,
     Composite,
@@ -20,7 +20,7 @@ from fastapi_kit.crud.attributes import (
     owners_of,
     with_names_behind,
 )
-from fastapi_kit.crud.schema_fields import Content, ModelSchema, Node, Path, ReadField, SchemaReader
+from fastapi_kit.crud.read_plan.fields import Content, ModelSchema, Node, Path, ReadField, SchemaReader
 from fastapi_kit.errors import ConfigurationError
 
 __all__ = ["Needs", "NeedsCompiler"]

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 from sqlalchemy import URL, Connection, Engine, event
 
-from fastapi_kit.db.options import DatabaseOptions
+from fastapi_kit.db.engines.options import DatabaseOptions
 from fastapi_kit.errors import ConfigurationError
 
 __all__ = ["connect_as"]
