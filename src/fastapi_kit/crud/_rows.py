@@ -48,18 +48,18 @@ class Loading:
         names = self.names if held is None else self.names | (self._deferred & instance_dict(held).keys())
         return {name: self.mapper.attrs[name].class_attribute for name in sorted(names)}
 
-    def load(self, session: Session, statement: Select[Any], *, fresh: bool) -> list[Any]:
+    def load(self, session: Session, statement: Select[Any], parameters: Mapping[str, Any] | None = None, *, fresh: bool) -> list[Any]:
         """Run a select of the model and return its objects, each once; *fresh*: those held before show what is stored now."""
         held = fresh and any(state.mapper.isa(self.mapper) for state in session.identity_map.all_states())
         if held:
-            return [row for row, *_ in self.load_fresh(session, statement)]
-        found = execute(session, statement)
+            return [row for row, *_ in self.load_fresh(session, statement, parameters)]
+        found = execute(session, statement, parameters)
         return list((found.scalars().unique() if demands_unique(found) else found.scalars()).all())
 
-    def load_fresh(self, session: Session, statement: Select[Any]) -> list[tuple[Any, ...]]:
+    def load_fresh(self, session: Session, statement: Select[Any], parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
         """Run a select of the model and of other columns; return an object, which shows what is stored now, and these for each row."""
         shown, before = self.attributes(), {id(row) for row in session.identity_map.values()}
-        found = execute(session, statement.add_columns(*shown.values()))
+        found = execute(session, statement.add_columns(*shown.values()), parameters)
         rows = {id(row[0]): row for row in (found.unique(lambda row: id(row[0])) if demands_unique(found) else found)}
         for key, row in rows.items():
             if key in before:

@@ -101,9 +101,8 @@ class Target:
     def _differs(self, name: str, value: Any) -> ColumnElement[bool]:
         attribute = self._attribute(name)
         # Of a plain value SQLAlchemy would take the type that Python has for it.
-        differs: ColumnElement[bool] = attribute.is_distinct_from(
-            value if value is None or is_sql(value) else literal(value, attribute.type)
-        )
+        given = value if value is None or is_sql(value) else literal(value, attribute.type)
+        differs: ColumnElement[bool] = attribute.is_distinct_from(given)
         return differs
 
     def _refresh_held(self, held: object, statement: Any) -> object | None:

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
-from sqlalchemy import Column, ColumnElement, TypeDecorator, inspect, tuple_
+from sqlalchemy import Column, ColumnElement, Select, TypeDecorator, bindparam, inspect, select, tuple_
 from sqlalchemy.orm import Mapper, QueryableAttribute, Session
 
 from fastapi_kit.db.checks import key_is_possible
@@ -95,6 +95,22 @@ class Identity:
     def has(self, key: Key) -> list[ColumnElement[bool]]:
         """Return the SQL that finds the row with *key*."""
         return [attribute == value for attribute, value in zip(self.attributes, key, strict=True)]
+
+    @cached_property
+    def has_parameters(self) -> list[ColumnElement[bool]]:
+        """The SQL that finds the row with the key in ``parameters``: a statement that is made once has it."""
+        return [
+            attribute == bindparam(f"key_{name}", type_=attribute.type) for name, attribute in zip(self.names, self.attributes, strict=True)
+        ]
+
+    def parameters(self, key: Key) -> dict[str, object]:
+        """Return *key* as the parameters of ``has_parameters``."""
+        return {f"key_{name}": value for name, value in zip(self.names, key, strict=True)}
+
+    @cached_property
+    def select(self) -> Select[Any]:
+        """The select of the row with the key in ``parameters``."""
+        return select(self.mapper.class_).where(*self.has_parameters)
 
     def among(self, keys: Sequence[Key]) -> ColumnElement[bool]:
         """Return the SQL that finds the rows with these *keys*."""

@@ -1,7 +1,7 @@
 """Reading rows of one model, as objects or as a read schema."""
 
 import builtins
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
@@ -20,8 +20,8 @@ from fastapi_kit.crud.identity import Identity, Key, identity_of, mapper_of, may
 from fastapi_kit.crud.ordering import OrderBy, total_order
 from fastapi_kit.crud.read_plan import ReadPlan, read_plan
 from fastapi_kit.crud.values import attributes_of
-from fastapi_kit.db.reads import is_idle, read, read_locked, stream
-from fastapi_kit.db.sessions import execute
+from fastapi_kit.db.reads import read, read_locked, stream
+from fastapi_kit.db.sessions import execute, is_idle
 from fastapi_kit.errors import ConfigurationError, InvalidQueryError, MultipleMatchesError, NotFoundError
 from fastapi_kit.pagination import Page, PageParams
 
@@ -88,7 +88,10 @@ class ReadService(Generic[ModelT]):
         key = self._identity.key_of(ident)
         if not self._identity.is_possible(key, self.session.sync_session):
             return None
-        rows = await self._load(self._select(self._identity.has(key)), options=options, lock=lock)
+        if overrides(type(self), ReadService, "base_query"):
+            rows = await self._load(self._select(self._identity.has(key)), options=options, lock=lock)
+        else:
+            rows = await self._load(self._identity.select, self._identity.parameters(key), options=options, lock=lock)
         return rows[0] if rows else None
 
     async def get_one(self, ident: object, *, options: Sequence[ORMOption] = (), lock: RowLock | None = None) -> ModelT:
@@ -191,8 +194,11 @@ class ReadService(Generic[ModelT]):
             if conditions and not await self.exists(*identity.has(identity.key_of_row(row)), *conditions):
                 raise NotFoundError(self.model, ident)
             return (await self.rows_as(schema, [row]))[0]
-        statement, fresh = self._select([*identity.has(key), *conditions]), is_idle(self.session.sync_session)
-        found = await self._read(lambda session: self._fill(session, plan, statement, fresh=fresh))
+        if not conditions and plan.columns is not None and not self._is_overridden("base_query", "read_options"):
+            parameters = identity.parameters(key)
+            found = plan.from_rows(await self._read(lambda session: execute(session, plan.select_by_key, parameters).all()))
+        else:
+            found = plan.from_found(await self._read(self._finding(plan, self._select([*identity.has(key), *conditions]))))
         if not found:
             raise NotFoundError(self.model, ident)
         return found[0]
@@ -210,8 +216,8 @@ class ReadService(Generic[ModelT]):
         if self._is_overridden("list"):
             rows = await self.list(*conditions, skip=skip, limit=limit, order_by=order_by, options=plan.options())
             return await self.rows_as(schema, rows)
-        statement, fresh = self._window(conditions, skip=skip, limit=limit, order_by=order_by), is_idle(self.session.sync_session)
-        return [] if statement is None else await self._read(lambda session: self._fill(session, plan, statement, fresh=fresh))
+        statement = self._window(conditions, skip=skip, limit=limit, order_by=order_by)
+        return [] if statement is None else plan.from_found(await self._read(self._finding(plan, statement)))
 
     async def page_as(
         self, schema: type[SchemaT], query: PageParams, *conditions: ColumnExpressionArgument[bool], order_by: OrderBy = ()
@@ -227,13 +233,14 @@ class ReadService(Generic[ModelT]):
             counted = None if cap == 0 else await self._read(lambda session: self._count(session, conditions, up_to=_one_more(cap)))
         else:
             plan, statement = read_plan(schema, self.mapper), self._window(conditions, skip=skip, limit=limit, order_by=order_by)
-            fresh = is_idle(self.session.sync_session)
+            find = self._finding(plan, statement) if statement is not None else None
 
-            def read_page(session: Session) -> tuple[builtins.list[SchemaT], int | None]:
-                rows = [] if statement is None else self._fill(session, plan, statement, fresh=fresh)
-                return rows, None if cap == 0 else self._count(session, conditions, up_to=_one_more(cap))
+            def find_page(session: Session) -> tuple[Sequence[Any], int | None]:
+                found = find(session) if find is not None else []
+                return found, None if cap == 0 else self._count(session, conditions, up_to=_one_more(cap))
 
-            rows, counted = await self._read(read_page)
+            found, counted = await self._read(find_page)
+            rows = plan.from_found(found)
         return _page_of(schema).of(
             rows[: query.limit],
             skip=skip,
@@ -252,26 +259,29 @@ class ReadService(Generic[ModelT]):
         keys = chunks([identity.key_of_row(row) for row in rows], MOST_KEYS // len(identity.names))
         options = [*given, *plan.options(given)]
 
-        def complete(session: Session) -> builtins.list[SchemaT]:
+        def complete(session: Session) -> None:
             for some in keys:
                 self._loading.load(session, select(self.model).where(identity.among(some)).options(*options), fresh=False)
-            return self._fill_from(session, plan, rows)
+            _load_missing(session, plan, rows)
 
-        return await self._read(complete)
+        await self._read(complete)
+        return plan.from_objects(rows)
 
-    def _fill(self, session: Session, plan: ReadPlan[SchemaT], statement: Select[ModelT], *, fresh: bool) -> builtins.list[SchemaT]:
-        """Run *statement* and return its rows as the plan's schema."""
+    def _finding(self, plan: ReadPlan[SchemaT], statement: Select[ModelT]) -> Callable[[Session], Sequence[Any]]:
+        """Return what runs *statement* for ``plan.from_found``: plain rows where the plan is flat, objects where it is not."""
         given = self._loader_options(statement)
         if plan.columns is not None and not given:
-            return plan.from_rows(execute(session, statement.with_only_columns(*plan.columns)).all())
-        options = [*self.read_options(), *plan.options(given, join=is_ungrouped(statement))]
-        objects = self._loading.load(session, statement.options(*options), fresh=fresh)
-        return self._fill_from(session, plan, objects)
+            flat = statement.with_only_columns(*plan.columns)
+            return lambda session: execute(session, flat).all()
+        loading = statement.options(*self.read_options(), *plan.options(given, join=is_ungrouped(statement)))
+        fresh = is_idle(self.session.sync_session)
 
-    def _fill_from(self, session: Session, plan: ReadPlan[SchemaT], objects: Sequence[ModelT]) -> builtins.list[SchemaT]:
-        for missing in plan.loads(objects):
-            execute(session, missing).unique().all()
-        return plan.from_objects(objects)
+        def find(session: Session) -> Sequence[Any]:
+            objects = self._loading.load(session, loading, fresh=fresh)
+            _load_missing(session, plan, objects)
+            return objects
+
+        return find
 
     def _loader_options(self, statement: Select[Any]) -> builtins.list[ORMOption]:
         """Return what *statement* and ``read_options`` say of how rows are loaded."""
@@ -324,15 +334,23 @@ class ReadService(Generic[ModelT]):
         return number
 
     async def _load(
-        self, statement: Select[ModelT], *, options: Sequence[ORMOption] = (), lock: RowLock | None = None
+        self,
+        statement: Select[ModelT],
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        options: Sequence[ORMOption] = (),
+        lock: RowLock | None = None,
     ) -> builtins.list[ModelT]:
-        statement = statement.options(*self.read_options(), *options)
+        if wanted := (*self.read_options(), *options):
+            statement = statement.options(*wanted)
         if lock is None:
             fresh = is_idle(self.session.sync_session)
-            return await self._read(lambda session: self._loading.load(session, statement, fresh=fresh))
+            return await self._read(lambda session: self._loading.load(session, statement, parameters, fresh=fresh))
         # Who locks a row is about to decide by what is in it now.
         locked = statement.with_for_update(of=self.model, **asdict(lock))
-        return await read_locked(self.session, lambda session: self._loading.load(session, locked, fresh=True), mapper=self.mapper)
+        return await read_locked(
+            self.session, lambda session: self._loading.load(session, locked, parameters, fresh=True), mapper=self.mapper
+        )
 
     async def _read(self, work: Callable[[Session], ResultT]) -> ResultT:
         return await read(self.session, work, mapper=self.mapper)
@@ -358,3 +376,8 @@ def _one_more(cap: int | None) -> int | None:
 @lru_cache(maxsize=512)
 def _page_of(schema: type[SchemaT]) -> type[Page[SchemaT]]:
     return cast("type[Page[SchemaT]]", Page.__class_getitem__(schema))
+
+
+def _load_missing(session: Session, plan: ReadPlan[Any], objects: Sequence[Any]) -> None:
+    for statement in plan.loads(objects):
+        execute(session, statement).unique().all()

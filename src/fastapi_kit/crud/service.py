@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from fastapi_kit.crud._bulk import insert_rows
+from fastapi_kit.crud._flushing import flushing_of
 from fastapi_kit.crud._generics import overrides
 from fastapi_kit.crud._write import Target
 from fastapi_kit.crud.reads import FOR_UPDATE, ReadService, RowLock
@@ -85,7 +86,11 @@ class CRUDService(ReadService[ModelT], Generic[ModelT, CreateT, UpdateT]):
     async def delete(self, ident: object, /, *, expected_version: int | None = None) -> None:
         """Delete a row: by one statement where the mapping asks no more. Raises NotFoundError, StaleVersionError, StillReferencedError."""
         try:
-            await self._write("delete", lambda session: self._target(session, ident, expected_version).delete())
+            await self._write(
+                "delete",
+                lambda session: self._target(session, ident, expected_version).delete(),
+                one_statement=not flushing_of(self.mapper).is_needed_to_delete(self.session.sync_session),
+            )
         except InvalidDataError as error:
             if isinstance(error, UnknownReferenceError) and error.precise:
                 raise
@@ -123,7 +128,11 @@ class CRUDService(ReadService[ModelT], Generic[ModelT, CreateT, UpdateT]):
 
     async def _update(self, ident: object, data: UpdateT | Values, expected_version: int | None, *, trusted: bool) -> ModelT:
         changes = await self._changes(ident, data, trusted=trusted)
-        return await self._write("update", lambda session: self._target(session, ident, expected_version).update(changes))
+        return await self._write(
+            "update",
+            lambda session: self._target(session, ident, expected_version).update(changes),
+            one_statement=not flushing_of(self.mapper).is_needed_to_update(self.session.sync_session, changes),
+        )
 
     async def _current(self, ident: object, *, lock: RowLock | None = None) -> ModelT:
         rows = await self._load(self._select(self._identity.has(self._identity.key_of(ident))), lock=lock)
@@ -145,8 +154,9 @@ class CRUDService(ReadService[ModelT], Generic[ModelT, CreateT, UpdateT]):
     def _target(self, session: Session, ident: object, expected_version: int | None) -> Target:
         return Target(session, self.mapper, self.base_query(), ident, expected_version)
 
-    async def _write(self, verb: str, work: Callable[[Session], ResultT]) -> ResultT:
-        return await write(self.session, work, committer=f"{type(self).__name__}.{verb}", mapper=self.mapper)
+    async def _write(self, verb: str, work: Callable[[Session], ResultT], *, one_statement: bool = False) -> ResultT:
+        committer = f"{type(self).__name__}.{verb}"
+        return await write(self.session, work, committer=committer, mapper=self.mapper, one_statement=one_statement)
 
 
 @lru_cache(maxsize=512)

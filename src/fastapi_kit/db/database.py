@@ -18,8 +18,7 @@ from fastapi_kit.db.engines.sqlite import PrivateFile, begin_immediate
 from fastapi_kit.db.engines.urls import masked
 from fastapi_kit.db.errors import as_kit_error
 from fastapi_kit.db.hooks import has_uncommitted_writes, note_writes
-from fastapi_kit.db.reads import NO_AUTOCOMMIT
-from fastapi_kit.db.sessions import OWN, Place, close, log_application_commits, report_second_commit
+from fastapi_kit.db.sessions import NO_AUTOCOMMIT, OWN, Place, close, log_application_commits, report_second_commit
 from fastapi_kit.db.transactions import keep_clean, typed, unit_of_work
 from fastapi_kit.errors import ConfigurationError, UnavailableError
 from fastapi_kit.settings import KitSettings

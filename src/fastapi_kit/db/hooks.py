@@ -7,23 +7,35 @@ import asyncio
 import inspect
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import ParamSpec
 
 from sqlalchemy import TextClause, event
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction
 from sqlalchemy.util import await_only
 
 from fastapi_kit.db.sessions import OWN
 
-__all__ = ["OWN_LISTENERS", "drop_waiting_calls", "has_uncommitted_writes", "note_writes", "on_commit", "restore_calls", "save_calls"]
+__all__ = [
+    "OWN_LISTENERS",
+    "drop_waiting_calls",
+    "has_uncommitted_writes",
+    "note_writes",
+    "on_commit",
+    "refusing_statements",
+    "restore_calls",
+    "save_calls",
+]
 
 P = ParamSpec("P")
 
 _RECORD = "fastapi_kit.on_commit"
+_REFUSES = "fastapi_kit.refuses"
 _WRITES = re.compile(
     r"\s*(INSERT|UPDATE|DELETE|MERGE|REPLACE|TRUNCATE|CREATE|ALTER|DROP|COPY|CALL|WITH\b.*\b(INSERT|UPDATE|DELETE))\b", re.I | re.S
 )
@@ -100,18 +112,36 @@ def _record_of(session: Session) -> _Record:
     return record
 
 
+@contextmanager
+def refusing_statements(session: Session) -> Generator[None]:
+    """Refuse every statement of *session* in the block, lazy loads included, by InvalidRequestError."""
+    # It costs little where the session's class listens already, and a millisecond where this session must.
+    listens = session.info.get(OWN) is type(session)
+    session.info[_REFUSES] = True
+    if not listens:
+        event.listen(session, "do_orm_execute", _note_statement, insert=True)
+    try:
+        yield
+    finally:
+        del session.info[_REFUSES]
+        if not listens:
+            event.remove(session, "do_orm_execute", _note_statement)
+
+
 def _note_flush(session: Session, _context: object) -> None:
     _note_write(session)
 
 
 def _note_statement(state: ORMExecuteState) -> None:
+    if state.session.info.get(_REFUSES):
+        raise InvalidRequestError("a response is built from what is loaded")
     statement = state.statement
     if not state.is_select and not (isinstance(statement, TextClause) and not _WRITES.match(statement.text)):
         _note_write(state.session)
 
 
 OWN_LISTENERS: frozenset[object] = frozenset({_note_flush, _note_statement})
-"""They only look; no other listener of a session is the library's."""
+"""The only listeners of a session that are the library's."""
 
 
 def _note_write(session: Session) -> None:

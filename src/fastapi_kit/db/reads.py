@@ -3,31 +3,20 @@
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, TypeVar
 
-from sqlalchemy import Engine, Select
+from sqlalchemy import Select
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncResult, AsyncSession
 from sqlalchemy.orm import Mapper, Session
 
-from fastapi_kit._compat import has_begin_listener, own_isolation_level
 from fastapi_kit.db.hooks import has_uncommitted_writes, restore_calls, save_calls
-from fastapi_kit.db.sessions import OWN, execute, finish, one_task
+from fastapi_kit.db.sessions import AUTOCOMMIT, execute, finish, is_idle, may_autocommit, one_task
 from fastapi_kit.db.transactions import streaming, typed, typed_errors
 from fastapi_kit.errors import ConfigurationError
 
-__all__ = ["NO_AUTOCOMMIT", "is_idle", "read", "read_locked", "stream"]
+__all__ = ["read", "read_locked", "stream"]
 
 RowT = TypeVar("RowT")
 ResultT = TypeVar("ResultT")
-
-NO_AUTOCOMMIT = "fastapi_kit.no_autocommit"
-"""Key in ``session.info`` of a ``Database`` that was told to read in transactions."""
-
-_AUTOCOMMIT = {"isolation_level": "AUTOCOMMIT"}
-
-
-def is_idle(session: Session) -> bool:
-    """Return whether *session* is one of a ``Database``, bound to its engine, with no transaction begun and so nothing pending."""
-    return OWN in session.info and not session.in_transaction() and isinstance(session.bind, Engine)
 
 
 async def read(session: AsyncSession, work: Callable[[Session], ResultT], *, mapper: Mapper[Any]) -> ResultT:
@@ -47,26 +36,11 @@ def _read(session: Session, work: Callable[[Session], ResultT]) -> ResultT:
 
 def _read_and_end(session: Session, work: Callable[[Session], ResultT]) -> ResultT:
     try:
-        if _may_autocommit(session):
-            session.connection(execution_options=_AUTOCOMMIT)
+        if may_autocommit(session):
+            session.connection(execution_options=AUTOCOMMIT)
         return work(session)
     finally:
         _end(session)
-
-
-def _may_autocommit(session: Session) -> bool:
-    """Return whether nothing of the application's depends on a transaction: no listener sets something in it, no level is chosen."""
-    engine = session.get_bind()
-    return (
-        isinstance(engine, Engine)
-        and engine.dialect.name == "postgresql"
-        and not session.dispatch.after_begin
-        and not has_begin_listener(engine)
-        and own_isolation_level(engine) is None
-        # Not known before the first connection.
-        and getattr(engine.dialect, "default_isolation_level", None) == "READ COMMITTED"
-        and not session.info.get(NO_AUTOCOMMIT)
-    )
 
 
 async def read_locked(session: AsyncSession, work: Callable[[Session], ResultT], *, mapper: Mapper[Any]) -> ResultT:

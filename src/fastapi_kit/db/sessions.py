@@ -9,14 +9,17 @@ from typing import Any, TypeVar
 
 from anyio import CancelScope
 from anyio.lowlevel import checkpoint_if_cancelled
-from sqlalchemy import Executable, Result
+from sqlalchemy import Engine, Executable, Result
 from sqlalchemy.ext.asyncio import AsyncSession, async_session
 from sqlalchemy.orm import Session
 from sqlalchemy.util import await_only
 
+from fastapi_kit._compat import has_begin_listener, own_isolation_level
 from fastapi_kit.errors import ConfigurationError
 
 __all__ = [
+    "AUTOCOMMIT",
+    "NO_AUTOCOMMIT",
     "OWN",
     "Place",
     "close",
@@ -25,7 +28,9 @@ __all__ = [
     "execute",
     "executes_plainly",
     "finish",
+    "is_idle",
     "log_application_commits",
+    "may_autocommit",
     "one_task",
     "report_second_commit",
 ]
@@ -34,6 +39,8 @@ ResultT = TypeVar("ResultT")
 
 OWN = "fastapi_kit.own"
 """Key in ``session.info`` of the session class that a ``Database`` made."""
+NO_AUTOCOMMIT = "fastapi_kit.no_autocommit"
+"""Key in ``session.info`` of a ``Database`` that was told to read in transactions."""
 _TASK = "fastapi_kit.task"
 _COMMITTER = "fastapi_kit.committer"
 _SELF_COMMITS = "fastapi_kit.self_commits"
@@ -58,7 +65,32 @@ def one_task(session: AsyncSession) -> Generator[None]:
             session.info.pop(_TASK, None)
 
 
-def execute(session: Session, statement: Executable, parameters: Sequence[Mapping[str, Any]] | None = None, **options: Any) -> Result[Any]:
+AUTOCOMMIT = {"isolation_level": "AUTOCOMMIT"}
+
+
+def is_idle(session: Session) -> bool:
+    """Return whether *session* is one of a ``Database``, bound to its engine, with no transaction begun and so nothing pending."""
+    return OWN in session.info and not session.in_transaction() and isinstance(session.bind, Engine)
+
+
+def may_autocommit(session: Session) -> bool:
+    """Return whether an idle *session* may do without a transaction: no listener sets something in it, no isolation level is chosen."""
+    engine = session.get_bind()
+    return (
+        isinstance(engine, Engine)
+        and engine.dialect.name == "postgresql"
+        and not session.dispatch.after_begin
+        and not has_begin_listener(engine)
+        and own_isolation_level(engine) is None
+        # Not known before the first connection.
+        and getattr(engine.dialect, "default_isolation_level", None) == "READ COMMITTED"
+        and not session.info.get(NO_AUTOCOMMIT)
+    )
+
+
+def execute(
+    session: Session, statement: Executable, parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None, **options: Any
+) -> Result[Any]:
     """Run *statement* with execution *options*, as the session's own ``execute`` does, the application's override of it included."""
     asynchronous = async_session(session)
     if asynchronous is not None and _is_overridden(type(asynchronous), AsyncSession):

@@ -19,7 +19,7 @@ from fastapi_kit._compat import binds_of, discard_clean, has_sent_sql, is_clean,
 from fastapi_kit.db.engines.sqlite import begin_immediate
 from fastapi_kit.db.errors import as_kit_error, is_retryable, watch
 from fastapi_kit.db.hooks import drop_waiting_calls, on_commit, restore_calls, save_calls
-from fastapi_kit.db.sessions import OWN, commit, count_self_commit, finish, one_task
+from fastapi_kit.db.sessions import AUTOCOMMIT, OWN, commit, count_self_commit, finish, may_autocommit, one_task
 from fastapi_kit.errors import ConfigurationError, KitError
 
 __all__ = [
@@ -69,13 +69,16 @@ class Boundary:
     opened the transaction before. ``undo`` rolls back; objects that were loaded and not touched inside stay as they are.
     """
 
-    def __init__(self, session: Session, *, committer: str, mapper: Mapper[Any] | None = None, commits: bool = True) -> None:
+    def __init__(
+        self, session: Session, *, committer: str, mapper: Mapper[Any] | None = None, commits: bool = True, one_statement: bool = False
+    ) -> None:
         self.session = session
         self.committer = committer
         self.mapper = mapper
         self.commits = commits and not is_opened(session)
         self.committed = False
         self._keeps_open = not commits
+        self._one_statement = one_statement
         self._transaction: SessionTransaction | None = None
         self._connection: Connection | None = None
         self._unit: Boundary | None = None
@@ -106,24 +109,37 @@ class Boundary:
             )
         self._watch()
         self._keeps_readable = _keep_readable(session)
+        try:
+            self._open()
+        except BaseException:
+            self._leave()
+            raise
+
+    def _open(self) -> None:
+        session = self.session
         unit: Boundary | None = session.info.get(_ROOT)
         if not session.in_transaction() and not self._keeps_open and not self._is_bound_to_connection():
             self._transaction = session.begin()
             session.info[_ROOT] = self
+            self._connect_for_one_statement()
         elif unit is not None and unit._has_sent_nothing():
             self._unit, self._transaction = unit, unit._transaction
         else:
-            try:
-                self._begin_nested()
-            except BaseException:
-                self._leave()
-                raise
+            session.flush()
+            with typed(self.mapper):
+                self._connection = self._connect()
+                self._transaction = session.begin_nested()
 
-    def _begin_nested(self) -> None:
-        self.session.flush()
-        with typed(self.mapper):
-            self._connection = self._connect()
-            self._transaction = self.session.begin_nested()
+    def _connect_for_one_statement(self) -> None:
+        """Let one statement be a transaction by itself, where nothing of the application's depends on BEGIN and COMMIT."""
+        session = self.session
+        if self._one_statement and OWN in session.info and not self._saved_calls and may_autocommit(session):
+            try:
+                with typed(self.mapper):
+                    session.connection(execution_options=AUTOCOMMIT)
+            except BaseException:
+                session.rollback()
+                raise
 
     def keep(self) -> None:
         """Keep what was done. An error of the COMMIT is typed."""
@@ -215,10 +231,15 @@ class Boundary:
             savepoint.close()
 
 
-async def write(session: AsyncSession, work: Callable[[Session], ResultT], *, committer: str, mapper: Mapper[Any]) -> ResultT:
-    """Run one write of a service: refused, it is undone and typed; done, it is committed if nobody opened a transaction."""
+async def write(
+    session: AsyncSession, work: Callable[[Session], ResultT], *, committer: str, mapper: Mapper[Any], one_statement: bool = False
+) -> ResultT:
+    """Run one write of a service: refused, it is undone and typed; done, it is committed if nobody opened a transaction.
+
+    *one_statement* writes by a single statement: it needs no BEGIN and no COMMIT where nothing of the application's depends on them.
+    """
     with one_task(session):
-        boundary = Boundary(session.sync_session, committer=committer, mapper=mapper)
+        boundary = Boundary(session.sync_session, committer=committer, mapper=mapper, one_statement=one_statement)
         result = await session.run_sync(lambda _: boundary.run(work))
     if boundary.committed:
         count_self_commit(session, committer)

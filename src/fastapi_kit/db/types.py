@@ -73,9 +73,13 @@ class UTCDateTime(TypeDecorator[datetime]):
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Return *value* as aware UTC."""
-        if value is None:
-            return None
+        if value is None or value.tzinfo is UTC:
+            return value
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
+        """Return what makes aware UTC of the values of *dialect*'s driver: nothing where they are."""
+        return None if dialect.driver == "asyncpg" else super().result_processor(dialect, coltype)
 
     def coerce_compared_value(self, op: object, value: Any) -> TypeEngine[Any]:
         """Take a timedelta for an interval, so that ``created_at + timedelta(days=1)`` works, and all else for a moment."""

@@ -1,15 +1,17 @@
 """How rows of a mapped class become instances of a read schema: compiled once per schema and mapper."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from typing import Any, Generic, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
-from sqlalchemy import Select, inspect, select, tuple_
+from sqlalchemy import Row, Select, inspect, select, tuple_
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapper, QueryableAttribute
 from sqlalchemy.orm.interfaces import ORMOption
 
+from fastapi_kit.crud.identity import identity_of
 from fastapi_kit.crud.read_plan.attributes import has_load_listener
 from fastapi_kit.crud.read_plan.fields import SchemaReader, core_schema_of
 from fastapi_kit.crud.read_plan.needs import Needs, NeedsCompiler
@@ -51,10 +53,24 @@ class ReadPlan(Generic[SchemaT]):
         """The attributes to select for ``from_rows``; None if the schema has to be filled from objects."""
         return None if self._flat is None or has_load_listener(self.mapper) else self._flat
 
+    @property
+    def _needs_columns_only(self) -> bool:
+        # Nothing can be loaded lazily then but a column, which ``satisfied_by`` sees.
+        return self._flat is not None
+
+    @cached_property
+    def select_by_key(self) -> Select[Any]:
+        """The select of ``columns`` of the row with the key in ``Identity.parameters``."""
+        return select(*(self.columns or ())).where(*identity_of(self.mapper).has_parameters)
+
     def from_rows(self, rows: Iterable[Sequence[object]]) -> list[SchemaT]:
         """Return *rows*, each of exactly ``columns``, as instances of the schema. Raises pydantic's ValidationError."""
         names = tuple(self._needs.selected)
         return self._validate([dict(zip(names, row, strict=True)) for row in rows])
+
+    def from_found(self, found: Sequence[Any]) -> list[SchemaT]:
+        """Return plain rows of ``columns``, or loaded objects, as instances of the schema."""
+        return self.from_rows(found) if found and isinstance(found[0], Row) else self.from_objects(found)
 
     def from_objects(self, objects: Iterable[object]) -> list[SchemaT]:
         """Return loaded *objects* as instances of the schema.
@@ -63,7 +79,7 @@ class ReadPlan(Generic[SchemaT]):
         ValidationError.
         """
         objects = list(objects)
-        with no_lazy_loads(objects):
+        with nullcontext() if self._needs_columns_only else no_lazy_loads(objects):
             try:
                 return self._validate(objects)
             except ValidationError as error:
@@ -91,7 +107,7 @@ class ReadPlan(Generic[SchemaT]):
 
     def satisfied_by(self, row: object) -> bool:
         """Return whether ``from_objects`` can read *row* without SQL: all that the plan knows of is loaded, every property can be read."""
-        with no_lazy_loads([row]):
+        with nullcontext() if self._needs_columns_only else no_lazy_loads([row]):
             return next(unloaded_in([row], self._needs), None) is None
 
     def loads(self, objects: Iterable[object]) -> Iterator[Select[Any]]:

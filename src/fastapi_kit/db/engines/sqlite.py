@@ -48,6 +48,17 @@ def make_honest(engine: Engine, *, busy_timeout: float) -> None:
     event.listen(engine, "handle_error", _interrupt_cancelled)
     dialect: Any = engine.dialect
     dialect.colspecs = {**dialect.colspecs, DateTime: _Moment, TIMESTAMP: _Moment, Time: _TimeOfDay}
+    # A read has begun nothing. Each call is a trip to the driver's thread and back.
+    dialect.do_rollback = _if_in_transaction(dialect.do_rollback)
+    dialect.do_commit = _if_in_transaction(dialect.do_commit)
+
+
+def _if_in_transaction(end: Callable[[Any], None]) -> Callable[[Any], None]:
+    def end_transaction(connection: Any) -> None:
+        if _in_transaction(connection):
+            end(connection)
+
+    return end_transaction
 
 
 def drops_offsets(dialect: Dialect) -> bool:
@@ -59,12 +70,11 @@ def drops_offsets(dialect: Dialect) -> bool:
 def begin_immediate(connection: Connection) -> None:
     """Begin a write transaction on the SQLite *connection*, unless it is in one. Waits for another writer."""
     if not _in_transaction(connection.connection):
-        cursor = connection.connection.cursor()
+        driver_connection: Any = connection.connection.driver_connection
         try:
-            connection.dialect.do_execute(cursor, "BEGIN IMMEDIATE", ())
-            cursor.close()
-        except connection.dialect.loaded_dbapi.Error as error:
-            cursor.close()
+            # Without a cursor of SQLAlchemy's, whose making and closing are trips to the driver's thread as well.
+            await_only(driver_connection.execute("BEGIN IMMEDIATE"))
+        except sqlite3.Error as error:
             raise OperationalError("BEGIN IMMEDIATE", None, error) from error
         except BaseException as error:
             # Cancelled: the driver's thread goes on, and may get the lock after all.
