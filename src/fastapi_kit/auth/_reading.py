@@ -24,9 +24,9 @@ _MEMORY = "fastapi_kit.auth"
 
 
 class _ClaimsReader(SecurityBase):
-    """The dependency that asks *transports* in order, and that OpenAPI shows as the scheme of the last one.
+    """Asks *transports* in order. OpenAPI shows it as the scheme of the last one.
 
-    It takes the place of FastAPI's own scheme because each dependency costs time in every request.
+    It is never FastAPI's own scheme: what that would refuse differs from version to version.
     """
 
     def __init__(self, tokens: TokenVerifier, transports: Sequence[Transport], *, optional: bool) -> None:
@@ -34,7 +34,7 @@ class _ClaimsReader(SecurityBase):
         self.model = scheme.model
         self.scheme_name = scheme.scheme_name
         self._tokens = tokens
-        self._transports = transports
+        self._transports = tuple(transports)
         self._optional = optional
 
     async def __call__(self, connection: HTTPConnection) -> TokenClaims | None:
@@ -62,7 +62,7 @@ def reader(tokens: TokenVerifier, transports: Sequence[Transport], *, optional: 
 
 
 def _after(fewer: _Reader, read: _Reader) -> _Reader:
-    # A dependency has one scheme in OpenAPI: each transport needs one.
+    # A dependency is one scheme in OpenAPI, so each transport needs a dependency. *read* has the last word: it asks all transports.
     async def read_claims(
         _: Annotated[TokenClaims | None, Depends(fewer)], claims: Annotated[TokenClaims | None, Depends(read)]
     ) -> TokenClaims | None:

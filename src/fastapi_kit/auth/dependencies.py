@@ -137,9 +137,11 @@ def require(
             raise TypeError(f"{name} is a collection: write {name}=[{value!r}]")
     checks = _Checks(roles=frozenset(roles), permissions=frozenset(permissions), verified=verified, superuser=superuser)
     claims = getattr(get_current_user, "claims", None)
-    if scopes and claims is None:
-        raise TypeError("scopes are those of a token: give require() a dependency that get_current_user_factory() has built")
-    get_user = _with_scopes(get_current_user, claims, scopes) if scopes else get_current_user
+    get_user = get_current_user
+    if scopes:
+        if claims is None:
+            raise TypeError("scopes are those of a token: give require() a dependency that get_current_user_factory() has built")
+        get_user = _with_scopes(get_current_user, claims, scopes)
 
     @answering(403)
     async def get_permitted_user(user: Annotated[Any, Depends(get_user)], needed: SecurityScopes) -> UserT:
@@ -179,7 +181,9 @@ def require_access(
     return get_permitted_object
 
 
-def _with_scopes(get_current_user: Callable[..., Awaitable[UserT]], claims: Any, scopes: Collection[str]) -> Callable[..., Awaitable[UserT]]:
+def _with_scopes(
+    get_current_user: Callable[..., Awaitable[UserT]], claims: Callable[..., object], scopes: Collection[str]
+) -> Callable[..., Awaitable[UserT]]:
     async def get_user_with_scopes(
         user: Annotated[Any, Depends(get_current_user)], _: Annotated[TokenClaims, Security(claims, scopes=list(scopes))]
     ) -> UserT:
