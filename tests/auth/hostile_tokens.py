@@ -85,6 +85,7 @@ def valid_neighbours(forge: Forge) -> Named:
     yield "a long subject", forge.token(sub="x" * 1000)
     yield "white space in the JSON", forge.with_json(payload=json.dumps(forge.payload, indent=2))
     yield "nested to the limit", forge.token(deep=_nested(30))
+    yield "many brackets, none of them deep", forge.token(flat=[[{}]] * 40, text="[{" * 40)
 
 
 def _nested(levels: int) -> Any:

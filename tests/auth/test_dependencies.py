@@ -7,6 +7,8 @@ from typing import Annotated
 
 import pytest
 from fastapi import Depends, FastAPI, Request, Security
+from fastapi.dependencies.models import Dependant
+from fastapi.dependencies.utils import get_dependant
 from fastapi.security import APIKeyHeader
 from fastapi.security.base import SecurityBase
 from httpx import AsyncClient, Response
@@ -446,6 +448,19 @@ async def test_without_a_token_no_session_is_opened(people: People) -> None:
     assert opened == ["session"]
 
 
+def test_how_many_dependencies_a_user_takes(people: People) -> None:
+    """R29: FastAPI's work for a dependency is much of what a request costs: the claims, the session and the user are one each."""
+    get_user = get_current_user_factory(tokens, people.load, session=no_session)
+    get_optional = get_current_user_factory(tokens, people.load, session=no_session, optional=True)
+    guard = require(get_user, verified=True)
+
+    def count(dependant: Dependant) -> int:
+        return 1 + sum(map(count, dependant.dependencies))
+
+    taken = [count(get_dependant(path="/", call=call)) for call in (get_user, get_optional, get_user.claims, guard)]
+    assert taken == [3, 3, 2, 4]
+
+
 async def test_a_request_made_of_a_request(people: People) -> None:
     """R22: a host that sends a copy of a request on, with another token, gets that token's user, and none for a bad one."""
     people.rows[3] = Person(3)
@@ -520,6 +535,56 @@ async def test_transports_are_tried_in_order(two_ways: FastAPI) -> None:
         assert (await client.get("/me", headers={"X-Key": good, "Authorization": f"Bearer {bad}"})).json() == 1
         assert_invalid(await client.get("/me", headers={"X-Key": bad, "Authorization": f"Bearer {good}"}))
         assert_refused(await client.get("/me"), "Bearer", "not_authenticated")
+
+
+class NamedTransport(Transport):
+    """A header and a scheme of that name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @property
+    def scheme(self) -> SecurityBase:
+        return APIKeyHeader(name=self.name, scheme_name=self.name, auto_error=True)
+
+    async def authenticate(self, connection: HTTPConnection, tokens: TokenVerifier) -> TokenClaims | None:
+        key = connection.headers.get(self.name)
+        return None if key is None else await tokens.verify(key)
+
+
+@pytest.mark.parametrize("optional", [False, True])
+async def test_the_first_of_three_tokens_counts(people: People, optional: bool) -> None:
+    """R26: a transport after one that has a token is not asked, whichever of them it is; a list of transports is read once."""
+    ways: list[Transport] = [NamedTransport("A"), NamedTransport("B"), NamedTransport("C")]
+    get_user: Callable[..., Awaitable[Person | None]]
+    if optional:
+        get_user = get_current_user_factory(tokens, people.load, session=no_session, transports=ways, optional=True)
+    else:
+        get_user = get_current_user_factory(tokens, people.load, session=no_session, transports=ways)
+    get_claims = get_claims_factory(tokens, transports=ways)
+    ways.clear()
+
+    def build(app: FastAPI) -> None:
+        @app.get("/user")
+        async def user(user: Annotated[Person | None, Depends(get_user)]) -> int:
+            return user.id if user else 0
+
+        @app.get("/claims")
+        async def claims(claims: Annotated[TokenClaims, Depends(get_claims)]) -> int:
+            return claims.subject(int)
+
+    app, good, bad = app_with(build), tokens.create_access_token("1"), "x.y.z"
+    async with app_client(app) as client:
+        for path in ("/user", "/claims"):
+            for headers in ({"A": good, "B": bad, "C": bad}, {"B": good, "C": bad}, {"C": good}):
+                assert (await client.get(path, headers=headers)).json() == 1
+            for headers in ({"A": bad, "B": good}, {"B": bad, "C": good}, {"A": bad}):
+                assert_invalid(await client.get(path, headers=headers))
+        assert_refused(await client.get("/claims"), "Bearer", "not_authenticated")
+        nobody = await client.get("/user")
+    assert (nobody.status_code, nobody.json() == 0) == ((200, True) if optional else (401, False))
+    for path in ("/user", "/claims"):
+        assert app.openapi()["paths"][path]["get"]["security"] == [{"A": []}, {"B": []}, {"C": []}]
 
 
 async def test_each_transport_is_in_the_document(two_ways: FastAPI) -> None:

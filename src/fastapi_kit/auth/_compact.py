@@ -73,7 +73,8 @@ def read_object(raw: bytes) -> JsonObject:
     """Return the JSON object in *raw*: UTF-8, finite numbers, no member twice, 32 levels at most. Raises ValueError, RecursionError."""
     text = raw.decode("utf-8")
     value: JsonValue = _DECODER.decode(text)
-    if not isinstance(value, dict) or _is_deep(value):
+    # Without so many brackets it cannot be deep: this is faster than looking.
+    if not isinstance(value, dict) or (text.count("{") + text.count("[") > _MAX_DEPTH and _is_deep(value)):
         raise ValueError
     if "\\u" in text:
         json.dumps(value, ensure_ascii=False).encode("utf-8")  # an escaped half of a surrogate pair is no text

@@ -2,6 +2,7 @@
 
 # No ``from __future__ import annotations`` here: FastAPI reads the signatures of the closures below.
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+from functools import partial
 from typing import Annotated, Any, TypeVar
 
 from fastapi.params import Depends
@@ -13,7 +14,7 @@ from fastapi_kit.auth.tokens import TokenClaims, TokenVerifier
 from fastapi_kit.auth.transports import Transport
 from fastapi_kit.errors import AuthenticationError, ConfigurationError, InsufficientScopeError
 
-__all__ = ["check_scopes", "nothing", "once", "reader", "required", "scoped"]
+__all__ = ["check_scopes", "once", "reader", "scoped"]
 
 ValueT = TypeVar("ValueT")
 
@@ -22,55 +23,56 @@ _MEMORY = "fastapi_kit.auth"
 """Key in the connection's scope: FastAPI calls a dependency once for every set of scopes, and those of two factories one by one."""
 
 
-class _Documented(SecurityBase):
-    """A scheme that is shown in OpenAPI and asks for nothing: what FastAPI's own would refuse differs from version to version."""
+class _ClaimsReader(SecurityBase):
+    """Asks *transports* in order. OpenAPI shows it as the scheme of the last one.
 
-    def __init__(self, scheme: SecurityBase) -> None:
+    It is never FastAPI's own scheme: what that would refuse differs from version to version.
+    """
+
+    def __init__(self, tokens: TokenVerifier, transports: Sequence[Transport], *, optional: bool) -> None:
+        scheme = transports[-1].scheme
         self.model = scheme.model
         self.scheme_name = scheme.scheme_name
+        self._tokens = tokens
+        self._transports = tuple(transports)
+        self._optional = optional
 
-    async def __call__(self) -> None:
-        """Do nothing."""
+    async def __call__(self, connection: HTTPConnection) -> TokenClaims | None:
+        """Return the claims of the first token found. Raises AuthenticationError without one, unless it is optional."""
+        for transport in self._transports:
+            claims = await once(connection, (self._tokens, transport), partial(transport.authenticate, connection, self._tokens))
+            if claims is not None:
+                return claims
+        if not self._optional:
+            raise AuthenticationError
+        return None
 
 
-def reader(tokens: TokenVerifier, transports: Sequence[Transport]) -> _Reader:
-    """Return the dependency that asks *transports* in order, None if none has a token. Raises ConfigurationError without a transport."""
+def reader(tokens: TokenVerifier, transports: Sequence[Transport], *, optional: bool = False) -> _Reader:
+    """Return the dependency that gives the claims of the first transport that has a token.
+
+    Without a token it raises AuthenticationError, or gives None if it is *optional*. Raises ConfigurationError without a transport.
+    """
     if not transports:
         raise ConfigurationError("without a transport no request has a token: leave transports= out for the Authorization header")
-    read: _Reader = nothing
-    for transport in transports:
-        read = _or_else(read, transport, tokens)
+    read: _Reader = _ClaimsReader(tokens, transports, optional=optional)
+    for count in range(len(transports) - 1, 0, -1):
+        read = _after(_ClaimsReader(tokens, transports[:count], optional=True), read)
     return read
 
 
-async def nothing() -> None:
-    """Read nowhere."""
-
-
-def _or_else(before: _Reader, transport: Transport, tokens: TokenVerifier) -> _Reader:
+def _after(fewer: _Reader, read: _Reader) -> _Reader:
+    # A dependency is one scheme in OpenAPI, so each transport needs a dependency. *read* has the last word: it asks all transports.
     async def read_claims(
-        connection: HTTPConnection,
-        found: Annotated[TokenClaims | None, Depends(before)],
-        _: Annotated[None, Depends(_Documented(transport.scheme))],
+        _: Annotated[TokenClaims | None, Depends(fewer)], claims: Annotated[TokenClaims | None, Depends(read)]
     ) -> TokenClaims | None:
-        return found or await once(connection, (tokens, transport), lambda: transport.authenticate(connection, tokens))
+        return claims
 
     return read_claims
 
 
-def required(read: _Reader) -> Callable[..., Awaitable[TokenClaims]]:
-    """Return the dependency that raises AuthenticationError where *read* gives None."""
-
-    async def require_claims(claims: Annotated[TokenClaims | None, Depends(read)]) -> TokenClaims:
-        if claims is None:
-            raise AuthenticationError
-        return claims
-
-    return require_claims
-
-
-def scoped(read: Callable[..., Awaitable[TokenClaims]]) -> Callable[..., Awaitable[TokenClaims]]:
-    """Return the dependency that gives the claims of *read* if they have the scopes that ``Security`` asks for."""
+def scoped(read: _Reader) -> Callable[..., Awaitable[TokenClaims]]:
+    """Return the dependency that gives the claims of *read*, which must not be optional, if they have the scopes of ``Security``."""
 
     async def get_claims(claims: Annotated[TokenClaims, Depends(read)], needed: SecurityScopes) -> TokenClaims:
         check_scopes(claims, needed.scopes)

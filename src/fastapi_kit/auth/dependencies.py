@@ -9,7 +9,7 @@ from fastapi.params import Depends, Security
 from fastapi.security import SecurityScopes
 from starlette.requests import HTTPConnection
 
-from fastapi_kit.auth._reading import check_scopes, nothing, once, reader, required, scoped
+from fastapi_kit.auth._reading import check_scopes, once, reader, scoped
 from fastapi_kit.auth.tokens import TokenClaims, TokenVerifier
 from fastapi_kit.auth.transports import BearerTransport, Transport
 from fastapi_kit.dependencies import Dependency, answering, as_depends
@@ -82,13 +82,12 @@ def get_current_user_factory(
     argument. Errors of the loader stay what they are; only InvalidTokenError is a 401. ``Security(get_current_user, scopes=[...])``
     asks for scopes of the token. Works in WebSocket routes too, before ``accept()``. Raises ConfigurationError without a transport.
     """
-    read_claims = reader(tokens, transports)
     may_enter = active or _is_active
 
     # The claims come first: a request without a token needs no session.
     async def get_current_user(
         connection: HTTPConnection,
-        claims: Annotated[TokenClaims | None, Depends(read_claims if optional else required(read_claims))],
+        claims: Annotated[TokenClaims | None, Depends(reader(tokens, transports, optional=optional))],
         session: Annotated[Any, as_depends(session)],
         needed: SecurityScopes,
     ) -> UserT | None:
@@ -105,7 +104,7 @@ def get_current_user_factory(
         check_scopes(claims, needed.scopes)
         return user
 
-    return _with_claims(get_current_user, scoped(required(read_claims)))
+    return _with_claims(get_current_user, scoped(reader(tokens, transports)))
 
 
 def get_claims_factory(tokens: TokenVerifier, *, transports: Sequence[Transport] = _BEARER) -> Callable[..., Awaitable[TokenClaims]]:
@@ -113,7 +112,7 @@ def get_claims_factory(tokens: TokenVerifier, *, transports: Sequence[Transport]
 
     Raises AuthenticationError (401) without a valid token; ``Security(get_claims, scopes=[...])`` asks for scopes.
     """
-    return scoped(required(reader(tokens, transports)))
+    return scoped(reader(tokens, transports))
 
 
 def require(
@@ -138,14 +137,14 @@ def require(
             raise TypeError(f"{name} is a collection: write {name}=[{value!r}]")
     checks = _Checks(roles=frozenset(roles), permissions=frozenset(permissions), verified=verified, superuser=superuser)
     claims = getattr(get_current_user, "claims", None)
-    if scopes and claims is None:
-        raise TypeError("scopes are those of a token: give require() a dependency that get_current_user_factory() has built")
-    granted = Security(claims, scopes=list(scopes)) if scopes else Depends(nothing)
+    get_user = get_current_user
+    if scopes:
+        if claims is None:
+            raise TypeError("scopes are those of a token: give require() a dependency that get_current_user_factory() has built")
+        get_user = _with_scopes(get_current_user, claims, scopes)
 
     @answering(403)
-    async def get_permitted_user(
-        user: Annotated[Any, Depends(get_current_user)], _: Annotated[object, granted], needed: SecurityScopes
-    ) -> UserT:
+    async def get_permitted_user(user: Annotated[Any, Depends(get_user)], needed: SecurityScopes) -> UserT:
         _refuse_scopes_of_nothing(claims, needed)
         if user is None:
             raise AuthenticationError
@@ -180,6 +179,17 @@ def require_access(
         return cast("ObjectT", found)
 
     return get_permitted_object
+
+
+def _with_scopes(
+    get_current_user: Callable[..., Awaitable[UserT]], claims: Callable[..., object], scopes: Collection[str]
+) -> Callable[..., Awaitable[UserT]]:
+    async def get_user_with_scopes(
+        user: Annotated[Any, Depends(get_current_user)], _: Annotated[TokenClaims, Security(claims, scopes=list(scopes))]
+    ) -> UserT:
+        return cast("UserT", user)
+
+    return get_user_with_scopes
 
 
 def _refuse_scopes_of_nothing(claims: object, needed: SecurityScopes) -> None:
