@@ -97,20 +97,14 @@ class Identity:
         return [attribute == value for attribute, value in zip(self.attributes, key, strict=True)]
 
     @cached_property
-    def has_parameters(self) -> list[ColumnElement[bool]]:
-        """The SQL that finds the row with the key in ``parameters``: a statement that is made once has it."""
-        return [
-            attribute == bindparam(f"key_{name}", type_=attribute.type) for name, attribute in zip(self.names, self.attributes, strict=True)
-        ]
+    def select(self) -> Select[Any]:
+        """The select of the row with the key in ``parameters``: a statement that is made once."""
+        pairs = zip(self.names, self.attributes, strict=True)
+        return select(self.mapper.class_).where(*(attribute == bindparam(f"key_{name}", type_=attribute.type) for name, attribute in pairs))
 
     def parameters(self, key: Key) -> dict[str, object]:
-        """Return *key* as the parameters of ``has_parameters``."""
+        """Return *key* as the parameters of ``select``."""
         return {f"key_{name}": value for name, value in zip(self.names, key, strict=True)}
-
-    @cached_property
-    def select(self) -> Select[Any]:
-        """The select of the row with the key in ``parameters``."""
-        return select(self.mapper.class_).where(*self.has_parameters)
 
     def among(self, keys: Sequence[Key]) -> ColumnElement[bool]:
         """Return the SQL that finds the rows with these *keys*."""

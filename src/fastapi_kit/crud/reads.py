@@ -236,7 +236,7 @@ class ReadService(Generic[ModelT]):
             find = self._finding(plan, statement) if statement is not None else None
 
             def find_page(session: Session) -> tuple[Sequence[Any], int | None]:
-                found = find(session) if find is not None else []
+                found: Sequence[Any] = find(session) if find is not None else ()
                 return found, None if cap == 0 else self._count(session, conditions, up_to=_one_more(cap))
 
             found, counted = await self._read(find_page)
