@@ -61,7 +61,8 @@ class ReadPlan(Generic[SchemaT]):
     @cached_property
     def select_by_key(self) -> Select[Any]:
         """The select of ``columns`` of the row with the key in ``Identity.parameters``."""
-        return identity_of(self.mapper).select.with_only_columns(*(self.columns or ()))
+        selected: Select[Any] = identity_of(self.mapper).select.with_only_columns(*(self.columns or ()))
+        return selected
 
     def from_rows(self, rows: Iterable[Sequence[object]]) -> list[SchemaT]:
         """Return *rows*, each of exactly ``columns``, as instances of the schema. Raises pydantic's ValidationError."""
