@@ -19,7 +19,7 @@ from fastapi_kit.db.options import DatabaseOptions
 from fastapi_kit.db.reads import NO_AUTOCOMMIT
 from fastapi_kit.db.sessions import OWN, Place, close, log_application_commits, report_second_commit
 from fastapi_kit.db.sqlite import PrivateFile, begin_immediate
-from fastapi_kit.db.transactions import keep_clean, typed, unit_of_work
+from fastapi_kit.db.transactions import keep_clean, put_back_kept, typed, unit_of_work
 from fastapi_kit.db.urls import masked
 from fastapi_kit.errors import ConfigurationError, UnavailableError
 from fastapi_kit.settings import KitSettings
@@ -176,6 +176,7 @@ class Database:
         session_class = type("Session", (Session,), {})
         event.listen(session_class, "after_commit", log_application_commits)
         event.listen(session_class, "after_rollback", keep_clean)
+        event.listen(session_class, "after_transaction_end", put_back_kept)
         note_writes(session_class)
         info = {OWN: session_class, NO_AUTOCOMMIT: not self.autocommit_reads}
         return async_sessionmaker(self.engine, expire_on_commit=False, close_resets_only=False, sync_session_class=session_class, info=info)

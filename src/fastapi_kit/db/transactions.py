@@ -28,6 +28,7 @@ __all__ = [
     "dropping_calls",
     "is_opened",
     "keep_clean",
+    "put_back_kept",
     "on_commit",
     "run_transaction",
     "streaming",
@@ -161,9 +162,7 @@ class Boundary:
         info = self.session.info
         if info.get(_ROOT) is self:
             del info[_ROOT]
-        kept: list[object] = info[_KEPT]
-        put_back(self.session, kept)
-        kept.clear()
+        put_back_kept(self.session)
         if self._keeps_readable:
             del info[_KEPT]
 
@@ -200,12 +199,16 @@ class Boundary:
         return connection
 
     def _roll_back_to(self, savepoint: SessionTransaction) -> None:
+        session = self.session
         try:
+            # Rolled back as a whole, what the application's own savepoints hold would be forgotten.
+            while (inner := session.get_nested_transaction()) is not None and inner is not savepoint:
+                inner.rollback()
             savepoint.rollback()
         except Exception:
             # The connection is gone, or SQLite's disk is full: the whole transaction is gone with it.
             if self._connection is None:
-                _roll_back(self.session)
+                _roll_back(session)
                 return
             # What came later would be stored alone. An invalid connection refuses it until whoever began the transaction rolls it back.
             if not self._connection.invalidated:
@@ -352,6 +355,7 @@ def _keep_readable(session: Session) -> bool:
     session.info[_KEPT] = list[object]()
     if session.info.get(OWN) is not type(session) and not event.contains(session, "after_rollback", keep_clean):
         event.listen(session, "after_rollback", keep_clean)
+        event.listen(session, "after_transaction_end", put_back_kept)
     return True
 
 
@@ -361,12 +365,17 @@ def keep_clean(session: Session) -> None:
         session.info[_KEPT] += discard_clean(session)
 
 
+def put_back_kept(session: Session, _ended: object = None) -> None:
+    """Undo ``keep_clean`` when the rollback is over. For SQLAlchemy's ``after_transaction_end``."""
+    kept: list[object] = session.info.get(_KEPT, [])
+    put_back(session, kept)
+    kept.clear()
+
+
 def _roll_back(session: Session) -> None:
-    kept = discard_clean(session)
-    try:
-        session.rollback()
-    finally:
-        put_back(session, kept)
+    # Here too, because a lost connection can keep the event from being sent.
+    keep_clean(session)
+    session.rollback()
 
 
 def _is_open(session: Session, transaction: SessionTransaction) -> bool:
