@@ -177,7 +177,7 @@ class Database:
         event.listen(session_class, "after_commit", log_application_commits)
         event.listen(session_class, "after_rollback", keep_clean)
         event.listen(session_class, "after_transaction_end", put_back_kept)
-        note_writes(session_class)
+        note_writes(session_class, self.engine.sync_engine)
         info = {OWN: session_class, NO_AUTOCOMMIT: not self.autocommit_reads}
         return async_sessionmaker(self.engine, expire_on_commit=False, close_resets_only=False, sync_session_class=session_class, info=info)
 

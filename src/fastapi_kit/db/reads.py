@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncResult, AsyncSession
 from sqlalchemy.orm import Mapper, Session
 
 from fastapi_kit._compat import has_begin_listener, own_isolation_level
-from fastapi_kit.db.hooks import has_uncommitted_writes, restore_calls, save_calls
+from fastapi_kit.db.hooks import OWN_LISTENERS, has_uncommitted_writes, restore_calls, save_calls
 from fastapi_kit.db.sessions import OWN, execute, finish, one_task
 from fastapi_kit.db.transactions import streaming, typed, typed_errors
 from fastapi_kit.errors import ConfigurationError
@@ -60,7 +60,8 @@ def _may_autocommit(session: Session) -> bool:
     return (
         isinstance(engine, Engine)
         and engine.dialect.name == "postgresql"
-        and not session.dispatch.after_begin
+        and all(each in OWN_LISTENERS for each in session.dispatch.after_begin)
+        and "isolation_level" not in session.execution_options
         and not has_begin_listener(engine)
         and own_isolation_level(engine) is None
         # Not known before the first connection.
