@@ -13,6 +13,7 @@ from functools import partial
 from typing import ParamSpec
 from weakref import WeakKeyDictionary, ref
 
+from anyio import CancelScope
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction
@@ -159,9 +160,11 @@ def _run(calls: Sequence[Callable[[], object]]) -> None:
     cancelled: asyncio.CancelledError | None = None
     for call in calls:
         try:
-            result = call()
-            if inspect.isawaitable(result):
-                await_only(result)
+            # A cancelled scope of anyio would cancel every other call too.
+            with CancelScope(shield=cancelled is not None):
+                result = call()
+                if inspect.isawaitable(result):
+                    await_only(result)
         except asyncio.CancelledError as error:
             _log.warning("on_commit: a call was cancelled after the commit; the others go on")
             cancelled = error
