@@ -25,6 +25,7 @@ __all__ = [
     "execute",
     "executes_plainly",
     "finish",
+    "is_overridden",
     "log_application_commits",
     "one_task",
     "report_second_commit",
@@ -61,10 +62,10 @@ def one_task(session: AsyncSession) -> Generator[None]:
 def execute(session: Session, statement: Executable, parameters: Sequence[Mapping[str, Any]] | None = None, **options: Any) -> Result[Any]:
     """Run *statement* with execution *options*, as the session's own ``execute`` does, the application's override of it included."""
     asynchronous = async_session(session)
-    if asynchronous is not None and _is_overridden(type(asynchronous), AsyncSession):
+    if asynchronous is not None and is_overridden(type(asynchronous), AsyncSession):
         rows: Result[Any] = await_only(asynchronous.execute(statement, parameters, execution_options=options))
         return rows
-    if _is_overridden(type(session), Session):
+    if is_overridden(type(session), Session):
         return session.execute(statement, parameters, execution_options=options)
     return Session.execute(session, statement, parameters, execution_options=options)
 
@@ -72,10 +73,11 @@ def execute(session: Session, statement: Executable, parameters: Sequence[Mappin
 def executes_plainly(session: Session) -> bool:
     """Return whether ``execute`` of *session* is SQLAlchemy's own."""
     asynchronous = async_session(session)
-    return not _is_overridden(type(session), Session) and (asynchronous is None or not _is_overridden(type(asynchronous), AsyncSession))
+    return not is_overridden(type(session), Session) and (asynchronous is None or not is_overridden(type(asynchronous), AsyncSession))
 
 
-def _is_overridden(sessions: type[Session | AsyncSession], base: type[Session | AsyncSession]) -> bool:
+def is_overridden(sessions: type[Session | AsyncSession], base: type[Session | AsyncSession]) -> bool:
+    """Return whether *sessions* has an ``execute`` of its own in place of that of *base*."""
     # SQLModel's sessions warn whoever calls their execute(), which only passes on to SQLAlchemy's.
     return sessions.execute is not base.execute and not hasattr(sessions.execute, "__deprecated__")
 
