@@ -203,7 +203,8 @@ def plain_criteria(statement: Select[Any], mapper: Mapper[Any]) -> Sequence[Colu
     private = cast("Any", statement)
     shape = (
         *(private._setup_joins, private._from_obj, private._group_by_clauses, private._having_criteria, private._independent_ctes),
-        *(private._distinct, private._distinct_on, private._prefixes, private._has_row_limiting_clause, private._for_update_arg),
+        *(private._distinct, private._distinct_on, private._prefixes, private._has_row_limiting_clause),
+        private._for_update_arg is not None,
     )
     criteria: Sequence[ColumnElement[bool]] = private._where_criteria
     own = {mapper.local_table, *mapper.tables}

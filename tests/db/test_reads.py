@@ -340,7 +340,11 @@ async def test_an_execute_of_the_applications_is_asked(shelf: Database, kind: st
         service = Authors(session)
         for work in (
             *(service.list, service.count, service.exists, lambda: service.get(1), lambda: service.get_many([1, 2])),
-            *(lambda: service.get_as(AuthorRead, 1), lambda: service.list_as(AuthorRead), lambda: service.page_as(AuthorRead, PageParams())),
+            *(
+                lambda: service.get_as(AuthorRead, 1),
+                lambda: service.list_as(AuthorRead),
+                lambda: service.page_as(AuthorRead, PageParams()),
+            ),
             lambda: service.update(1, {"name": "changed"}),
         ):
             ASKED.clear()

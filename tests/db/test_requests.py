@@ -467,7 +467,7 @@ FINE: dict[str, Work] = {
     "union": lambda session: session.execute(union(select(Tag.id), select(Tag.id))),
     "from_statement": lambda session: session.scalars(select(Tag).from_statement(text("SELECT id, name, weight FROM tags"))),
     "text": _sql("SELECT 'INSERT INTO tags', 1"),
-    "text WITH": _sql("WITH words AS (SELECT 'delete from it' AS \"update\") SELECT \"update\" FROM words -- UPDATE"),
+    "text WITH": _sql('WITH words AS (SELECT \'delete from it\' AS "update") SELECT "update" FROM words -- UPDATE'),
 }
 FINE_ON_POSTGRES: dict[str, Work] = {
     "SET LOCAL": _sql("SET LOCAL statement_timeout = 1000"),
@@ -540,7 +540,11 @@ async def test_the_requests_session_cannot_be_used_after_it(library: Database, l
     errors: list[Exception] = []
 
     async def use(session: AsyncSession) -> None:
-        for use in (lambda: session.execute(select(Tag)), lambda: TagService(session).list(), lambda: TagService(session).create({"name": "x"})):
+        for use in (
+            lambda: session.execute(select(Tag)),
+            lambda: TagService(session).list(),
+            lambda: TagService(session).create({"name": "x"}),
+        ):
             try:
                 await use()
             except Exception as error:

@@ -241,9 +241,7 @@ class Held:
         session.expunge_all()
         shown = (await Held.load(session)).show()
         # Seen rooms are only read: the new one is there after it was stored.
-        assert [shown[index] for index in range(len(shown)) if index != 7] == [
-            expected[index] for index in range(len(shown)) if index != 7
-        ]
+        assert [shown[index] for index in range(len(shown)) if index != 7] == [expected[index] for index in range(len(shown)) if index != 7]
 
 
 # --- How a write is refused or undone. ---
