@@ -81,7 +81,7 @@ def _revert_collections(state: InstanceState[Any]) -> None:
             collection = state.dict[name]
             if isinstance(collection, list):
                 # In the order of before, and without the numbers that an ordering list would give.
-                list.__setitem__(cast("list[object]", collection), slice(None), loaded)
+                list[object].__setitem__(cast("list[object]", collection), slice(None), loaded)
                 continue
             adapter = collection_adapter(collection)
             for item in [item for item in adapter if not any(item is each for each in loaded)]:
@@ -101,8 +101,9 @@ def _revert(state: InstanceState[Any], session: Session) -> None:
         known.append(name)
         if not impl.collection:
             state.dict[name] = value
-    state._expire_attributes(state.dict, unknown)
-    state._commit_all(state.dict, session.identity_map)
+    private = cast("Any", state)
+    private._expire_attributes(state.dict, unknown)
+    private._commit_all(state.dict, session.identity_map)
     # Composites are made anew, and mutable values know their owner again.
     state.manager.dispatch.refresh(state, None, known)
 
@@ -157,7 +158,7 @@ def has_begin_listener(engine: Engine) -> bool:
 
 def own_isolation_level(engine: Engine) -> str | None:
     """Return the isolation level that ``create_engine`` or ``execution_options`` gave *engine*, or None."""
-    level: str | None = engine.get_execution_options().get("isolation_level") or engine.dialect._on_connect_isolation_level
+    level: str | None = engine.get_execution_options().get("isolation_level") or cast("Any", engine.dialect)._on_connect_isolation_level
     return level
 
 

@@ -165,7 +165,10 @@ async def test_an_error_inside_a_call(library: Database, session: AsyncSession, 
     def fail_at_once() -> None:
         raise error
 
-    on_commit(session, fail if is_async else fail_at_once, *([error] if is_async else []))
+    if is_async:
+        on_commit(session, fail, error)
+    else:
+        on_commit(session, fail_at_once)
     on_commit(session, asyncio.sleep, 0)
     on_commit(session, calls.append, "next")
     if isinstance(error, asyncio.CancelledError):

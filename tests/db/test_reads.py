@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import Engine, ForeignKey, Result, String, create_engine, event, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, column_property, deferred, mapped_column, relationship, selectinload, undefer
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, column_property, mapped_column, relationship, selectinload, undefer
 
 from fastapi_kit.crud import FOR_UPDATE, CRUDService
 from fastapi_kit.db import Database, DatabaseOptions, unit_of_work
@@ -44,7 +44,7 @@ class Book(Base):
     author: Mapped[Author] = relationship(back_populates="books")
 
 
-Author.count = column_property(select(func.count(Book.id)).where(Book.author_id == Author.id).scalar_subquery())  # type: ignore[attr-defined]
+Author.count = column_property(select(func.count(Book.id)).where(Book.author_id == Author.id).scalar_subquery())
 
 
 class Anything(BaseModel): ...
@@ -173,7 +173,8 @@ async def test_no_autocommit_in_a_transaction(postgres_shelf: Database, place: s
             async with unit_of_work(session):
                 assert await level_of_a_read(postgres_shelf, session=session) == "READ COMMITTED"
         elif place == "begin":
-            await session.begin()
+            transaction = await session.begin()
+            assert transaction.is_active
             assert await level_of_a_read(postgres_shelf, session=session) == "READ COMMITTED"
         elif place == "read":
             await session.execute(select(Author.id))
@@ -322,7 +323,8 @@ class AskingSession(Session):
 class AskingAsyncSession(AsyncSession):
     async def execute(self, statement: Any, *args: Any, **kwargs: Any) -> Result[Any]:
         ASKED.append(str(statement).split()[0])
-        return await super().execute(statement, *args, **kwargs)
+        rows: Result[Any] = await super().execute(statement, *args, **kwargs)
+        return rows
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])

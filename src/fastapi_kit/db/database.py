@@ -96,8 +96,9 @@ class Database:
             yield session
             if has_uncommitted_writes(session.sync_session):
                 raise ConfigurationError(
-                    "the request wrote something that nobody committed: await session.commit(), use Annotated[AsyncSession, db.transaction],"
-                    " or put the writes into unit_of_work(session); await session.rollback() says that it is not wanted"
+                    "the request wrote something that nobody committed: await session.commit(),"
+                    " use Annotated[AsyncSession, db.transaction], or put the writes into unit_of_work(session);"
+                    " await session.rollback() says that it is not wanted"
                 )
 
     @cached_property

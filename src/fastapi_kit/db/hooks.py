@@ -7,7 +7,7 @@ import asyncio
 import inspect
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import ParamSpec
@@ -160,11 +160,9 @@ def _run(calls: Sequence[Callable[[], object]]) -> None:
     cancelled: asyncio.CancelledError | None = None
     for call in calls:
         try:
-            # A cancelled scope of anyio would cancel every other call too.
-            with CancelScope(shield=cancelled is not None):
-                result = call()
-                if inspect.isawaitable(result):
-                    await_only(result)
+            result = call()
+            if inspect.isawaitable(result):
+                await_only(_wait_for(result, shield=cancelled is not None))
         except asyncio.CancelledError as error:
             _log.warning("on_commit: a call was cancelled after the commit; the others go on")
             cancelled = error
@@ -172,6 +170,12 @@ def _run(calls: Sequence[Callable[[], object]]) -> None:
             _log.exception("on_commit: a call failed after the commit; the others go on")
     if cancelled is not None:
         raise cancelled
+
+
+async def _wait_for(result: Awaitable[object], *, shield: bool) -> None:
+    # A cancelled scope of anyio would cancel every other call too.
+    with CancelScope(shield=shield):
+        await result
 
 
 def _innermost(session: Session) -> SessionTransaction | None:

@@ -34,8 +34,8 @@ async def read(session: AsyncSession, work: Callable[[Session], ResultT], *, map
     """Let *work* read through *session*; it buffers its rows. Database errors are typed.
 
     On an idle session of a ``Database`` no transaction stays open and no connection is held afterwards; on PostgreSQL nothing is sent but
-    the statements themselves. Several statements of *work* share a snapshot where the isolation level promises one. The application's own session
-    is used as ``session.execute`` would.
+    the statements themselves. Several statements of *work* share a snapshot where the isolation level promises one. The application's own
+    session is used as ``session.execute`` would.
     """
     with one_task(session), typed(mapper):
         return await session.run_sync(_read_and_end if is_idle(session.sync_session) else _read, work)
@@ -94,7 +94,7 @@ async def stream(session: AsyncSession, statement: Select[RowT], *, mapper: Mapp
         try:
             has_cursor = not is_overridden(type(session), AsyncSession)
             asked = statement if has_cursor else statement.execution_options(yield_per=None)
-            result = await session.run_sync(execute, asked, stream_results=has_cursor)
+            result = await session.run_sync(lambda sync: execute(sync, asked, stream_results=has_cursor))
             rows = AsyncResult(result).scalars()
             try:
                 async for row in rows:

@@ -15,10 +15,10 @@ from sqlalchemy.orm import Mapper, Session, SessionTransaction, SessionTransacti
 from sqlalchemy.util import await_only, greenlet_spawn
 
 from fastapi_kit._compat import binds_of, discard_clean, has_sent_sql, is_clean, put_back
+from fastapi_kit.db.errors import as_kit_error, is_retryable, watch
 from fastapi_kit.db.hooks import drop_waiting_calls, on_commit, restore_calls, save_calls
 from fastapi_kit.db.sessions import OWN, commit, count_self_commit, finish, one_task
 from fastapi_kit.db.sqlite import begin_immediate
-from fastapi_kit.db.errors import as_kit_error, is_retryable, watch
 from fastapi_kit.errors import ConfigurationError, KitError
 
 __all__ = [
@@ -28,8 +28,8 @@ __all__ = [
     "dropping_calls",
     "is_opened",
     "keep_clean",
-    "put_back_kept",
     "on_commit",
+    "put_back_kept",
     "run_transaction",
     "streaming",
     "typed",
@@ -191,7 +191,7 @@ class Boundary:
         if mapper is None and session.bind is None:
             return None
         # A savepoint that comes first would count as a transaction begun on purpose, and stay one after it is undone.
-        target: dict[str, Any] = {} if mapper is None else {"mapper": mapper, "clause": insert(mapper)}
+        target: dict[str, Any] = {} if mapper is None else {"mapper": mapper, "clause": insert(mapper.class_)}
         connection = session.connection(bind_arguments=target)
         if connection.dialect.name == "sqlite":
             # The stock driver lets a SAVEPOINT that comes first begin, and its RELEASE commit, the transaction.
@@ -349,7 +349,7 @@ async def _bounded(session: AsyncSession, boundary: Boundary) -> AsyncGenerator[
 
 
 def _keep_readable(session: Session) -> bool:
-    """Let no rollback expire what it does not undo, not the one either that SQLAlchemy makes when a flush fails. False: it is so already."""
+    """Let no rollback expire what it does not undo, nor the one that SQLAlchemy makes when a flush fails. False: it is so already."""
     if _KEPT in session.info:
         return False
     session.info[_KEPT] = list[object]()
