@@ -11,7 +11,7 @@ from tests.reliability.aside import Aside
 from tests.reliability.proxy import Fault, Proxy
 
 from fastapi_kit.db import Database, DatabaseOptions
-from fastapi_kit.db.session import finish
+from fastapi_kit.db.sessions import finish
 
 ResultT = TypeVar("ResultT")
 
