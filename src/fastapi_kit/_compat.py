@@ -66,6 +66,8 @@ def discard_clean(session: Session) -> list[object]:
         row = state.obj()
         if row is not None:
             private._deleted.pop(state, None)
+            # What was taken out of a collection would be an orphan, and deleted by the next flush.
+            vars(state).pop("parents", None)
             if state.modified:
                 _revert(state, session)
             session.identity_map.safe_discard(state)
@@ -76,7 +78,12 @@ def discard_clean(session: Session) -> list[object]:
 def _revert_collections(state: InstanceState[Any]) -> None:
     for name, loaded in state.committed_state.items():
         if name in state.dict and state.manager[name].impl.collection and not isinstance(loaded, LoaderCallableStatus):
-            adapter = collection_adapter(state.dict[name])
+            collection = state.dict[name]
+            if isinstance(collection, list):
+                # In the order of before, and without the numbers that an ordering list would give.
+                list[object].__setitem__(cast("list[object]", collection), slice(None), loaded)
+                continue
+            adapter = collection_adapter(collection)
             for item in [item for item in adapter if not any(item is each for each in loaded)]:
                 adapter.remove_without_event(item)
             for item in [item for item in loaded if not any(item is each for each in adapter)]:
@@ -84,13 +91,21 @@ def _revert_collections(state: InstanceState[Any]) -> None:
 
 
 def _revert(state: InstanceState[Any], session: Session) -> None:
-    """Give *state* the column values and references that were loaded; attributes whose loaded value is not known are unloaded."""
+    """Give *state* the column values and references that were loaded; attributes whose loaded value is not known are expired."""
+    known, unknown = list[str](), list[str]()
     for name, value in state.committed_state.items():
-        if isinstance(value, LoaderCallableStatus):
-            state.dict.pop(name, None)
-        elif not state.manager[name].impl.collection:
+        impl = state.manager[name].impl
+        if isinstance(value, LoaderCallableStatus) or impl.dynamic:
+            unknown.append(name)
+            continue
+        known.append(name)
+        if not impl.collection:
             state.dict[name] = value
-    cast("Any", state)._commit_all(state.dict, session.identity_map)
+    private = cast("Any", state)
+    private._expire_attributes(state.dict, unknown)
+    private._commit_all(state.dict, session.identity_map)
+    # Composites are made anew, and mutable values know their owner again.
+    state.manager.dispatch.refresh(state, None, known)
 
 
 def put_back(session: Session, objects: Iterable[object]) -> None:
@@ -189,7 +204,8 @@ def plain_criteria(statement: Select[Any], mapper: Mapper[Any]) -> Sequence[Colu
     private = cast("Any", statement)
     shape = (
         *(private._setup_joins, private._from_obj, private._group_by_clauses, private._having_criteria, private._independent_ctes),
-        *(private._distinct, private._distinct_on, private._prefixes, private._has_row_limiting_clause, private._for_update_arg),
+        *(private._distinct, private._distinct_on, private._prefixes, private._has_row_limiting_clause),
+        private._for_update_arg is not None,
     )
     criteria: Sequence[ColumnElement[bool]] = private._where_criteria
     own = {mapper.local_table, *mapper.tables}

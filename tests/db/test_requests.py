@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any
 
 import anyio
@@ -10,12 +10,14 @@ import httpx
 import pytest
 from fastapi import BackgroundTasks, Depends, FastAPI, HTTPException
 from fastapi.responses import StreamingResponse
-from sqlalchemy import select, text
+from sqlalchemy import Integer, delete, func, insert, inspect, select, text, union, update
+from sqlalchemy.exc import IntegrityError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.types import Message, Receive, Scope, Send
-from tests.models import Author, AuthorCreate, AuthorService, BookService, Loan, LoanCreate, LoanService
+from tests.models import Author, AuthorCreate, AuthorService, BookService, Loan, LoanCreate, LoanService, Tag, TagService
 
-from fastapi_kit.db import Database, DatabaseOptions, on_commit
+from fastapi_kit.crud import FOR_UPDATE
+from fastapi_kit.db import Database, DatabaseOptions, on_commit, unit_of_work
 from fastapi_kit.errors import KitError, UnknownReferenceError
 
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -155,8 +157,9 @@ async def test_a_host_transaction_left_open_is_rolled_back(library: Database) ->
         session.add(Author(email="forgotten@example.org"))
         await session.flush()
 
-    watch, _ = await post(library, handler)
+    watch, response = await post(library, handler)
 
+    assert response.status_code == 500
     assert (watch.authors, watch.connections_out) == (0, 0)
 
 
@@ -323,6 +326,246 @@ async def test_two_databases_work_side_by_side(library: Database, tmp_path: Any)
 
     assert (await count(library), await count(other)) == (1, 2)
     await other.dispose()
+
+
+# --- Who commits: what was written and not committed is an error before the response. ---
+
+Work = Callable[[AsyncSession], Awaitable[object]]
+
+
+async def _added(session: AsyncSession) -> None:
+    session.add(Tag(name="x"))
+    await session.flush()
+
+
+async def _changed(session: AsyncSession) -> None:
+    (await session.get_one(Tag, 1)).weight = 5
+    await session.scalars(select(Tag.id))
+
+
+async def _in_a_savepoint(session: AsyncSession) -> None:
+    async with session.begin_nested():
+        session.add(Tag(name="x"))
+
+
+async def _on_the_connection(session: AsyncSession) -> None:
+    await (await session.connection()).execute(insert(Tag).values(name="x"))
+
+
+async def _after_a_service(session: AsyncSession) -> None:
+    await TagService(session).create({"name": "y"})
+    await session.execute(insert(Tag).values(name="x"))
+
+
+def _sql(statement: str) -> Work:
+    return lambda session: session.execute(text(statement))
+
+
+WRITTEN: dict[str, Work] = {
+    "flush": _added,
+    "autoflush of a change": _changed,
+    "savepoint": _in_a_savepoint,
+    "connection": _on_the_connection,
+    "after a service's own commit": _after_a_service,
+    "insert": lambda session: session.execute(insert(Tag).values(name="x")),
+    "insert returning": lambda session: session.scalars(insert(Tag).values(name="x").returning(Tag)),
+    "many rows": lambda session: session.execute(insert(Tag), [{"name": "x"}, {"name": "y"}]),
+    "table": lambda session: session.execute(Tag.__table__.insert().values(name="x")),  # type: ignore[attr-defined]
+    "update": lambda session: session.execute(update(Tag).values(weight=5)),
+    "delete": lambda session: session.execute(delete(Tag)),
+    "bulk": lambda session: session.run_sync(lambda sync: sync.bulk_insert_mappings(inspect(Tag), [{"name": "x"}])),
+    "from_statement": lambda session: session.scalars(select(Tag).from_statement(insert(Tag).values(name="x").returning(Tag))),
+    "text": _sql("INSERT INTO tags (name) VALUES ('x')"),
+    "text after comments": _sql("/* one */ -- two\n  UPDATE tags SET weight = 5"),
+    "text with columns": lambda session: session.execute(text("DELETE FROM tags RETURNING id").columns(id=Integer)),
+    "text WITH": _sql("WITH new AS (SELECT 'x' AS name) INSERT INTO tags (name) SELECT name FROM new"),
+    "text CREATE": _sql("CREATE TABLE others (id int)"),
+    "service in begin_nested": lambda session: _service_in_a_savepoint(session),
+}
+WRITTEN_ON_POSTGRES: dict[str, Work] = {
+    "CTE": lambda session: session.execute(select(insert(Tag).values(name="x").returning(Tag.id).cte())),
+    "text CTE": _sql("WITH gone AS (DELETE FROM tags RETURNING id) SELECT count(*) FROM gone"),
+    "text CTE that updates": _sql("WITH changed AS (UPDATE tags SET weight = 5 RETURNING id) SELECT count(*) FROM changed"),
+    "text DO": _sql("DO $$ BEGIN DELETE FROM tags; END $$"),
+    "text MERGE": _sql("MERGE INTO tags USING (SELECT 9 AS id) n ON tags.id = n.id WHEN NOT MATCHED THEN INSERT (name) VALUES ('x')"),
+}
+
+
+async def _service_in_a_savepoint(session: AsyncSession) -> None:
+    async with session.begin_nested():
+        await TagService(session).create({"name": "x"})
+
+
+async def _committed(session: AsyncSession) -> None:
+    await _added(session)
+    await session.commit()
+
+
+async def _rolled_back(session: AsyncSession) -> None:
+    await _added(session)
+    await session.rollback()
+
+
+async def _savepoint_rolled_back(session: AsyncSession) -> None:
+    savepoint = await session.begin_nested()
+    await session.execute(insert(Tag).values(name="x"))
+    await savepoint.rollback()
+
+
+async def _savepoint_refused(session: AsyncSession) -> None:
+    with suppress(IntegrityError):
+        async with session.begin_nested():
+            session.add(Tag(name="one"))
+    with suppress(IntegrityError):
+        async with session.begin_nested():
+            await session.execute(insert(Tag).values(name="one"))
+
+
+async def _refused(session: AsyncSession) -> None:
+    with suppress(IntegrityError):
+        await session.execute(insert(Tag).values(name="one"))
+
+
+async def _refused_by_the_service(session: AsyncSession) -> None:
+    await session.scalars(select(Tag))
+    with suppress(KitError):
+        await TagService(session).create({"name": "one"})
+
+
+async def _begun(session: AsyncSession) -> None:
+    async with session.begin():
+        await session.execute(insert(Tag).values(name="x"))
+
+
+async def _begun_and_undone(session: AsyncSession) -> None:
+    with suppress(ZeroDivisionError):
+        async with session.begin():
+            await session.execute(insert(Tag).values(name="x"))
+            raise ZeroDivisionError
+
+
+async def _unit(session: AsyncSession) -> None:
+    await session.scalars(select(Tag))
+    async with unit_of_work(session):
+        await TagService(session).create({"name": "x"})
+
+
+FINE: dict[str, Work] = {
+    "commit": _committed,
+    "rollback": _rolled_back,
+    "savepoint rolled back": _savepoint_rolled_back,
+    "savepoint refused": _savepoint_refused,
+    "statement refused": _refused,
+    "service refused": _refused_by_the_service,
+    "begin": _begun,
+    "begin undone": _begun_and_undone,
+    "unit": _unit,
+    "select": lambda session: session.execute(select(Tag)),
+    "FOR UPDATE": lambda session: session.execute(select(Tag).with_for_update()),
+    "lock of a service": lambda session: TagService(session).get(1, lock=FOR_UPDATE),
+    "function": lambda session: session.scalar(func.count()),
+    "union": lambda session: session.execute(union(select(Tag.id), select(Tag.id))),
+    "from_statement": lambda session: session.scalars(select(Tag).from_statement(text("SELECT id, name, weight FROM tags"))),
+    "text": _sql("SELECT 'INSERT INTO tags', 1"),
+    "text WITH": _sql('WITH words AS (SELECT \'delete from it\' AS "update") SELECT "update" FROM words -- UPDATE'),
+}
+FINE_ON_POSTGRES: dict[str, Work] = {
+    "SET LOCAL": _sql("SET LOCAL statement_timeout = 1000"),
+    "text FOR UPDATE": _sql("WITH held AS (SELECT id FROM tags FOR UPDATE) SELECT * FROM held"),
+    "text FOR NO KEY UPDATE": _sql("WITH held AS (SELECT id FROM tags FOR NO KEY UPDATE) SELECT * FROM held"),
+}
+
+
+@pytest.mark.parametrize("name", [*WRITTEN, *WRITTEN_ON_POSTGRES])
+async def test_what_was_written_and_not_committed_is_an_error(library: Database, name: str) -> None:
+    """T1: whatever way it was written; nothing of it is stored, and the connection is back."""
+    response = await _answer_to(library, {**WRITTEN, **WRITTEN_ON_POSTGRES}[name], skip=name in WRITTEN_ON_POSTGRES)
+
+    assert response.status_code == 500
+    async with library.begin() as session:
+        assert [(tag.name, tag.weight) for tag in await TagService(session).list() if tag.name != "y"] == [("one", None)]
+    assert checked_out(library) == 0
+
+
+@pytest.mark.parametrize("name", [*FINE, *FINE_ON_POSTGRES])
+async def test_what_is_no_uncommitted_write_is_no_error(library: Database, name: str) -> None:
+    """T1: reads, what was undone or refused, what somebody has committed."""
+    response = await _answer_to(library, {**FINE, **FINE_ON_POSTGRES}[name], skip=name in FINE_ON_POSTGRES)
+
+    assert response.status_code == 200
+    assert checked_out(library) == 0
+
+
+async def test_an_exception_of_the_handler_is_answered_as_it_is(library: Database) -> None:
+    """T1: it undoes what was written, and says so itself."""
+
+    async def work(session: AsyncSession) -> None:
+        await _added(session)
+        raise HTTPException(409)
+
+    assert (await _answer_to(library, work)).status_code == 409
+
+
+async def test_work_of_another_session_is_not_the_requests(library: Database) -> None:
+    """T1: also on the connection that the request's session had before."""
+
+    async def work(session: AsyncSession) -> None:
+        await session.scalars(select(Tag))
+        await session.rollback()
+        async with library.engine.begin() as connection:
+            await connection.execute(insert(Tag).values(name="x"))
+        async with library.begin() as other:
+            await other.execute(update(Tag).values(weight=1))
+        await session.scalars(select(Tag))
+
+    assert (await _answer_to(library, work)).status_code == 200
+
+
+async def _answer_to(library: Database, work: Work, *, skip: bool = False) -> httpx.Response:
+    if skip and library.engine.dialect.name == "sqlite":
+        pytest.skip("PostgreSQL's own")
+    async with library.begin() as session:
+        if not await TagService(session).count():
+            await TagService(session).create({"name": "one"})
+
+    async def handler(session: Annotated[AsyncSession, library.session]) -> None:
+        await work(session)
+
+    return (await post(library, handler))[1]
+
+
+@pytest.mark.parametrize("later", ["streamed body", "background task"])
+async def test_the_requests_session_cannot_be_used_after_it(library: Database, later: str) -> None:
+    """T5: it would begin another transaction on a connection that nobody gives back."""
+    errors: list[Exception] = []
+
+    async def use(session: AsyncSession) -> None:
+        for use in (
+            lambda: session.execute(select(Tag)),
+            lambda: TagService(session).list(),
+            lambda: TagService(session).create({"name": "x"}),
+        ):
+            try:
+                await use()
+            except Exception as error:
+                errors.append(error)
+
+    async def stream(session: AsyncSession) -> AsyncIterator[str]:
+        await use(session)
+        yield ""
+
+    async def handler(session: Annotated[AsyncSession, library.session], background: BackgroundTasks) -> Any:
+        await TagService(session).list()
+        if later == "streamed body":
+            return StreamingResponse(stream(session))
+        background.add_task(use, session)
+        return None
+
+    await post(library, handler)
+
+    assert [type(error) for error in errors] == [InvalidRequestError] * 3
+    assert all("closed" in str(error) for error in errors)
+    assert checked_out(library) == 0
 
 
 def _one_connection() -> DatabaseOptions:

@@ -26,7 +26,6 @@ from sqlalchemy.types import TypeEngine
 
 from fastapi_kit.crud.identity import per_mapper
 from fastapi_kit.crud.values import Values, attributes_of, is_sql
-from fastapi_kit.db.hooks import OWN_LISTENERS
 from fastapi_kit.db.sessions import executes_plainly
 from fastapi_kit.db.types import UTCDateTime
 
@@ -93,7 +92,7 @@ class Flushing:
             *(listens.before_flush, listens.after_flush, listens.after_flush_postexec, listens.do_orm_execute),
             *(self.mapper.column_attrs[name].class_attribute.dispatch.set for name in names),
         )
-        return any(each not in OWN_LISTENERS for listeners in found for each in listeners) or not executes_plainly(session)
+        return any(found) or not executes_plainly(session)
 
     @cached_property
     def _is_one_table(self) -> bool:

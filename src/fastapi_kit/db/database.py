@@ -17,9 +17,9 @@ from fastapi_kit.db.engines.options import DatabaseOptions
 from fastapi_kit.db.engines.sqlite import PrivateFile, begin_immediate
 from fastapi_kit.db.engines.urls import masked
 from fastapi_kit.db.errors import as_kit_error
-from fastapi_kit.db.hooks import has_uncommitted_writes, note_writes
-from fastapi_kit.db.sessions import NO_AUTOCOMMIT, OWN, Place, close, log_application_commits, report_second_commit
-from fastapi_kit.db.transactions import keep_clean, typed, unit_of_work
+from fastapi_kit.db.hooks import OWN, has_uncommitted_writes, note_writes
+from fastapi_kit.db.sessions import NO_AUTOCOMMIT, Place, close, log_application_commits, report_second_commit
+from fastapi_kit.db.transactions import keep_clean, put_back_kept, typed, unit_of_work
 from fastapi_kit.errors import ConfigurationError, UnavailableError
 from fastapi_kit.settings import KitSettings
 
@@ -175,7 +175,8 @@ class Database:
         session_class = type("Session", (Session,), {})
         event.listen(session_class, "after_commit", log_application_commits)
         event.listen(session_class, "after_rollback", keep_clean)
-        note_writes(session_class)
+        event.listen(session_class, "after_transaction_end", put_back_kept)
+        note_writes(session_class, self.engine.sync_engine)
         info = {OWN: session_class, NO_AUTOCOMMIT: not self.autocommit_reads}
         return async_sessionmaker(self.engine, expire_on_commit=False, close_resets_only=False, sync_session_class=session_class, info=info)
 

@@ -7,38 +7,43 @@ import asyncio
 import inspect
 import logging
 import re
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import ParamSpec
+from weakref import WeakKeyDictionary, ref
 
-from sqlalchemy import TextClause, event
-from sqlalchemy.exc import InvalidRequestError
+from anyio import CancelScope
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction
+from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.util import await_only
 
-from fastapi_kit.db.sessions import OWN
-
 __all__ = [
+    "OWN",
     "OWN_LISTENERS",
     "drop_waiting_calls",
     "has_uncommitted_writes",
     "note_writes",
     "on_commit",
-    "refusing_statements",
     "restore_calls",
     "save_calls",
 ]
 
 P = ParamSpec("P")
 
+OWN = "fastapi_kit.own"
+"""Key in ``session.info`` of the session class that a ``Database`` made."""
 _RECORD = "fastapi_kit.on_commit"
-_REFUSES = "fastapi_kit.refuses"
-_WRITES = re.compile(
-    r"\s*(INSERT|UPDATE|DELETE|MERGE|REPLACE|TRUNCATE|CREATE|ALTER|DROP|COPY|CALL|WITH\b.*\b(INSERT|UPDATE|DELETE))\b", re.I | re.S
+_STATEMENT = re.compile(
+    r"(?:\s|--[^\n]*\n|/\*.*?\*/|\()*"
+    r"(?:(INSERT|UPDATE|DELETE|MERGE|REPLACE|TRUNCATE|CREATE|ALTER|DROP|COPY|CALL|DO|REFRESH|GRANT|REVOKE|COMMENT|NOTIFY)|(WITH))\b",
+    re.IGNORECASE | re.DOTALL,
 )
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|--[^\n]*|/\*.*?\*/|(\$\w*\$).*?\1", re.DOTALL)
+_WRITE_IN_WITH = re.compile(r"\b(?:INSERT\s+INTO|REPLACE\s+INTO|MERGE\s+INTO|DELETE\s+FROM|(?<!FOR\s)(?<!KEY\s)UPDATE)\b", re.IGNORECASE)
+_SESSIONS = WeakKeyDictionary[Connection, "ref[Session]"]()
+"""The session that has begun a transaction on a connection."""
 _log = logging.getLogger("fastapi_kit.db")
 
 
@@ -53,10 +58,10 @@ def on_commit(session: AsyncSession, fn: Callable[P, object], *args: P.args, **k
     _record_of(session.sync_session).entries.append(_Entry(_innermost(session.sync_session), partial(fn, *args, **kwargs)))
 
 
-def note_writes(sessions: type[Session]) -> None:
-    """From now on record what the sessions of this class write, so that ``has_uncommitted_writes`` can tell."""
-    event.listen(sessions, "after_flush", _note_flush)
-    event.listen(sessions, "do_orm_execute", _note_statement)
+def note_writes(sessions: type[Session], engine: Engine) -> None:
+    """From now on record what the sessions of this class write to *engine*, so that ``has_uncommitted_writes`` can tell."""
+    event.listen(sessions, "after_begin", _note_begin)
+    event.listen(engine, "after_cursor_execute", _note_statement)
     event.listen(sessions, "after_commit", _note_commit)
     event.listen(sessions, "after_transaction_end", _settle)
 
@@ -112,42 +117,28 @@ def _record_of(session: Session) -> _Record:
     return record
 
 
-@contextmanager
-def refusing_statements(session: Session) -> Generator[None]:
-    """Refuse every statement of *session* in the block, lazy loads included, by InvalidRequestError."""
-    # It costs little where the session's class listens already, and a millisecond where this session must.
-    listens = session.info.get(OWN) is type(session)
-    session.info[_REFUSES] = True
-    if not listens:
-        event.listen(session, "do_orm_execute", _note_statement, insert=True)
-    try:
-        yield
-    finally:
-        del session.info[_REFUSES]
-        if not listens:
-            event.remove(session, "do_orm_execute", _note_statement)
+def _note_begin(session: Session, _transaction: SessionTransaction, connection: Connection) -> None:
+    _SESSIONS[connection] = ref(session)
 
 
-def _note_flush(session: Session, _context: object) -> None:
-    _note_write(session)
+OWN_LISTENERS: frozenset[object] = frozenset({_note_begin})
+"""They only look; no other listener of a session is the library's."""
 
 
-def _note_statement(state: ORMExecuteState) -> None:
-    if state.session.info.get(_REFUSES):
-        raise InvalidRequestError("a response is built from what is loaded")
-    statement = state.statement
-    if not state.is_select and not (isinstance(statement, TextClause) and not _WRITES.match(statement.text)):
-        _note_write(state.session)
-
-
-OWN_LISTENERS: frozenset[object] = frozenset({_note_flush, _note_statement})
-"""The only listeners of a session that are the library's."""
-
-
-def _note_write(session: Session) -> None:
+def _note_statement(connection: Connection, _cursor: object, statement: str, *_: object) -> None:
+    # After the statement: one that is refused has written nothing.
+    owner = _SESSIONS.get(connection)
+    session = owner() if owner is not None else None
+    if session is None or not session.in_transaction() or not _writes(statement):
+        return
     transaction, record = _innermost(session), _record_of(session)
     if not any(entry.fn is None and entry.transaction is transaction for entry in record.entries):
         record.entries.append(_Entry(transaction))
+
+
+def _writes(statement: str) -> bool:
+    found = _STATEMENT.match(statement)
+    return found is not None and (found[1] is not None or _WRITE_IN_WITH.search(_QUOTED.sub("", statement)) is not None)
 
 
 def _note_commit(session: Session) -> None:
@@ -180,7 +171,7 @@ def _run(calls: Sequence[Callable[[], object]]) -> None:
         try:
             result = call()
             if inspect.isawaitable(result):
-                await_only(result)
+                await_only(_wait_for(result, shield=cancelled is not None))
         except asyncio.CancelledError as error:
             _log.warning("on_commit: a call was cancelled after the commit; the others go on")
             cancelled = error
@@ -188,6 +179,12 @@ def _run(calls: Sequence[Callable[[], object]]) -> None:
             _log.exception("on_commit: a call failed after the commit; the others go on")
     if cancelled is not None:
         raise cancelled
+
+
+async def _wait_for(result: Awaitable[object], *, shield: bool) -> None:
+    # A cancelled scope of anyio would cancel every other call too.
+    with CancelScope(shield=shield):
+        await result
 
 
 def _innermost(session: Session) -> SessionTransaction | None:

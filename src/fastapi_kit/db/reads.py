@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncResult, AsyncSession
 from sqlalchemy.orm import Mapper, Session
 
 from fastapi_kit.db.hooks import has_uncommitted_writes, restore_calls, save_calls
-from fastapi_kit.db.sessions import AUTOCOMMIT, execute, finish, is_idle, may_autocommit, one_task
+from fastapi_kit.db.sessions import AUTOCOMMIT, execute, finish, is_idle, is_overridden, may_autocommit, one_task
 from fastapi_kit.db.transactions import streaming, typed, typed_errors
 from fastapi_kit.errors import ConfigurationError
 
@@ -59,12 +59,15 @@ async def read_locked(session: AsyncSession, work: Callable[[Session], ResultT],
 async def stream(session: AsyncSession, statement: Select[RowT], *, mapper: Mapper[Any]) -> AsyncGenerator[RowT]:
     """Yield the rows of *statement* from an open cursor.
 
-    At the end an idle session of a ``Database`` is idle again, unless something was written through it meanwhile.
+    At the end an idle session of a ``Database`` is idle again, unless something was written through it meanwhile. Where the application's
+    class overrides ``AsyncSession.execute``, which has no cursor, it is asked for all rows at once.
     """
     idle = is_idle(session.sync_session)
     with one_task(session), typed(mapper), streaming(session):
         try:
-            result = await session.run_sync(lambda sync: execute(sync, statement, stream_results=True))
+            has_cursor = not is_overridden(type(session), AsyncSession)
+            asked = statement if has_cursor else statement.execution_options(yield_per=None)
+            result = await session.run_sync(lambda sync: execute(sync, asked, stream_results=has_cursor))
             rows = AsyncResult(result).scalars()
             try:
                 async for row in rows:

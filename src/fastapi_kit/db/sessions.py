@@ -15,12 +15,12 @@ from sqlalchemy.orm import Session
 from sqlalchemy.util import await_only
 
 from fastapi_kit._compat import has_begin_listener, own_isolation_level
+from fastapi_kit.db.hooks import OWN, OWN_LISTENERS
 from fastapi_kit.errors import ConfigurationError
 
 __all__ = [
     "AUTOCOMMIT",
     "NO_AUTOCOMMIT",
-    "OWN",
     "Place",
     "close",
     "commit",
@@ -29,6 +29,7 @@ __all__ = [
     "executes_plainly",
     "finish",
     "is_idle",
+    "is_overridden",
     "log_application_commits",
     "may_autocommit",
     "one_task",
@@ -37,8 +38,6 @@ __all__ = [
 
 ResultT = TypeVar("ResultT")
 
-OWN = "fastapi_kit.own"
-"""Key in ``session.info`` of the session class that a ``Database`` made."""
 NO_AUTOCOMMIT = "fastapi_kit.no_autocommit"
 """Key in ``session.info`` of a ``Database`` that was told to read in transactions."""
 _TASK = "fastapi_kit.task"
@@ -79,7 +78,8 @@ def may_autocommit(session: Session) -> bool:
     return (
         isinstance(engine, Engine)
         and engine.dialect.name == "postgresql"
-        and not session.dispatch.after_begin
+        and all(each in OWN_LISTENERS for each in session.dispatch.after_begin)
+        and "isolation_level" not in session.execution_options
         and not has_begin_listener(engine)
         and own_isolation_level(engine) is None
         # Not known before the first connection.
@@ -93,10 +93,10 @@ def execute(
 ) -> Result[Any]:
     """Run *statement* with execution *options*, as the session's own ``execute`` does, the application's override of it included."""
     asynchronous = async_session(session)
-    if asynchronous is not None and _is_overridden(type(asynchronous), AsyncSession):
+    if asynchronous is not None and is_overridden(type(asynchronous), AsyncSession):
         rows: Result[Any] = await_only(asynchronous.execute(statement, parameters, execution_options=options))
         return rows
-    if _is_overridden(type(session), Session):
+    if is_overridden(type(session), Session):
         return session.execute(statement, parameters, execution_options=options)
     return Session.execute(session, statement, parameters, execution_options=options)
 
@@ -104,10 +104,11 @@ def execute(
 def executes_plainly(session: Session) -> bool:
     """Return whether ``execute`` of *session* is SQLAlchemy's own."""
     asynchronous = async_session(session)
-    return not _is_overridden(type(session), Session) and (asynchronous is None or not _is_overridden(type(asynchronous), AsyncSession))
+    return not is_overridden(type(session), Session) and (asynchronous is None or not is_overridden(type(asynchronous), AsyncSession))
 
 
-def _is_overridden(sessions: type[Session | AsyncSession], base: type[Session | AsyncSession]) -> bool:
+def is_overridden(sessions: type[Session | AsyncSession], base: type[Session | AsyncSession]) -> bool:
+    """Return whether *sessions* has an ``execute`` of its own in place of that of *base*."""
     # SQLModel's sessions warn whoever calls their execute(), which only passes on to SQLAlchemy's.
     return sessions.execute is not base.execute and not hasattr(sessions.execute, "__deprecated__")
 

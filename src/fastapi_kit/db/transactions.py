@@ -18,8 +18,8 @@ from sqlalchemy.util import await_only, greenlet_spawn
 from fastapi_kit._compat import binds_of, discard_clean, has_sent_sql, is_clean, put_back
 from fastapi_kit.db.engines.sqlite import begin_immediate
 from fastapi_kit.db.errors import as_kit_error, is_retryable, watch
-from fastapi_kit.db.hooks import drop_waiting_calls, on_commit, restore_calls, save_calls
-from fastapi_kit.db.sessions import AUTOCOMMIT, OWN, commit, count_self_commit, finish, may_autocommit, one_task
+from fastapi_kit.db.hooks import OWN, drop_waiting_calls, on_commit, restore_calls, save_calls
+from fastapi_kit.db.sessions import AUTOCOMMIT, commit, count_self_commit, finish, may_autocommit, one_task
 from fastapi_kit.errors import ConfigurationError, KitError
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "is_opened",
     "keep_clean",
     "on_commit",
+    "put_back_kept",
     "run_transaction",
     "streaming",
     "typed",
@@ -179,9 +180,7 @@ class Boundary:
         info = self.session.info
         if info.get(_ROOT) is self:
             del info[_ROOT]
-        kept: list[object] = info[_KEPT]
-        put_back(self.session, kept)
-        kept.clear()
+        put_back_kept(self.session)
         if self._keeps_readable:
             del info[_KEPT]
 
@@ -218,12 +217,16 @@ class Boundary:
         return connection
 
     def _roll_back_to(self, savepoint: SessionTransaction) -> None:
+        session = self.session
         try:
+            # Rolled back as a whole, what the application's own savepoints hold would be forgotten.
+            while (inner := session.get_nested_transaction()) is not None and inner is not savepoint:
+                inner.rollback()
             savepoint.rollback()
         except Exception:
             # The connection is gone, or SQLite's disk is full: the whole transaction is gone with it.
             if self._connection is None:
-                _roll_back(self.session)
+                _roll_back(session)
                 return
             # What came later would be stored alone. An invalid connection refuses it until whoever began the transaction rolls it back.
             if not self._connection.invalidated:
@@ -382,6 +385,7 @@ def _keep_readable(session: Session) -> bool:
     session.info[_KEPT] = list[object]()
     if session.info.get(OWN) is not type(session) and not event.contains(session, "after_rollback", keep_clean):
         event.listen(session, "after_rollback", keep_clean)
+        event.listen(session, "after_transaction_end", put_back_kept)
     return True
 
 
@@ -391,12 +395,17 @@ def keep_clean(session: Session) -> None:
         session.info[_KEPT] += discard_clean(session)
 
 
+def put_back_kept(session: Session, _ended: object = None) -> None:
+    """Undo ``keep_clean`` when the rollback is over. For SQLAlchemy's ``after_transaction_end``."""
+    kept: list[object] = session.info.get(_KEPT, [])
+    put_back(session, kept)
+    kept.clear()
+
+
 def _roll_back(session: Session) -> None:
-    kept = discard_clean(session)
-    try:
-        session.rollback()
-    finally:
-        put_back(session, kept)
+    # Here too, because a lost connection can keep the event from being sent.
+    keep_clean(session)
+    session.rollback()
 
 
 def _is_open(session: Session, transaction: SessionTransaction) -> bool:

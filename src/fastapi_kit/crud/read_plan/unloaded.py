@@ -8,13 +8,13 @@ from traceback import walk_tb
 from typing import Any
 
 from sqlalchemy import inspect
+from sqlalchemy.event import listen, remove
 from sqlalchemy.exc import InvalidRequestError, SQLAlchemyError
-from sqlalchemy.orm import InstanceState, QueryableAttribute, RelationshipProperty
+from sqlalchemy.orm import InstanceState, ORMExecuteState, QueryableAttribute, RelationshipProperty
 from sqlalchemy.orm.collections import collection_adapter
 from sqlalchemy.orm.exc import DetachedInstanceError
 
 from fastapi_kit.crud.read_plan.needs import Needs
-from fastapi_kit.db.hooks import refusing_statements
 from fastapi_kit.errors import NotLoadedError
 
 __all__ = ["Unloaded", "error_of_unloaded", "no_lazy_loads", "unloaded_in"]
@@ -37,8 +37,15 @@ def no_lazy_loads(rows: Sequence[object]) -> Generator[None]:
     if session is None:
         yield
         return
-    with refusing_statements(session):
+    listen(session, "do_orm_execute", _refuse, insert=True)
+    try:
         yield
+    finally:
+        remove(session, "do_orm_execute", _refuse)
+
+
+def _refuse(_: ORMExecuteState) -> None:
+    raise InvalidRequestError("a response is built from what is loaded")
 
 
 def unloaded_in(rows: Sequence[object], needs: Needs, *, compute: bool = True) -> Iterator[Unloaded]:

@@ -1,0 +1,716 @@
+"""What a refused or undone write leaves in memory: everything that was loaded, as it was, and nothing that was undone."""
+
+import asyncio
+import dataclasses
+import gc
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, ClassVar, get_args
+
+import pytest
+from pydantic import BaseModel
+from sqlalchemy import JSON, ForeignKey, String, event, func, inspect, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.ext.mutable import MutableComposite, MutableDict, MutableList
+from sqlalchemy.ext.orderinglist import ordering_list
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    DynamicMapped,
+    Mapped,
+    WriteOnlyMapped,
+    attribute_keyed_dict,
+    composite,
+    mapped_column,
+    relationship,
+    selectinload,
+    validates,
+)
+from sqlalchemy.orm.session import JoinTransactionMode
+
+from fastapi_kit.crud import CRUDService
+from fastapi_kit.db import Database, unit_of_work
+from fastapi_kit.db.transactions import typed_errors
+from fastapi_kit.errors import ConflictError, StillReferencedError, UnavailableError, UnknownReferenceError
+
+
+class Base(DeclarativeBase): ...
+
+
+@dataclasses.dataclass
+class Point(MutableComposite):
+    x: int
+    y: int
+
+    def __setattr__(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+        self.changed()
+
+
+class City(Base):
+    """Is written by statements."""
+
+    __tablename__ = "cities"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(20), unique=True)
+
+
+class House(Base):
+    """Has a collection of every kind, and a column of every kind that changes in place."""
+
+    __tablename__ = "houses"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(20), unique=True)
+    note: Mapped[str | None]
+    city_id: Mapped[int | None] = mapped_column(ForeignKey("cities.id"))
+    parent_id: Mapped[int | None] = mapped_column(ForeignKey("houses.id"))
+    data: Mapped[dict[str, int]] = mapped_column(MutableDict.as_mutable(JSON), default=dict)
+    tags: Mapped[list[str]] = mapped_column(MutableList.as_mutable(JSON), default=list)
+    at: Mapped[Point] = composite(mapped_column("x", default=0), mapped_column("y", default=0))
+    parent: Mapped["House | None"] = relationship(remote_side=[id], back_populates="annexes")
+    annexes: Mapped[list["House"]] = relationship(back_populates="parent")
+    rooms: Mapped[list["Room"]] = relationship(back_populates="house", order_by="Room.id", cascade="all, delete-orphan")
+    seen_rooms: Mapped[list["Room"]] = relationship(viewonly=True, order_by="Room.id")
+    doors: Mapped[set["Door"]] = relationship(cascade="all, delete-orphan")
+    keys: Mapped[dict[str, "Key"]] = relationship(collection_class=attribute_keyed_dict("name"))
+    floors: Mapped[list["Floor"]] = relationship(order_by="Floor.position", collection_class=ordering_list("position"))
+    guests: WriteOnlyMapped["Guest"] = relationship()
+    letters: DynamicMapped["Letter"] = relationship()
+
+
+class Part:
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    house_id: Mapped[int | None] = mapped_column(ForeignKey("houses.id"))
+
+
+class Room(Part, Base):
+    __tablename__ = "rooms"
+    house: Mapped[House | None] = relationship(back_populates="rooms")
+
+
+class Door(Part, Base):
+    __tablename__ = "doors"
+
+
+class Key(Part, Base):
+    __tablename__ = "keys"
+
+
+class Floor(Part, Base):
+    __tablename__ = "floors"
+    position: Mapped[int]
+
+
+class Guest(Part, Base):
+    __tablename__ = "guests"
+
+
+class Letter(Part, Base):
+    __tablename__ = "letters"
+
+
+class Plant(Base):
+    """Is written by flushes: it has a validator, and is the root of joined tables."""
+
+    __tablename__ = "plants"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    name: Mapped[str] = mapped_column(String(20), unique=True)
+    __mapper_args__: ClassVar = {"polymorphic_on": "kind", "polymorphic_identity": "plant"}
+
+    @validates("name")
+    def _same(self, _name: str, value: str) -> str:
+        return value
+
+
+class Tree(Plant):
+    __tablename__ = "trees"
+    id: Mapped[int] = mapped_column(ForeignKey("plants.id"), primary_key=True)
+    height: Mapped[int] = mapped_column(default=1)
+    __mapper_args__: ClassVar = {"polymorphic_identity": "tree"}
+
+
+class Nest(Base):
+    """Keeps its tree from being deleted, which is done by a flush."""
+
+    __tablename__ = "nests"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    tree_id: Mapped[int] = mapped_column(ForeignKey("trees.id"))
+
+
+class Lease(Base):
+    """Its foreign key is checked at COMMIT."""
+
+    __tablename__ = "leases"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    house_id: Mapped[int] = mapped_column(ForeignKey("houses.id", deferrable=True, initially="DEFERRED"))
+
+
+class Anything(BaseModel): ...
+
+
+class Cities(CRUDService[City, Anything, Anything]): ...
+
+
+class Houses(CRUDService[House, Anything, Anything]): ...
+
+
+class Trees(CRUDService[Tree, Anything, Anything]): ...
+
+
+class Leases(CRUDService[Lease, Anything, Anything]): ...
+
+
+@pytest.fixture
+async def street(database: Database) -> Database:
+    """Two houses, one with everything, and two trees."""
+    await database.create_tables(Base.metadata)
+    async with database.begin() as session:
+        full = House(name="full", note="old", data={"n": 1}, tags=["a"], at=Point(1, 2))
+        full.rooms = [Room(name="r1"), Room(name="r2"), Room(name="r3")]
+        full.doors = {Door(name="d1"), Door(name="d2")}
+        full.keys = {"k1": Key(name="k1"), "k2": Key(name="k2")}
+        full.floors = [Floor(name="f1"), Floor(name="f2"), Floor(name="f3")]
+        full.guests.add(Guest(name="g1"))
+        full.letters.append(Letter(name="l1"))
+        full.annexes = [House(name="annex")]
+        session.add_all([City(id=1, name="one"), City(id=2, name="two"), Tree(name="oak", height=3), Tree(name="elm")])
+        await session.flush()
+        full.city_id = 1
+        session.add_all([full, Nest(tree_id=1)])
+    return database
+
+
+@asynccontextmanager
+async def request_session(database: Database) -> AsyncIterator[AsyncSession]:
+    """A session of a ``Database`` whose open work is simply rolled back at the end."""
+    async with database.sessions() as session:
+        yield session
+        await session.rollback()
+
+
+LOADED = [House.annexes, House.rooms, House.seen_rooms, House.doors, House.keys, House.floors, House.parent]
+
+
+class Held:
+    """A house with all that it has loaded, and what that was."""
+
+    def __init__(self, house: House, trees: list[Tree]) -> None:
+        self.house, self.trees = house, trees
+        self.collections, self.shown = self.loaded_collections(), self.show()
+
+    @classmethod
+    async def load(cls, session: AsyncSession) -> "Held":
+        found = await session.scalars(select(House).where(House.name == "full").options(*map(selectinload, LOADED)))
+        house = found.one()
+        return cls(house, list(await session.scalars(select(Tree).order_by(Tree.id))))
+
+    def loaded_collections(self) -> dict[str, int]:
+        return {attribute.key: id(vars(self.house)[attribute.key]) for attribute in LOADED}
+
+    def show(self) -> list[object]:
+        house = self.house
+        return [
+            *(house.name, house.note, dict(house.data), list(house.tags), (house.at.x, house.at.y), house.parent),
+            *([room.name for room in house.rooms], [room.name for room in house.seen_rooms], sorted(door.name for door in house.doors)),
+            *({name: key.name for name, key in house.keys.items()}, [(floor.name, floor.position) for floor in house.floors]),
+            *([annex.name for annex in house.annexes], [(tree.name, tree.height) for tree in self.trees]),
+        ]
+
+    async def check(self, session: AsyncSession) -> None:
+        """Everything is readable with no statement, nothing is pending, and the identity map is whole."""
+        gc.collect()
+        assert self.show() == self.shown
+        assert self.loaded_collections() == self.collections
+        assert (list(session.dirty), list(session.new), list(session.deleted)) == ([], [], [])
+        assert await session.get(House, self.house.id) is self.house
+        for each in [*self.house.rooms, *self.house.doors, *self.house.floors, *self.house.keys.values(), *self.trees]:
+            (key,) = inspect(each).identity or ()
+            assert await session.get(type(each), key) is each
+
+    async def change_and_look(self, session: AsyncSession) -> None:
+        """The next change is stored, and nothing else."""
+        house = self.house
+        house.note, house.at.x, house.rooms[0].name = "next", 9, "changed"
+        house.data["later"] = 1
+        house.tags.append("later")
+        house.rooms.append(Room(name="r4"))
+        self.trees[0].height = 7
+        expected = self.show()
+        await session.flush()
+        session.expunge_all()
+        shown = (await Held.load(session)).show()
+        # Seen rooms are only read: the new one is there after it was stored.
+        assert [shown[index] for index in range(len(shown)) if index != 7] == [expected[index] for index in range(len(shown)) if index != 7]
+
+
+# --- How a write is refused or undone. ---
+
+
+async def insert_by_statement(session: AsyncSession) -> None:
+    with pytest.raises(ConflictError):
+        await Cities(session).create({"id": 3, "name": "one"})
+
+
+async def insert_by_flush(session: AsyncSession) -> None:
+    with pytest.raises(ConflictError):
+        await Trees(session).create({"name": "oak"})
+
+
+async def many_inserts(session: AsyncSession) -> None:
+    with pytest.raises(ConflictError):
+        await Houses(session).create_many([{"name": "x"}, {"name": "annex"}])
+    with pytest.raises(ConflictError):
+        await Cities(session).create_many([{"name": "x"}, {"name": "one"}])
+
+
+async def update_by_statement(session: AsyncSession) -> None:
+    with pytest.raises(ConflictError):
+        await Cities(session).update(2, {"name": "one"})
+
+
+async def update_by_flush(session: AsyncSession) -> None:
+    with pytest.raises(ConflictError):
+        await Trees(session).update(2, {"name": "oak", "height": 99})
+
+
+async def delete_by_statement(session: AsyncSession) -> None:
+    with pytest.raises(StillReferencedError):
+        await Cities(session).delete(1)
+
+
+async def delete_by_flush(session: AsyncSession) -> None:
+    with pytest.raises(StillReferencedError):
+        await Trees(session).delete(1)
+
+
+async def failed_commit_of_a_deferred_check(session: AsyncSession) -> None:
+    if not session.in_transaction():
+        with pytest.raises(UnknownReferenceError):
+            await Leases(session).create({"house_id": 99})
+
+
+async def unit_that_fails(session: AsyncSession) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with unit_of_work(session):
+            await Houses(session).create({"name": "x"})
+            raise ZeroDivisionError
+
+
+async def unit_in_a_unit_that_fails(session: AsyncSession) -> None:
+    async with unit_of_work(session) as outer:
+        await Houses(session).create({"name": "x"})
+        async with unit_of_work(session):
+            await Houses(session).create({"name": "y"})
+            async with unit_of_work(session) as inner:
+                await Houses(session).create({"name": "z"})
+                await inner.rollback()
+            await insert_by_statement(session)
+        await outer.rollback()
+
+
+async def flush_that_fails_in_a_unit(session: AsyncSession) -> None:
+    with pytest.raises(IntegrityError):
+        async with unit_of_work(session):
+            session.add(House(name="annex"))
+            await session.flush()
+
+
+async def savepoint_left_open_in_a_unit(session: AsyncSession) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with unit_of_work(session):
+            savepoint = await session.begin_nested()
+            session.add(House(name="x"))
+            await session.flush()
+            assert savepoint.is_active
+            raise ZeroDivisionError
+
+
+async def changes_in_place(session: AsyncSession) -> None:
+    house = held_house(session, "full")
+    tree = next(each for each in session.identity_map.values() if isinstance(each, Tree))
+    with pytest.raises(ZeroDivisionError):
+        async with unit_of_work(session):
+            _change_everything(house)
+            tree.height = 99
+            raise ZeroDivisionError
+
+
+def _change_everything(house: House) -> None:
+    house.note = "undone"
+    house.at.x = 77
+    house.data = {"undone": 1}
+    house.tags = ["undone"]
+    house.rooms.remove(house.rooms[0])
+    house.rooms.insert(0, Room(name="undone"))
+    house.doors.remove(next(iter(house.doors)))
+    house.doors.add(Door(name="undone"))
+    del house.keys["k1"]
+    house.keys["undone"] = Key(name="undone")
+    del house.floors[0]
+    house.floors.append(Floor(name="undone"))
+    house.annexes.clear()
+    house.guests.add(Guest(name="undone"))
+    house.letters.append(Letter(name="undone"))
+
+
+def held_house(session: AsyncSession, name: str) -> House:
+    return next(each for each in session.identity_map.values() if isinstance(each, House) and each.name == name)
+
+
+UNDONE: list[Callable[[AsyncSession], Awaitable[None]]] = [
+    *(insert_by_statement, insert_by_flush, many_inserts, update_by_statement, update_by_flush, delete_by_statement, delete_by_flush),
+    *(failed_commit_of_a_deferred_check, unit_that_fails, unit_in_a_unit_that_fails, flush_that_fails_in_a_unit),
+    *(savepoint_left_open_in_a_unit, changes_in_place),
+]
+
+
+# --- Where. ---
+
+
+@asynccontextmanager
+async def on_an_idle_session(session: AsyncSession) -> AsyncIterator[None]:
+    await session.rollback()
+    yield
+
+
+@asynccontextmanager
+async def after_a_read(session: AsyncSession) -> AsyncIterator[None]:
+    await session.execute(select(House.id))
+    yield
+
+
+@asynccontextmanager
+async def in_a_unit(session: AsyncSession) -> AsyncIterator[None]:
+    async with unit_of_work(session):
+        yield
+
+
+@asynccontextmanager
+async def in_a_unit_that_has_written(session: AsyncSession) -> AsyncIterator[None]:
+    async with unit_of_work(session):
+        session.add(Guest(name="before"))
+        await session.flush()
+        yield
+
+
+@asynccontextmanager
+async def in_a_transaction_that_was_begun(session: AsyncSession) -> AsyncIterator[None]:
+    async with session.begin():
+        yield
+
+
+@asynccontextmanager
+async def in_a_savepoint(session: AsyncSession) -> AsyncIterator[None]:
+    async with session.begin_nested():
+        yield
+
+
+PLACES = [on_an_idle_session, after_a_read, in_a_unit, in_a_unit_that_has_written, in_a_transaction_that_was_begun, in_a_savepoint]
+
+
+@pytest.mark.parametrize("undone", UNDONE)
+async def test_what_was_loaded_is_as_it_was(street: Database, undone: Callable[[AsyncSession], Awaitable[None]]) -> None:
+    """T3: with its collections of every kind, in the block and after it, and the next change is stored."""
+    for place in PLACES:
+        async with request_session(street) as session:
+            held = await Held.load(session)
+            await session.commit()
+            async with place(session):
+                await undone(session)
+                await held.check(session)
+            await held.check(session)
+            await held.change_and_look(session)
+
+
+# --- What was changed inside. ---
+
+
+async def test_a_change_in_place_does_not_come_back(street: Database) -> None:
+    """T3: SQLAlchemy does not know the value before it, so the column is read again, and the next change is noticed."""
+    async with request_session(street) as session:
+        house = await Houses(session).get_one(1)
+        with pytest.raises(ZeroDivisionError):
+            async with unit_of_work(session):
+                house.data["n"] = 2
+                house.tags.append("undone")
+                raise ZeroDivisionError
+
+        assert not session.dirty
+        assert await Houses(session).get_one(1) is house
+        assert (house.data, house.tags) == ({"n": 1}, ["a"])
+        house.data["later"] = 1
+        house.tags.append("later")
+        await session.commit()
+    async with request_session(street) as session:
+        house = await Houses(session).get_one(1)
+        assert (house.data, house.tags) == ({"n": 1, "later": 1}, ["a", "later"])
+
+
+async def test_what_was_written_inside_is_read_again(street: Database) -> None:
+    """T3: also where it was written in a savepoint of the application's that was never ended."""
+    for is_left_open in (False, True):
+        async with request_session(street) as session:
+            held, new = await Held.load(session), Room(name="new")
+            with pytest.raises(ZeroDivisionError):
+                async with unit_of_work(session):
+                    savepoint = await session.begin_nested() if is_left_open else None
+                    assert savepoint is None or savepoint.is_active
+                    held.house.note = "undone"
+                    held.house.rooms.append(new)
+                    await session.flush()
+                    raise ZeroDivisionError
+
+            assert inspect(new).transient
+            assert "note" not in vars(held.house)
+            assert not session.dirty
+            again = await Held.load(session)
+            assert again.house is held.house
+            assert again.show() == held.shown
+
+
+async def test_a_savepoint_of_the_applications_is_undone_inside_a_unit(street: Database) -> None:
+    """T3: what was loaded is the session's again at once: a change after it is stored with the unit."""
+    for is_read_first in (False, True):
+        async with request_session(street) as session:
+            held = await Held.load(session)
+            if not is_read_first:
+                await session.rollback()
+                held = await Held.load(session)
+                await session.commit()
+            async with unit_of_work(session):
+                with pytest.raises(IntegrityError):
+                    async with session.begin_nested():
+                        session.add(House(name="annex"))
+                await held.check(session)
+                held.house.note = f"{is_read_first}"
+            assert not session.dirty
+        async with request_session(street) as session:
+            assert (await Houses(session).get_one(1)).note == f"{is_read_first}"
+
+
+async def test_a_savepoint_undone_inside_a_refused_flush_keeps_the_map_whole(street: Database) -> None:
+    """T3: the same in ``typed_errors`` and after a rollback of the application's savepoint by hand."""
+    async with request_session(street) as session:
+        held = await Held.load(session)
+        async with typed_errors(session):
+            savepoint = await session.begin_nested()
+            session.add(House(name="x"))
+            await session.flush()
+            await savepoint.rollback()
+            held.house.note = "kept"
+        await session.commit()
+    async with request_session(street) as session:
+        assert (await Houses(session).get_one(1)).note == "kept"
+
+
+# --- What the application has pending. ---
+
+
+async def test_what_is_pending_stays_the_applications(street: Database) -> None:
+    """T2, T3: added, changed and deleted objects are flushed before the savepoint of a refused write, and are stored with the commit."""
+    for is_in_a_unit in (False, True):
+        async with request_session(street) as session, AsyncExitStack() as stack:
+            house, elm = await Houses(session).get_one(1), (await session.scalars(select(Tree).where(Tree.name == "elm"))).one()
+            if is_in_a_unit:
+                await session.commit()
+                await stack.enter_async_context(unit_of_work(session))
+            pending, expired = House(name=f"pending {is_in_a_unit}"), await Houses(session).get_one(2)
+            session.add(pending)
+            house.data["n"], elm.height = 5, 5
+            await session.delete(house.rooms[0] if "rooms" in vars(house) else await session.get_one(Room, 1 + is_in_a_unit))
+            session.expire(expired)
+
+            await insert_by_statement(session)
+            await insert_by_flush(session)
+
+            assert inspect(pending).persistent
+            assert "name" not in vars(expired)
+            await session.refresh(expired)
+            if not is_in_a_unit:
+                await session.commit()
+        async with request_session(street) as session:
+            house = await Houses(session).get_one(1)
+            assert (house.data["n"], await session.scalar(select(Tree.height).where(Tree.name == "elm"))) == (5, 5)
+            assert await session.scalar(select(func.count()).select_from(Room)) == 2 - is_in_a_unit
+            assert await session.scalar(select(House.id).where(House.name == f"pending {is_in_a_unit}"))
+
+
+async def test_a_deletion_that_was_not_flushed_is_taken_back(street: Database) -> None:
+    """T3: the object is the session's, and can be changed."""
+    async with request_session(street) as session:
+        tree = await Trees(session).get_one(2)
+        async with unit_of_work(session) as uow:
+            await session.delete(tree)
+            await uow.rollback()
+
+        assert not session.deleted
+        tree.height = 8
+        await session.commit()
+        assert await session.scalar(select(Tree.height).where(Tree.id == 2)) == 8
+
+
+async def test_objects_that_nobody_holds_are_collected(street: Database) -> None:
+    """T3: the undo keeps none of them."""
+    async with request_session(street) as session:
+        held = await Held.load(session)
+        await session.scalars(select(Guest))
+        await insert_by_statement(session)
+        gc.collect()
+
+        assert not any(isinstance(each, Guest) for each in session.identity_map.values())
+        await held.check(session)
+
+
+# --- Sessions of another kind. ---
+
+
+@pytest.mark.parametrize("mode", get_args(JoinTransactionMode))
+async def test_a_session_on_a_connection(street: Database, mode: JoinTransactionMode) -> None:
+    """T2, T9: whatever way it joins the connection's transaction, a refused write does not end it."""
+    async with street.engine.connect() as connection:
+        outer = await connection.begin()
+        session = AsyncSession(connection, expire_on_commit=False, join_transaction_mode=mode)
+        held = await Held.load(session)
+        for undone in UNDONE:
+            if undone is not failed_commit_of_a_deferred_check:
+                await undone(session)
+                await held.check(session)
+        async with unit_of_work(session):
+            for undone in UNDONE:
+                await undone(session)
+                await held.check(session)
+        assert outer.is_active is (mode != "control_fully")
+        await session.close()
+        if outer.is_active:
+            await outer.rollback()
+
+
+async def test_a_session_of_two_engines(street: Database) -> None:
+    """T2: each engine's refused write is undone alone; the other's work stays."""
+    if street.engine.dialect.name == "sqlite":
+        pytest.skip("SQLite has one writer at a time")
+    other = create_async_engine(street.engine.url)
+    async with AsyncSession(binds={Base: street.engine, Plant: other, Tree: other}, expire_on_commit=False) as session:
+        held = await Held.load(session)
+        for undone in (insert_by_statement, insert_by_flush, unit_that_fails):
+            await undone(session)
+            await held.check(session)
+        await session.commit()
+        async with unit_of_work(session):
+            await insert_by_statement(session)
+            await Houses(session).create({"name": "x"})
+            await insert_by_flush(session)
+            await Trees(session).create({"name": "pine"})
+            await insert_by_flush(session)
+            await insert_by_statement(session)
+            await held.check(session)
+    await other.dispose()
+    async with request_session(street) as session:
+        assert await Houses(session).get_by(name="x")
+        assert await Trees(session).count() == 3
+
+
+async def test_a_refused_first_write_of_a_unit_takes_no_savepoint(street: Database) -> None:
+    """Core, writing 2: undoing it is undoing the transaction. What the application has added makes it one."""
+    sent = watched(street)
+    async with request_session(street) as session:
+        held = await Held.load(session)
+        await session.commit()
+        sent.clear()
+        async with unit_of_work(session):
+            await insert_by_statement(session)
+            await held.check(session)
+            await Cities(session).create({"id": 4, "name": "x"})
+        assert sent == ["BEGIN", "INSERT", "ROLLBACK", "BEGIN", "INSERT", "COMMIT"]
+
+        sent.clear()
+        async with unit_of_work(session):
+            session.add(House(name="mine"))
+            await insert_by_statement(session)
+        assert "SAVEPOINT" in sent
+    async with request_session(street) as session:
+        assert await Houses(session).get_by(name="mine")
+
+
+def watched(database: Database) -> list[str]:
+    """The first words of what is sent from now on."""
+    sent: list[str] = []
+    engine = database.engine.sync_engine
+    event.listen(engine, "before_cursor_execute", lambda _c, _cursor, statement, *_: sent.append(statement.split()[0]))
+    event.listen(engine, "begin", lambda _: sent.append("BEGIN"))
+    event.listen(engine, "rollback", lambda _: sent.append("ROLLBACK"))
+    event.listen(engine, "commit", lambda _: sent.append("COMMIT"))
+    event.listen(engine, "savepoint", lambda *_: sent.append("SAVEPOINT"))
+    return sent
+
+
+# --- Cancelled, and cut off. ---
+
+
+@pytest.mark.parametrize("place", [on_an_idle_session, in_a_unit, in_a_unit_that_has_written])
+async def test_a_write_cancelled_at_each_await(street: Database, place: Callable[[AsyncSession], Any]) -> None:
+    """T2, T3: whatever the moment, nothing of it is stored and what was loaded is as it was."""
+
+    async def work(session: AsyncSession) -> None:
+        async with place(session):
+            await refused_and_undone(session)
+            raise ZeroDivisionError
+
+    for moment in range(60):
+        async with request_session(street) as session:
+            held = await Held.load(session)
+            await session.commit()
+            is_done = await cancelled_at(moment, work(session))
+            await held.check(session)
+            assert await Houses(session).get_by(name="undone") is None
+        if is_done:
+            break
+    assert is_done
+    assert moment > 5
+
+
+async def refused_and_undone(session: AsyncSession) -> None:
+    async with unit_of_work(session) as uow:
+        await insert_by_statement(session)
+        await Houses(session).create({"name": "undone"})
+        await Cities(session).update(2, {"name": "undone"})
+        await uow.rollback()
+
+
+async def cancelled_at(moment: int, work: Coroutine[Any, Any, None]) -> bool:
+    """Cancel *work* at its await number *moment*; return whether it was done before."""
+    task, waits, last = asyncio.ensure_future(work), -1, None
+    while not task.done():
+        waiter: object = getattr(task, "_fut_waiter", None)
+        if waiter is not None and waiter is not last:
+            last, waits = waiter, waits + 1
+            if waits == moment:
+                task.cancel()
+        await asyncio.sleep(0)
+    return not task.cancelled() and isinstance(task.exception(), ZeroDivisionError)
+
+
+async def test_a_connection_that_is_lost(street: Database) -> None:
+    """T3, T8: the transaction is gone; what was loaded can be read, and the next write works."""
+    if street.engine.dialect.name == "sqlite":
+        pytest.skip("SQLite has no connection to lose")
+    for place in (on_an_idle_session, in_a_unit, in_a_unit_that_has_written):
+        for write in (insert_by_statement, insert_by_flush, update_by_statement, update_by_flush):
+            async with request_session(street) as session:
+                held = await Held.load(session)
+                await session.commit()
+                with pytest.raises(UnavailableError):
+                    async with place(session), unit_of_work(session):
+                        await Houses(session).create({"name": "undone"})
+                        await cut(session)
+                        await write(session)
+                await held.check(session)
+                assert await Houses(session).get_by(name="undone") is None
+
+
+async def cut(session: AsyncSession) -> None:
+    """Close the driver's connection under *session*."""
+    driver: Any = (await (await session.connection()).get_raw_connection()).driver_connection
+    driver.terminate()

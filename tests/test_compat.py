@@ -1,0 +1,302 @@
+"""Each private name of SQLAlchemy that ``_compat`` uses, tried alone. Run it on the lowest and the newest version."""
+
+import gc
+import inspect as python_inspect
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import JSON, ForeignKey, create_engine, event, func, insert, literal_column, select
+from sqlalchemy import inspect as orm_inspect
+from sqlalchemy.dialects.postgresql import distinct_on
+from sqlalchemy.ext.mutable import MutableDict
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    Session,
+    WriteOnlyMapped,
+    contains_eager,
+    joinedload,
+    mapped_column,
+    relationship,
+    selectinload,
+    with_loader_criteria,
+)
+from sqlalchemy.pool import StaticPool
+
+from fastapi_kit import _compat
+from fastapi_kit._compat import (
+    binds_of,
+    criteria_options,
+    demands_unique,
+    discard_clean,
+    froms_of,
+    has_begin_listener,
+    has_sent_sql,
+    is_clean,
+    is_ungrouped,
+    loads_from_joins,
+    mark_deleted,
+    mark_inserted,
+    mark_updated,
+    options_of,
+    order_of,
+    own_isolation_level,
+    plain_criteria,
+    put_back,
+    refresh_row,
+)
+
+
+class Base(DeclarativeBase): ...
+
+
+class Owner(Base):
+    __tablename__ = "owners"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    data: Mapped[dict[str, int]] = mapped_column(MutableDict.as_mutable(JSON), default=dict)
+    pets: Mapped[list["Pet"]] = relationship(back_populates="owner", cascade="all, delete-orphan", order_by="Pet.id")
+    notes: WriteOnlyMapped["Note"] = relationship()
+
+
+class Pet(Base):
+    __tablename__ = "pets"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    owner_id: Mapped[int | None] = mapped_column(ForeignKey("owners.id"))
+    owner: Mapped[Owner | None] = relationship(back_populates="pets")
+
+
+class Note(Base):
+    __tablename__ = "notes"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    owner_id: Mapped[int | None] = mapped_column(ForeignKey("owners.id"))
+
+
+@pytest.fixture
+def session() -> Iterator[Session]:
+    engine = create_engine("sqlite://", poolclass=StaticPool)
+    Base.metadata.create_all(engine)
+    with Session(engine, expire_on_commit=False) as session:
+        session.add_all([Owner(id=1, name="one", data={"n": 1}, pets=[Pet(name="a"), Pet(name="b")]), Owner(id=2, name="two")])
+        session.commit()
+        session.expunge_all()
+        yield session
+    engine.dispose()
+
+
+def test_every_name_is_tried() -> None:
+    """A new one needs a test here."""
+    source = python_inspect.getsource(python_inspect.getmodule(test_every_name_is_tried) or Base)
+    assert [name for name in _compat.__all__ if source.count(name) < 2] == []
+
+
+def test_binds_of(session: Session) -> None:
+    other = create_engine("sqlite://")
+    assert binds_of(session) == [session.bind]
+    assert set(binds_of(Session(binds={Owner: other}))) == {other}
+    assert set(binds_of(Session(session.bind, binds={Pet: other}))) == {session.bind, other}
+    assert binds_of(Session()) == []
+
+
+def test_has_sent_sql(session: Session) -> None:
+    with session.begin() as transaction:
+        assert not has_sent_sql(transaction)
+        session.add(Owner(name="new"))
+        assert not has_sent_sql(transaction)
+        session.flush()
+        assert has_sent_sql(transaction)
+
+
+def test_is_clean(session: Session) -> None:
+    owner = session.get_one(Owner, 1)
+    assert is_clean(session)
+    owner.name = "changed"
+    assert not is_clean(session)
+    session.rollback()
+    session.add(Owner(name="new"))
+    assert not is_clean(session)
+    session.rollback()
+    session.delete(session.get_one(Owner, 2))
+    assert not is_clean(session)
+
+
+def loaded(session: Session) -> Owner:
+    return session.scalars(select(Owner).where(Owner.id == 1).options(selectinload(Owner.pets))).one()
+
+
+def test_discard_and_put_back_in_a_rollback(session: Session) -> None:
+    """What was not touched is not expired; what was written is."""
+    owner, other = loaded(session), session.get_one(Owner, 2)
+    other.name = "changed"
+    session.flush()
+    event.listen(session, "after_rollback", lambda _: kept.extend(discard_clean(session)))
+    kept: list[object] = []
+    session.rollback()
+    assert owner not in session.identity_map.values()
+    put_back(session, kept)
+
+    assert session.get(Owner, 1) is owner
+    assert {"name", "pets", "data"} <= vars(owner).keys()
+    assert "name" not in vars(other)
+    assert other.name == "two"
+    owner.name = "later"
+    session.commit()
+    assert session.scalar(select(Owner.name).where(Owner.id == 1)) == "later"
+
+
+@pytest.mark.parametrize("is_nested", [True, False])
+def test_discard_gives_back_what_was_loaded(session: Session, is_nested: bool) -> None:
+    """References, collections in their order, write-only ones; a value whose old one is unknown is expired; deletions are taken back."""
+    owner, other = loaded(session), session.get_one(Owner, 2)
+    first, second = collection = owner.pets
+    transaction = session.begin_nested() if is_nested else session.get_transaction()
+    assert transaction is not None
+    with session.no_autoflush:
+        owner.name = "undone"
+        owner.data["n"] = 2
+        owner.pets.remove(first)
+        owner.pets.append(Pet(name="undone"))
+        owner.notes.add(Note())
+        second.owner = other
+        session.delete(other)
+    kept = discard_clean(session)
+    transaction.rollback()
+    put_back(session, kept)
+
+    assert (owner.name, list(owner.pets)) == ("one", [first, second])
+    assert owner.pets is collection
+    assert (first.owner, second.owner) == (owner, owner)
+    assert "data" not in vars(owner)
+    assert owner.data == {"n": 1}
+    assert (list(session.dirty), list(session.new), list(session.deleted)) == ([], [], [])
+    owner.data["n"], first.name = 3, "kept"
+    session.commit()
+    session.expunge_all()
+    again = loaded(session)
+    assert (again.data, [pet.name for pet in again.pets]) == ({"n": 3}, ["kept", "b"])
+    assert session.scalar(select(func.count()).select_from(Note)) == 0
+    assert session.get(Owner, 2) is not None
+
+
+def test_put_back_leaves_what_is_not_the_sessions(session: Session) -> None:
+    owner, other = loaded(session), session.get_one(Owner, 2)
+    kept = discard_clean(session)
+    again = session.get_one(Owner, 2)
+    session.expunge(again)
+    put_back(session, kept)
+
+    assert session.get(Owner, 1) is owner
+    assert session.get(Owner, 2) in {other, again}
+    del kept, owner
+    gc.collect()
+    assert session.identity_map.get(orm_inspect(Owner).identity_key_from_primary_key((1,))) is None
+
+
+def test_mark_inserted(session: Session) -> None:
+    """A rollback makes it transient."""
+    row = session.scalars(insert(Owner).values(name="new", data={}).returning(Owner)).one()
+    mark_inserted(session, [row])
+    session.rollback()
+    assert orm_inspect(row).transient
+
+
+def test_mark_updated(session: Session) -> None:
+    """Also a savepoint's rollback expires it."""
+    owner = loaded(session)
+    with session.begin_nested() as savepoint:
+        refresh_row(owner, {"name": "changed"})
+        mark_updated(session, owner)
+        savepoint.rollback()
+    assert "name" not in vars(owner)
+
+
+def test_mark_deleted(session: Session) -> None:
+    """It is in the session again after a rollback, and leaves it with the commit."""
+    pet = session.get_one(Pet, 1)
+    mark_deleted(session, pet)
+    assert orm_inspect(pet).deleted
+    session.rollback()
+    assert orm_inspect(pet).persistent
+    session.begin()
+    mark_deleted(session, pet)
+    session.expire_on_commit = True
+    session.commit()
+    assert orm_inspect(pet).detached
+
+
+def test_refresh_row(session: Session) -> None:
+    """Nothing is dirty, and a mutable value tells its row of a change."""
+    owner = loaded(session)
+    refresh_row(owner, {"name": "new", "data": MutableDict({"n": 5})})
+    assert (owner.name, owner.data, list(session.dirty)) == ("new", {"n": 5}, [])
+    owner.data["n"] = 6
+    assert owner in session.dirty
+
+
+def test_has_begin_listener() -> None:
+    engine = create_engine("sqlite://")
+    assert not has_begin_listener(engine)
+    event.listen(engine, "begin", lambda _: None)
+    assert has_begin_listener(engine)
+
+
+def test_own_isolation_level() -> None:
+    assert own_isolation_level(create_engine("sqlite://")) is None
+    assert own_isolation_level(create_engine("sqlite://", isolation_level="SERIALIZABLE")) == "SERIALIZABLE"
+    assert own_isolation_level(create_engine("sqlite://", execution_options={"isolation_level": "AUTOCOMMIT"})) == "AUTOCOMMIT"
+    assert own_isolation_level(create_engine("sqlite://").execution_options(isolation_level="AUTOCOMMIT")) == "AUTOCOMMIT"
+
+
+def test_options_of_a_statement() -> None:
+    load, criteria = selectinload(Owner.pets), with_loader_criteria(Owner, Owner.id > 0)
+    statement = select(Owner).options(load, criteria)
+    assert list(options_of(statement)) == [load, criteria]
+    assert list(criteria_options(statement)) == [criteria]
+
+
+def test_loads_from_joins() -> None:
+    assert loads_from_joins([contains_eager(Pet.owner)])
+    assert loads_from_joins([joinedload(Owner.pets), contains_eager(Owner.pets).joinedload(Pet.owner)])
+    assert not loads_from_joins([joinedload(Owner.pets), selectinload(Owner.pets).joinedload(Pet.owner)])
+    assert not loads_from_joins([with_loader_criteria(Owner, Owner.id > 0)])
+
+
+def test_order_of() -> None:
+    assert [str(each) for each in order_of(select(Owner).order_by(Owner.name, Owner.id.desc()))] == ["owners.name", "owners.id DESC"]
+    assert not order_of(select(Owner).order_by(Owner.name).order_by(None))
+
+
+def test_froms_of() -> None:
+    assert list(froms_of(Owner.name)) == [Owner.__table__]
+    assert set(froms_of(Owner.id == Pet.owner_id)) == {Owner.__table__, Pet.__table__}
+    assert not froms_of(literal_column("1"))
+
+
+def test_is_ungrouped() -> None:
+    plain = select(Owner).where(Owner.id > 0).order_by(Owner.id).limit(1)
+    assert is_ungrouped(plain)
+    for grouped in (plain.distinct(), plain.ext(distinct_on(Owner.id)), plain.group_by(Owner.id), plain.having(Owner.id > 0)):
+        assert not is_ungrouped(grouped)
+
+
+def test_plain_criteria() -> None:
+    mapper = orm_inspect(Owner)
+    where = Owner.id > 0
+    found = plain_criteria(select(Owner).where(where).order_by(Owner.id).options(selectinload(Owner.pets)), mapper)
+    assert found is not None
+    assert [str(each) for each in found] == [str(where)]
+    assert plain_criteria(select(Owner), mapper) == ()
+    plain = select(Owner)
+    for more in (
+        *(plain.join(Owner.pets), plain.select_from(Pet), plain.group_by(Owner.id), plain.having(Owner.id > 0), plain.distinct()),
+        *(plain.prefix_with("ALL"), plain.limit(1), plain.offset(1), plain.with_for_update(), plain.add_columns(Pet.id)),
+        *(plain.where(Pet.id > 0), plain.add_cte(select(Pet.id).cte()), plain.ext(distinct_on(Owner.id))),
+    ):
+        assert plain_criteria(more, mapper) is None
+
+
+def test_demands_unique(session: Session) -> None:
+    assert demands_unique(session.execute(select(Owner).options(joinedload(Owner.pets))))
+    assert not demands_unique(session.execute(select(Owner).options(selectinload(Owner.pets))))
+    assert not demands_unique(session.execute(select(Owner.id)))
