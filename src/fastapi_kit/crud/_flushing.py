@@ -24,8 +24,9 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapper, RelationshipDirection, RelationshipProperty, Session
 from sqlalchemy.types import TypeEngine
 
+from fastapi_kit.crud._conversions import is_sql
 from fastapi_kit.crud.identity import per_mapper
-from fastapi_kit.crud.values import Values, attributes_of, is_sql
+from fastapi_kit.crud.values import Values, attributes_of
 from fastapi_kit.db.hooks import OWN_LISTENERS
 from fastapi_kit.db.sessions import executes_plainly
 from fastapi_kit.db.types import UTCDateTime

@@ -11,9 +11,9 @@ from sqlalchemy.orm.exc import StaleDataError
 
 from fastapi_kit._compat import criteria_options, mark_deleted, mark_updated, options_of, plain_criteria
 from fastapi_kit.crud._flushing import Flushing, flushing_of
-from fastapi_kit.crud.identity import Identity, Key, identity_of, may_hold
 from fastapi_kit.crud._objects import change
 from fastapi_kit.crud._rows import Loading, loading_of
+from fastapi_kit.crud.identity import Identity, Key, identity_of, may_hold
 from fastapi_kit.crud.values import Values, attributes_of
 from fastapi_kit.db.checks import check_offsets
 from fastapi_kit.db.sessions import execute

@@ -15,8 +15,8 @@ from sqlalchemy.orm.interfaces import LoaderOption, ORMOption
 
 from fastapi_kit._compat import froms_of, is_ungrouped, loads_from_joins, options_of, order_of, plain_criteria
 from fastapi_kit.crud._generics import overrides, type_arguments
-from fastapi_kit.crud.identity import Identity, Key, identity_of, mapper_of, may_hold
 from fastapi_kit.crud._rows import MOST_KEYS, Loading, chunks, loading_of
+from fastapi_kit.crud.identity import Identity, Key, identity_of, mapper_of, may_hold
 from fastapi_kit.crud.ordering import OrderBy, total_order
 from fastapi_kit.crud.read_plan import ReadPlan, read_plan
 from fastapi_kit.crud.values import attributes_of

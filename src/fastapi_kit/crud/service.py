@@ -109,7 +109,7 @@ class CRUDService(ReadService[ModelT], Generic[ModelT, CreateT, UpdateT]):
         return field_values(data)
 
     def prepare_insert(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Return the values that are stored for a new row, whatever way they came: by schema, by mapping, in bulk. Override to add to them."""
+        """Return the values that are stored for a new row, whatever way they came: by schema, mapping or in bulk. Override to add."""
         return values
 
     def prepare_update(self, values: dict[str, Any]) -> dict[str, Any]:
