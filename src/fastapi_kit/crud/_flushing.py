@@ -16,6 +16,7 @@ from sqlalchemy import (
     LargeBinary,
     Numeric,
     String,
+    Table,
     Time,
     Uuid,
 )
@@ -99,7 +100,9 @@ class Flushing:
     @cached_property
     def _is_one_table(self) -> bool:
         mapper = self.mapper
-        return len(mapper.tables) == 1 and mapper.polymorphic_on is None and not mapper.inherits and self._counts_versions_from_one
+        tables = [table for table in mapper.tables if isinstance(table, Table) and table.implicit_returning]
+        single = len(mapper.tables) == len(tables) == 1 and mapper.polymorphic_on is None and not mapper.inherits
+        return single and self._counts_versions_from_one
 
     @property
     def _counts_versions_from_one(self) -> bool:

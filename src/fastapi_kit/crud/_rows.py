@@ -1,6 +1,6 @@
 """Rows as objects: read, and made to show what is stored now."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -43,9 +43,9 @@ class Loading:
         """The collections that a plain select joins, so that rows come more than once."""
         return tuple(relation.key for relation in self.mapper.relationships if relation.uselist and relation.lazy == "joined")
 
-    def attributes(self, held: object | None = None) -> dict[str, QueryableAttribute[Any]]:
-        """Return the attributes that a select of the model gives, and those that *held* has loaded beside them."""
-        names = self.names if held is None else self.names | (self._deferred & instance_dict(held).keys())
+    def attributes(self, names: Iterable[str] = ()) -> dict[str, QueryableAttribute[Any]]:
+        """Return the attributes that a select of the model gives, and the deferred ones among *names*."""
+        names = self.names | self._deferred.intersection(names)
         return {name: self.mapper.attrs[name].class_attribute for name in sorted(names)}
 
     def load(self, session: Session, statement: Select[Any], *, fresh: bool) -> list[Any]:
@@ -56,9 +56,14 @@ class Loading:
         found = execute(session, statement)
         return list((found.scalars().unique() if demands_unique(found) else found.scalars()).all())
 
-    def load_fresh(self, session: Session, statement: Select[Any]) -> list[tuple[Any, ...]]:
-        """Run a select of the model and of other columns; return an object, which shows what is stored now, and these for each row."""
-        shown, before = self.attributes(), {id(row) for row in session.identity_map.values()}
+    def load_fresh(self, session: Session, statement: Select[Any], *, names: Iterable[str] = ()) -> list[tuple[Any, ...]]:
+        """Run a select of the model and of other columns; return an object, which shows what is stored now, and these for each row.
+
+        Shown are also deferred columns that are among *names*, or that an object which *session* holds has loaded.
+        """
+        held = [row for row in session.identity_map.values() if isinstance(row, self.mapper.class_)]
+        loaded = {name for row in held for name in instance_dict(row)} if self._deferred else set[str]()
+        shown, before = self.attributes({*names, *loaded}), set(map(id, held))
         found = execute(session, statement.add_columns(*shown.values()))
         rows = {id(row[0]): row for row in (found.unique(lambda row: id(row[0])) if demands_unique(found) else found)}
         for key, row in rows.items():

@@ -1,12 +1,13 @@
 """Changing and deleting one row: by one statement, or by a flush where the mapping or a listener needs it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from sqlalchemy import ColumnElement, CursorResult, Select, delete, false, or_, select, tuple_, update
 from sqlalchemy.orm import Mapper, Session
+from sqlalchemy.orm.attributes import instance_dict
 from sqlalchemy.orm.exc import StaleDataError
 
 from fastapi_kit._compat import criteria_options, mark_deleted, mark_updated, options_of, plain_criteria
@@ -58,7 +59,7 @@ class Target:
             row = self._update(values, differs)
             if row is not None:
                 return row
-            row, still_differs = self._find(differs)
+            row, still_differs = self._find(differs, names=values.keys())
             if not still_differs:
                 return row
         raise self._not_stored()
@@ -90,19 +91,20 @@ class Target:
         counted = {} if version is None else {version: self._attribute(version) + 1}
         statement = update(self.mapper).where(*self._where, *self._at_version, differs).values({**values, **counted})
         if held is None:
-            returning: Any = statement.options(*self._options).returning(self.mapper)
+            returning: Any = statement.options(*self._options, *self._loading.undeferred(values)).returning(self.mapper)
             row = execute(self.session, returning, synchronize_session=False, populate_existing=True).scalars().unique().one_or_none()
         else:
-            row = self._refresh_held(held, statement.options(*self._options).returning(*self._loading.attributes(held).values()))
+            shown = self._loading.attributes({*values, *instance_dict(held)})
+            row = self._refresh_held(held, shown, statement.options(*self._options).returning(*shown.values()))
         if row is not None:
             mark_updated(self.session, row)
         return row
 
-    def _refresh_held(self, held: object, statement: Any) -> object | None:
-        """Run *statement*, which returns the columns of the row that the session holds, and put them into it."""
+    def _refresh_held(self, held: object, shown: Iterable[str], statement: Any) -> object | None:
+        """Run *statement*, which returns the *shown* columns of the row that the session holds, and put them into it."""
         stored = execute(self.session, statement, synchronize_session=False).one_or_none()
         if stored is not None:
-            self._loading.refresh(held, dict(zip(self._loading.attributes(held), stored, strict=True)))
+            self._loading.refresh(held, dict(zip(shown, stored, strict=True)))
         return None if stored is None else held
 
     # --- By a flush ---
@@ -121,6 +123,9 @@ class Target:
         row = self._read(lock=True)
         self.session.delete(row)
         self._flush(row)
+        # SQLAlchemy warns when nothing was deleted, and goes on.
+        if execute(self.session, select(*self._identity.attributes).where(*self._identity.has(self.key))).first() is not None:
+            raise self._not_stored()
 
     def _flush(self, row: object) -> None:
         version = self._version_of(row)
@@ -128,7 +133,7 @@ class Target:
             self.session.flush()
         except StaleDataError as error:
             if version is None:
-                raise NotFoundError(self.mapper.class_, self.ident) from error
+                raise self._not_stored() from error
             raise StaleVersionError(expected=version) from error
 
     # --- Both ---
@@ -143,7 +148,7 @@ class Target:
         statement = statement.options(*options_of(self.base), *self._loading.undeferred(names))
         if lock:
             statement = statement.with_for_update(of=self.mapper, key_share=True)
-        found = self._loading.load_fresh(self.session, statement)
+        found = self._loading.load_fresh(self.session, statement, names=names)
         if not found:
             raise NotFoundError(self.mapper.class_, self.ident)
         version = self._version_of(found[0][0])
