@@ -19,6 +19,7 @@ __all__ = [
     "has_sent_sql",
     "is_clean",
     "is_ungrouped",
+    "limits_rows",
     "loads_from_joins",
     "mark_deleted",
     "mark_inserted",
@@ -184,12 +185,18 @@ def is_ungrouped(statement: Select[Any]) -> bool:
     return not (private._distinct or private._distinct_on or private._group_by_clauses or private._having_criteria)
 
 
+def limits_rows(statement: Select[Any]) -> bool:
+    """Return whether *statement* gives some of the rows that meet its WHERE: it has a LIMIT, an OFFSET or a DISTINCT ON."""
+    private = cast("Any", statement)
+    return bool(private._has_row_limiting_clause or private._distinct_on)
+
+
 def plain_criteria(statement: Select[Any], mapper: Mapper[Any]) -> Sequence[ColumnElement[bool]] | None:
     """Return what *statement* demands in its WHERE, or None if it is more than a select of the model with a WHERE."""
     private = cast("Any", statement)
     shape = (
         *(private._setup_joins, private._from_obj, private._group_by_clauses, private._having_criteria, private._independent_ctes),
-        *(private._distinct, private._distinct_on, private._prefixes, private._has_row_limiting_clause, private._for_update_arg),
+        *(private._distinct, private._distinct_on, private._prefixes, private._has_row_limiting_clause),
     )
     criteria: Sequence[ColumnElement[bool]] = private._where_criteria
     own = {mapper.local_table, *mapper.tables}

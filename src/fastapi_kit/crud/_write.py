@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, Select, delete, false, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, ColumnExpressionArgument, CursorResult, Select, delete, false, or_, select, update
 from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.orm.attributes import instance_dict
 from sqlalchemy.orm.exc import StaleDataError
 
-from fastapi_kit._compat import criteria_options, mark_deleted, mark_updated, options_of, plain_criteria
+from fastapi_kit._compat import criteria_options, mark_deleted, mark_updated, options_of
+from fastapi_kit.crud._base_query import BaseQuery
 from fastapi_kit.crud._flushing import Flushing, flushing_of
 from fastapi_kit.crud._objects import change
 from fastapi_kit.crud._rows import Loading, loading_of
@@ -45,8 +46,7 @@ class Target:
         self._refuse_impossible()
         check_offsets(self.mapper, values, self.session.get_bind(self.mapper).dialect)
         row = self._update_or_find(values)
-        # What base_query loads beside the row.
-        return self._read() if len(options_of(self.base)) > len(self._options) else row
+        return self._with_relations(row) if len(options_of(self.base)) > len(self._options) else row
 
     def _update_or_find(self, values: Values) -> Any:
         if not values:
@@ -144,8 +144,9 @@ class Target:
 
     def _find(self, *columns: ColumnElement[Any], names: Any = (), lock: bool = False) -> tuple[Any, ...]:
         """Return the row likewise, and the values of *columns*."""
-        statement = select(self.mapper, *columns).where(*self._where)
-        statement = statement.options(*options_of(self.base), *self._loading.undeferred(names))
+        query = BaseQuery(self.base, self.mapper)
+        rows = query.rows(self._identity.has(self.key)) if query.loads_from_joins else query.of_model().where(*self._where)
+        statement = rows.add_columns(*columns).options(*self._loading.undeferred(names))
         if lock:
             statement = statement.with_for_update(of=self.mapper, key_share=True)
         found = self._loading.load_fresh(self.session, statement, names=names)
@@ -155,6 +156,15 @@ class Target:
         if self.expected_version is not None and version != self.expected_version:
             raise StaleVersionError(expected=self.expected_version, found=version)
         return found[0]
+
+    def _with_relations(self, row: Any) -> Any:
+        """Return *row* with what the base query loads beside it; the change may have moved it out of that."""
+        query, key = BaseQuery(self.base, self.mapper), self._identity.has(self.key)
+        if query.loads_from_joins:
+            self._loading.load_fresh(self.session, query.rows(key))
+        else:
+            self._loading.load_fresh(self.session, query.of_model().where(*key))
+        return row
 
     def _version_of(self, row: object) -> int | None:
         name = self._flushing.version_name
@@ -173,14 +183,10 @@ class Target:
         return self.mapper.attrs[name].class_attribute
 
     @cached_property
-    def _where(self) -> Sequence[ColumnElement[bool]]:
+    def _where(self) -> Sequence[ColumnExpressionArgument[bool]]:
         """The SQL that finds the row, if *base* has it: one that it has lost meanwhile is not written."""
         key = self._identity.has(self.key)
-        criteria = plain_criteria(self.base, self.mapper)
-        if criteria is not None:
-            return [*key, *criteria]
-        among = self.base.where(*key).with_only_columns(*self._identity.attributes).order_by(None).correlate(None)
-        return [*key, tuple_(*self._identity.attributes).in_(among)]
+        return [*key, *BaseQuery(self.base, self.mapper).has(*key)]
 
     @property
     def _at_version(self) -> Sequence[ColumnElement[bool]]:
