@@ -29,6 +29,10 @@ class BaseQuery:
         """Whether its joins say which related rows are loaded (``contains_eager``)."""
         return loads_from_joins(options_of(self.statement))
 
+    def row(self, key: Sequence[ColumnElement[bool]]) -> list[ColumnExpressionArgument[bool]]:
+        """Return the SQL that a row of the model is the one of these that *key* finds."""
+        return self.has(*key) if self._criteria is not None else [*key, *self.has(*key)]
+
     def has(self, *conditions: ColumnExpressionArgument[bool]) -> list[ColumnExpressionArgument[bool]]:
         """Return the SQL that a row of the model is one of these and meets *conditions*, which may name what is joined."""
         if self._criteria is not None:
@@ -76,9 +80,7 @@ class BaseQuery:
         rows = self.of_model().join(places, key).where(places.c.place == 1, *(conditions if outside else ()))
         return rows.order_by(*self._total([ordered_as(each, places.c[f"order_{at}"]) for at, each in enumerate(order)], dialect))
 
-    def _with_joins(
-        self, conditions: Conditions, order_by: OrderBy | None, *, dialect: str, skip: int, limit: int | None
-    ) -> Select[Any]:
+    def _with_joins(self, conditions: Conditions, order_by: OrderBy | None, *, dialect: str, skip: int, limit: int | None) -> Select[Any]:
         rows = self.statement.where(*conditions)
         if skip or limit is not None:
             plain = self._plain_rows(conditions, () if order_by is None else order_by, dialect=dialect)

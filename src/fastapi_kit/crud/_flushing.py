@@ -146,9 +146,11 @@ def _can_be_compared(type_: TypeEngine[Any]) -> bool:
     if isinstance(type_, JSON) and not isinstance(type_, JSONB):
         return False
     variants: Mapping[str, TypeEngine[Any]] = getattr(type_, "_variant_mapping", {})
-    # A collation may hold values equal that are not the same.
-    plain = isinstance(type_, _COMPARABLE) and getattr(type_, "collation", None) is None
-    return plain and type(type_).compare_values is _compares_values(type_) and all(map(_can_be_compared, variants.values()))
+    return (
+        isinstance(type_, _COMPARABLE)
+        and type(type_).compare_values is _compares_values(type_)
+        and all(map(_can_be_compared, variants.values()))
+    )
 
 
 def _compares_values(type_: TypeEngine[Any]) -> Any:

@@ -5,13 +5,28 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import ColumnElement, ColumnExpressionArgument, CursorResult, Select, delete, false, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    ColumnExpressionArgument,
+    CursorResult,
+    Select,
+    and_,
+    bindparam,
+    delete,
+    false,
+    null,
+    or_,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.orm.attributes import instance_dict
 from sqlalchemy.orm.exc import StaleDataError
 
 from fastapi_kit._compat import criteria_options, mark_deleted, mark_updated, options_of
 from fastapi_kit.crud._base_query import BaseQuery
+from fastapi_kit.crud._conversions import is_sql
 from fastapi_kit.crud._flushing import Flushing, flushing_of
 from fastapi_kit.crud._objects import change
 from fastapi_kit.crud._rows import Loading, loading_of
@@ -53,15 +68,17 @@ class Target:
             return self._read()
         if self._flushing.is_needed_to_update(self.session, values):
             return self._flush_update(values)
-        differs = or_(*(self._attribute(name).is_distinct_from(value) for name, value in values.items()))
-        # A second time if the row was changed by somebody else between the two statements.
+        differs = or_(*(self._differs(name, value) for name, value in values.items()))
+        # A second time if the row was changed by somebody else between the two statements, or if only its spelling differs.
         for _ in range(2):
             row = self._update(values, differs)
             if row is not None:
                 return row
             row, still_differs = self._find(differs, names=values.keys())
             if not still_differs:
-                return row
+                if all(_is_spelled(getattr(row, name), value) for name, value in values.items()):
+                    return row
+                differs = true()
         raise self._not_stored()
 
     def delete(self) -> None:
@@ -99,6 +116,15 @@ class Target:
         if row is not None:
             mark_updated(self.session, row)
         return row
+
+    def _differs(self, name: str, value: object) -> ColumnElement[bool]:
+        """Return the SQL that *value* is not what is stored."""
+        attribute, type_ = self._attribute(name), attributes_of(self.mapper).columns[name].type
+        if is_sql(value):
+            return attribute.is_distinct_from(value)
+        differs: ColumnElement[bool] = attribute.is_distinct_from(bindparam(None, value, type_=type_))
+        # The null of JSON and SQL's are both None.
+        return and_(attribute.is_not(null()), differs) if value is None and type_.should_evaluate_none else differs
 
     def _refresh_held(self, held: object, shown: Iterable[str], statement: Any) -> object | None:
         """Run *statement*, which returns the *shown* columns of the row that the session holds, and put them into it."""
@@ -185,8 +211,7 @@ class Target:
     @cached_property
     def _where(self) -> Sequence[ColumnExpressionArgument[bool]]:
         """The SQL that finds the row, if *base* has it: one that it has lost meanwhile is not written."""
-        key = self._identity.has(self.key)
-        return [*key, *BaseQuery(self.base, self.mapper).has(*key)]
+        return BaseQuery(self.base, self.mapper).row(self._identity.has(self.key))
 
     @property
     def _at_version(self) -> Sequence[ColumnElement[bool]]:
@@ -211,3 +236,13 @@ class Target:
     @property
     def _flushing(self) -> Flushing:
         return flushing_of(self.mapper)
+
+
+def _is_spelled(stored: object, value: object) -> bool:
+    """Return whether *value*, which the database holds equal, is what is *stored*: a collation may pass over capitals and accents.
+
+    Blanks at the end are not written twice: a column that they make a difference for would not be equal.
+    """
+    if not isinstance(stored, str) or not isinstance(value, str):
+        return True
+    return stored.rstrip(" ") == value.rstrip(" ")

@@ -8,7 +8,7 @@ from functools import cached_property, lru_cache
 from typing import Any, ClassVar, Final, Generic, TypeVar, cast
 
 from pydantic import BaseModel
-from sqlalchemy import ColumnExpressionArgument, Select, func, literal, select
+from sqlalchemy import ColumnExpressionArgument, Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapper, Session, selectinload
 from sqlalchemy.orm.interfaces import LoaderOption, ORMOption
@@ -174,8 +174,10 @@ class ReadService(Generic[ModelT]):
 
     async def exists(self, *conditions: ColumnExpressionArgument[bool]) -> bool:
         """Return whether any row meets *conditions*."""
-        statement = self._base.of_model(literal(1)).where(*self._base.has(*conditions)).limit(1)
-        return await self._read(lambda session: execute(session, statement).first() is not None)
+        base = self._base
+        rows = base.of_model(*self._identity.attributes).where(*base.has(*conditions))
+        statement = select(rows.exists()).options(*criteria_options(base.statement))
+        return await self._read(lambda session: bool(execute(session, statement).scalar_one()))
 
     async def get_as(self, schema: type[SchemaT], ident: object, *conditions: ColumnExpressionArgument[bool]) -> SchemaT:
         """Return the row with this key as *schema*, or raise NotFoundError; it must meet *conditions* too.
