@@ -29,9 +29,14 @@ class BaseQuery:
         """Whether its joins say which related rows are loaded (``contains_eager``)."""
         return loads_from_joins(options_of(self.statement))
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is no more than the model and a WHERE."""
+        return self._criteria is not None
+
     def row(self, key: Sequence[ColumnElement[bool]]) -> list[ColumnExpressionArgument[bool]]:
         """Return the SQL that a row of the model is the one of these that *key* finds."""
-        return self.has(*key) if self._criteria is not None else [*key, *self.has(*key)]
+        return self.has(*key) if self.is_plain else [*key, *self.has(*key)]
 
     def has(self, *conditions: ColumnExpressionArgument[bool]) -> list[ColumnExpressionArgument[bool]]:
         """Return the SQL that a row of the model is one of these and meets *conditions*, which may name what is joined."""
@@ -53,9 +58,15 @@ class BaseQuery:
 
     def of_model(self, *columns: Any) -> Select[Any]:
         """Return the select of the model, or of *columns* alone, with the options of the statement and none of its other confinement."""
-        chosen = select(*(columns or (self.mapper,))).select_from(self.mapper)
-        options = criteria_options(self.statement) if columns else options_of(self.statement)
-        return chosen.options(*options).execution_options(**self.statement.get_execution_options())
+        if columns:
+            return self.around(select(*columns).select_from(self.mapper))
+        chosen = select(self.mapper).options(*options_of(self.statement))
+        return chosen.execution_options(**self.statement.get_execution_options())
+
+    def around(self, statement: Select[Any]) -> Select[Any]:
+        """Return *statement*, which selects no objects, with those options that confine and with the execution options."""
+        confined = statement.options(*criteria_options(self.statement))
+        return confined.execution_options(**self.statement.get_execution_options())
 
     def _plain_rows(self, conditions: Conditions, order_by: OrderBy | None, *, dialect: str) -> Select[Any]:
         if self._criteria is not None:

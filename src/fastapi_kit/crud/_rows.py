@@ -73,13 +73,17 @@ class Loading:
 
     def reload(self, session: Session, rows: Sequence[object]) -> None:
         """Make *rows*, which were flushed, show what the database made of them; not where the session reads from another database."""
-        if session.get_bind(self.mapper) is not session.get_bind(self.mapper, clause=insert(self.mapper)):
+        if not self.reads_where_it_writes(session):
             return
         identity = identity_of(self.mapper)
         by_key = {identity.key_of_row(row): row for row in rows}
         for keys in chunks(list(by_key), MOST_KEYS // len(identity.names)):
             statement = select(self.mapper).where(identity.among(keys))
             self.load_fresh(session, statement)
+
+    def reads_where_it_writes(self, session: Session) -> bool:
+        """Return whether *session* sends selects to where it writes; if not, a lock that it takes there would be in its own way."""
+        return session.get_bind(self.mapper) is session.get_bind(self.mapper, clause=insert(self.mapper))
 
     def refresh(self, row: object, values: Mapping[str, Any]) -> None:
         """Put the stored *values* into *row*. References whose foreign key changed are unloaded: they show the old row."""

@@ -9,6 +9,7 @@ from sqlalchemy import (
     ColumnElement,
     ColumnExpressionArgument,
     CursorResult,
+    Result,
     Select,
     and_,
     bindparam,
@@ -60,6 +61,7 @@ class Target:
         """Store *values* and return the row; nothing is written where they are stored already."""
         self._refuse_impossible()
         check_offsets(self.mapper, values, self.session.get_bind(self.mapper).dialect)
+        self._wait_for_others()
         row = self._update_or_find(values)
         return self._with_relations(row) if len(options_of(self.base)) > len(self._options) else row
 
@@ -84,12 +86,13 @@ class Target:
     def delete(self) -> None:
         """Delete the row."""
         self._refuse_impossible()
+        self._wait_for_others()
         if self._flushing.is_needed_to_delete(self.session):
             self._flush_delete()
             return
         held = self._identity.held(self.session, self.key)
         statement = delete(self.mapper).where(*self._where, *self._at_version).options(*self._options)
-        done = execute(self.session, statement, synchronize_session=False)
+        done = self._execute(statement)
         if not (isinstance(done, CursorResult) and done.rowcount):
             self._read()
             raise self._not_stored()
@@ -109,7 +112,7 @@ class Target:
         statement = update(self.mapper).where(*self._where, *self._at_version, differs).values({**values, **counted})
         if held is None:
             returning: Any = statement.options(*self._options, *self._loading.undeferred(values)).returning(self.mapper)
-            row = execute(self.session, returning, synchronize_session=False, populate_existing=True).scalars().unique().one_or_none()
+            row = self._execute(returning, populate_existing=True).scalars().unique().one_or_none()
         else:
             shown = self._loading.attributes({*values, *instance_dict(held)})
             row = self._refresh_held(held, shown, statement.options(*self._options).returning(*shown.values()))
@@ -128,10 +131,14 @@ class Target:
 
     def _refresh_held(self, held: object, shown: Iterable[str], statement: Any) -> object | None:
         """Run *statement*, which returns the *shown* columns of the row that the session holds, and put them into it."""
-        stored = execute(self.session, statement, synchronize_session=False).one_or_none()
+        stored = self._execute(statement).one_or_none()
         if stored is not None:
             self._loading.refresh(held, dict(zip(shown, stored, strict=True)))
         return None if stored is None else held
+
+    def _execute(self, statement: Any, **options: Any) -> Result[Any]:
+        given = self.base.get_execution_options()
+        return execute(self.session, statement, **{**given, "synchronize_session": False, **options})
 
     # --- By a flush ---
 
@@ -150,7 +157,8 @@ class Target:
         self.session.delete(row)
         self._flush(row)
         # SQLAlchemy warns when nothing was deleted, and goes on.
-        if execute(self.session, select(*self._identity.attributes).where(*self._identity.has(self.key))).first() is not None:
+        remaining = select(*self._identity.attributes).where(*self._identity.has(self.key))
+        if self._loading.reads_where_it_writes(self.session) and execute(self.session, remaining).first() is not None:
             raise self._not_stored()
 
     def _flush(self, row: object) -> None:
@@ -170,10 +178,10 @@ class Target:
 
     def _find(self, *columns: ColumnElement[Any], names: Any = (), lock: bool = False) -> tuple[Any, ...]:
         """Return the row likewise, and the values of *columns*."""
-        query = BaseQuery(self.base, self.mapper)
+        query = self._query
         rows = query.rows(self._identity.has(self.key)) if query.loads_from_joins else query.of_model().where(*self._where)
         statement = rows.add_columns(*columns).options(*self._loading.undeferred(names))
-        if lock:
+        if lock and self._loading.reads_where_it_writes(self.session):
             statement = statement.with_for_update(of=self.mapper, key_share=True)
         found = self._loading.load_fresh(self.session, statement, names=names)
         if not found:
@@ -185,11 +193,8 @@ class Target:
 
     def _with_relations(self, row: Any) -> Any:
         """Return *row* with what the base query loads beside it; the change may have moved it out of that."""
-        query, key = BaseQuery(self.base, self.mapper), self._identity.has(self.key)
-        if query.loads_from_joins:
-            self._loading.load_fresh(self.session, query.rows(key))
-        else:
-            self._loading.load_fresh(self.session, query.of_model().where(*key))
+        query, key = self._query, self._identity.has(self.key)
+        self._loading.load_fresh(self.session, query.rows(key) if query.loads_from_joins else query.of_model().where(*key))
         return row
 
     def _version_of(self, row: object) -> int | None:
@@ -205,13 +210,24 @@ class Target:
         if not self._identity.is_possible(self.key, self.session):
             raise NotFoundError(self.mapper.class_, self.ident)
 
+    def _wait_for_others(self) -> None:
+        """Lock the row if the base query joins: a subquery in the statement that writes would show it as it was before the wait."""
+        has_locks = self.session.get_bind(self.mapper).dialect.name != "sqlite"
+        if not self._query.is_plain and has_locks and self._loading.reads_where_it_writes(self.session):
+            attributes = self._identity.attributes
+            execute(self.session, select(*attributes).where(*self._identity.has(self.key)).with_for_update(key_share=True)).all()
+
     def _attribute(self, name: str) -> Any:
         return self.mapper.attrs[name].class_attribute
 
     @cached_property
+    def _query(self) -> BaseQuery:
+        return BaseQuery(self.base, self.mapper)
+
+    @cached_property
     def _where(self) -> Sequence[ColumnExpressionArgument[bool]]:
         """The SQL that finds the row, if *base* has it: one that it has lost meanwhile is not written."""
-        return BaseQuery(self.base, self.mapper).row(self._identity.has(self.key))
+        return self._query.row(self._identity.has(self.key))
 
     @property
     def _at_version(self) -> Sequence[ColumnElement[bool]]:

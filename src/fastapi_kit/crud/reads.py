@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapper, Session, selectinload
 from sqlalchemy.orm.interfaces import LoaderOption, ORMOption
 
-from fastapi_kit._compat import criteria_options, is_ungrouped, options_of
+from fastapi_kit._compat import is_ungrouped, options_of
 from fastapi_kit.crud._base_query import BaseQuery
 from fastapi_kit.crud._generics import overrides, type_arguments
 from fastapi_kit.crud._rows import MOST_KEYS, Loading, chunks, loading_of
@@ -176,7 +176,7 @@ class ReadService(Generic[ModelT]):
         """Return whether any row meets *conditions*."""
         base = self._base
         rows = base.of_model(*self._identity.attributes).where(*base.has(*conditions))
-        statement = select(rows.exists()).options(*criteria_options(base.statement))
+        statement = base.around(select(rows.exists()))
         return await self._read(lambda session: bool(execute(session, statement).scalar_one()))
 
     async def get_as(self, schema: type[SchemaT], ident: object, *conditions: ColumnExpressionArgument[bool]) -> SchemaT:
@@ -306,7 +306,7 @@ class ReadService(Generic[ModelT]):
             statement = base.of_model(func.count()).where(*base.has(*conditions))
         else:
             rows = base.of_model(*self._identity.attributes).where(*base.has(*conditions)).limit(up_to)
-            statement = select(func.count()).select_from(rows.subquery()).options(*criteria_options(base.statement))
+            statement = base.around(select(func.count()).select_from(rows.subquery()))
         number: int = execute(session, statement).scalar_one()
         return number
 
