@@ -19,6 +19,7 @@ __all__ = [
     "has_sent_sql",
     "is_clean",
     "is_ungrouped",
+    "limits_rows",
     "loads_from_joins",
     "mark_deleted",
     "mark_inserted",
@@ -197,6 +198,12 @@ def is_ungrouped(statement: Select[Any]) -> bool:
     """Return whether columns can be added to *statement* without changing its rows: it has no DISTINCT, GROUP BY or the like."""
     private = cast("Any", statement)
     return not (private._distinct or private._distinct_on or private._group_by_clauses or private._having_criteria)
+
+
+def limits_rows(statement: Select[Any]) -> bool:
+    """Return whether *statement* gives some of the rows that meet its WHERE: it has a LIMIT, an OFFSET or a DISTINCT ON."""
+    private = cast("Any", statement)
+    return bool(private._has_row_limiting_clause or private._distinct_on)
 
 
 def plain_criteria(statement: Select[Any], mapper: Mapper[Any]) -> Sequence[ColumnElement[bool]] | None:

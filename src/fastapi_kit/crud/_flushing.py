@@ -24,8 +24,9 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapper, RelationshipDirection, RelationshipProperty, Session
 from sqlalchemy.types import TypeEngine
 
+from fastapi_kit.crud._conversions import is_sql
 from fastapi_kit.crud.identity import per_mapper
-from fastapi_kit.crud.values import Values, attributes_of, is_sql
+from fastapi_kit.crud.values import Values, attributes_of
 from fastapi_kit.db.sessions import executes_plainly
 from fastapi_kit.db.types import UTCDateTime
 
@@ -97,7 +98,9 @@ class Flushing:
     @cached_property
     def _is_one_table(self) -> bool:
         mapper = self.mapper
-        return len(mapper.tables) == 1 and mapper.polymorphic_on is None and not mapper.inherits and self._counts_versions_from_one
+        returns = all(getattr(table, "implicit_returning", False) for table in mapper.tables)
+        single = len(mapper.tables) == 1 and mapper.polymorphic_on is None and not mapper.inherits
+        return single and returns and self._counts_versions_from_one
 
     @property
     def _counts_versions_from_one(self) -> bool:
@@ -141,11 +144,10 @@ def _can_be_compared(type_: TypeEngine[Any]) -> bool:
     if isinstance(type_, JSON) and not isinstance(type_, JSONB):
         return False
     variants: Mapping[str, TypeEngine[Any]] = getattr(type_, "_variant_mapping", {})
-    # A collation may hold values equal that are not the same.
-    plain = isinstance(type_, _COMPARABLE) and getattr(type_, "collation", None) is None
     base: Any = UTCDateTime if isinstance(type_, UTCDateTime) else TypeEngine
     own: Any = type(type_)
-    return plain and own.compare_values is base.compare_values and all(map(_can_be_compared, variants.values()))
+    same = own.compare_values is base.compare_values
+    return isinstance(type_, _COMPARABLE) and same and all(map(_can_be_compared, variants.values()))
 
 
 def _hybrids_make_sql(mapper: Mapper[Any]) -> bool:

@@ -11,7 +11,8 @@ from sqlalchemy.orm import Mapper, class_mapper
 from sqlalchemy.orm.attributes import flag_modified, instance_dict, set_attribute
 from sqlalchemy.types import TypeEngine
 
-from fastapi_kit.crud.values import attributes_of, is_sql
+from fastapi_kit.crud._conversions import is_sql
+from fastapi_kit.crud.values import attributes_of
 
 __all__ = ["assign", "build", "change"]
 

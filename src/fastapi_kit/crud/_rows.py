@@ -1,6 +1,6 @@
 """Rows as objects: read, and made to show what is stored now."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -43,9 +43,9 @@ class Loading:
         """The collections that a plain select joins, so that rows come more than once."""
         return tuple(relation.key for relation in self.mapper.relationships if relation.uselist and relation.lazy == "joined")
 
-    def attributes(self, held: object | None = None) -> dict[str, QueryableAttribute[Any]]:
-        """Return the attributes that a select of the model gives, and those that *held* has loaded beside them."""
-        names = self.names if held is None else self.names | (self._deferred & instance_dict(held).keys())
+    def attributes(self, names: Iterable[str] = ()) -> dict[str, QueryableAttribute[Any]]:
+        """Return the attributes that a select of the model gives, and the deferred ones among *names*."""
+        names = self.names | self._deferred.intersection(names)
         return {name: self.mapper.attrs[name].class_attribute for name in sorted(names)}
 
     def load(self, session: Session, statement: Select[Any], parameters: Mapping[str, Any] | None = None, *, fresh: bool) -> list[Any]:
@@ -56,9 +56,16 @@ class Loading:
         found = execute(session, statement, parameters)
         return list((found.scalars().unique() if demands_unique(found) else found.scalars()).all())
 
-    def load_fresh(self, session: Session, statement: Select[Any], parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
-        """Run a select of the model and of other columns; return an object, which shows what is stored now, and these for each row."""
-        shown, before = self.attributes(), {id(row) for row in session.identity_map.values()}
+    def load_fresh(
+        self, session: Session, statement: Select[Any], parameters: Mapping[str, Any] | None = None, *, names: Iterable[str] = ()
+    ) -> list[tuple[Any, ...]]:
+        """Run a select of the model and of other columns; return an object, which shows what is stored now, and these for each row.
+
+        Shown are also deferred columns that are among *names*, or that an object which *session* holds has loaded.
+        """
+        held = [row for row in session.identity_map.values() if isinstance(row, self.mapper.class_)]
+        loaded = {name for row in held for name in instance_dict(row)} if self._deferred else set[str]()
+        shown, before = self.attributes({*names, *loaded}), set(map(id, held))
         found = execute(session, statement.add_columns(*shown.values()), parameters)
         rows = {id(row[0]): row for row in (found.unique(lambda row: id(row[0])) if demands_unique(found) else found)}
         for key, row in rows.items():
@@ -68,13 +75,17 @@ class Loading:
 
     def reload(self, session: Session, rows: Sequence[object]) -> None:
         """Make *rows*, which were flushed, show what the database made of them; not where the session reads from another database."""
-        if session.get_bind(self.mapper) is not session.get_bind(self.mapper, clause=insert(self.mapper.class_)):
+        if not self.reads_where_it_writes(session):
             return
         identity = identity_of(self.mapper)
         by_key = {identity.key_of_row(row): row for row in rows}
         for keys in chunks(list(by_key), MOST_KEYS // len(identity.names)):
             statement = select(self.mapper).where(identity.among(keys))
             self.load_fresh(session, statement)
+
+    def reads_where_it_writes(self, session: Session) -> bool:
+        """Return whether *session* sends selects to where it writes; if not, a lock that it takes there would be in its own way."""
+        return session.get_bind(self.mapper) is session.get_bind(self.mapper, clause=insert(self.mapper.class_))
 
     def refresh(self, row: object, values: Mapping[str, Any]) -> None:
         """Put the stored *values* into *row*. References whose foreign key changed are unloaded: they show the old row."""

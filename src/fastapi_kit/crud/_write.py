@@ -1,20 +1,38 @@
 """Changing and deleting one row: by one statement, or by a flush where the mapping or a listener needs it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, Select, delete, false, literal, or_, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    ColumnExpressionArgument,
+    CursorResult,
+    Result,
+    Select,
+    and_,
+    bindparam,
+    delete,
+    false,
+    null,
+    or_,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.orm import Mapper, Session
+from sqlalchemy.orm.attributes import instance_dict
 from sqlalchemy.orm.exc import StaleDataError
 
-from fastapi_kit._compat import criteria_options, mark_deleted, mark_updated, options_of, plain_criteria
+from fastapi_kit._compat import criteria_options, mark_deleted, mark_updated, options_of
+from fastapi_kit.crud._base_query import BaseQuery
+from fastapi_kit.crud._conversions import is_sql
 from fastapi_kit.crud._flushing import Flushing, flushing_of
 from fastapi_kit.crud._objects import change
 from fastapi_kit.crud._rows import Loading, loading_of
 from fastapi_kit.crud.identity import Identity, Key, identity_of, may_hold
-from fastapi_kit.crud.values import Values, attributes_of, is_sql
+from fastapi_kit.crud.values import Values, attributes_of
 from fastapi_kit.db.checks import check_offsets
 from fastapi_kit.db.sessions import execute
 from fastapi_kit.errors import ConfigurationError, ConflictError, NotFoundError, StaleVersionError
@@ -43,9 +61,9 @@ class Target:
         """Store *values* and return the row; nothing is written where they are stored already."""
         self._refuse_impossible()
         check_offsets(self.mapper, values, self.session.get_bind(self.mapper).dialect)
+        self._wait_for_others()
         row = self._update_or_find(values)
-        # What base_query loads beside the row.
-        return self._read() if len(options_of(self.base)) > len(self._options) else row
+        return self._with_relations(row) if len(options_of(self.base)) > len(self._options) else row
 
     def _update_or_find(self, values: Values) -> Any:
         if not values:
@@ -53,25 +71,28 @@ class Target:
         if self._flushing.is_needed_to_update(self.session, values):
             return self._flush_update(values)
         differs = or_(*(self._differs(name, value) for name, value in values.items()))
-        # A second time if the row was changed by somebody else between the two statements.
+        # A second time if the row was changed by somebody else between the two statements, or if only its spelling differs.
         for _ in range(2):
             row = self._update(values, differs)
             if row is not None:
                 return row
-            row, still_differs = self._find(differs)
+            row, still_differs = self._find(differs, names=values.keys())
             if not still_differs:
-                return row
+                if all(_is_spelled(getattr(row, name), value) for name, value in values.items()):
+                    return row
+                differs = true()
         raise self._not_stored()
 
     def delete(self) -> None:
         """Delete the row."""
         self._refuse_impossible()
+        self._wait_for_others()
         if self._flushing.is_needed_to_delete(self.session):
             self._flush_delete()
             return
         held = self._identity.held(self.session, self.key)
         statement = delete(self.mapper.class_).where(*self._where, *self._at_version).options(*self._options)
-        done = execute(self.session, statement, synchronize_session=False)
+        done = self._execute(statement)
         if not (isinstance(done, CursorResult) and done.rowcount):
             self._read()
             raise self._not_stored()
@@ -90,27 +111,32 @@ class Target:
         counted = {} if version is None else {version: self._attribute(version) + 1}
         statement = update(self.mapper.class_).where(*self._where, *self._at_version, differs).values({**values, **counted})
         if held is None:
-            returning: Any = statement.options(*self._options).returning(self.mapper.class_)
-            row = execute(self.session, returning, synchronize_session=False, populate_existing=True).scalars().unique().one_or_none()
+            returning: Any = statement.options(*self._options, *self._loading.undeferred(values)).returning(self.mapper.class_)
+            row = self._execute(returning, populate_existing=True).scalars().unique().one_or_none()
         else:
-            row = self._refresh_held(held, statement.options(*self._options).returning(*self._loading.attributes(held).values()))
+            shown = self._loading.attributes({*values, *instance_dict(held)})
+            row = self._refresh_held(held, shown, statement.options(*self._options).returning(*shown.values()))
         if row is not None:
             mark_updated(self.session, row)
         return row
 
-    def _differs(self, name: str, value: Any) -> ColumnElement[bool]:
-        attribute = self._attribute(name)
-        # Of a plain value SQLAlchemy would take the type that Python has for it.
-        given = value if value is None or is_sql(value) else literal(value, attribute.type)
-        differs: ColumnElement[bool] = attribute.is_distinct_from(given)
-        return differs
+    def _differs(self, name: str, value: object) -> ColumnElement[bool]:
+        """Return the SQL that *value* is not what is stored."""
+        attribute, type_ = self._attribute(name), attributes_of(self.mapper).columns[name].type
+        differs: ColumnElement[bool] = attribute.is_distinct_from(value if is_sql(value) else bindparam(None, value, type_=type_))
+        # The null of JSON and SQL's are both None.
+        return and_(attribute.is_not(null()), differs) if value is None and type_.should_evaluate_none else differs
 
-    def _refresh_held(self, held: object, statement: Any) -> object | None:
-        """Run *statement*, which returns the columns of the row that the session holds, and put them into it."""
-        stored = execute(self.session, statement, synchronize_session=False).one_or_none()
+    def _refresh_held(self, held: object, shown: Iterable[str], statement: Any) -> object | None:
+        """Run *statement*, which returns the *shown* columns of the row that the session holds, and put them into it."""
+        stored = self._execute(statement).one_or_none()
         if stored is not None:
-            self._loading.refresh(held, dict(zip(self._loading.attributes(held), stored, strict=True)))
+            self._loading.refresh(held, dict(zip(shown, stored, strict=True)))
         return None if stored is None else held
+
+    def _execute(self, statement: Any, **options: Any) -> Result[Any]:
+        given = self.base.get_execution_options()
+        return execute(self.session, statement, None, **{**given, "synchronize_session": False, **options})
 
     # --- By a flush ---
 
@@ -128,6 +154,10 @@ class Target:
         row = self._read(lock=True)
         self.session.delete(row)
         self._flush(row)
+        # SQLAlchemy warns when nothing was deleted, and goes on.
+        remaining = select(*self._identity.attributes).where(*self._identity.has(self.key))
+        if self._loading.reads_where_it_writes(self.session) and execute(self.session, remaining).first() is not None:
+            raise self._not_stored()
 
     def _flush(self, row: object) -> None:
         version = self._version_of(row)
@@ -135,7 +165,7 @@ class Target:
             self.session.flush()
         except StaleDataError as error:
             if version is None:
-                raise NotFoundError(self.mapper.class_, self.ident) from error
+                raise self._not_stored() from error
             raise StaleVersionError(expected=version) from error
 
     # --- Both ---
@@ -146,17 +176,24 @@ class Target:
 
     def _find(self, *columns: ColumnElement[Any], names: Any = (), lock: bool = False) -> tuple[Any, ...]:
         """Return the row likewise, and the values of *columns*."""
-        statement = select(self.mapper, *columns).where(*self._where)
-        statement = statement.options(*options_of(self.base), *self._loading.undeferred(names))
-        if lock:
+        query = self._query
+        rows = query.rows(self._identity.has(self.key)) if query.loads_from_joins else query.of_model().where(*self._where)
+        statement = rows.add_columns(*columns).options(*self._loading.undeferred(names))
+        if lock and self._loading.reads_where_it_writes(self.session):
             statement = statement.with_for_update(of=self.mapper, key_share=True)
-        found = self._loading.load_fresh(self.session, statement)
+        found = self._loading.load_fresh(self.session, statement, names=names)
         if not found:
             raise NotFoundError(self.mapper.class_, self.ident)
         version = self._version_of(found[0][0])
         if self.expected_version is not None and version != self.expected_version:
             raise StaleVersionError(expected=self.expected_version, found=version)
         return found[0]
+
+    def _with_relations(self, row: Any) -> Any:
+        """Return *row* with what the base query loads beside it; the change may have moved it out of that."""
+        query, key = self._query, self._identity.has(self.key)
+        self._loading.load_fresh(self.session, query.rows(key) if query.loads_from_joins else query.of_model().where(*key))
+        return row
 
     def _version_of(self, row: object) -> int | None:
         name = self._flushing.version_name
@@ -171,18 +208,24 @@ class Target:
         if not self._identity.is_possible(self.key, self.session):
             raise NotFoundError(self.mapper.class_, self.ident)
 
+    def _wait_for_others(self) -> None:
+        """Lock the row if the base query joins: a subquery in the statement that writes would show it as it was before the wait."""
+        has_locks = self.session.get_bind(self.mapper).dialect.name != "sqlite"
+        if not self._query.is_plain and has_locks and self._loading.reads_where_it_writes(self.session):
+            attributes = self._identity.attributes
+            execute(self.session, select(*attributes).where(*self._identity.has(self.key)).with_for_update(key_share=True)).all()
+
     def _attribute(self, name: str) -> Any:
         return self.mapper.attrs[name].class_attribute
 
     @cached_property
-    def _where(self) -> Sequence[ColumnElement[bool]]:
+    def _query(self) -> BaseQuery:
+        return BaseQuery(self.base, self.mapper)
+
+    @cached_property
+    def _where(self) -> Sequence[ColumnExpressionArgument[bool]]:
         """The SQL that finds the row, if *base* has it: one that it has lost meanwhile is not written."""
-        key = self._identity.has(self.key)
-        criteria = plain_criteria(self.base, self.mapper)
-        if criteria is not None:
-            return [*key, *criteria]
-        among = self.base.where(*key).with_only_columns(*self._identity.attributes).order_by(None).correlate(None)
-        return [*key, tuple_(*self._identity.attributes).in_(among)]
+        return self._query.row(self._identity.has(self.key))
 
     @property
     def _at_version(self) -> Sequence[ColumnElement[bool]]:
@@ -207,3 +250,13 @@ class Target:
     @property
     def _flushing(self) -> Flushing:
         return flushing_of(self.mapper)
+
+
+def _is_spelled(stored: object, value: object) -> bool:
+    """Return whether *value*, which the database holds equal, is what is *stored*: a collation may pass over capitals and accents.
+
+    Blanks at the end are not written twice: a column that they make a difference for would not be equal.
+    """
+    if not isinstance(stored, str) or not isinstance(value, str):
+        return True
+    return stored.rstrip(" ") == value.rstrip(" ")

@@ -1,17 +1,23 @@
 """An order that is total and the same on every database."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias, cast
 
-from sqlalchemy import Column, ColumnExpressionArgument, nulls_first, nulls_last
+from sqlalchemy import Column, ColumnExpressionArgument, asc, desc, nulls_first, nulls_last
 from sqlalchemy.orm import QueryableAttribute
 from sqlalchemy.sql import operators
 
-__all__ = ["OrderBy", "total_order"]
+__all__ = ["OrderBy", "items_of", "ordered_as", "total_order", "without_direction"]
 
 OrderBy: TypeAlias = ColumnExpressionArgument[Any] | Sequence[ColumnExpressionArgument[Any]]
 """One column or expression, or several: ``Note.title``, ``[Note.created_at.desc(), Note.title]``."""
 
+_MODIFIERS: dict[Any, Callable[[Any], Any]] = {
+    operators.asc_op: asc,
+    operators.desc_op: desc,
+    operators.nulls_first_op: nulls_first,
+    operators.nulls_last_op: nulls_last,
+}
 _PLACED = {operators.nulls_first_op, operators.nulls_last_op}
 
 
@@ -20,8 +26,7 @@ def total_order(order_by: OrderBy, key: Sequence[QueryableAttribute[Any]], *, di
 
     Nulls come last ascending and first descending, as on PostgreSQL, unless ``nulls_first()`` or ``nulls_last()`` says otherwise.
     """
-    given = cast("Sequence[Any]", order_by if isinstance(order_by, Sequence) else (order_by,))
-    expressions = [_expression(item) for item in given]
+    expressions = [_expression(item) for item in items_of(order_by)]
     for expression in expressions:
         yield _placed(expression) if dialect == "sqlite" else expression
     named = [_column(expression) for expression in expressions]
@@ -30,14 +35,33 @@ def total_order(order_by: OrderBy, key: Sequence[QueryableAttribute[Any]], *, di
             yield attribute
 
 
+def items_of(order_by: OrderBy) -> Sequence[Any]:
+    """Return *order_by* as a sequence."""
+    return cast("Sequence[Any]", order_by if isinstance(order_by, Sequence) else (order_by,))
+
+
+def without_direction(item: Any) -> Any:
+    """Return what *item* orders by, without direction and null placement."""
+    expression = _expression(item)
+    while getattr(expression, "modifier", None) is not None:
+        expression = expression.element
+    return expression
+
+
+def ordered_as(item: Any, column: Any) -> Any:
+    """Return *column* with the direction and null placement of *item*."""
+    expression = _expression(item)
+    modifier = getattr(expression, "modifier", None)
+    return column if modifier is None else _MODIFIERS[modifier](ordered_as(expression.element, column))
+
+
 def _expression(item: Any) -> Any:
     return item.__clause_element__() if hasattr(item, "__clause_element__") else item
 
 
 def _column(expression: Any) -> Any:
     """Return what is ordered, without direction and null placement; of a mapped attribute the table's column."""
-    while getattr(expression, "modifier", None) is not None:
-        expression = expression.element
+    expression = without_direction(expression)
     bare = getattr(expression, "_deannotate", None)
     return expression if bare is None else bare()
 

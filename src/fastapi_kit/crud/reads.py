@@ -8,16 +8,17 @@ from functools import cached_property, lru_cache
 from typing import Any, ClassVar, Final, Generic, TypeVar, cast
 
 from pydantic import BaseModel
-from sqlalchemy import ColumnExpressionArgument, Select, func, select, tuple_
+from sqlalchemy import ColumnExpressionArgument, Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapper, Session, selectinload
 from sqlalchemy.orm.interfaces import LoaderOption, ORMOption
 
-from fastapi_kit._compat import froms_of, is_ungrouped, loads_from_joins, options_of, order_of, plain_criteria
+from fastapi_kit._compat import is_ungrouped, options_of
+from fastapi_kit.crud._base_query import BaseQuery
 from fastapi_kit.crud._generics import overrides, type_arguments
 from fastapi_kit.crud._rows import MOST_KEYS, Loading, chunks, loading_of
 from fastapi_kit.crud.identity import Identity, Key, identity_of, mapper_of, may_hold
-from fastapi_kit.crud.ordering import OrderBy, total_order
+from fastapi_kit.crud.ordering import OrderBy
 from fastapi_kit.crud.read_plan import ReadPlan, read_plan
 from fastapi_kit.crud.values import attributes_of
 from fastapi_kit.db.reads import read, read_locked, stream
@@ -110,7 +111,7 @@ class ReadService(Generic[ModelT]):
             raise ConfigurationError(f"{self.model.__name__} has no column {', '.join(unknown)}")
         if not all(may_hold(known[name], value, self.session.sync_session, self.mapper) for name, value in columns.items()):
             return None
-        rows = await self._load(self._select([getattr(self.model, name) == value for name, value in columns.items()]).limit(2))
+        rows = await self._load(self._select([getattr(self.model, name) == value for name, value in columns.items()], limit=2))
         if len(rows) > 1:
             raise MultipleMatchesError(self.model, tuple(columns))
         return rows[0] if rows else None
@@ -177,7 +178,9 @@ class ReadService(Generic[ModelT]):
 
     async def exists(self, *conditions: ColumnExpressionArgument[bool]) -> bool:
         """Return whether any row meets *conditions*."""
-        statement = select(self.base_query().where(*conditions).order_by(None).exists())
+        base = self._base
+        rows = base.of_model(*self._identity.attributes).where(*base.has(*conditions))
+        statement = base.around(select(rows.exists()))
         return await self._read(lambda session: bool(execute(session, statement).scalar_one()))
 
     async def get_as(self, schema: type[SchemaT], ident: object, *conditions: ColumnExpressionArgument[bool]) -> SchemaT:
@@ -252,16 +255,18 @@ class ReadService(Generic[ModelT]):
 
     async def rows_as(self, schema: type[SchemaT], rows: Sequence[ModelT]) -> builtins.list[SchemaT]:
         """Return *rows*, which were read or written before, as *schema*; what it names and they have not loaded is read now."""
-        plan, given = read_plan(schema, self.mapper), self._loader_options(self.base_query())
+        plan, base = read_plan(schema, self.mapper), self._base
+        given = self._loader_options(base.statement)
         if not given and all(map(plan.satisfied_by, rows)):
             return plan.from_objects(rows)
         identity = self._identity
         keys = chunks([identity.key_of_row(row) for row in rows], MOST_KEYS // len(identity.names))
-        options = [*given, *plan.options(given)]
 
         def complete(session: Session) -> None:
             for some in keys:
-                self._loading.load(session, select(self.model).where(identity.among(some)).options(*options), fresh=False)
+                rows_again = base.rows([]) if base.loads_from_joins else select(self.model).options(*given)
+                statement = rows_again.where(identity.among(some)).options(*plan.options(given))
+                self._loading.load(session, statement, fresh=False)
             _load_missing(session, plan, rows)
 
         await self._read(complete)
@@ -290,27 +295,12 @@ class ReadService(Generic[ModelT]):
     def _is_overridden(self, *names: str) -> bool:
         return any(overrides(type(self), ReadService, name) for name in names)
 
-    def _select(self, conditions: Sequence[ColumnExpressionArgument[bool]], order_by: OrderBy | None = None) -> Select[ModelT]:
+    def _select(
+        self, conditions: Sequence[ColumnExpressionArgument[bool]], order_by: OrderBy | None = None, **window: Any
+    ) -> Select[ModelT]:
         """Return the select of the rows of ``base_query`` that meet *conditions*, in a total order unless *order_by* is None."""
-        base = self.base_query()
-        if overrides(type(self), ReadService, "base_query") and self._may_multiply(base, order_by):
-            # The joins, groups and the like of the application go where they can neither multiply rows nor hinder a lock.
-            among = base.where(*conditions).with_only_columns(*self._identity.attributes).order_by(None).correlate(None)
-            chosen = select(self.model).where(tuple_(*self._identity.attributes).in_(among))
-            base = chosen.options(*options_of(base)).order_by(*order_of(base))
-        else:
-            base = base.where(*conditions)
-        if order_by is None:
-            return base
-        dialect = self.session.sync_session.get_bind(self.mapper).dialect.name
-        return base.order_by(*total_order(order_by, self._identity.attributes, dialect=dialect))
-
-    def _may_multiply(self, base: Select[ModelT], order_by: OrderBy | None) -> bool:
-        if plain_criteria(base, self.mapper) is not None or loads_from_joins(options_of(base)):
-            return False
-        given = cast("Sequence[Any]", order_by if isinstance(order_by, Sequence) else () if order_by is None else (order_by,))
-        tables = {table for each in (*order_of(base), *given) for table in froms_of(each)}
-        return tables <= set(self.mapper.tables)
+        dialect = "" if order_by is None else self.session.sync_session.get_bind(self.mapper).dialect.name
+        return self._base.rows(conditions, order_by, dialect=dialect, **window)
 
     def _window(
         self, conditions: Sequence[ColumnExpressionArgument[bool]], *, skip: int, limit: int | None, order_by: OrderBy
@@ -319,17 +309,15 @@ class ReadService(Generic[ModelT]):
             raise InvalidQueryError("skip and limit must not be negative")
         if limit == 0 or skip > _MAX_OFFSET:
             return None
-        statement = self._select(conditions, order_by)
-        if skip:
-            statement = statement.offset(skip)
-        return statement if limit is None else statement.limit(min(limit, _MAX_OFFSET))
+        return self._select(conditions, order_by, skip=skip, limit=None if limit is None else min(limit, _MAX_OFFSET))
 
     def _count(self, session: Session, conditions: Sequence[ColumnExpressionArgument[bool]], *, up_to: int | None = None) -> int:
-        if up_to is None and not overrides(type(self), ReadService, "base_query"):
-            statement = select(func.count()).select_from(self.model).where(*conditions)
+        base = self._base
+        if up_to is None:
+            statement = base.of_model(func.count()).where(*base.has(*conditions))
         else:
-            rows = self._select(conditions).with_only_columns(*self._identity.attributes).order_by(None).limit(up_to)
-            statement = select(func.count()).select_from(rows.subquery())
+            rows = base.of_model(*self._identity.attributes).where(*base.has(*conditions)).limit(up_to)
+            statement = base.around(select(func.count()).select_from(rows.subquery()))
         number: int = execute(session, statement).scalar_one()
         return number
 
@@ -354,6 +342,10 @@ class ReadService(Generic[ModelT]):
 
     async def _read(self, work: Callable[[Session], ResultT]) -> ResultT:
         return await read(self.session, work, mapper=self.mapper)
+
+    @property
+    def _base(self) -> BaseQuery:
+        return BaseQuery(self.base_query(), self.mapper)
 
     @cached_property
     def mapper(self) -> Mapper[Any]:

@@ -1,41 +1,33 @@
 """From what a caller gives to the column values that are written."""
 
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AnySet
 from dataclasses import dataclass
-from enum import Enum
 from functools import cached_property
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
-from pathlib import PurePath
 from typing import Any, TypeAlias, cast
-from uuid import UUID
 
-from pydantic import AnyUrl, BaseModel, NameEmail, RootModel, Secret, SecretBytes, SecretStr
-from pydantic_core import MISSING, MultiHostUrl, PydanticSerializationError, Url, to_jsonable_python
-from sqlalchemy import ARRAY, JSON, Column, String, TypeDecorator, inspect
-from sqlalchemy import Enum as EnumType
+from pydantic import BaseModel
+from sqlalchemy import Column, inspect
 from sqlalchemy.ext.associationproxy import AssociationProxy
 from sqlalchemy.ext.hybrid import hybrid_property
-from sqlalchemy.orm import Mapper
-from sqlalchemy.sql import ClauseElement
-from sqlalchemy.types import TypeEngine
+from sqlalchemy.orm import Mapper, RelationshipDirection
 
+from fastapi_kit.crud._conversions import Converter, MisfitError, converter_of, loaded_fields
 from fastapi_kit.crud.identity import identity_of, per_mapper
+from fastapi_kit.crud.read_plan.attributes import has_own_descriptor
 from fastapi_kit.db.checks import check_values
 from fastapi_kit.errors import ConfigurationError, InvalidDataError
 
-__all__ = ["Attributes", "Values", "attributes_of", "checked_changes", "checked_row", "field_values", "is_sql", "new_values"]
+__all__ = ["Attributes", "Values", "attributes_of", "checked_changes", "checked_row", "field_values", "new_values"]
 
 Values: TypeAlias = Mapping[str, Any]
 """Values by attribute, taken as they are: no ``create_values``; SQL expressions are welcome; unknown names are refused."""
 
-_Converter: TypeAlias = Callable[[Any], Any]
-
 
 def field_values(data: BaseModel) -> dict[str, Any]:
     """Return the values of the fields that the caller set, and of what an open schema let through. Nothing is serialized."""
-    loaded = {**vars(data), **(data.model_extra or {})}
-    return {name: loaded[name] for name in data.model_fields_set if name in loaded and loaded[name] is not MISSING}
+    loaded = loaded_fields(data)
+    return {name: loaded[name] for name in data.model_fields_set if name in loaded}
 
 
 def new_values(data: BaseModel, mapper: Mapper[Any]) -> dict[str, Any]:
@@ -44,10 +36,10 @@ def new_values(data: BaseModel, mapper: Mapper[Any]) -> dict[str, Any]:
     A field that was left out and is None by default is not among them where the column has a default of its own.
     """
     attributes = attributes_of(mapper)
-    loaded = {**vars(data), **(data.model_extra or {})}
+    loaded = loaded_fields(data)
     unset = {name for name in loaded.keys() - data.model_fields_set if loaded[name] is None and name in attributes.defaulted}
     computed = {name: getattr(data, name) for name in type(data).model_computed_fields if name in attributes.columns}
-    return {name: value for name, value in loaded.items() if value is not MISSING and name not in unset} | computed
+    return {name: value for name, value in loaded.items() if name not in unset} | computed
 
 
 def checked_row(mapper: Mapper[Any], values: Values, *, data: object) -> dict[str, Any]:
@@ -56,10 +48,11 @@ def checked_row(mapper: Mapper[Any], values: Values, *, data: object) -> dict[st
     Raises ConfigurationError for a name that is no attribute, and InvalidDataError for what the table would refuse.
     """
     attributes = attributes_of(mapper)
+    _refuse_unknown(attributes, values, data=data)
+    values = attributes.without_synonyms(values)
     # No key is null: the database, or a default, makes one.
     keyless = {name for name in identity_of(mapper).names if name in values and values[name] is None}
     converted = attributes.converted({name: value for name, value in values.items() if name not in keyless})
-    _refuse_unknown(attributes, converted, data=data)
     check_values(mapper, converted)
     return converted
 
@@ -72,14 +65,14 @@ def checked_changes(mapper: Mapper[Any], values: Values, *, data: object, read_o
     attributes = attributes_of(mapper)
     fixed = attributes.fixed | (set[str]() if trusted else {*attributes.stamped, *map(attributes.behind_synonym, read_only)})
     from_schema = isinstance(data, BaseModel)
-    if named := sorted(
-        name for name in values if attributes.behind_synonym(name) in (fixed | attributes.computed if from_schema else fixed)
-    ):
-        if from_schema or not attributes.fixed.intersection(map(attributes.behind_synonym, named)):
+    if from_schema:
+        fixed |= attributes.computed
+    if named := sorted(name for name in values if attributes.changes_any(fixed, name)):
+        if from_schema or not any(attributes.changes_any(attributes.fixed, name) for name in named):
             raise InvalidDataError(named, reason="read_only", table=attributes.table_name)
         raise ConfigurationError(f"{', '.join(named)} of {attributes.model_name} cannot be changed")
-    converted = attributes.converted({attributes.behind_synonym(name): value for name, value in values.items()})
-    _refuse_unknown(attributes, converted, data=data)
+    _refuse_unknown(attributes, values, data=data)
+    converted = attributes.converted(attributes.without_synonyms(values))
     check_values(mapper, converted, update=True)
     return converted
 
@@ -155,6 +148,24 @@ class Attributes:
             name = self.mapper.synonyms[name].name
         return name
 
+    def without_synonyms(self, values: Values) -> dict[str, Any]:
+        """Return *values* by the attributes that synonyms stand for, except where a synonym has code of its own."""
+        synonyms = self.mapper.synonyms
+        own = {name for name in values if name in synonyms and has_own_descriptor(synonyms[name])}
+        return {name if name in own else self.behind_synonym(name): value for name, value in values.items()}
+
+    def changes_any(self, names: AnySet[str], given: str) -> bool:
+        """Return whether a value for *given* changes one of *names*: itself, behind a synonym, in a composite, as a foreign key."""
+        given, mapper = self.behind_synonym(given), self.mapper
+        if given in mapper.composites:
+            return not names.isdisjoint(each.key for each in mapper.composites[given].props)
+        relation = mapper.relationships.get(given)
+        if relation is not None and relation.direction is RelationshipDirection.MANYTOONE:
+            # A column that several references share, such as a tenant's, is not changed by each of them.
+            keys = {name for name, column in self.columns.items() if column in relation.local_columns}
+            return given in names or (bool(keys) and keys <= names)
+        return given in names
+
     def converted(self, values: Values) -> dict[str, Any]:
         """Return *values* as their columns take them: URLs as text, documents as JSON.
 
@@ -165,20 +176,24 @@ class Attributes:
         for name in values.keys() & converters.keys():
             try:
                 result[name] = converters[name](values[name])
-            except _MisfitError as misfit:
+            except MisfitError as misfit:
                 raise ConfigurationError(
                     f"{self.model_name}.{name}: {misfit} does not fit the column; convert it in create_values() and update_values()"
                 ) from None
-        for name in values.keys() & self.related:
-            if _is_nested(values[name]):
+        for name in values.keys() & {*self.related, *self.mapper.composites.keys()}:
+            if _is_nested(values[name]) and not self._is_composite(name, values[name]):
                 raise ConfigurationError(
-                    f"{self.model_name}.{name} takes objects of the model, no nested data; make them in create_values()"
+                    f"{self.model_name}.{name} takes objects of its class, no nested data; make them in create_values()"
                 )
         return result
 
+    def _is_composite(self, name: str, value: object) -> bool:
+        composite = self.mapper.composites.get(name)
+        return composite is not None and isinstance(value, cast("type[object]", composite.composite_class))
+
     @cached_property
-    def _converters(self) -> Mapping[str, _Converter]:
-        found = ((name, _converter(column.type)) for name, column in self.columns.items())
+    def _converters(self) -> Mapping[str, Converter]:
+        found = ((name, converter_of(column.type)) for name, column in self.columns.items())
         return {name: converter for name, converter in found if converter is not None}
 
 
@@ -211,88 +226,3 @@ def _refuse_unknown(attributes: Attributes, values: Values, *, data: object) -> 
         raise ConfigurationError(
             f"{attributes.model_name} has no attribute {', '.join(unknown)} to set; rename or drop it in create_values() or update_values()"
         )
-
-
-# --- From a Python value to what a column's type takes ---
-
-
-class _MisfitError(Exception):
-    """Its text names the kind of value."""
-
-
-MOST_LEVELS = 200
-"""Of a document. What is nested deeper is refused as it is."""
-_PLAIN = (str, int, float, bool)
-_TEXTS = (
-    *(AnyUrl, Url, MultiHostUrl, NameEmail, PurePath, UUID),
-    *(IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network),
-)
-
-
-def _converter(type_: TypeEngine[Any]) -> _Converter | None:
-    if isinstance(type_, TypeDecorator | EnumType):
-        return None
-    if isinstance(type_, JSON):
-        return _as_json
-    if isinstance(type_, ARRAY):
-        return _as_list
-    return _as_text if isinstance(type_, String) else _as_scalar
-
-
-def is_sql(value: object) -> bool:
-    """Return whether *value* is an SQL expression."""
-    return isinstance(value, ClauseElement) or hasattr(value, "__clause_element__")
-
-
-def _as_scalar(value: Any) -> Any:
-    if isinstance(value, BaseModel) or _is_secret(value):
-        raise _MisfitError(type(value).__name__)
-    return value.value if isinstance(value, Enum) else value
-
-
-def _is_secret(value: object) -> bool:
-    return isinstance(value, SecretStr | SecretBytes | Secret)
-
-
-def _as_text(value: Any) -> Any:
-    if type(value) is str:
-        return value
-    scalar = _as_scalar(value)
-    return str(scalar) if isinstance(scalar, _TEXTS) or _is_url(scalar) else scalar
-
-
-def _is_url(value: object) -> bool:
-    # Pydantic's MultiHostUrl classes wrap the one of pydantic_core.
-    return type(value).__module__ == "pydantic.networks"
-
-
-def _as_list(value: Any) -> Any:
-    return list(cast("set[object]", value)) if isinstance(value, set | frozenset | tuple) else value
-
-
-def _as_json(value: Any, depth: int = 0) -> Any:
-    """Return *value* as JSON has it, models whole: what is left out or masked in an answer is stored all the same."""
-    if value is None or type(value) in _PLAIN or is_sql(value) or depth > MOST_LEVELS:
-        return value
-    if isinstance(value, RootModel):
-        return _as_json(vars(cast("object", value))["root"], depth)
-    if isinstance(value, BaseModel):
-        value = {name: each for name, each in {**vars(value), **(value.model_extra or {})}.items() if each is not MISSING}
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        pairs = cast("Mapping[object, object]", value).items()
-        return {_as_key(key): _as_json(each, depth + 1) for key, each in pairs}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_as_json(each, depth + 1) for each in cast("list[object]", value)]
-    if _is_secret(value):
-        raise _MisfitError(type(value).__name__)
-    try:
-        return to_jsonable_python(value)
-    except (PydanticSerializationError, UnicodeDecodeError):
-        # The engine's json_serializer may know it.
-        return value
-
-
-def _as_key(key: object) -> Any:
-    return key if type(key) is str else next(iter(to_jsonable_python({cast("Any", key): None})))

@@ -27,6 +27,7 @@ __all__ = [
     "Unmapped",
     "attribute_of",
     "has_load_listener",
+    "has_own_descriptor",
     "is_dynamic",
     "names_behind",
     "names_in",
@@ -59,12 +60,16 @@ def has_load_listener(mapper: Mapper[Any]) -> bool:
     return any(listener.__module__ not in _LOAD_NO_COLUMNS for listener in listeners)
 
 
+def has_own_descriptor(synonym: SynonymProperty[Any]) -> bool:
+    """Return whether *synonym* has a property of the application's, which is run instead of the attribute it stands for."""
+    return getattr(getattr(synonym.descriptor, "fget", None), "__module__", None) != "sqlalchemy.orm.descriptor_props"
+
+
 def attribute_of(mapper: Mapper[Any], name: str) -> Attribute | None:
     """Return what ``getattr(row, name)`` reads, None if there is nothing of that name. A synonym is what it stands for."""
     attribute: MapperProperty[Any] | None = mapper.attrs.get(name)
     if isinstance(attribute, SynonymProperty):
-        own = getattr(getattr(attribute.descriptor, "fget", None), "__module__", None) != "sqlalchemy.orm.descriptor_props"
-        return Unmapped(attribute.descriptor) if own else attribute_of(mapper, attribute.name)
+        return Unmapped(attribute.descriptor) if has_own_descriptor(attribute) else attribute_of(mapper, attribute.name)
     if isinstance(attribute, ConcreteInheritedProperty):
         return None
     if isinstance(attribute, ColumnProperty | CompositeProperty | RelationshipProperty):

@@ -61,7 +61,8 @@ class ReadPlan(Generic[SchemaT]):
     @cached_property
     def select_by_key(self) -> Select[Any]:
         """The select of ``columns`` of the row with the key in ``Identity.parameters``."""
-        selected: Select[Any] = identity_of(self.mapper).select.with_only_columns(*(self.columns or ()))
+        rows: Any = identity_of(self.mapper).select
+        selected: Select[Any] = rows.with_only_columns(*(self.columns or ()))
         return selected
 
     def from_rows(self, rows: Iterable[Sequence[object]]) -> list[SchemaT]:

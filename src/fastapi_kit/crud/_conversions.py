@@ -1,0 +1,142 @@
+"""From a Python value to what a column's type takes: URLs as text, documents as JSON, sets as lists."""
+
+import dataclasses
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AnySet
+from enum import Enum
+from functools import partial
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from pathlib import PurePath
+from typing import Any, TypeAlias, cast
+from uuid import UUID
+
+from pydantic import AnyUrl, BaseModel, NameEmail, RootModel, Secret, SecretBytes, SecretStr
+from pydantic_core import MISSING, MultiHostUrl, PydanticSerializationError, Url, to_jsonable_python
+from sqlalchemy import ARRAY, JSON, String, TypeDecorator
+from sqlalchemy import Enum as EnumType
+from sqlalchemy.sql import ClauseElement
+from sqlalchemy.types import TypeEngine, UserDefinedType
+
+__all__ = ["Converter", "MisfitError", "converter_of", "is_sql", "loaded_fields"]
+
+Converter: TypeAlias = Callable[[Any], Any]
+
+MOST_LEVELS = 200
+"""Of a document. What is nested deeper is refused as it is."""
+_PLAIN = (str, int, float, bool)
+_SEQUENCES = (list, tuple, AnySet, deque, Iterator)
+_TEXTS = (
+    *(AnyUrl, Url, MultiHostUrl, NameEmail, PurePath, UUID),
+    *(IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network),
+)
+
+
+class MisfitError(Exception):
+    """A value that no column of the type could hold. Its text names the kind of value."""
+
+
+def converter_of(type_: TypeEngine[Any]) -> Converter | None:
+    """Return what makes values fit a column of *type_*, or None for a type that has a conversion of its own.
+
+    A converter raises MisfitError for what can never fit, such as a secret.
+    """
+    if isinstance(type_, TypeDecorator | UserDefinedType):
+        return None
+    if isinstance(type_, EnumType):
+        return _as_scalar if type_.enum_class is None else _as_member
+    if isinstance(type_, JSON):
+        return _as_json
+    if isinstance(type_, ARRAY):
+        items: TypeEngine[Any] = cast("ARRAY[Any]", type_).item_type
+        return partial(_as_list, convert=converter_of(items))
+    return _as_text if isinstance(type_, String) else _as_scalar
+
+
+def is_sql(value: object) -> bool:
+    """Return whether *value* is an SQL expression."""
+    return isinstance(value, ClauseElement) or hasattr(value, "__clause_element__")
+
+
+def loaded_fields(data: BaseModel) -> dict[str, Any]:
+    """Return the values of the fields of *data*, and of what an open schema let through."""
+    # A model's __dict__ also has what a cached_property has computed.
+    loaded, fields = vars(data), type(data).model_fields
+    own = {name: loaded[name] for name in fields if name in loaded and loaded[name] is not MISSING}
+    return {**own, **(data.model_extra or {})}
+
+
+def _as_member(value: Any) -> Any:
+    value = _unwrapped(value)
+    if isinstance(value, BaseModel) or _is_secret(value):
+        raise MisfitError(type(cast("object", value)).__name__)
+    return value
+
+
+def _is_secret(value: object) -> bool:
+    return isinstance(value, SecretStr | SecretBytes | Secret)
+
+
+def _as_scalar(value: Any) -> Any:
+    value = _as_member(value)
+    return value.value if isinstance(value, Enum) else value
+
+
+def _as_text(value: Any) -> Any:
+    if type(value) is str:
+        return value
+    scalar = _as_scalar(value)
+    if dataclasses.is_dataclass(scalar) and not isinstance(scalar, type):
+        raise MisfitError(type(scalar).__name__)
+    return str(scalar) if _is_text(scalar) else scalar
+
+
+def _is_text(value: object) -> bool:
+    # Pydantic's MultiHostUrl classes wrap the one of pydantic_core.
+    return isinstance(value, _TEXTS) or type(value).__module__ == "pydantic.networks"
+
+
+def _as_list(value: Any, *, convert: Converter | None) -> Any:
+    value = _unwrapped(value)
+    if isinstance(value, _SEQUENCES):
+        return [_as_list(each, convert=convert) for each in cast("list[object]", value)]
+    return value if convert is None else convert(value)
+
+
+def _as_json(value: Any, depth: int = 0) -> Any:
+    """Return *value* as JSON has it, models whole: what is left out or masked in an answer is stored all the same."""
+    value = _unwrapped(value)
+    if value is None or type(value) in _PLAIN or is_sql(value) or depth > MOST_LEVELS:
+        return value
+    if isinstance(value, BaseModel):
+        value = loaded_fields(value)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        pairs = cast("Mapping[object, object]", value).items()
+        return {_as_key(key): _as_json(each, depth + 1) for key, each in pairs}
+    if isinstance(value, _SEQUENCES):
+        return [_as_json(each, depth + 1) for each in cast("list[object]", value)]
+    return _as_leaf(value, value)
+
+
+def _as_key(key: object) -> Any:
+    return key if type(key) is str else _as_leaf(key, {key: None}, lambda document: next(iter(document)))
+
+
+def _as_leaf(value: Any, document: Any, read: Converter = lambda document: document) -> Any:
+    if _is_secret(value):
+        raise MisfitError(type(value).__name__)
+    if _is_text(value):
+        return str(value)
+    try:
+        return read(to_jsonable_python(document))
+    except (PydanticSerializationError, UnicodeDecodeError):
+        # The engine's json_serializer may know it.
+        return value
+
+
+def _unwrapped(value: Any) -> Any:
+    while isinstance(value, RootModel):
+        value = vars(cast("object", value))["root"]
+    return value
