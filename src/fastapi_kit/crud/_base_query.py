@@ -12,7 +12,7 @@ from fastapi_kit._compat import criteria_options, froms_of, limits_rows, loads_f
 from fastapi_kit.crud.identity import Identity, identity_of
 from fastapi_kit.crud.ordering import OrderBy, items_of, ordered_as, total_order, without_direction
 
-__all__ = ["BaseQuery"]
+__all__ = ["BaseQuery", "window"]
 
 Conditions = Sequence[ColumnExpressionArgument[bool]]
 
@@ -54,7 +54,7 @@ class BaseQuery:
         """Return the select of those rows, each once, that meet *conditions*; in a total order unless *order_by* is None."""
         if self.loads_from_joins:
             return self._with_joins(conditions, order_by, dialect=dialect, skip=skip, limit=limit)
-        return _window(self._plain_rows(conditions, order_by, dialect=dialect), skip=skip, limit=limit)
+        return window(self._plain_rows(conditions, order_by, dialect=dialect), skip=skip, limit=limit)
 
     def of_model(self, *columns: Any) -> Select[Any]:
         """Return the select of the model, or of *columns* alone, with the options of the statement and none of its other confinement."""
@@ -97,7 +97,7 @@ class BaseQuery:
         if skip or limit is not None:
             plain = self._plain_rows(conditions, () if order_by is None else order_by, dialect=dialect)
             keys: Any = plain.with_only_columns(*self._identity.attributes)
-            some = _window(keys, skip=skip, limit=limit).subquery()
+            some = window(keys, skip=skip, limit=limit).subquery()
             rows = rows.where(self._key.in_(select(*some.c)))
         return rows if order_by is None else rows.order_by(*self._total(order_by, dialect))
 
@@ -123,7 +123,8 @@ class BaseQuery:
         return identity_of(self.mapper)
 
 
-def _window(statement: Select[Any], *, skip: int, limit: int | None) -> Select[Any]:
+def window(statement: Select[Any], *, skip: int = 0, limit: int | None = None) -> Select[Any]:
+    """Return *statement* without its first *skip* rows, and with *limit* rows at most."""
     if skip:
         statement = statement.offset(skip)
     return statement if limit is None else statement.limit(limit)

@@ -48,7 +48,7 @@ def converter_of(type_: TypeEngine[Any]) -> Converter | None:
     if isinstance(type_, JSON):
         return _as_json
     if isinstance(type_, ARRAY):
-        items: TypeEngine[Any] = cast("ARRAY[Any]", type_).item_type
+        items: TypeEngine[Any] = cast("Any", type_).item_type
         return partial(_as_list, convert=converter_of(items))
     return _as_text if isinstance(type_, String) else _as_scalar
 

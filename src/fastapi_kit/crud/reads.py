@@ -14,11 +14,11 @@ from sqlalchemy.orm import Mapper, Session, selectinload
 from sqlalchemy.orm.interfaces import LoaderOption, ORMOption
 
 from fastapi_kit._compat import is_ungrouped, options_of
-from fastapi_kit.crud._base_query import BaseQuery
+from fastapi_kit.crud._base_query import BaseQuery, window
 from fastapi_kit.crud._generics import overrides, type_arguments
 from fastapi_kit.crud._rows import MOST_KEYS, Loading, chunks, loading_of
 from fastapi_kit.crud.identity import Identity, Key, identity_of, mapper_of, may_hold
-from fastapi_kit.crud.ordering import OrderBy
+from fastapi_kit.crud.ordering import OrderBy, total_order
 from fastapi_kit.crud.read_plan import ReadPlan, read_plan
 from fastapi_kit.crud.values import attributes_of
 from fastapi_kit.db.reads import read, read_locked, stream
@@ -296,11 +296,21 @@ class ReadService(Generic[ModelT]):
         return any(overrides(type(self), ReadService, name) for name in names)
 
     def _select(
-        self, conditions: Sequence[ColumnExpressionArgument[bool]], order_by: OrderBy | None = None, **window: Any
+        self,
+        conditions: Sequence[ColumnExpressionArgument[bool]],
+        order_by: OrderBy | None = None,
+        *,
+        skip: int = 0,
+        limit: int | None = None,
     ) -> Select[ModelT]:
         """Return the select of the rows of ``base_query`` that meet *conditions*, in a total order unless *order_by* is None."""
         dialect = "" if order_by is None else self.session.sync_session.get_bind(self.mapper).dialect.name
-        return self._base.rows(conditions, order_by, dialect=dialect, **window)
+        if self._is_overridden("base_query"):
+            return self._base.rows(conditions, order_by, dialect=dialect, skip=skip, limit=limit)
+        rows = select(self.model).where(*conditions)
+        if order_by is not None:
+            rows = rows.order_by(*total_order(order_by, self._identity.attributes, dialect=dialect))
+        return window(rows, skip=skip, limit=limit)
 
     def _window(
         self, conditions: Sequence[ColumnExpressionArgument[bool]], *, skip: int, limit: int | None, order_by: OrderBy

@@ -151,6 +151,8 @@ class Attributes:
     def without_synonyms(self, values: Values) -> dict[str, Any]:
         """Return *values* by the attributes that synonyms stand for, except where a synonym has code of its own."""
         synonyms = self.mapper.synonyms
+        if not any(name in synonyms for name in values):
+            return dict(values)
         own = {name for name in values if name in synonyms and has_own_descriptor(synonyms[name])}
         return {name if name in own else self.behind_synonym(name): value for name, value in values.items()}
 
@@ -173,9 +175,11 @@ class Attributes:
         """
         converters = self._converters
         result = dict(values)
-        for name in values.keys() & converters.keys():
+        for name, value in values.items():
+            if type(value) in _PLAIN or name not in converters:
+                continue
             try:
-                result[name] = converters[name](values[name])
+                result[name] = converters[name](value)
             except MisfitError as misfit:
                 raise ConfigurationError(
                     f"{self.model_name}.{name}: {misfit} does not fit the column; convert it in create_values() and update_values()"
@@ -198,6 +202,9 @@ class Attributes:
 
 
 attributes_of = per_mapper(Attributes)
+
+_PLAIN = {str, int, float, bool, type(None)}
+"""What no column takes otherwise than it is."""
 
 
 def _has_default(column: Column[Any]) -> bool:

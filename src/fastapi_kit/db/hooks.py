@@ -22,6 +22,7 @@ from sqlalchemy.util import await_only
 __all__ = [
     "OWN",
     "OWN_LISTENERS",
+    "close_quietly",
     "drop_waiting_calls",
     "has_uncommitted_writes",
     "note_writes",
@@ -93,6 +94,14 @@ def restore_calls(session: Session, saved: Sequence["_Entry"]) -> None:
         _record_of(session).entries = list(saved)
 
 
+def close_quietly(session: Session, transaction: SessionTransaction) -> None:
+    """End *transaction*, in which was only read, by neither commit nor rollback: calls go on waiting, what was loaded is not expired."""
+    record = session.info.pop(_RECORD, None)
+    transaction.close()
+    if record is not None:
+        session.info[_RECORD] = record
+
+
 @dataclass(eq=False)
 class _Entry:
     transaction: SessionTransaction | None
@@ -127,18 +136,16 @@ OWN_LISTENERS: frozenset[object] = frozenset({_note_begin})
 
 def _note_statement(connection: Connection, _cursor: object, statement: str, *_: object) -> None:
     # After the statement: one that is refused has written nothing.
+    found = _STATEMENT.match(statement)
+    if found is None or (found[1] is None and not _WRITE_IN_WITH.search(_QUOTED.sub("", statement))):
+        return
     owner = _SESSIONS.get(connection)
     session = owner() if owner is not None else None
-    if session is None or not session.in_transaction() or not _writes(statement):
+    if session is None or not session.in_transaction():
         return
     transaction, record = _innermost(session), _record_of(session)
     if not any(entry.fn is None and entry.transaction is transaction for entry in record.entries):
         record.entries.append(_Entry(transaction))
-
-
-def _writes(statement: str) -> bool:
-    found = _STATEMENT.match(statement)
-    return found is not None and (found[1] is not None or _WRITE_IN_WITH.search(_QUOTED.sub("", statement)) is not None)
 
 
 def _note_commit(session: Session) -> None:

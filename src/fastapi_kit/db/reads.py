@@ -8,7 +8,7 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncResult, AsyncSession
 from sqlalchemy.orm import Mapper, Session
 
-from fastapi_kit.db.hooks import has_uncommitted_writes, restore_calls, save_calls
+from fastapi_kit.db.hooks import close_quietly, has_uncommitted_writes
 from fastapi_kit.db.sessions import AUTOCOMMIT, execute, finish, is_idle, is_overridden, may_autocommit, one_task
 from fastapi_kit.db.transactions import streaming, typed, typed_errors
 from fastapi_kit.errors import ConfigurationError
@@ -82,9 +82,6 @@ async def stream(session: AsyncSession, statement: Select[RowT], *, mapper: Mapp
 
 
 def _end(session: Session) -> None:
-    # Neither commit nor rollback: the one would run on_commit calls, the other expire what was loaded.
     transaction = session.get_transaction()
     if transaction is not None:
-        calls = save_calls(session)
-        transaction.close()
-        restore_calls(session, calls)
+        close_quietly(session, transaction)

@@ -108,7 +108,8 @@ class Boundary:
             raise ConfigurationError(
                 "a write that commits would end the stream that is being read: put both into one unit_of_work(session)"
             )
-        self._watch()
+        if OWN not in session.info:
+            self._watch()
         self._keeps_readable = _keep_readable(session)
         try:
             self._open()
@@ -122,7 +123,8 @@ class Boundary:
         if not session.in_transaction() and not self._keeps_open and not self._is_bound_to_connection():
             self._transaction = session.begin()
             session.info[_ROOT] = self
-            self._connect_for_one_statement()
+            if self._one_statement:
+                self._connect_for_one_statement()
         elif unit is not None and unit._has_sent_nothing():
             self._unit, self._transaction = unit, unit._transaction
         else:
@@ -134,7 +136,7 @@ class Boundary:
     def _connect_for_one_statement(self) -> None:
         """Let one statement be a transaction by itself, where nothing of the application's depends on BEGIN and COMMIT."""
         session = self.session
-        if self._one_statement and OWN in session.info and not self._saved_calls and may_autocommit(session):
+        if OWN in session.info and not self._saved_calls and may_autocommit(session):
             try:
                 with typed(self.mapper):
                     session.connection(execution_options=AUTOCOMMIT)
@@ -154,7 +156,11 @@ class Boundary:
             if transaction.nested:
                 transaction.commit()
             if self.commits:
-                self._commit()
+                try:
+                    commit(self.session, committer=self.committer)
+                finally:
+                    # A call of on_commit may have been cancelled: what comes after the COMMIT undoes nothing.
+                    self.committed = not self.session.in_transaction()
         self._leave()
 
     def undo(self) -> None:
@@ -168,13 +174,6 @@ class Boundary:
             else:
                 _roll_back(session)
         self._leave()
-
-    def _commit(self) -> None:
-        try:
-            commit(self.session, committer=self.committer)
-        finally:
-            # A call of on_commit may have been cancelled: what comes after the COMMIT undoes nothing.
-            self.committed = not self.session.in_transaction()
 
     def _leave(self) -> None:
         info = self.session.info
@@ -199,10 +198,9 @@ class Boundary:
         return any(isinstance(bind, Connection) for bind in binds_of(self.session))
 
     def _watch(self) -> None:
-        # The engines of a Database are watched already.
-        if OWN not in self.session.info:
-            for bind in binds_of(self.session) or ([self.session.get_bind(self.mapper)] if self.mapper is not None else []):
-                watch(bind)
+        """Have the application's engines remember what a failed statement wrote, as those of a Database do."""
+        for bind in binds_of(self.session) or ([self.session.get_bind(self.mapper)] if self.mapper is not None else []):
+            watch(bind)
 
     def _connect(self) -> Connection | None:
         session, mapper = self.session, self.mapper
@@ -397,9 +395,9 @@ def keep_clean(session: Session) -> None:
 
 def put_back_kept(session: Session, _ended: object = None) -> None:
     """Undo ``keep_clean`` when the rollback is over. For SQLAlchemy's ``after_transaction_end``."""
-    kept: list[object] = session.info.get(_KEPT, [])
-    put_back(session, kept)
-    kept.clear()
+    if kept := session.info.get(_KEPT):
+        put_back(session, kept)
+        kept.clear()
 
 
 def _roll_back(session: Session) -> None:
