@@ -385,6 +385,38 @@ async def test_a_batch_gets_another_method(notes: Database) -> None:
     assert (refused.status_code, refused.headers["allow"]) == (405, "GET, POST")
 
 
+class NoteWithRating(NoteRead):
+    rating: int
+
+
+async def test_an_app_whose_rows_cannot_be_shown_does_not_start(notes: Database) -> None:
+    """D30: the error names the schema's field, before the first request; the schema of list items counts too."""
+    for read, item in ((NoteWithRating, None), (NoteRead, NoteWithRating)):
+        router = crud_router(NoteService, read=read, session=notes.session, options=RouterOptions(list_item=item))
+
+        with pytest.raises(ConfigurationError, match="rating"):
+            async with client_of(router, prefix="/notes"):
+                pass
+
+
+async def test_lists_may_do_without_a_total(notes: Database) -> None:
+    """D32: no count, or one up to a bound; whether there is more is told either way."""
+    async with notes.begin() as session:
+        await NoteService(session).create_many([NoteCreate(title=f"note {number}") for number in range(5)])
+    pages = []
+    for bound in (0, 3, None):
+        router = crud_router(NoteService, read=NoteRead, session=notes.session, options=RouterOptions(max_total=bound))
+        async with client_of(router, prefix="/notes") as client:
+            with assert_max_queries(notes, 1 if bound == 0 else 2):
+                pages.append((await client.get("/notes", params={"limit": 2})).json())
+
+    assert [(page["total"], page["total_capped"], page["has_more"]) for page in pages] == [
+        (None, False, True),
+        (3, True, True),
+        (5, False, True),
+    ]
+
+
 async def test_a_batch_shows_its_relationships(notes: Database) -> None:
     """D40: in the order given, loaded for all rows at once."""
     router = crud_router(FolderService, read=FolderWithNotes, session=notes.session, endpoints=Endpoint.CREATE_MANY)

@@ -129,6 +129,24 @@ async def test_a_request_has_one_session(library: Database) -> None:
     assert response.json() is True
 
 
+async def test_the_marker_may_stand_inside_depends(library: Database) -> None:
+    """T5: it is what people type first; the same session, ended before the response is sent, in every scope."""
+
+    async def handler(
+        one: Annotated[AsyncSession, library.session],
+        two: AsyncSession = Depends(library.session),
+        three: AsyncSession = Depends(library.transaction, scope="function"),
+        four: AsyncSession = Depends(library.session, use_cache=False),
+    ) -> bool:
+        await AuthorService(two).create(AuthorCreate(email="two@example.org"))
+        return one is two is three is four
+
+    watch, response = await post(library, handler)
+
+    assert response.json() is True
+    assert (watch.authors, watch.connections_out) == (1, 0)
+
+
 async def test_a_request_transaction_works_after_the_user_was_loaded_by_hand(library: Database) -> None:
     """D5: a host's own read has begun a transaction; the handler's writes are still one, committed at the end."""
 

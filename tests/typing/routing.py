@@ -39,6 +39,10 @@ async def get_db() -> AsyncGenerator[AsyncSession]:
     yield AsyncSession()
 
 
+async def count_notes(session: AsyncSession = Depends(db.session)) -> int:
+    return await NoteService(session).count()
+
+
 async def get_notes(session: Annotated[AsyncSession, db.session]) -> NoteService:
     return NoteService(session)
 

@@ -5,7 +5,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Self, cast
 
 from sqlalchemy import URL, Connection, MetaData, event, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
@@ -25,6 +25,12 @@ from fastapi_kit.settings import KitSettings
 
 if TYPE_CHECKING:
     from fastapi.params import Depends
+
+    class SessionDepends(Depends):
+        """A marker for ``Annotated`` that is also a dependency."""
+
+        async def __call__(self, session: AsyncSession) -> AsyncSession: ...
+
 
 __all__ = ["Database", "DatabaseOptions"]
 
@@ -71,12 +77,12 @@ class Database:
         return f"Database({masked(self.engine.url)!r})"
 
     @property
-    def session(self) -> "Depends":
+    def session(self) -> "SessionDepends":
         """Marker for ``Annotated[AsyncSession, db.session]``: the request's one session; each service write commits itself."""
         return _marker(self.get_session)
 
     @property
-    def transaction(self) -> "Depends":
+    def transaction(self) -> "SessionDepends":
         """Marker for ``Annotated[AsyncSession, db.transaction]``: the same session, the whole request one transaction.
 
         It is committed when the handler has returned and before the response starts, and rolled back on any exception.
@@ -189,19 +195,18 @@ class Database:
             await close(session)
 
 
-def _marker(dependency: Callable[..., AsyncIterator[AsyncSession]]) -> "Depends":
+def _marker(dependency: Callable[..., AsyncIterator[AsyncSession]]) -> "SessionDepends":
     # The only FastAPI below the web floor: a script that uses a Database never imports it.
     from fastapi.params import Depends
 
-    session = Depends(dependency, scope="function")
+    marker = Depends(dependency, scope="function")
 
-    class SessionDepends(Depends):
-        """Also what ``Depends()`` takes: ``Depends(db.session)`` gives the same session, in the same scope."""
-
-        async def __call__(self, session: Annotated[AsyncSession, session]) -> AsyncSession:
+    class Marker(Depends):
+        # Depends(db.session) gives the same session, in the same scope.
+        async def __call__(self, session: Annotated[AsyncSession, marker]) -> AsyncSession:
             return session
 
-    return SessionDepends(dependency, scope="function")
+    return cast("SessionDepends", Marker(dependency, scope="function"))
 
 
 def _create_tables(connection: Connection, metadata: MetaData) -> None:

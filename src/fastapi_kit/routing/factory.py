@@ -15,6 +15,7 @@ from sqlalchemy.orm import Mapped
 from starlette.routing import BaseRoute
 
 from fastapi_kit.crud import CRUDService
+from fastapi_kit.crud.read_plan import read_plan
 from fastapi_kit.dependencies import Dependency, as_depends
 from fastapi_kit.errors import ConfigurationError
 from fastapi_kit.routing._endpoints import BatchRoute, RowRoute, add_create, add_create_many, add_delete, add_get, add_list, add_update
@@ -103,6 +104,8 @@ def crud_router(
     foreign key finds no such parent, a list of an unknown parent is empty, and a body that names another parent is refused (422). An app
     whose prefix lacks the parameter does not start (ConfigurationError).
 
+    Where a field of *read* cannot be filled from the model the app does not start either (ConfigurationError).
+
     Raises ConfigurationError if the service names no model, or no schema that an endpoint needs, if the model's key cannot stand in a
     path, if *parent* is no column of it, and if *dependencies* guard no endpoint that is there.
     """
@@ -129,8 +132,7 @@ def crud_router(
     for endpoint, add in _ADDERS.items():
         if endpoint in endpoints:
             add(router, resource, [each for key, several in dependencies.items() if endpoint in _guarded(key) for each in several])
-    if resource.parent is not None:
-        router.lifespan_context = _needing(resource.parent.name, router)
+    router.lifespan_context = _checking(resource, router)
     return router
 
 
@@ -168,15 +170,19 @@ class _Router(APIRouter):
         return isinstance(route, RowRoute) or (isinstance(route, APIRoute) and route.path == self.row_path)
 
 
-def _needing(name: str, router: APIRouter) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
-    """Lifespan that refuses an app where the routes that *router* has now lack the path parameter *name*: only a prefix can give it."""
+def _checking(resource: Resource, router: APIRouter) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """Lifespan that refuses an app whose rows cannot be shown, or in which the routes that *router* has now lack the parent's parameter."""
     endpoints = [route.endpoint for route in router.routes if isinstance(route, APIRoute)]
+    parameter = resource.parent.name if resource.parent is not None else None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        for route in iter_route_contexts(app.routes):
-            if any(route.endpoint is each for each in endpoints) and name not in route.param_convertors:
-                raise ConfigurationError(f"{route.path_format} needs {{{name}}} in the prefix of its router")
+        for schema in (resource.read, resource.item):
+            read_plan(schema, resource.mapper)
+        for route in iter_route_contexts(app.routes) if parameter is not None else ():
+            # Only a prefix can give the parameter.
+            if any(route.endpoint is each for each in endpoints) and parameter not in route.param_convertors:
+                raise ConfigurationError(f"{route.path_format} needs {{{parameter}}} in the prefix of its router")
         yield
 
     return lifespan
