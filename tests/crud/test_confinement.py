@@ -164,10 +164,9 @@ QUERIES: dict[str, Query] = {
 }
 POSTGRES_QUERIES: dict[str, Query] = {
     "lateral": _through_lateral,
+    "distinct on": lambda: _remarked().ext(postgresql.distinct_on(Post.id)).order_by(Post.id, Remark.rank),
+    "distinct on alone": lambda: select(Post).ext(postgresql.distinct_on(Post.answers_id, Post.id)).where(Post.id <= 3),
 }
-if hasattr(postgresql, "distinct_on"):  # SQLAlchemy 2.1
-    POSTGRES_QUERIES["distinct on"] = lambda: _remarked().ext(postgresql.distinct_on(Post.id)).order_by(Post.id, Remark.rank)
-    POSTGRES_QUERIES["distinct on alone"] = lambda: select(Post).ext(postgresql.distinct_on(Post.answers_id, Post.id)).where(Post.id <= 3)
 CASES = [
     *(
         pytest.param(fixture, query, id=f"{fixture}-{name}")
