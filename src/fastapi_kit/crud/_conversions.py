@@ -49,8 +49,7 @@ def converter_of(type_: TypeEngine[Any]) -> Converter | None:
     if isinstance(type_, JSON):
         return _as_json
     if isinstance(type_, ARRAY):
-        items: TypeEngine[Any] = type_.item_type
-        return partial(_as_list, convert=converter_of(items))
+        return partial(_as_list, convert=converter_of(type_.item_type))
     return _as_text if isinstance(type_, String) else _as_scalar
 
 
@@ -135,5 +134,5 @@ def _as_leaf(value: Any, document: Any, read: Converter = lambda document: docum
 
 def _unwrapped(value: Any) -> Any:
     while isinstance(value, RootModel):
-        value = cast("RootModel[Any]", value).root
+        value = value.root
     return value

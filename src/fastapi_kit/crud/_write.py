@@ -122,9 +122,10 @@ class Target:
     def _differs(self, name: str, value: object) -> ColumnElement[bool]:
         """Return the SQL that *value* is not what is stored."""
         attribute, type_ = self._attribute(name), attributes_of(self.mapper).columns[name].type
+        differs: ColumnElement[bool] = attribute.is_distinct_from(value)
         if is_sql(value):
-            return attribute.is_distinct_from(value)
-        differs: ColumnElement[bool] = attribute.is_distinct_from(bindparam(None, value, type_=type_))
+            return differs
+        differs = attribute.is_distinct_from(bindparam(None, value, type_=type_))
         # The null of JSON and SQL's are both None.
         return and_(attribute.is_not(null()), differs) if value is None and type_.should_evaluate_none else differs
 
@@ -136,8 +137,8 @@ class Target:
         return None if stored is None else held
 
     def _execute(self, statement: Any, **options: Any) -> Result[Any]:
-        given = self.base.get_execution_options()
-        return execute(self.session, statement, **{**given, "synchronize_session": False, **options})
+        given = statement.execution_options(**self.base.get_execution_options())
+        return execute(self.session, given, synchronize_session=False, **options)
 
     # --- By a flush ---
 
