@@ -203,7 +203,8 @@ def is_ungrouped(statement: Select[Any]) -> bool:
 def limits_rows(statement: Select[Any]) -> bool:
     """Return whether *statement* gives some of the rows that meet its WHERE: it has a LIMIT, an OFFSET or a DISTINCT ON."""
     private = cast("Any", statement)
-    return bool(private._has_row_limiting_clause or private._distinct_on)
+    # DISTINCT ON is there as an argument of distinct() and as an extension.
+    return bool(private._has_row_limiting_clause or private._distinct_on) or private._pre_columns_clause is not None
 
 
 def plain_criteria(statement: Select[Any], mapper: Mapper[Any]) -> Sequence[ColumnElement[bool]] | None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 from sqlalchemy import ColumnElement, ColumnExpressionArgument, Select, and_, func, select, tuple_
 from sqlalchemy.orm import Mapper
@@ -14,7 +14,8 @@ from fastapi_kit.crud.ordering import OrderBy, items_of, ordered_as, total_order
 
 __all__ = ["BaseQuery", "window"]
 
-Conditions = Sequence[ColumnExpressionArgument[bool]]
+Conditions: TypeAlias = Sequence[ColumnExpressionArgument[bool]]
+SelectT = TypeVar("SelectT", bound=Select[*tuple[Any, ...]])
 
 
 @dataclass(frozen=True)
@@ -101,10 +102,8 @@ class BaseQuery:
             rows = rows.where(self._key.in_(select(*some.c)))
         return rows if order_by is None else rows.order_by(*self._total(order_by, dialect))
 
-    def _keys(self) -> Select[Any]:
-        keys: Any = self.statement.with_only_columns(*self._identity.attributes)
-        selected: Select[Any] = keys.correlate(None)
-        return selected
+    def _keys(self) -> Select[*tuple[Any, ...]]:
+        return self.statement.with_only_columns(*self._identity.attributes).correlate(None)
 
     def _total(self, order_by: OrderBy, dialect: str) -> list[Any]:
         return list(total_order(order_by, self._identity.attributes, dialect=dialect))
@@ -123,7 +122,7 @@ class BaseQuery:
         return identity_of(self.mapper)
 
 
-def window(statement: Select[Any], *, skip: int = 0, limit: int | None = None) -> Select[Any]:
+def window(statement: SelectT, *, skip: int = 0, limit: int | None = None) -> SelectT:
     """Return *statement* without its first *skip* rows, and with *limit* rows at most."""
     if skip:
         statement = statement.offset(skip)

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping
 from functools import lru_cache
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import JSON
+from sqlalchemy import CHAR, JSON
 from sqlalchemy.orm import Mapper, class_mapper
 from sqlalchemy.orm.attributes import flag_modified, instance_dict, set_attribute
 from sqlalchemy.types import TypeEngine
@@ -60,6 +60,9 @@ def _equal(type_: TypeEngine[Any] | None, loaded: Any, value: Any) -> bool:
         return False
     if isinstance(type_, JSON):
         return _is_same_document(loaded, value)
+    if isinstance(type_, CHAR) and isinstance(loaded, str) and isinstance(value, str):
+        # The database pads them.
+        return loaded.rstrip(" ") == value.rstrip(" ")
     try:
         return bool(loaded == value if type_ is None else type_.compare_values(loaded, value))
     except ValueError:

@@ -8,7 +8,6 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     ColumnExpressionArgument,
-    CursorResult,
     Result,
     Select,
     and_,
@@ -92,8 +91,8 @@ class Target:
             return
         held = self._identity.held(self.session, self.key)
         statement = delete(self.mapper.class_).where(*self._where, *self._at_version).options(*self._options)
-        done = self._execute(statement)
-        if not (isinstance(done, CursorResult) and done.rowcount):
+        # SQLite's driver does not count what a statement that begins with a CTE has deleted.
+        if self._execute(statement.returning(*self._identity.attributes)).first() is None:
             self._read()
             raise self._not_stored()
         if held is not None:
@@ -135,8 +134,8 @@ class Target:
         return None if stored is None else held
 
     def _execute(self, statement: Any, **options: Any) -> Result[Any]:
-        given = self.base.get_execution_options()
-        return execute(self.session, statement, None, **{**given, "synchronize_session": False, **options})
+        given = statement.execution_options(**self.base.get_execution_options())
+        return execute(self.session, given, synchronize_session=False, **options)
 
     # --- By a flush ---
 

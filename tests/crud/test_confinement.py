@@ -1,0 +1,411 @@
+"""What ``base_query`` confines: each of its rows once, no other row read or written."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import (
+    Column,
+    Delete,
+    ForeignKey,
+    Insert,
+    Integer,
+    MetaData,
+    Select,
+    Table,
+    Update,
+    event,
+    exists,
+    func,
+    insert,
+    select,
+    true,
+    update,
+)
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    ORMExecuteState,
+    Session,
+    aliased,
+    contains_eager,
+    joinedload,
+    load_only,
+    mapped_column,
+    relationship,
+    selectinload,
+    with_loader_criteria,
+)
+
+from fastapi_kit.crud import FOR_UPDATE, CRUDService
+from fastapi_kit.db import Database
+from fastapi_kit.errors import NotFoundError
+from fastapi_kit.pagination import PageParams
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData()
+
+
+tagged = Table(
+    "tagged",
+    Base.metadata,
+    Column("post_id", Integer, ForeignKey("posts.id", ondelete="CASCADE"), primary_key=True),
+    Column("tag_id", Integer, primary_key=True),
+)
+
+
+class Writer(Base):
+    __tablename__ = "writers"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+
+
+class Remark(Base):
+    __tablename__ = "remarks"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    post_id: Mapped[int] = mapped_column(ForeignKey("posts.id", ondelete="CASCADE"))
+    good: Mapped[bool]
+    rank: Mapped[int]
+
+
+class Post(Base):
+    """Of six, 1 to 3 are Ann's, answer to 1 and have two good remarks each; 4 has bad ones."""
+
+    __tablename__ = "posts"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    group: Mapped[int]
+    answers_id: Mapped[int | None] = mapped_column(ForeignKey("posts.id"))
+    writer_id: Mapped[int | None] = mapped_column(ForeignKey("writers.id"))
+    answers: Mapped["Post | None"] = relationship(remote_side=id)
+    writer: Mapped[Writer | None] = relationship()
+    remarks: Mapped[list[Remark]] = relationship(cascade="all, delete", passive_deletes=True, order_by=Remark.id)
+
+
+class PostRead(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+    id: int
+
+
+class RemarkRead(PostRead): ...
+
+
+class PostWithRemarks(PostRead):
+    remarks: list[RemarkRead]
+
+
+class PostService(CRUDService[Post, BaseModel, BaseModel]): ...
+
+
+First = aliased(Post)
+Query = Callable[[], Select[Post]]
+
+
+def _through_cte() -> Select[Post]:
+    good = select(Remark.post_id).where(Remark.good).cte("good")
+    return select(Post).join(good, good.c.post_id == Post.id)
+
+
+def _through_subquery() -> Select[Post]:
+    counted = select(Remark.post_id, func.count().label("n")).where(Remark.good).group_by(Remark.post_id).subquery()
+    return select(Post).join(counted, counted.c.post_id == Post.id)
+
+
+def _through_window() -> Select[Post]:
+    numbered = select(Post.id, func.row_number().over(partition_by=Post.id, order_by=Post.id).label("n")).subquery()
+    return select(Post).join(numbered, numbered.c.id == Post.id).where(numbered.c.n == 1, Post.id <= 3)
+
+
+def _through_lateral() -> Select[Post]:
+    one = select(Remark.id).where(Remark.post_id == Post.id, Remark.good).limit(1).lateral()
+    return select(Post).join(one, true())
+
+
+def _remarked() -> Select[Post]:
+    return select(Post).join(Post.remarks).where(Remark.good)
+
+
+QUERIES: dict[str, Query] = {
+    "where": lambda: select(Post).where(Post.id <= 3),
+    "to many": _remarked,
+    "to one": lambda: select(Post).join(Post.writer).where(Writer.name == "ann"),
+    "outer": lambda: select(Post).outerjoin(Post.remarks).where(Remark.good),
+    "self join": lambda: select(Post).join(First, Post.answers),
+    "aliased": lambda: select(Post).join(Post.answers.of_type(First)).where(First.name == "a"),
+    "secondary": lambda: select(Post).join(tagged, tagged.c.post_id == Post.id),
+    "distinct": lambda: _remarked().distinct(),
+    "group by": lambda: _remarked().group_by(Post.id),
+    "having": lambda: _remarked().group_by(Post.id).having(func.count(Remark.id) == 2),
+    "limit": lambda: select(Post).order_by(Post.id).limit(3),
+    "limited join": lambda: _remarked().distinct().limit(3),
+    "cte": _through_cte,
+    "subquery": _through_subquery,
+    "window": _through_window,
+    "other table": lambda: select(Post).where(Post.id == Remark.post_id, Remark.good),
+    "exists": lambda: select(Post).where(Post.remarks.any(Remark.good)),
+    "select from": lambda: select(Post).select_from(Remark).join(Post, Remark.post_id == Post.id).where(Remark.good),
+    "ordered by one": lambda: select(Post).join(Post.writer).order_by(Writer.name),
+    "ordered by many": lambda: _remarked().order_by(Remark.rank.desc()),
+    "ordered by a group": lambda: _remarked().group_by(Post.id).order_by(func.count(Remark.id)),
+    "eager to one": lambda: select(Post).join(Post.writer).where(Writer.name == "ann").options(contains_eager(Post.writer)),
+    "eager to many": lambda: _remarked().options(contains_eager(Post.remarks)),
+    "selectinload": lambda: _remarked().options(selectinload(Post.remarks)),
+    "joinedload": lambda: _remarked().options(joinedload(Post.remarks)),
+    "load only": lambda: select(Post).where(Post.id <= 3).options(load_only(Post.name)),
+    "criteria": lambda: select(Post).options(with_loader_criteria(Post, Post.id <= 3)),
+    "criteria of a join": lambda: select(Post).join(Post.remarks).options(with_loader_criteria(Remark, Remark.good)),
+    "for update": lambda: select(Post).where(Post.id <= 3).with_for_update(),
+}
+POSTGRES_QUERIES: dict[str, Query] = {
+    "lateral": _through_lateral,
+    "distinct on": lambda: _remarked().ext(postgresql.distinct_on(Post.id)).order_by(Post.id, Remark.rank),
+    "distinct on alone": lambda: select(Post).ext(postgresql.distinct_on(Post.answers_id, Post.id)).where(Post.id <= 3),
+}
+CASES = [
+    *(
+        pytest.param(fixture, query, id=f"{fixture}-{name}")
+        for name, query in QUERIES.items()
+        for fixture in ("sqlite_database", "postgres_database")
+    ),
+    *(pytest.param("postgres_database", query, id=f"postgres_database-{name}") for name, query in POSTGRES_QUERIES.items()),
+]
+
+
+@pytest.fixture(params=["sqlite_database", "postgres_database"])
+def place(request: pytest.FixtureRequest) -> Database:
+    found = request.getfixturevalue(request.param)
+    assert isinstance(found, Database)
+    return found
+
+
+@pytest.fixture
+async def posts(place: Database) -> Database:
+    database = place
+    rows: dict[Any, Sequence[dict[str, Any]]] = {
+        Writer.__table__: [{"id": 1, "name": "ann"}, {"id": 2, "name": "bob"}],
+        Post.__table__: [
+            {"id": n, "name": "abcdef"[n - 1], "group": 1, "answers_id": 1 if n <= 3 else None, "writer_id": 1 if n <= 3 else None}
+            for n in range(1, 7)
+        ],
+        Remark.__table__: [{"id": 10 * n + m, "post_id": n, "good": n <= 3, "rank": 10 * m - n} for n in range(1, 5) for m in (1, 2)],
+        tagged: [{"post_id": n, "tag_id": m} for n in (1, 2, 3) for m in (1, 2)],
+    }
+    async with database.engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+        for table, values in rows.items():
+            await connection.execute(insert(table), values)
+    return database
+
+
+def _confined(query: Query) -> type[PostService]:
+    class Confined(PostService):
+        def base_query(self) -> Select[Post]:
+            return query()
+
+    return Confined
+
+
+@asynccontextmanager
+async def _session(database: Database) -> AsyncIterator[AsyncSession]:
+    async with asynccontextmanager(database.get_session)() as session:
+        yield session
+
+
+def _ids(rows: Sequence[Post]) -> list[int]:
+    return [row.id for row in rows]
+
+
+@pytest.mark.parametrize(("place", "query"), CASES, indirect=["place"])
+async def test_each_row_is_read_once(posts: Database, query: Query) -> None:
+    async with _session(posts) as session:
+        service = _confined(query)(session)
+        assert sorted(_ids(await service.list())) == [1, 2, 3]
+        assert sorted(_ids([*await service.list(limit=2), *await service.list(skip=2, limit=2)])) == [1, 2, 3]
+        assert _ids(await service.list(Post.name == "b")) == [2]
+        first = await service.first(Post.name == "b")
+        assert first is not None
+        assert first.id == 2
+        assert await service.get(1) is not None
+        assert await service.get(5) is None
+        assert await service.get_by(name="c") is not None
+        assert await service.get_by(name="e") is None
+        assert _ids(await service.get_many([3, 5, 1, 3])) == [3, 1]
+        assert (await service.count(), await service.count(Post.name == "a"), await service.count(Post.name == "e")) == (3, 1, 0)
+        assert (await service.exists(Post.name == "a"), await service.exists(Post.name == "e")) == (True, False)
+
+
+@pytest.mark.parametrize(("place", "query"), CASES, indirect=["place"])
+@pytest.mark.parametrize("schema", [PostRead, PostWithRemarks])
+async def test_each_row_is_shown_once(posts: Database, query: Query, schema: type[PostRead]) -> None:
+    async with _session(posts) as session:
+        service = _confined(query)(session)
+        assert sorted(row.id for row in await service.list_as(schema)) == [1, 2, 3]
+        pages = [await service.page_as(schema, PageParams(skip=skip, limit=2)) for skip in (0, 2)]
+        assert [page.total for page in pages] == [3, 3]
+        assert sorted(row.id for page in pages for row in page.items) == [1, 2, 3]
+        shown = await service.get_as(schema, 2)
+        if isinstance(shown, PostWithRemarks):
+            assert sorted(remark.id for remark in shown.remarks) == [21, 22]
+
+
+@pytest.mark.parametrize(("place", "query"), CASES, indirect=["place"])
+async def test_each_row_is_locked_and_written_alone(posts: Database, query: Query) -> None:
+    async with _session(posts) as session:
+        service = _confined(query)(session)
+        assert sorted(_ids(await service.list(lock=FOR_UPDATE))) == [1, 2, 3]
+        await session.rollback()
+        assert (await service.update(2, {"group": 7})).group == 7
+        assert (await service.update(2, {"group": 7})).group == 7
+    async with _session(posts) as session:
+        service = _confined(query)(session)
+        changed = await service.update(2, {"group": 8})
+        assert [remark.id for remark in vars(changed).get("remarks", []) if remark.post_id != 2] == []
+        for change in ({"group": 9}, {"remarks": []}, {}):
+            with pytest.raises(NotFoundError):
+                await service.update(5, change)
+        with pytest.raises(NotFoundError):
+            await service.delete(5)
+        await service.delete(2)
+    async with _session(posts) as session:
+        left = {row.id: row.group for row in await PostService(session).list()}
+        assert left == {1: 1, 3: 1, 4: 1, 5: 1, 6: 1}
+
+
+async def test_streams_yield_each_row_once(posts: Database) -> None:
+    for query in (QUERIES["to many"], QUERIES["ordered by many"], QUERIES["limit"]):
+        async with _session(posts) as session, aclosing(_confined(query)(session).stream(batch_size=2)) as rows:
+            assert sorted([row.id async for row in rows]) == [1, 2, 3]
+
+
+async def test_a_row_stands_where_it_comes_first(posts: Database) -> None:
+    async with _session(posts) as session:
+        service = _confined(QUERIES["to many"])(session)
+        assert _ids(await service.list(order_by=Remark.rank)) == [3, 2, 1]
+        assert _ids(await service.list(order_by=Remark.rank.desc())) == [1, 2, 3]
+        assert _ids(await service.list(order_by=[Remark.good.desc().nulls_last(), Post.name.desc()])) == [3, 2, 1]
+        assert _ids(await service.list(order_by=Remark.rank, skip=1, limit=1)) == [2]
+
+
+async def test_a_delete_through_a_cte_that_finds_nothing_says_so(posts: Database) -> None:
+    async with _session(posts) as session:
+        with pytest.raises(NotFoundError):
+            await _confined(QUERIES["cte"])(session).delete(5)
+
+
+async def test_what_a_limit_leaves_out_is_no_row(posts: Database) -> None:
+    async with _session(posts) as session:
+        service = _confined(QUERIES["limit"])(session)
+        assert await service.list(Post.id > 3) == []
+        with pytest.raises(NotFoundError):
+            await service.update(4, {"name": "new"})
+
+
+@pytest.mark.parametrize("name", ["where", "to one", "exists", "selectinload", "criteria", "eager to one"])
+@pytest.mark.parametrize("flushes", [False, True])
+async def test_a_row_may_be_moved_out(posts: Database, name: str, flushes: bool) -> None:
+    query: Query = {
+        "where": lambda: select(Post).where(Post.group == 1),
+        "selectinload": lambda: select(Post).where(Post.group == 1).options(selectinload(Post.remarks)),
+        "criteria": lambda: select(Post).options(with_loader_criteria(Post, Post.group == 1)),
+        "exists": lambda: select(Post).where(exists().where(Writer.id == Post.writer_id, Writer.name == "ann")),
+    }.get(name, QUERIES[name])
+    async with _session(posts) as session:
+        if flushes:
+            event.listen(session.sync_session, "before_flush", lambda *_: None)
+        service = _confined(query)(session)
+        moved = await service.update(2, {"group": 5, "writer_id": 2})
+        assert (moved.group, moved.writer_id) == (5, 2)
+        if name == "selectinload":
+            assert [remark.id for remark in moved.remarks] == [21, 22]
+        assert await service.get(2) is None
+
+
+@pytest.mark.parametrize("place", ["postgres_database"], indirect=True)
+@pytest.mark.parametrize("name", ["where", "to one", "exists", "criteria", "eager to one"])
+@pytest.mark.parametrize("flushes", [False, True])
+@pytest.mark.parametrize("verb", ["update", "delete"])
+async def test_a_row_that_leaves_meanwhile_is_not_written(posts: Database, name: str, flushes: bool, verb: str) -> None:
+    query: Query = {
+        "where": lambda: select(Post).where(Post.group == 1),
+        "criteria": lambda: select(Post).options(with_loader_criteria(Post, Post.group == 1)),
+        "exists": lambda: select(Post).where(exists().where(Writer.id == Post.writer_id, Writer.name == "ann")),
+    }.get(name, QUERIES[name])
+    async with _session(posts) as other, _session(posts) as session:
+        if flushes:
+            event.listen(session.sync_session, "before_flush", lambda *_: None)
+        service = _confined(query)(session)
+        await service.get_one(2)
+        await other.execute(update(Post).where(Post.id == 2).values(group=9, writer_id=2))
+        write = asyncio.ensure_future(service.update(2, {"name": "new"}) if verb == "update" else service.delete(2))
+        done, _ = await asyncio.wait([write], timeout=0.2)
+        assert not done
+        await other.commit()
+        with pytest.raises(NotFoundError):
+            await write
+    async with _session(posts) as session:
+        assert (await PostService(session).get_one(2)).name == "b"
+
+
+def _selects_only(state: ORMExecuteState) -> None:
+    if state.is_select and not state.is_column_load and not state.is_relationship_load:
+        _all_but_inserts(state)
+
+
+def _all_but_inserts(state: ORMExecuteState) -> None:
+    if not state.is_insert and not state.execution_options.get("everything"):
+        state.statement = state.statement.options(with_loader_criteria(Post, Post.id <= 3))
+
+
+@pytest.mark.parametrize("listener", [_selects_only, _all_but_inserts])
+@pytest.mark.parametrize("query", [lambda: select(Post), lambda: select(Post).outerjoin(Post.writer)])
+async def test_criteria_of_the_session_confine_too(posts: Database, listener: Any, query: Query) -> None:
+    async with _session(posts) as session:
+        event.listen(session.sync_session, "do_orm_execute", listener)
+        service = _confined(query)(session)
+        assert (await service.count(), await service.exists(Post.id == 5), await service.get(5)) == (3, False, None)
+        with pytest.raises(NotFoundError):
+            await service.update(5, {"name": "new"})
+        with pytest.raises(NotFoundError):
+            await service.delete(5)
+        assert (await service.update(2, {"name": "new"})).name == "new"
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        lambda: select(Post).execution_options(everything=True),
+        lambda: select(Post).outerjoin(Post.writer).execution_options(everything=True),
+    ],
+)
+async def test_execution_options_reach_every_statement(posts: Database, query: Query) -> None:
+    async with _session(posts) as session:
+        event.listen(session.sync_session, "do_orm_execute", _all_but_inserts)
+        service = _confined(query)(session)
+        assert (await service.count(), await service.exists(Post.id == 5)) == (6, True)
+        assert (await service.update(5, {"name": "new"})).name == "new"
+        assert len(await service.get_many([4, 5])) == 2
+
+
+@pytest.mark.parametrize("place", ["postgres_database"], indirect=True)
+async def test_a_session_that_reads_elsewhere_is_not_in_its_own_way(posts: Database) -> None:
+    """A lock that is taken where the session reads would stop the write."""
+    leader = posts.engine.execution_options(leads=True).sync_engine
+
+    class Routing(Session):
+        def get_bind(self, mapper: Any = None, *, clause: Any = None, **kwargs: Any) -> Any:
+            writes = self._flushing or isinstance(clause, Insert | Update | Delete)
+            return leader if writes else posts.engine.sync_engine
+
+    async with async_sessionmaker(posts.engine, sync_session_class=Routing, expire_on_commit=False)() as session:
+        service = _confined(QUERIES["to one"])(session)
+        assert (await service.update(2, {"name": "new"})).name == "new"
+        assert (await service.update(2, {"writer": await session.get_one(Writer, 1), "name": "newer"})).name == "newer"
+        await service.delete(3)
+    async with _session(posts) as session:
+        assert _ids(await PostService(session).list()) == [1, 2, 4, 5, 6]
