@@ -57,10 +57,7 @@ class ListValidator(Generic[SchemaT]):
 
 def _own_validator(node: Any) -> SchemaValidator:
     """Return a validator of *node* itself: by default classes bring their own validators, also in place of a changed node."""
-    try:
-        return SchemaValidator(node, _use_prebuilt=False)
-    except TypeError:
-        return SchemaValidator(node)
+    return SchemaValidator(node, _use_prebuilt=False)
 
 
 def _rewritten(value: object) -> object:
