@@ -1,4 +1,4 @@
-"""A declarative base for hosts that have none."""
+"""A declarative base for applications that have none."""
 
 from collections.abc import Mapping
 from datetime import datetime

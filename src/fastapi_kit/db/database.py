@@ -156,7 +156,7 @@ class Database:
 
     @asynccontextmanager
     async def lifespan(self, app: object) -> AsyncGenerator[None]:
-        """Try the database, and dispose the engine at the end: a lifespan for hosts that compose their own.
+        """Try the database, and dispose the engine at the end: a lifespan for applications that compose their own.
 
         A database that does not answer yet is logged and stops nothing: requests get 503 until it does. A mistake in its URL or its
         arguments is raised.
