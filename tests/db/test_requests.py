@@ -361,6 +361,14 @@ async def _changed(session: AsyncSession) -> None:
     await session.scalars(select(Tag.id))
 
 
+async def _added_and_not_flushed(session: AsyncSession) -> None:
+    session.add(Tag(name="x"))
+
+
+async def _deleted_and_not_flushed(session: AsyncSession) -> None:
+    await session.delete(await session.get_one(Tag, 1))
+
+
 async def _in_a_savepoint(session: AsyncSession) -> None:
     async with session.begin_nested():
         session.add(Tag(name="x"))
@@ -381,6 +389,8 @@ def _sql(statement: str) -> Work:
 
 WRITTEN: dict[str, Work] = {
     "flush": _added,
+    "add": _added_and_not_flushed,
+    "mark as deleted": _deleted_and_not_flushed,
     "autoflush of a change": _changed,
     "savepoint": _in_a_savepoint,
     "connection": _on_the_connection,

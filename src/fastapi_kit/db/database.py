@@ -94,15 +94,16 @@ class Database:
 
         For ``Depends(db.get_session, scope="function")`` and ``dependency_overrides``: with that scope the session is closed, and its
         connection back in the pool, before the response is sent. What is still open then is rolled back, and the session cannot be used
-        again. Raises ConfigurationError where the request ends well with something written that nobody committed or rolled back.
+        again. Raises ConfigurationError where the request ends well with something written, added or marked
+        as deleted that nobody committed or rolled back.
         """
         async with self._open_session() as session:
             report_second_commit(session, reported=self._reported)
             yield session
             if has_uncommitted_writes(session.sync_session):
                 raise ConfigurationError(
-                    "the request wrote something that nobody committed: use Annotated[AsyncSession, db.transaction], put the writes"
-                    " into unit_of_work(session), or await session.commit(); await session.rollback() says that it is not wanted"
+                    "the request added or wrote something that nobody committed: use Annotated[AsyncSession, db.transaction], put the"
+                    " writes into unit_of_work(session), or await session.commit(); await session.rollback() says that it is not wanted"
                 )
 
     @cached_property

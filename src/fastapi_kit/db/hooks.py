@@ -68,9 +68,10 @@ def note_writes(sessions: type[Session], engine: Engine) -> None:
 
 
 def has_uncommitted_writes(session: Session) -> bool:
-    """Return whether something was written in the open transaction that its end would lose."""
+    """Return whether the open transaction has written something, or is to insert or delete an object, that its end would lose."""
     record: _Record | None = session.info.get(_RECORD)
-    return record is not None and any(entry.fn is None for entry in record.entries)
+    has_written = record is not None and any(entry.fn is None for entry in record.entries)
+    return has_written or bool(session.new or session.deleted)
 
 
 def drop_waiting_calls(session: Session) -> None:
