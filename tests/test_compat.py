@@ -34,6 +34,7 @@ from fastapi_kit._compat import (
     has_sent_sql,
     is_clean,
     is_ungrouped,
+    limits_rows,
     loads_from_joins,
     mark_deleted,
     mark_inserted,
@@ -294,6 +295,14 @@ def test_plain_criteria() -> None:
         *(plain.where(Pet.id > 0), plain.add_cte(select(Pet.id).cte()), plain.ext(distinct_on(Owner.id))),
     ):
         assert plain_criteria(more, mapper) is None
+
+
+def test_limits_rows() -> None:
+    every = select(Owner).where(Owner.id > 1).order_by(Owner.id)
+    assert not limits_rows(every)
+    assert not limits_rows(every.distinct())
+    for some in (every.limit(1), every.offset(1), every.fetch(1), every.ext(distinct_on(Owner.id))):
+        assert limits_rows(some)
 
 
 def test_demands_unique(session: Session) -> None:

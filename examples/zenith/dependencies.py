@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import Depends
+from fastapi import Depends, Path
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fastapi_kit import PermissionDeniedError, get_current_user_factory, require
@@ -40,8 +40,8 @@ AfterResponse = Annotated[Tasks, runner.after_response]
 
 
 @answering(403)
-async def require_self_or_superuser(id: str, user: CurrentUser) -> None:
-    """Compares texts: that the key is a number is the route's business."""
+async def require_self_or_superuser(id: Annotated[str, Path(include_in_schema=False)], user: CurrentUser) -> None:
+    """Compares texts: that the key is a number is the route's business, and its to document."""
     if id != str(user.id) and not user.is_superuser:
         raise PermissionDeniedError("somebody else's account")
 

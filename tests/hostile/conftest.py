@@ -1,5 +1,6 @@
 """Both apps on both databases, and on SQLite alone where no row is written."""
 
+import gc
 import logging
 from collections.abc import AsyncIterator
 
@@ -12,6 +13,8 @@ from fastapi_kit.db import Database
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     """What a host logs at its most talkative, and the library at its."""
+    # What earlier tests left to the garbage collector would be reported in this one.
+    gc.collect()
     caplog.set_level(logging.INFO)
     caplog.set_level(logging.DEBUG, "fastapi_kit")
     return caplog

@@ -1,6 +1,7 @@
 """The database as the tests see it, past the app under test."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
@@ -8,14 +9,20 @@ from sqlalchemy import text
 
 from fastapi_kit.db import Database
 
-__all__ = ["PASSWORD", "TELLING", "Aside", "eventually"]
+__all__ = ["PASSWORD", "Aside", "eventually", "telling_words"]
 
 PASSWORD = "Hush-4711"
 """In every URL that an app under test gets. The server of the tests asks nobody for it."""
-TELLING = (PASSWORD, "127.0.0.1", "5432", "postgres", "somebody", "asyncpg", "sqlite", "Traceback", "INSERT", "SELECT", "UPDATE", "COMMIT")
-"""What is found in errors of the database and belongs into no answer and no log."""
+_TELLING = (PASSWORD, "127.0.0.1", "5432", "postgres", "somebody", "asyncpg", "sqlite", "Traceback", "INSERT", "SELECT", "UPDATE", "COMMIT")
+_RANDOM_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 FoundT = TypeVar("FoundT")
+
+
+def telling_words(text: str) -> list[str]:
+    """Return what *text* has of errors of the database, which belongs into no answer and no log. A random id may have a port's digits."""
+    text = _RANDOM_ID.sub("", text)
+    return [word for word in _TELLING if word in text]
 
 
 async def eventually(look: Callable[[], Awaitable[FoundT]]) -> FoundT:

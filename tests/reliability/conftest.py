@@ -9,7 +9,7 @@ from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import create_async_engine
 from tests.conftest import _administer as administer
 from tests.models import LibraryBase
-from tests.reliability.aside import PASSWORD, TELLING, Aside
+from tests.reliability.aside import PASSWORD, Aside, telling_words
 from tests.reliability.proxy import Proxy, proxied
 
 from fastapi_kit.db import Database
@@ -85,4 +85,4 @@ def discreet_log(caplog: pytest.LogCaptureFixture, bystanders: frozenset[str]) -
     lines = [(line, record) for line, record in lines if "does not answer yet" not in line and "_terminate_graceful_close" not in line]
     loud = [line for line, record in lines if record.levelno > logging.DEBUG and record.name not in bystanders]
     assert not [line for line, _ in lines if PASSWORD in line]
-    assert not [line for line in loud if any(word in line for word in TELLING)]
+    assert not [line for line in loud if telling_words(line)]

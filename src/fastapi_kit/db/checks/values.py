@@ -1,11 +1,11 @@
 """What a table's metadata says of values before SQL is sent, so that every database refuses alike."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, time
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Column, DateTime, Dialect, TypeDecorator
+from sqlalchemy import Column, DateTime, Dialect, Time, TypeDecorator
 from sqlalchemy.orm import Mapper
 from sqlalchemy.types import TypeEngine
 
@@ -45,12 +45,12 @@ def check_values(mapper: Mapper[Any], values: Mapping[str, object], *, update: b
 
 
 def check_offsets(mapper: Mapper[Any], values: Mapping[str, object], dialect: Dialect) -> None:
-    """Refuse to store a moment as another one: an SQLite engine that no ``Database`` has taken drops the offsets of aware datetimes.
+    """Refuse to store a moment as another one: an SQLite engine that no ``Database`` has taken drops offsets.
 
     *values* are keyed by attribute. Moments in UTC lose nothing and pass, and so does what a type of the application's converts.
     Raises ConfigurationError, which names the attributes.
     """
-    moments = [name for name, value in values.items() if isinstance(value, datetime) and value.utcoffset()]
+    moments = [name for name, value in values.items() if isinstance(value, datetime | time) and value.utcoffset()]
     if not moments or not drops_offsets(dialect):
         return
     if lost := [name for name in moments if name in mapper.column_attrs and _is_plain_moment(mapper.column_attrs[name].columns[0].type)]:
@@ -77,7 +77,7 @@ def _is_plain_moment(type_: TypeEngine[Any]) -> bool:
     if isinstance(type_, TypeDecorator):
         decorator: TypeDecorator[Any] = type_
         return not converts(decorator) and _is_plain_moment(decorator.impl_instance)
-    return isinstance(type_, DateTime)
+    return isinstance(type_, DateTime | Time)
 
 
 def _checks(mapper: Mapper[Any]) -> tuple[Mapping[str, Check], Mapping[str, Check]]:
