@@ -162,6 +162,30 @@ def test_mysql_keeps_microseconds() -> None:
     assert bind(MOMENT) == MOMENT.astimezone(UTC).replace(tzinfo=None)
 
 
+@pytest.mark.parametrize(
+    ("stored", "moment"),
+    [
+        ("2024-01-01 00:00:00.123456", datetime(2024, 1, 1, 0, 0, 0, 123456, tzinfo=UTC)),
+        ("2024-01-01T00:00:00.123456", datetime(2024, 1, 1, 0, 0, 0, 123456, tzinfo=UTC)),
+        ("2024-01-01 00:00:00", datetime(2024, 1, 1, tzinfo=UTC)),
+        ("2024-01-01", datetime(2024, 1, 1, tzinfo=UTC)),
+        ("2024-01-01T02:00:00.0+02:0", None),
+        ("2024-01-01 00:00:00.12345Z", datetime(2024, 1, 1, 0, 0, 0, 123450, tzinfo=UTC)),
+        ("2024-01-01T02:00:00.5+0200", datetime(2024, 1, 1, 0, 0, 0, 500000, tzinfo=UTC)),
+    ],
+)
+def test_sqlite_reads_what_others_have_written(stored: str, moment: datetime | None) -> None:
+    """D13: with an offset or without, with a part of the digits; what is no time is an error."""
+    dialect = Database("sqlite:///:memory:").engine.dialect
+    read: Any = UTCDateTime().dialect_impl(dialect).result_processor(dialect, None)
+    assert read(None) is None
+    if moment is None:
+        with pytest.raises(ValueError, match=stored[:10]):
+            read(stored)
+    else:
+        assert (read(stored), read(stored).tzinfo) == (moment, UTC)
+
+
 def test_sqlite_stores_both_ways_in_one_format() -> None:
     """D11: the text that SQLite makes by default has the length and shape of the text that Python writes."""
     bind = UTCDateTime().dialect_impl(sqlite.dialect()).bind_processor(sqlite.dialect())

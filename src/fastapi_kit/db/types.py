@@ -21,6 +21,7 @@ from fastapi_kit.errors import InvalidDataError
 __all__ = ["InvalidDatetimeError", "ServerNow", "UTCDateTime", "UUID7Maker", "in_utc", "utc_now", "uuid7"]
 
 _ZONELESS_DIALECTS = {"mariadb", "mysql", "sqlite"}
+_TEXT_LENGTH = len("2000-12-31 23:59:59.999999")
 
 
 class InvalidDatetimeError(InvalidDataError, DontWrapMixin):
@@ -79,11 +80,28 @@ class UTCDateTime(TypeDecorator[datetime]):
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Any:
         """Return what makes aware UTC of the values of *dialect*'s driver: nothing where they are."""
-        return None if dialect.driver == "asyncpg" else super().result_processor(dialect, coltype)
+        if dialect.driver == "asyncpg":
+            return None
+        read: Any = super().result_processor(dialect, coltype)
+        return _text_in_utc(read) if dialect.name == "sqlite" else read
 
     def coerce_compared_value(self, op: object, value: Any) -> TypeEngine[Any]:
         """Take a timedelta for an interval, so that ``created_at + timedelta(days=1)`` works, and all else for a moment."""
         return Interval() if isinstance(value, timedelta) else self
+
+
+def _text_in_utc(read: Callable[[Any], datetime | None]) -> Callable[[Any], datetime | None]:
+    """Return what reads the text that this type writes in one step, and all other values by *read*."""
+
+    def process(stored: Any) -> datetime | None:
+        if not isinstance(stored, str) or len(stored) != _TEXT_LENGTH:
+            return read(stored)
+        try:
+            return datetime.fromisoformat(stored + "+00:00")
+        except ValueError:
+            return read(stored)
+
+    return process
 
 
 def in_utc(value: object) -> datetime:
