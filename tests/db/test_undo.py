@@ -3,7 +3,7 @@
 import asyncio
 import dataclasses
 import gc
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, ClassVar, get_args
 
@@ -160,6 +160,15 @@ class Trees(CRUDService[Tree, Anything, Anything]): ...
 
 
 class Leases(CRUDService[Lease, Anything, Anything]): ...
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_collections() -> Iterator[None]:
+    """Each check collects garbage, and need not look at what other tests have left alive."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture

@@ -10,11 +10,15 @@ from tests.hostile.sites import Sites, open_site
 from fastapi_kit.db import Database
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_garbage() -> None:
+    """What earlier tests left to the garbage collector would be reported in these."""
+    gc.collect()
+
+
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     """What a host logs at its most talkative, and the library at its."""
-    # What earlier tests left to the garbage collector would be reported in this one.
-    gc.collect()
     caplog.set_level(logging.INFO)
     caplog.set_level(logging.DEBUG, "fastapi_kit")
     return caplog
