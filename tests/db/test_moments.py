@@ -42,6 +42,7 @@ class Meeting(Own):
     daily: Mapped[time | None] = mapped_column(Time(timezone=True))
     utc: Mapped[datetime | None] = mapped_column(UTCDateTime())
     naive: Mapped[datetime | None] = mapped_column(DateTime())
+    clock: Mapped[time | None] = mapped_column(Time())
 
 
 @pytest.fixture
@@ -206,7 +207,15 @@ def test_an_offset_that_would_be_lost_is_the_developers_mistake(plain_engine: As
     """D13: before the write, naming the attributes, and only where an offset is lost."""
     mapper, dialect = Meeting.__mapper__, plain_engine.dialect
     lost = {"at": MOMENT, "renamed": MOMENT, "daily": time(1, tzinfo=EAST)}
-    kept = {"at": IN_UTC, "until": MOMENT.replace(tzinfo=None), "utc": MOMENT, "id": 1, "daily": None, "unknown": MOMENT}
+    kept = {
+        "at": IN_UTC,
+        "until": MOMENT.replace(tzinfo=None),
+        "utc": MOMENT,
+        "id": 1,
+        "daily": None,
+        "clock": time(1, tzinfo=EAST),
+        "unknown": MOMENT,
+    }
 
     with pytest.raises(ConfigurationError, match=r"Meeting\.at, renamed, daily"):
         check_offsets(mapper, lost, dialect)

@@ -77,7 +77,7 @@ def _is_plain_moment(type_: TypeEngine[Any]) -> bool:
     if isinstance(type_, TypeDecorator):
         decorator: TypeDecorator[Any] = type_
         return not converts(decorator) and _is_plain_moment(decorator.impl_instance)
-    return isinstance(type_, DateTime | Time)
+    return isinstance(type_, DateTime) or (isinstance(type_, Time) and type_.timezone)
 
 
 def _checks(mapper: Mapper[Any]) -> tuple[Mapping[str, Check], Mapping[str, Check]]:
