@@ -28,7 +28,7 @@ run: $(VENV)/.installed
 
 test: lint
 	@echo "==> pytest"
-	@$(PYTEST) $(ARGS)
+	@$(PYTEST) --numprocesses=auto $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	@echo "==> ruff format --check"
