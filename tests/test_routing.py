@@ -442,6 +442,38 @@ async def test_what_was_written_is_shown(notes: Database) -> None:
     assert (created.status_code, created.json()) == (201, {"id": 1, "notes": []})
 
 
+class QuietNote(NoteRead):
+    """Refuses what is stored."""
+
+    @field_validator("title")
+    @classmethod
+    def _quiet(cls, title: str) -> str:
+        if title == "LOUD":
+            raise ValueError("loud")
+        return title
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/notes", {"title": "LOUD"}),
+        ("POST", "/notes/batch", [{"title": "x"}, {"title": "LOUD"}]),
+        ("PATCH", "/notes/1", {"title": "LOUD"}),
+    ],
+)
+async def test_a_write_whose_answer_cannot_be_made_stores_nothing(notes: Database, method: str, path: str, body: Any) -> None:
+    """D40: the answer is made before the COMMIT."""
+    async with notes.begin() as session:
+        await NoteService(session).create(NoteCreate(title="kept"))
+    router = crud_router(NoteService, read=QuietNote, session=notes.session, endpoints=Endpoint.CRUD | Endpoint.CREATE_MANY)
+    async with client_of(router, prefix="/notes") as client:
+        response = await client.request(method, path, json=body)
+
+    assert (response.status_code, "location" in response.headers) == (500, False)
+    async with notes.sessions() as session:
+        assert [note.title for note in await NoteService(session).list()] == ["kept"]
+
+
 def test_a_batch_without_rows_is_refused() -> None:
     """D40: found at start-up."""
     with pytest.raises(ConfigurationError, match="max_batch"):
