@@ -167,6 +167,7 @@ async def finish(work: Coroutine[Any, Any, ResultT]) -> ResultT:
             except asyncio.CancelledError as error:
                 cancelled = error
             except Exception:
+                # The result below raises it.
                 break
     try:
         if cancelled is not None:
