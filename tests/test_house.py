@@ -33,23 +33,24 @@ def place(members: str, below: frozenset[str] = frozenset(), worlds: str | None 
 PYDANTIC = "annotated_types pydantic pydantic_core pydantic_settings typing_extensions"
 WEB = f"{PYDANTIC} fastapi opentelemetry sqlalchemy starlette"
 
-GROUND = frozenset({"errors", "settings", "pagination", "schemas"})
+GROUND = frozenset({"errors", "settings", "pagination", "schemas", "_text"})
 TOKEN_MEMBERS = "auth._claims auth._codec auth._compact auth._encoding auth._jose auth.keys auth.tokens"
 PASSWORD_MEMBERS = "auth._guessable auth._passlib auth.passwords"
 ACCOUNT_MEMBERS = "auth.accounts auth.flow auth.sessions"
 TOKENS, PASSWORDS, ACCOUNTS = (frozenset(names.split()) for names in (TOKEN_MEMBERS, PASSWORD_MEMBERS, ACCOUNT_MEMBERS))
 TOOLS = GROUND | TOKENS | PASSWORDS | {"db", "middleware", "cache"}
 ON_DATABASE = TOOLS | {"crud"}
-WEB_MEMBERS = "_masking _safe _signals dependencies handlers health metrics logs tasks etags idempotency ratelimit routing"
+WEB_MEMBERS = "_masking _signals dependencies handlers health metrics logs tasks etags idempotency ratelimit routing"
 AUTH_WEB_MEMBERS = "auth.__init__ auth._reading auth.backend auth.dependencies auth.router auth.schemas auth.transports"
 EVERYTHING_BUT_APP = ON_DATABASE | set(WEB_MEMBERS.split()) | {"auth"}
 
 PLACES = [
     # the ground
     place("errors"),
+    place("_text", frozenset(), PYDANTIC),
     place("settings _secrets", frozenset({"errors"}), PYDANTIC),
     place("pagination _partial", frozenset({"errors"}), PYDANTIC),
-    place("schemas", frozenset({"errors", "_partial"}), PYDANTIC),
+    place("schemas", frozenset({"errors", "_partial", "_text"}), PYDANTIC),
     # tools: the ground and one third-party world each, never a neighbour
     place("_compat", frozenset(), "sqlalchemy"),
     place("db", GROUND | {"_compat"}, f"{PYDANTIC} aiosqlite anyio asyncpg psycopg sqlalchemy"),

@@ -14,12 +14,11 @@ from typing import NamedTuple
 
 from pydantic import JsonValue
 
-from fastapi_kit._safe import is_items, is_mapping
+from fastapi_kit._text import MAX_DEPTH, is_items, is_mapping, text_of
 
-__all__ = ["mask_fields", "mask_text", "text_of"]
+__all__ = ["mask_fields", "mask_text"]
 
 _MASK = "***"
-_MAX_DEPTH = 10
 _MAX_ITEMS = 1_000
 _MAX_CACHED = 100
 
@@ -161,21 +160,12 @@ def _names_secret(item: object, names: re.Pattern[str]) -> bool:
     return isinstance(item, str | bytes) and bool(names.fullmatch(text := text_of(item))) and _read_name(text)[1]
 
 
-def text_of(value: object) -> str:
-    """Return ``str(value)``, or what it is where it has no text. Lone surrogates are written as escapes."""
-    try:
-        text = str(value)
-    except Exception as error:
-        return f"<{type(value).__name__} whose text is a {type(error).__name__}>"
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
-
-
 def mask_fields(fields: Mapping[str, object]) -> dict[str, JsonValue]:
     """Return *fields* as JSON has them, strings masked, and the whole value where a name, at any depth, says that it is secret.
 
-    What JSON has not becomes text. At most 10 levels and 1,000 values are kept; an ellipsis stands for the rest.
+    What JSON has not becomes text. At most 100 levels and 1,000 values are kept; an ellipsis stands for the rest.
     """
-    return _Walk().mapping(fields, _MAX_DEPTH)
+    return _Walk().mapping(fields, MAX_DEPTH)
 
 
 @dataclass

@@ -12,7 +12,8 @@ from typing import Literal, TypeAlias
 from opentelemetry.trace import format_span_id, format_trace_id, get_current_span
 from pydantic import JsonValue
 
-from fastapi_kit._masking import mask_fields, text_of
+from fastapi_kit._masking import mask_fields
+from fastapi_kit._text import text_of
 from fastapi_kit.errors import ConfigurationError
 from fastapi_kit.middleware.request_id import get_request_id
 

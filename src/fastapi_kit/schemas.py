@@ -21,6 +21,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 
 from fastapi_kit._partial import has_rules_across_fields, partial_model, validate_merged
+from fastapi_kit._text import is_encodable
 from fastapi_kit.errors import UserInputError
 
 __all__ = [
@@ -212,7 +213,7 @@ def _check_password(secret: SecretStr | None) -> SecretStr:
         raise PydanticKnownError("string_too_short", {"min_length": _MIN_PASSWORD})
     if len(password) > _MAX_PASSWORD:
         raise PydanticKnownError("string_too_long", {"max_length": _MAX_PASSWORD})
-    if re.search("[\ud800-\udfff]", password):
+    if not is_encodable(password):
         raise PydanticKnownError("string_unicode")
     if "\0" in password:
         raise PydanticKnownError("string_pattern_mismatch", {"pattern": _NO_NUL})

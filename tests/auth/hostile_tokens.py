@@ -247,7 +247,7 @@ def _json_faults(forge: Forge) -> Named:
 
 def _deep(forge: Forge) -> Named:
     header, payload = json.dumps(forge.header), json.dumps(forge.payload)
-    for levels in (33, 100, 500, 890, 980, 1000, 1100, 2500):
+    for levels in (101, 200, 500, 890, 980, 1000, 1100, 2500):
         for opening, closing in (("[", "]"), ('{"a":', "}")):
             inner = f"{opening * levels}1{closing * levels}"
             yield f"{levels} levels of {opening} in the payload", forge.with_json(payload=f'{payload[:-1]}, "x": {inner}}}')

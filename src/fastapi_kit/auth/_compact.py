@@ -9,12 +9,12 @@ from typing import NamedTuple, NoReturn, TypeAlias
 
 from pydantic import JsonValue
 
+from fastapi_kit._text import MAX_DEPTH, is_deeper
 from fastapi_kit.errors import InvalidTokenError
 
 JsonObject: TypeAlias = dict[str, JsonValue]
 
 _FORM = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
-_MAX_DEPTH = 32
 
 
 class Compact(NamedTuple):
@@ -70,11 +70,11 @@ def parse_object(raw: bytes, *, of: str) -> JsonObject:
 
 
 def read_object(raw: bytes) -> JsonObject:
-    """Return the JSON object in *raw*: UTF-8, finite numbers, no member twice, 32 levels at most. Raises ValueError, RecursionError."""
+    """Return the JSON object in *raw*: UTF-8, finite numbers, no member twice, 100 levels at most. Raises ValueError, RecursionError."""
     text = raw.decode("utf-8")
     value: JsonValue = _DECODER.decode(text)
     # Without so many brackets it cannot be deep: this is faster than looking.
-    if not isinstance(value, dict) or (text.count("{") + text.count("[") > _MAX_DEPTH and _is_deep(value)):
+    if not isinstance(value, dict) or (text.count("{") + text.count("[") > MAX_DEPTH and is_deeper(value)):
         raise ValueError
     if "\\u" in text:
         json.dumps(value, ensure_ascii=False).encode("utf-8")  # an escaped half of a surrogate pair is no text
@@ -87,21 +87,6 @@ def write_object(value: Mapping[str, JsonValue]) -> bytes:
     if read_object(raw) != value:
         raise TypeError("keys must be texts and values plain JSON")
     return raw
-
-
-def _is_deep(value: JsonValue) -> bool:
-    level = [value]
-    for _ in range(_MAX_DEPTH):
-        level = [child for item in level for child in _children(item)]
-        if not level:
-            return False
-    return True
-
-
-def _children(value: JsonValue) -> list[JsonValue]:
-    if isinstance(value, dict):
-        return list(value.values())
-    return value if isinstance(value, list) else []
 
 
 def _unique(pairs: list[tuple[str, JsonValue]]) -> JsonObject:

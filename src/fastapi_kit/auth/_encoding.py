@@ -63,7 +63,7 @@ def write_part(value: JsonObject) -> bytes:
         return write_object(value)
     except (ValueError, RecursionError):
         raise ConfigurationError(
-            "extra claims must be finite numbers and whole texts, nested at most 32 levels, without a key twice"
+            "extra claims must be finite numbers and whole texts, nested at most 100 levels, without a key twice"
         ) from None
     except TypeError:
         raise TypeError("extra claims must be plain JSON: texts, numbers, booleans, None, lists, and dicts with texts as keys") from None

@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 from anyio import CapacityLimiter, to_thread
 from pydantic import SecretStr
 
+from fastapi_kit._text import is_encodable
 from fastapi_kit.auth._guessable import is_common, is_similar
 from fastapi_kit.auth._passlib import argon2_context, bcrypt_context, random_bcrypt_hash
 from fastapi_kit.errors import ConfigurationError, FieldError, UserInputError
@@ -226,7 +227,7 @@ def _reveal(password: str | SecretStr) -> str:
 def _unusable(text: str, *, most: int = _MOST_CHARACTERS) -> FieldError | None:
     if len(text) > most:
         return _reason("too_long", f"must have at most {most} characters")
-    return _INVALID_TEXT if any("\ud800" <= character <= "\udfff" for character in text) else None
+    return None if is_encodable(text) else _INVALID_TEXT
 
 
 def _reason(code: str, message: str) -> FieldError:

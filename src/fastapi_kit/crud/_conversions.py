@@ -18,11 +18,12 @@ from sqlalchemy import Enum as EnumType
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.types import TypeEngine, UserDefinedType
 
+from fastapi_kit._text import MAX_DEPTH
+
 __all__ = ["Converter", "MisfitError", "converter_of", "is_sql", "loaded_fields"]
 
 Converter: TypeAlias = Callable[[Any], Any]
 
-MOST_LEVELS = 200
 """Of a document. What is nested deeper is refused as it is."""
 _PLAIN = (str, int, float, bool)
 _SEQUENCES = (list, tuple, AnySet, deque, Iterator)
@@ -106,7 +107,7 @@ def _as_list(value: Any, *, convert: Converter | None) -> Any:
 def _as_json(value: Any, depth: int = 0) -> Any:
     """Return *value* as JSON has it, models whole: what is left out or masked in an answer is stored all the same."""
     value = _unwrapped(value)
-    if value is None or type(value) in _PLAIN or is_sql(value) or depth > MOST_LEVELS:
+    if value is None or type(value) in _PLAIN or is_sql(value) or depth > MAX_DEPTH:
         return value
     if isinstance(value, BaseModel):
         value = loaded_fields(value)

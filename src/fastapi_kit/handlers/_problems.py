@@ -10,7 +10,7 @@ from pydantic.json_schema import SkipJsonSchema
 from starlette.responses import Response
 from starlette.types import Scope
 
-from fastapi_kit._safe import safe_json, safe_text
+from fastapi_kit._text import safe_json, safe_text
 from fastapi_kit.errors import FieldError
 from fastapi_kit.handlers._answers import Answer, title_of
 from fastapi_kit.handlers._validation import MAX_ERRORS

@@ -13,14 +13,13 @@ from pydantic_core import PydanticSerializationError
 from starlette.datastructures import FormData
 from starlette.requests import HTTPConnection
 
-from fastapi_kit._safe import is_items, is_mapping
+from fastapi_kit._text import MAX_DEPTH, children, is_encodable
 from fastapi_kit.errors import FieldError
 
 __all__ = ["UNWRITABLE", "unwritable_part"]
 
 UNWRITABLE: tuple[type[Exception], ...] = (ValueError, RecursionError, ResponseValidationError)
 """As what such errors arrive, whoever writes the answer: pydantic, or the standard library for a JSONResponse."""
-_DEEP = 100
 
 
 class _Fault(NamedTuple):
@@ -32,7 +31,7 @@ class _Fault(NamedTuple):
 
 
 def _is_surrogate(value: object, depth: int) -> bool:
-    return isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value)
+    return isinstance(value, str) and not is_encodable(value)
 
 
 def _is_not_finite(value: object, depth: int) -> bool:
@@ -44,7 +43,7 @@ def _is_not_finite(value: object, depth: int) -> bool:
 
 
 def _is_deep(value: object, depth: int) -> bool:
-    return depth > _DEEP
+    return depth > MAX_DEPTH
 
 
 _SURROGATE = _Fault(_is_surrogate, "invalid_text", "has characters that cannot be sent")
@@ -109,8 +108,5 @@ def _holds(value: object, fault: _Fault) -> bool:
         value, depth = pending.pop()
         if fault.is_in(value, depth):
             return True
-        if is_mapping(value):
-            pending += [(item, depth + 1) for pair in value.items() for item in pair]
-        elif is_items(value):
-            pending += [(item, depth + 1) for item in value]
+        pending += [(item, depth + 1) for item in children(value) or ()]
     return False

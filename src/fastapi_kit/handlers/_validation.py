@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core.core_schema import ErrorType
 from starlette.types import Scope
 
-from fastapi_kit._safe import is_items, is_mapping
+from fastapi_kit._text import is_items, is_mapping
 from fastapi_kit.errors import FieldError, UserInputError
 
 __all__ = ["MAX_ERRORS", "field_errors", "known_words", "shown_name"]

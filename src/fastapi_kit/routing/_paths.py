@@ -15,6 +15,7 @@ from sqlalchemy import BigInteger, Column, Integer, SmallInteger
 from sqlalchemy.types import TypeDecorator, TypeEngine
 from starlette.types import Scope
 
+from fastapi_kit._text import is_storable
 from fastapi_kit.crud.identity import Key
 from fastapi_kit.dependencies import declare
 from fastapi_kit.errors import ConfigurationError
@@ -92,13 +93,9 @@ def _as_written(value: object, read: ValidatorFunctionWrapHandler) -> object:
         # RFC 9562, 4: upper-case UUIDs are valid input.
         if _segment(key) != (value.lower() if isinstance(key, UUID) else value):
             raise PydanticCustomError("not_canonical", "Input should be in its canonical form")
-        if isinstance(key, str) and not _is_storable(key):
+        if isinstance(key, str) and not is_storable(key):
             raise PydanticCustomError("invalid_text", "Input has characters that cannot be stored")
     return key
-
-
-def _is_storable(text: str) -> bool:
-    return "\0" not in text and text == text.encode(errors="replace").decode()
 
 
 def _path_type(column: Column[Any]) -> Any:

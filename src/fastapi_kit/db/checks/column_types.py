@@ -1,10 +1,9 @@
 """What a column's type says of values before SQL is sent."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum as PythonEnum
-from itertools import chain
 from math import isfinite
 from sys import float_info
 from typing import Any, TypeAlias, cast
@@ -28,6 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
+from fastapi_kit._text import MAX_DEPTH, children, is_storable
 from fastapi_kit.db.types import UTCDateTime
 
 __all__ = ["Check", "converts", "value_check"]
@@ -45,8 +45,6 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Where there is no type for it, SQLAlchemy stores a span as a moment after 1970.
 _SHORTEST_SPAN = datetime.min.replace(tzinfo=UTC) - _EPOCH
 _LONGEST_SPAN = datetime.max.replace(tzinfo=UTC) - _EPOCH
-_MOST_LEVELS = 200
-"""Of a nested value. Pydantic writes few more than that, so what is deeper could be stored and never be shown."""
 
 
 def value_check(type_: TypeEngine[Any], *, bound: bool = False) -> Check | None:
@@ -119,21 +117,9 @@ def _text_check(length: int | None) -> Check:
             return "wrong_type" if isinstance(value, _PLAIN) else None
         if length is not None and len(value) > length:
             return "too_long"
-        return None if _is_storable(value) else "invalid_text"
+        return None if is_storable(value) else "invalid_text"
 
     return check
-
-
-def _is_storable(text: str) -> bool:
-    if "\0" in text:
-        return False
-    if text.isascii():
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _enum_check(members: frozenset[str | None]) -> Check:
@@ -214,16 +200,16 @@ def _nested_check(leaf: Check) -> Check:
     def check(value: object) -> str | None:
         level: list[object] = [value]
         seen = set[int]()
-        for _ in range(_MOST_LEVELS):
+        for _ in range(MAX_DEPTH):
             below: list[object] = []
             for item in level:
-                children = _children(item)
-                if children is None:
+                inner = children(item)
+                if inner is None:
                     if (reason := leaf(item)) is not None:
                         return reason
                 elif id(item) not in seen:
                     seen.add(id(item))
-                    below.extend(children)
+                    below.extend(inner)
             if not below:
                 return None
             level = below
@@ -232,14 +218,7 @@ def _nested_check(leaf: Check) -> Check:
     return check
 
 
-def _children(value: object) -> Iterable[object] | None:
-    if isinstance(value, dict):
-        pairs = cast("dict[object, object]", value)
-        return chain(pairs, pairs.values())
-    return cast("Iterable[object]", value) if isinstance(value, list | tuple) else None
-
-
 def _json_leaf(value: object) -> str | None:
     if isinstance(value, str):
-        return None if _is_storable(value) else "invalid_text"
+        return None if is_storable(value) else "invalid_text"
     return "out_of_range" if isinstance(value, float) and not isfinite(value) else None

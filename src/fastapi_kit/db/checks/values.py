@@ -26,7 +26,7 @@ def check_values(mapper: Mapper[Any], values: Mapping[str, object], *, update: b
 
     Refused are None in a NOT NULL column, plain values of another kind than a column of text, whole numbers or naive datetimes has, text
     and bytes beyond the column's length, numbers beyond its range and NaN, NUL bytes and lone surrogates in text and JSON, nested values
-    beyond 200 levels, text that is no member of an Enum, and naive datetimes where a time zone is kept. In a new row, unless *update*, the
+    beyond 100 levels, text that is no member of an Enum, and naive datetimes where a time zone is kept. In a new row, unless *update*, the
     version and the like may be None. SQL expressions, unknown keys, attributes with a validator and types with a bind conversion of
     their own are left to the database.
 
