@@ -67,7 +67,7 @@ async def run(app: FastAPI) -> None:
 
 
 def test_the_settings_name_the_app() -> None:
-    """W20: title, version and debug are the settings'; the document is under the API's prefix, the page at /docs."""
+    """Title, version and debug are the settings'; the document is under the API's prefix, the page at /docs."""
     app = create_app(settings(PROJECT_NAME="Zenith", VERSION="2.0", API_V1_STR="/api/v2", DEBUG=True))
 
     assert (app.title, app.version, app.debug) == ("Zenith", "2.0", True)
@@ -75,7 +75,7 @@ def test_the_settings_name_the_app() -> None:
 
 
 def test_it_is_a_plain_fastapi() -> None:
-    """W20: no subclass, and no default response class, which would slow every answer down."""
+    """No subclass, and no default response class, which would slow every answer down."""
     app = create_app(settings())
 
     assert type(app) is FastAPI
@@ -83,7 +83,7 @@ def test_it_is_a_plain_fastapi() -> None:
 
 
 def test_fastapis_own_arguments_pass_through_and_win() -> None:
-    """W20: whatever FastAPI takes can be given."""
+    """Whatever FastAPI takes can be given."""
     app = create_app(settings(), title="Other", docs_url=None, openapi_url="/spec.json", summary="Short")
 
     assert (app.title, app.docs_url, app.openapi_url, app.summary) == ("Other", None, "/spec.json", "Short")
@@ -91,7 +91,7 @@ def test_fastapis_own_arguments_pass_through_and_win() -> None:
 
 @pytest.mark.parametrize("name", ["titel", "extra", "self"])
 def test_an_unknown_argument_is_refused(name: str) -> None:
-    """W20: a misspelt argument is a TypeError that names it."""
+    """A misspelt argument is a TypeError that names it."""
     arguments: dict[str, Any] = {name: "x"}
 
     with pytest.raises(TypeError, match=name):
@@ -99,13 +99,13 @@ def test_an_unknown_argument_is_refused(name: str) -> None:
 
 
 def test_tables_need_a_database() -> None:
-    """W20: nothing that was asked for is left undone silently."""
+    """Nothing that was asked for is left undone silently."""
     with pytest.raises(TypeError, match="database"):
         create_app(settings(), create_tables=True)
 
 
 async def test_routers_are_under_the_prefix() -> None:
-    """W20: routers= is include_router with API_V1_STR."""
+    """Routers= is include_router with API_V1_STR."""
     router = APIRouter(prefix="/things")
 
     @router.get("")
@@ -117,7 +117,7 @@ async def test_routers_are_under_the_prefix() -> None:
 
 
 async def test_errors_are_problems() -> None:
-    """W20, W2: the handlers are registered, for the framework's errors too."""
+    """The handlers are registered, for the framework's errors too."""
     router = APIRouter()
 
     @router.get("/missing")
@@ -140,13 +140,13 @@ def complain(problem: Problem) -> Complaint:
 
 
 async def test_the_error_body_can_be_the_hosts() -> None:
-    """W20, W2: error_body= is the body of every error."""
+    """Error_body= is the body of every error."""
     async with app_client(create_app(settings(), error_body=complain)) as client:
         assert (await client.get("/nope")).json() == {"text": "Not Found"}
 
 
 async def test_the_hosts_exception_handlers_go_first() -> None:
-    """W20: FastAPI's exception_handlers= is honoured."""
+    """FastAPI's exception_handlers= is honoured."""
 
     async def answer(request: Request, error: Exception) -> Response:
         return JSONResponse("mine", 410)
@@ -160,7 +160,7 @@ async def test_the_hosts_exception_handlers_go_first() -> None:
     [(["https://a.example"], "https://a.example", "true"), (["*"], "*", None), (["*", "https://a.example"], "*", None)],
 )
 async def test_cors_never_gives_credentials_to_everybody(allowed: list[str], origin: str, credentials: str | None) -> None:
-    """W20, W11: a wildcard allows no credentials; named origins do."""
+    """A wildcard allows no credentials; named origins do."""
     async with app_client(create_app(settings(ALLOWED_ORIGINS=allowed))) as client:
         response = await client.get("/livez", headers={"Origin": "https://a.example", "Cookie": "a=b"})
 
@@ -169,7 +169,7 @@ async def test_cors_never_gives_credentials_to_everybody(allowed: list[str], ori
 
 
 async def test_another_origin_is_not_allowed() -> None:
-    """W20: only ALLOWED_ORIGINS may read; with none of them there is no CORS at all."""
+    """Only ALLOWED_ORIGINS may read; with none of them there is no CORS at all."""
     for allowed in ([], ["https://a.example"]):
         async with app_client(create_app(settings(ALLOWED_ORIGINS=allowed))) as client:
             response = await client.get("/livez", headers={"Origin": "https://b.example"})
@@ -178,7 +178,7 @@ async def test_another_origin_is_not_allowed() -> None:
 
 
 async def test_a_refused_preflight_is_a_problem() -> None:
-    """W2: Starlette's own answer is plain text; nothing of what was asked for is allowed or repeated."""
+    """Starlette's own answer is plain text; nothing of what was asked for is allowed or repeated."""
     asked = {"Origin": "https://b.example", "Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "hush"}
 
     async with app_client(create_app(settings(ALLOWED_ORIGINS=["https://a.example"]))) as client:
@@ -191,7 +191,7 @@ async def test_a_refused_preflight_is_a_problem() -> None:
 
 
 async def test_a_bug_is_readable_for_the_allowed_origin() -> None:
-    """W4: the factory puts CORS outside the last resort."""
+    """The factory puts CORS outside the last resort."""
     router = APIRouter()
 
     @router.get("/bug")
@@ -223,7 +223,7 @@ def stacked_app(**values: Any) -> FastAPI:
     ("method", "path", "status"), [("GET", "/livez", 200), ("GET", "/nope", 404), ("GET", "/bug", 500), ("OPTIONS", "/bug", 200)]
 )
 async def test_every_answer_has_the_headers(method: str, path: str, status: int) -> None:
-    """W20, W31: request id and security headers are on bugs, unknown paths and preflights too."""
+    """Request id and security headers are on bugs, unknown paths and preflights too."""
     headers = {"Origin": "https://a.example", "Access-Control-Request-Method": "GET", "X-Request-ID": "abc-1"}
 
     async with app_client(stacked_app()) as client:
@@ -238,7 +238,7 @@ async def test_every_answer_has_the_headers(method: str, path: str, status: int)
 
 
 async def test_a_request_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    """W20, W31: by its template; probes are not logged."""
+    """By its template; probes are not logged."""
     caplog.set_level(logging.INFO, "fastapi_kit.access")
 
     async with app_client(stacked_app()) as client:
@@ -253,7 +253,7 @@ async def test_a_request_is_logged_once(caplog: pytest.LogCaptureFixture) -> Non
 
 
 async def test_a_body_has_the_settings_bound() -> None:
-    """W6, W20: MAX_BODY_BYTES and not one more; the refusal is a problem that a browser may read."""
+    """MAX_BODY_BYTES and not one more; the refusal is a problem that a browser may read."""
     async with app_client(stacked_app(MAX_BODY_BYTES=10)) as client:
         most = await client.post("/sizes/a", content=b"x" * 10)
         more = await client.post("/sizes/a", content=b"x" * 11, headers={"Origin": "https://a.example"})
@@ -269,7 +269,7 @@ class Timing(BaseHTTPMiddleware):
 
 
 async def test_a_body_is_refused_under_the_hosts_base_http_middleware() -> None:
-    """W6: its task group would make a 500 of the refusal, so the bound is inside the host's middleware."""
+    """Its task group would make a 500 of the refusal, so the bound is inside the host's middleware."""
     app = create_app(settings(MAX_BODY_BYTES=10), middleware=[Middleware(Timing)])
 
     @app.post("/raw")
@@ -281,7 +281,7 @@ async def test_a_body_is_refused_under_the_hosts_base_http_middleware() -> None:
 
 
 async def test_probes_need_none_of_the_hosts_dependencies() -> None:
-    """W30: an app that asks everybody for a login does not ask the orchestrator."""
+    """An app that asks everybody for a login does not ask the orchestrator."""
 
     async def refuse() -> None:
         raise HTTPException(401)
@@ -297,7 +297,7 @@ async def test_probes_need_none_of_the_hosts_dependencies() -> None:
 
 @pytest.mark.parametrize("kind", [Exception, 500])
 async def test_the_hosts_last_resort_is_called(kind: type[Exception] | int) -> None:
-    """W20: a host that reports bugs by a handler of its own goes on doing so, with the headers of the stack."""
+    """A host that reports bugs by a handler of its own goes on doing so, with the headers of the stack."""
 
     async def answer(request: Request, error: Exception) -> Response:
         return JSONResponse({"reported": type(error).__name__}, 500)
@@ -316,7 +316,7 @@ async def test_the_hosts_last_resort_is_called(kind: type[Exception] | int) -> N
 
 
 async def test_a_mounted_app_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    """W31: one line per request, by the outermost."""
+    """One line per request, by the outermost."""
     caplog.set_level(logging.INFO, "fastapi_kit.access")
     outer = create_app(settings())
     outer.mount("/sub", stacked_app())
@@ -328,7 +328,7 @@ async def test_a_mounted_app_is_logged_once(caplog: pytest.LogCaptureFixture) ->
 
 
 async def test_https_is_demanded_where_the_settings_say() -> None:
-    """W31: HSTS_SECONDS, and only over https."""
+    """HSTS_SECONDS, and only over https."""
     async with app_client(stacked_app(HSTS_SECONDS=60)) as client:
         secure = await client.get("https://testserver/livez")
         plain = await client.get("http://testserver/livez")
@@ -338,7 +338,7 @@ async def test_https_is_demanded_where_the_settings_say() -> None:
 
 
 async def test_the_hosts_middleware_sees_the_request_id() -> None:
-    """W20: middleware= of FastAPI stays inside request id and access log, and outside the last resort."""
+    """Middleware= of FastAPI stays inside request id and access log, and outside the last resort."""
     seen: list[object] = []
 
     class Watching:
@@ -356,7 +356,7 @@ async def test_the_hosts_middleware_sees_the_request_id() -> None:
 
 
 def test_operation_ids_are_tag_and_name() -> None:
-    """W21: short and stable, whatever the path."""
+    """Short and stable, whatever the path."""
     router = APIRouter(tags=["things"])
 
     @router.get("/things/{number}")
@@ -368,7 +368,7 @@ def test_operation_ids_are_tag_and_name() -> None:
 
 
 async def test_two_operations_of_one_id_are_refused_at_start() -> None:
-    """W21: a client made from the document could call only one of them."""
+    """A client made from the document could call only one of them."""
     router = APIRouter(tags=["things"])
 
     @router.get("/things")
@@ -382,7 +382,7 @@ async def test_two_operations_of_one_id_are_refused_at_start() -> None:
 
 
 async def test_health_knows_the_database_and_the_hosts_checks(database: Database) -> None:
-    """W20, W30: the database is checked by ping, beside what the host adds; the version is the app's."""
+    """The database is checked by ping, beside what the host adds; the version is the app's."""
 
     async def fail() -> None:
         raise RuntimeError
@@ -396,7 +396,7 @@ async def test_health_knows_the_database_and_the_hosts_checks(database: Database
 
 @pytest.mark.parametrize("telemetry", [{}, {"operation_spans": False}])
 async def test_probes_are_not_traced(telemetry: dict[str, Any]) -> None:
-    """W30: what runs every second is no traffic; the host's other telemetry options are kept."""
+    """What runs every second is no traffic; the host's other telemetry options are kept."""
     spans = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(spans))
@@ -410,7 +410,7 @@ async def test_probes_are_not_traced(telemetry: dict[str, Any]) -> None:
 
 
 async def test_the_host_may_exclude_more_from_traces() -> None:
-    """W20: the host's own exclude= wins."""
+    """The host's own exclude= wins."""
     spans = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(spans))
@@ -424,7 +424,7 @@ async def test_the_host_may_exclude_more_from_traces() -> None:
 
 
 async def test_a_lost_database_makes_the_app_unready() -> None:
-    """W30: the app starts without its database and says so."""
+    """The app starts without its database and says so."""
     app = create_app(settings(), database=Database("postgresql+asyncpg://127.0.0.1:1/none"))
 
     async with app_client(app) as client:
@@ -433,7 +433,7 @@ async def test_a_lost_database_makes_the_app_unready() -> None:
 
 
 async def test_lifespans_run_in_order_and_close_in_reverse(tmp_path: Path) -> None:
-    """W20: database, tables, the host's in order, FastAPI's own last."""
+    """Database, tables, the host's in order, FastAPI's own last."""
     events: list[str] = []
     app = create_app(
         settings(),
@@ -449,7 +449,7 @@ async def test_lifespans_run_in_order_and_close_in_reverse(tmp_path: Path) -> No
 
 
 async def test_a_failing_start_closes_what_was_opened(tmp_path: Path) -> None:
-    """W20: the error comes out, and nothing is left open."""
+    """The error comes out, and nothing is left open."""
     events: list[str] = []
 
     @asynccontextmanager
@@ -467,7 +467,7 @@ async def test_a_failing_start_closes_what_was_opened(tmp_path: Path) -> None:
 
 
 async def test_what_lifespans_yield_is_the_requests_state() -> None:
-    """W20: mappings of all lifespans, and of included routers, are together in request.state."""
+    """Mappings of all lifespans, and of included routers, are together in request.state."""
     router = APIRouter(lifespan=step("router", [], state={"c": 3}))
 
     @router.get("/state")
@@ -480,7 +480,7 @@ async def test_what_lifespans_yield_is_the_requests_state() -> None:
 
 
 async def test_routers_included_later_are_started_too() -> None:
-    """W20: the app stays open for ordinary FastAPI."""
+    """The app stays open for ordinary FastAPI."""
     events: list[str] = []
     app = create_app(settings(), lifespans=[step("first", events)])
     app.include_router(APIRouter(lifespan=step("router", events)))

@@ -19,20 +19,20 @@ def get_number() -> Iterator[int]:
 
 
 def test_a_marker_stays_itself() -> None:
-    """T5: a marker such as ``db.session`` keeps its scope and its identity."""
+    """A marker such as ``db.session`` keeps its scope and its identity."""
     marker = Depends(get_numbers, scope="function")
 
     assert as_depends(marker) is marker
 
 
 def test_a_callable_is_depended_on_in_the_hosts_scope() -> None:
-    """T5: a bare callable becomes what the host writes itself, without a scope of the library's."""
+    """A bare callable becomes what the host writes itself, without a scope of the library's."""
     assert as_depends(get_number) == Depends(get_number)
     assert as_depends(get_numbers) == Depends(get_numbers)
 
 
 async def test_a_callable_is_called_once_in_a_request() -> None:
-    """T5: the host's own ``Depends(get_db)`` and the library's are one session, not two."""
+    """The host's own ``Depends(get_db)`` and the library's are one session, not two."""
     app = FastAPI()
 
     @app.get("/")
@@ -44,7 +44,7 @@ async def test_a_callable_is_called_once_in_a_request() -> None:
 
 
 async def test_a_marked_dependency_is_documented() -> None:
-    """W5: what a dependency is marked with, at any depth, is in the document of the routes that depend on it."""
+    """What a dependency is marked with, at any depth, is in the document of the routes that depend on it."""
 
     @answering(403, 410)
     async def guard() -> None: ...

@@ -70,7 +70,7 @@ def run(page: Path, blocks: list[Block], *, cwd: Path) -> subprocess.CompletedPr
 
 @pytest.mark.parametrize("page", sorted({block.page for block in PYTHON}), ids=lambda page: page.relative_to(REPOSITORY).as_posix())
 def test_the_python_of_a_page_runs(page: Path, tmp_path: Path) -> None:
-    """W71: the blocks of a page run one after the other in a new process and an empty folder, warnings being errors."""
+    """The blocks of a page run one after the other in a new process and an empty folder, warnings being errors."""
     done = run(page, [block for block in PYTHON if block.page == page and block.reason is None], cwd=tmp_path)
 
     assert done.returncode == 0, done.stderr

@@ -45,7 +45,7 @@ class Counter:
 
 
 async def test_a_healthy_app_says_so() -> None:
-    """W30: the page's answer, and each check by name."""
+    """The page's answer, and each check by name."""
     async with app_client(app_with(HealthCheck("database", pass_))) as client:
         for path in ("/health", "/readyz"):
             response = await client.get(path)
@@ -55,13 +55,13 @@ async def test_a_healthy_app_says_so() -> None:
 
 
 async def test_livez_looks_at_nothing() -> None:
-    """W30: a broken database does not make an orchestrator restart the app."""
+    """A broken database does not make an orchestrator restart the app."""
     async with app_client(app_with(HealthCheck("database", fail))) as client:
         assert (await client.get("/livez")).status_code == 200
 
 
 async def test_a_failing_critical_check_makes_the_app_unready() -> None:
-    """W30: 503 and the kind of failure."""
+    """503 and the kind of failure."""
     async with app_client(app_with(HealthCheck("database", fail), HealthCheck("cache", pass_))) as client:
         response = await client.get("/readyz")
 
@@ -70,7 +70,7 @@ async def test_a_failing_critical_check_makes_the_app_unready() -> None:
 
 
 async def test_a_failing_minor_check_only_degrades() -> None:
-    """W30: what the app can do without does not take it out of rotation."""
+    """What the app can do without does not take it out of rotation."""
     async with app_client(app_with(HealthCheck("cache", fail, critical=False))) as client:
         response = await client.get("/readyz")
 
@@ -79,7 +79,7 @@ async def test_a_failing_minor_check_only_degrades() -> None:
 
 
 async def test_a_hanging_check_is_given_up() -> None:
-    """W30: a check has its own timeout."""
+    """A check has its own timeout."""
     async with app_client(app_with(HealthCheck("queue", hang, timeout=0.01))) as client:
         response = await client.get("/readyz")
 
@@ -88,7 +88,7 @@ async def test_a_hanging_check_is_given_up() -> None:
 
 
 async def test_a_failure_tells_its_kind_only(caplog: pytest.LogCaptureFixture) -> None:
-    """W30, W32: neither the answer nor the log has the text of the error."""
+    """Neither the answer nor the log has the text of the error."""
     with caplog.at_level(logging.WARNING):
         async with app_client(app_with(HealthCheck("database", fail))) as client:
             response = await client.get("/health")
@@ -98,7 +98,7 @@ async def test_a_failure_tells_its_kind_only(caplog: pytest.LogCaptureFixture) -
 
 
 async def test_a_check_that_was_cancelled_has_failed() -> None:
-    """W30: a check that waits for something that somebody has cancelled takes no probe down."""
+    """A check that waits for something that somebody has cancelled takes no probe down."""
 
     async def cancelled() -> None:
         future = asyncio.get_running_loop().create_future()
@@ -112,7 +112,7 @@ async def test_a_check_that_was_cancelled_has_failed() -> None:
 
 
 async def test_checks_run_at_the_same_time() -> None:
-    """W30: one check may wait for another, so none waits in a queue."""
+    """One check may wait for another, so none waits in a queue."""
     met = asyncio.Barrier(2)
     checks = [HealthCheck("a", met.wait, timeout=10), HealthCheck("b", met.wait, timeout=10)]
 
@@ -121,7 +121,7 @@ async def test_checks_run_at_the_same_time() -> None:
 
 
 async def test_probes_at_the_same_time_share_one_run() -> None:
-    """W30: a flood of probes is one question to the database."""
+    """A flood of probes is one question to the database."""
     counter = Counter()
     async with app_client(app_with(HealthCheck("database", counter), cache_seconds=60)) as client:
         counter.may_end.clear()
@@ -136,7 +136,7 @@ async def test_probes_at_the_same_time_share_one_run() -> None:
 
 @pytest.mark.parametrize(("cache_seconds", "runs"), [(60, 1), (0, 2)])
 async def test_a_result_is_kept_for_a_while(cache_seconds: float, runs: int) -> None:
-    """W30: the cache is short and can be switched off."""
+    """The cache is short and can be switched off."""
     counter = Counter()
     async with app_client(app_with(HealthCheck("database", counter), cache_seconds=cache_seconds)) as client:
         await client.get("/readyz")
@@ -146,7 +146,7 @@ async def test_a_result_is_kept_for_a_while(cache_seconds: float, runs: int) -> 
 
 
 async def test_a_client_that_leaves_does_not_stop_the_run() -> None:
-    """W30: the others who wait get their answer."""
+    """The others who wait get their answer."""
     counter = Counter()
     async with app_client(app_with(HealthCheck("database", counter))) as client:
         counter.may_end.clear()
@@ -159,7 +159,7 @@ async def test_a_client_that_leaves_does_not_stop_the_run() -> None:
 
 
 async def test_a_stopping_app_is_unready() -> None:
-    """W30: after the end of the lifespan the app takes no more work, and it is ready again when started again."""
+    """After the end of the lifespan the app takes no more work, and it is ready again when started again."""
     app = app_with()
     async with app_client(app) as client:
         async with app.router.lifespan_context(app):
@@ -173,14 +173,14 @@ async def test_a_stopping_app_is_unready() -> None:
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/health"])
 async def test_probes_are_not_cached_and_answer_head(path: str) -> None:
-    """W30: no proxy answers for the app; probes that send HEAD are served."""
+    """No proxy answers for the app; probes that send HEAD are served."""
     async with app_client(app_with()) as client:
         assert (await client.get(path)).headers["cache-control"] == "no-store"
         assert (await client.head(path)).status_code == 200
 
 
 def test_probes_are_not_in_the_schema() -> None:
-    """W30: OpenAPI describes the API, not its plumbing."""
+    """OpenAPI describes the API, not its plumbing."""
     assert app_with().openapi()["paths"] == {}
 
 
@@ -198,11 +198,11 @@ def test_probes_are_not_in_the_schema() -> None:
     ],
 )
 def test_a_probe_is_known_by_its_path(scope: dict[str, str], expected: bool) -> None:
-    """W30: under a server's root path too, whether the proxy has cut it off or not."""
+    """Under a server's root path too, whether the proxy has cut it off or not."""
     assert is_probe(scope) is expected
 
 
 def test_two_checks_need_two_names() -> None:
-    """W30: no check is dropped silently."""
+    """No check is dropped silently."""
     with pytest.raises(ConfigurationError):
         health_router(version="1", checks=[HealthCheck("a", pass_), HealthCheck("a", fail)])

@@ -47,7 +47,7 @@ async def shop() -> AsyncIterator[AsyncClient]:
 
 
 async def test_the_quickstart_keeps_notes(quickstart: AsyncClient, folder: Path) -> None:
-    """W70: without a setting the tables are made at the start, and the notes are in a file of the working directory."""
+    """Without a setting the tables are made at the start, and the notes are in a file of the working directory."""
     empty = await quickstart.get("/notes")
     created = await quickstart.post("/notes", json={"title": "Buy milk"})
 
@@ -58,7 +58,7 @@ async def test_the_quickstart_keeps_notes(quickstart: AsyncClient, folder: Path)
 
 
 def test_the_quickstart_is_the_same_everywhere() -> None:
-    """W72: the example is the program that is type-checked here."""
+    """The example is the program that is type-checked here."""
     example, program = [ROOT / path for path in ("examples/quickstart/app.py", "tests/typing/hosts/quickstart.py")]
 
     assert example.read_text() == program.read_text()
@@ -83,7 +83,7 @@ async def test_an_order(shop: AsyncClient) -> None:
     ],
 )
 async def test_a_body_of_the_hosts_own(shop: AsyncClient, method: str, path: str, order: object, status: int, lines: list[str]) -> None:
-    """W2: every error has the host's own body, sent as JSON, and the host's own error its status and its text."""
+    """Every error has the host's own body, sent as JSON, and the host's own error its status and its text."""
     response = await shop.request(method, path, json=order)
 
     assert response.status_code == status

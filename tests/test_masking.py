@@ -75,7 +75,7 @@ def check(form: Callable[[str], str], before: str, secret: str, after: str) -> N
 @pytest.mark.parametrize("form", QUOTED)
 @given(before=AROUND, start=ANYTHING, end=ANYTHING, after=AROUND)
 def test_a_secret_in_quotes_is_masked_whole(form: Callable[[str], str], before: str, start: str, end: str, after: str) -> None:
-    """W32: the value of a secret's name is masked, whatever characters are in it and around it."""
+    """The value of a secret's name is masked, whatever characters are in it and around it."""
     check(form, before, start + SECRET + end, after)
 
 
@@ -84,7 +84,7 @@ def test_a_secret_in_quotes_is_masked_whole(form: Callable[[str], str], before: 
 def test_a_secret_without_quotes_is_masked_up_to_white_space(
     form: Callable[[str], str], before: str, start: str, end: str, after: str
 ) -> None:
-    """W32: names with = or a colon, query strings and headers."""
+    """Names with = or a colon, query strings and headers."""
     assume(not re.search(r"[\"'&]", start))
     check(form, before, start + SECRET + end, after)
 
@@ -92,7 +92,7 @@ def test_a_secret_without_quotes_is_masked_up_to_white_space(
 @pytest.mark.parametrize("form", URLS)
 @given(before=AROUND, start=VISIBLE, end=VISIBLE, after=AROUND)
 def test_a_password_in_a_url_is_masked_up_to_the_last_at(form: Callable[[str], str], before: str, start: str, end: str, after: str) -> None:
-    """W32: also one with slashes, colons, quotes and at signs that nobody has encoded."""
+    """Also one with slashes, colons, quotes and at signs that nobody has encoded."""
     assume(not re.match(r"\d{1,5}[\"'\\]", start))
     check(form, before, start + SECRET + end, after)
 
@@ -105,7 +105,7 @@ def test_a_password_in_a_url_is_masked_up_to_the_last_at(form: Callable[[str], s
     after=AROUND,
 )
 def test_a_token_is_known_by_its_shape(form: Callable[[str], str], before: str, start: str, end: str, after: str) -> None:
-    """W32: Bearer and Basic credentials and JSON web tokens, wherever they stand."""
+    """Bearer and Basic credentials and JSON web tokens, wherever they stand."""
     if "eyJ" in form(""):
         start, end = start.replace("/", "").replace("+", "").replace("~", ""), end.replace("=", "").replace("~", "")
     check(form, before, start + SECRET + end, after)
@@ -124,7 +124,7 @@ def test_a_token_is_known_by_its_shape(form: Callable[[str], str], before: str, 
     ],
 )
 def test_codes_and_command_lines_are_masked(text: str, masked: str) -> None:
-    """W32: options with their values, and what is used once."""
+    """Options with their values, and what is used once."""
     assert mask_text(text) == masked
 
 
@@ -184,7 +184,7 @@ def test_what_is_no_secret_stays(text: str) -> None:
     ],
 )
 def test_what_is_around_a_secret_stays(text: str, masked: str) -> None:
-    """W32: the secret goes, its name and what follows stay."""
+    """The secret goes, its name and what follows stay."""
     assert mask_text(text) == masked
 
 
@@ -220,7 +220,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("piece", HOSTILE)
 def test_hostile_text_takes_linear_time(piece: str) -> None:
-    """W32: a megabyte that is made to be searched again and again is done at once; quadratic time would be hours."""
+    """A megabyte that is made to be searched again and again is done at once; quadratic time would be hours."""
     assert isinstance(mask_text(piece * (1_000_000 // len(piece))), str)
 
 
@@ -229,7 +229,7 @@ def test_hostile_text_takes_linear_time(piece: str) -> None:
     | st.lists(st.sampled_from(["token", "password", "=", ":", '"', "'", "\\", "[", "]", " ", "&a=", "://", "@", "a"])).map("".join)
 )
 def test_any_text_can_be_masked(text: str) -> None:
-    """W32: nothing raises, and text without a name, a URL or a scheme stays as it is."""
+    """Nothing raises, and text without a name, a URL or a scheme stays as it is."""
     masked = mask_text(text)
 
     assert masked == text or "***" in masked
@@ -244,7 +244,7 @@ class Login(BaseModel):
 
 
 def test_fields_are_masked_by_name_at_any_depth() -> None:
-    """W32: the whole value of a secret's name goes, whatever its type; strings elsewhere are searched."""
+    """The whole value of a secret's name goes, whatever its type; strings elsewhere are searched."""
     masked = mask_fields(
         {
             "password": 1234,
@@ -301,12 +301,12 @@ SECRETS = [b"Token hunter2", "session=hunter2"]
     ids=repr,
 )
 def test_pairs_are_masked_in_fields_as_in_messages(headers: Any) -> None:
-    """W32: headers as ASGI, clients and forms have them, nested or flat."""
+    """Headers as ASGI, clients and forms have them, nested or flat."""
     assert "hunter2" not in json.dumps(mask_fields({"extra": headers}))
 
 
 def test_pairs_without_secrets_stay() -> None:
-    """W32: other names, and texts that are no names."""
+    """Other names, and texts that are no names."""
     pairs = [["host", "h"], ["token_type", "bearer"], ["forgot your password?", "yes"], ["accept", "*/*"], ["name", "cookie"], [1, 2]]
 
     assert mask_fields({"pairs": pairs, "fields": ["name", "password", "email"]}) == {
@@ -326,7 +326,7 @@ class Unreadable(dict[str, str]):
 
 
 def test_fields_are_what_json_has() -> None:
-    """W32: NaN, huge numbers, lone surrogates and objects become text."""
+    """NaN, huge numbers, lone surrogates and objects become text."""
     fields = {"nan": float("nan"), "inf": float("-inf"), "huge": 2**64, "endless": 10**5000, "cut": "a\ud800", "text": Unprintable()}
 
     masked = mask_fields(fields | {"dict": Unreadable(a="b"), "kept": [None, True, 1, 1.5]})
@@ -344,7 +344,7 @@ def test_fields_are_what_json_has() -> None:
 
 
 def test_fields_are_bounded() -> None:
-    """W32: circles, deep nesting and shared lists that would unfold to billions of values end in an ellipsis."""
+    """Circles, deep nesting and shared lists that would unfold to billions of values end in an ellipsis."""
     circle: list[Any] = []
     circle.append(circle)
     deep: dict[str, Any] = {}

@@ -60,7 +60,7 @@ def metadata(wheel: Path, members: set[str]) -> Message:
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(members: set[str]) -> None:
-    """W70: every module, its data and the marker of PEP 561 are in the wheel; tests, examples and documentation are not."""
+    """Every module, its data and the marker of PEP 561 are in the wheel; tests, examples and documentation are not."""
     package = {
         path.relative_to(SOURCES).as_posix() for path in SOURCES.rglob("*") if path.suffix in {".py", ".txt"} or path.name == "py.typed"
     }
@@ -92,7 +92,7 @@ def test_the_licence_is_declared_and_shipped(metadata: Message, members: set[str
 
 
 def test_the_extras_are_declared(metadata: Message) -> None:
-    """W70: each optional world has its extra, and ``all`` names those of an app at run time."""
+    """Each optional world has its extra, and ``all`` names those of an app at run time."""
     lines = [line.partition("; extra == ") for line in metadata.get_all("Requires-Dist") or []]
     packages = {extra: {package for package, _, of in lines if of == f"'{extra}'"} for extra in EXTRAS}
 
@@ -102,7 +102,7 @@ def test_the_extras_are_declared(metadata: Message) -> None:
 
 @pytest.mark.network
 def test_the_wheel_works_alone(wheel: Path, tmp_path: Path) -> None:
-    """W70: in an empty environment the wheel installs cleanly, and every public name imports without an extra."""
+    """In an empty environment the wheel installs cleanly, and every public name imports without an extra."""
     venv.create(tmp_path / "env", with_pip=True, symlinks=True)
     python = tmp_path / "env" / "bin" / "python"
     run(python, "-m", "pip", "install", "--quiet", wheel, cwd=tmp_path)

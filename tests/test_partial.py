@@ -116,14 +116,14 @@ def judge(form: type[BaseModel], sent: object, row: Mapping[str, object]) -> lis
 def test_a_rule_holds_for_what_is_sent_and_stored_together(
     stored: dict[str, object], sent: dict[str, Any], expected: list[tuple[str, str, str]]
 ) -> None:
-    """W60: of every mode; the fields have the names that the client uses, and no text repeats a value."""
+    """Of every mode; the fields have the names that the client uses, and no text repeats a value."""
     found = [(error.loc[0], error.code, error.message) for error in judge(SpanUpdate, sent, {**ROW, **stored})]
 
     assert sorted(found) == sorted(expected)
 
 
 def test_the_error_is_a_422_with_a_text_of_its_own() -> None:
-    """W60: as any wrong input."""
+    """As any wrong input."""
     with pytest.raises(UserInputError, match="The change does not go together with what is stored"):
         validate_merged(SpanUpdate.model_validate({"low": 3}), ROW)
 
@@ -133,19 +133,19 @@ def test_the_error_is_a_422_with_a_text_of_its_own() -> None:
     [{}, {"low": 2}, {"upperEnd": 100}, {"low": 200, "upperEnd": 300, "ceiling": 300}, {"name": "y"}, {"secret": "a secret of mine"}],
 )
 def test_a_change_that_keeps_the_rules_passes(sent: dict[str, Any]) -> None:
-    """W60: with and without what the row has."""
+    """With and without what the row has."""
     assert judge(SpanUpdate, sent, ROW) == []
 
 
 def test_a_rule_whose_field_is_not_on_the_row_is_not_applied() -> None:
-    """W60: a password is stored as a hash, under another name; the other rules are applied all the same."""
+    """A password is stored as a hash, under another name; the other rules are applied all the same."""
     assert judge(SpanUpdate, {"name": "a secret of mine"}, ROW) == []
     assert judge(SpanUpdate, {"secret": "a secret of mine"}, {**ROW, "name": "a secret of mine"}) != []
     assert judge(SpanUpdate, {"upperEnd": 0, "secret": "a secret of mine"}, ROW) != []
 
 
 def test_a_stored_value_that_the_schema_refuses_is_no_obstacle() -> None:
-    """W60: it may be older than its rule; the rules that do not read it are applied, and nobody is told of it."""
+    """It may be older than its rule; the rules that do not read it are applied, and nobody is told of it."""
     old = {**ROW, "name": " ", "top": None}
 
     assert judge(SpanUpdate, {"low": 2}, old) == []
@@ -153,7 +153,7 @@ def test_a_stored_value_that_the_schema_refuses_is_no_obstacle() -> None:
 
 
 def test_a_type_that_does_not_read_what_it_gives_is_no_obstacle() -> None:
-    """W60: JSON in a text becomes a list; the rule sees it as the form has it, whether it is sent or stored."""
+    """JSON in a text becomes a list; the rule sees it as the form has it, whether it is sent or stored."""
 
     class Create(BaseModel):
         words: Json[list[str]]
@@ -174,7 +174,7 @@ def test_a_type_that_does_not_read_what_it_gives_is_no_obstacle() -> None:
 
 
 def test_a_comparison_by_info_is_judged_where_the_other_field_changes() -> None:
-    """W60: the field at fault is the one that was compared, though another was sent."""
+    """The field at fault is the one that was compared, though another was sent."""
     Update = partial_model(Twice)  # noqa: N806
 
     assert [(error.loc, error.code) for error in judge(Update, {"pw": "x"}, {"pw": "y", "again": "y"})] == [(("again",), "value_error")]
@@ -182,7 +182,7 @@ def test_a_comparison_by_info_is_judged_where_the_other_field_changes() -> None:
 
 
 def test_nested_models_are_read_from_what_is_stored() -> None:
-    """W60: a JSON column has dicts, and a strict schema is not strict with what a database gives."""
+    """A JSON column has dicts, and a strict schema is not strict with what a database gives."""
 
     class Place(BaseModel):
         floor: int
@@ -207,7 +207,7 @@ def test_nested_models_are_read_from_what_is_stored() -> None:
 
 
 def test_a_schema_of_sqlmodel_is_judged() -> None:
-    """W60: its models are pydantic's."""
+    """Its models are pydantic's."""
 
     class Create(SQLModel):
         low: int
@@ -226,7 +226,7 @@ def test_a_schema_of_sqlmodel_is_judged() -> None:
 
 
 def test_keys_of_the_client_are_not_repeated() -> None:
-    """W60: the place of an error ends with the field."""
+    """The place of an error ends with the field."""
 
     class Create(BaseModel):
         sizes: dict[str, int]
@@ -245,7 +245,7 @@ def test_keys_of_the_client_are_not_repeated() -> None:
 
 
 def test_a_mistake_in_a_rule_is_no_fault_of_the_client() -> None:
-    """W60: it is raised as it is."""
+    """It is raised as it is."""
 
     class Create(BaseModel):
         a: int
@@ -302,7 +302,7 @@ class OneField(BaseModel):
     ],
 )
 def test_whether_a_form_has_rules_across_fields(schema: type[BaseModel], expected: bool) -> None:
-    """W60: who asks may leave out the read; what partial_model did not make has none that wait for a row."""
+    """Who asks may leave out the read; what partial_model did not make has none that wait for a row."""
     form = partial_model(schema)
 
     assert has_rules_across_fields(form) is has_rules_across_fields(create_model("Own", __base__=form)) is expected

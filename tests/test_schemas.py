@@ -111,7 +111,7 @@ def admits(schema: dict[str, Any], text: str) -> bool:
 
 @pytest.mark.parametrize("name", TYPES)
 def test_a_type_stands_anywhere(name: str) -> None:
-    """W60: a type works in a model with defaults and None, from attributes, from strict JSON and back, inside containers."""
+    """A type works in a model with defaults and None, from attributes, from strict JSON and back, inside containers."""
     kind, value = TYPES[name], VALID[name]
 
     class Model(BaseModel):
@@ -134,7 +134,7 @@ def test_a_type_stands_anywhere(name: str) -> None:
 
 @pytest.mark.parametrize("name", TYPES)
 def test_the_json_schema_is_one_for_both_directions(name: str) -> None:
-    """W60: what is read and what is written have one JSON schema, so a model stays one component of the OpenAPI document."""
+    """What is read and what is written have one JSON schema, so a model stays one component of the OpenAPI document."""
     assert adapter(name).json_schema(mode="validation") == adapter(name).json_schema(mode="serialization")
 
 
@@ -163,7 +163,7 @@ def test_the_json_schema_is_one_for_both_directions(name: str) -> None:
     ],
 )
 def test_the_json_schema_says_what_is_taken(name: str, schema: dict[str, Any]) -> None:
-    """W60: patterns, lengths, formats and bounds are in the JSON schema."""
+    """Patterns, lengths, formats and bounds are in the JSON schema."""
     assert adapter(name).json_schema() == schema
 
 
@@ -171,7 +171,7 @@ def test_the_json_schema_says_what_is_taken(name: str, schema: dict[str, Any]) -
 @fuzz
 @given(data=st.data())
 def test_what_the_json_schema_admits_is_taken(name: str, data: st.DataObject) -> None:
-    """W60: a text made from the JSON schema passes."""
+    """A text made from the JSON schema passes."""
     schema = adapter(name).json_schema()
     text = data.draw(st.from_regex(schema["pattern"].replace("$", r"\Z"), alphabet=st.characters(exclude_categories=["Cs"])))
     assume(admits(schema, text))
@@ -186,7 +186,7 @@ def test_what_the_json_schema_admits_is_taken(name: str, data: st.DataObject) ->
 @example(text="abcdefghi\0")
 @example(text="\x1f\x1f\x1f")
 def test_what_is_taken_the_json_schema_admits(name: str, text: str) -> None:
-    """W60: no text passes that the JSON schema refuses, whitespace at the ends of a NonBlank included."""
+    """No text passes that the JSON schema refuses, whitespace at the ends of a NonBlank included."""
     taken = verdict(adapter(name), text)
 
     assert taken is None or admits(adapter(name).json_schema(), text)
@@ -211,7 +211,7 @@ ODD_VALUES = st.one_of(
 @fuzz
 @given(value=ODD_VALUES)
 def test_nothing_but_a_validation_error_is_raised(name: str, value: object) -> None:
-    """W60: whatever a client or a program gives is taken or refused, and the refusal can be printed."""
+    """Whatever a client or a program gives is taken or refused, and the refusal can be printed."""
     error = error_of(lambda: adapter(name).validate_python(value))
 
     assert error is None or (str(error) and error.errors())
@@ -230,7 +230,7 @@ def test_nothing_but_a_validation_error_is_raised(name: str, value: object) -> N
 @example(text="[" * 10_000)
 @example(text="true")
 def test_nothing_but_a_validation_error_is_raised_for_json(name: str, text: str) -> None:
-    """W60: the same for JSON, damaged JSON included, strict or not."""
+    """The same for JSON, damaged JSON included, strict or not."""
     document = text.encode("utf-8", "surrogatepass")
 
     errors = [
@@ -246,7 +246,7 @@ def test_nothing_but_a_validation_error_is_raised_for_json(name: str, text: str)
     "text", ["a" * 10_000_000, " " * 10_000_000, "a." * 5_000_000 + "@b.de", "1" * 10_000_000], ids=["a", "blank", "mail", "1"]
 )
 def test_a_text_of_ten_megabytes_is_read_in_one_go(name: str, text: str) -> None:
-    """W60: size alone makes nothing fail; what has a length refuses it."""
+    """Size alone makes nothing fail; what has a length refuses it."""
     taken = verdict(adapter(name), text)
 
     assert taken is None or name in {"SafeText", "NonBlank"}
@@ -264,7 +264,7 @@ MARK = "Zq7-marker"
 @example(before="", after="\0")
 @example(before="12345", after="")
 def test_a_refusal_does_not_echo(name: str, before: str, after: str) -> None:
-    """W60: neither the message nor the context of an error holds what was given."""
+    """Neither the message nor the context of an error holds what was given."""
     error = error_of(lambda: adapter(name).validate_python(before + MARK + after))
 
     assert error is None or MARK not in repr([(found["msg"], found.get("ctx")) for found in error.errors()])
@@ -290,7 +290,7 @@ def test_a_refusal_does_not_echo(name: str, before: str, after: str) -> None:
     ],
 )
 def test_a_good_text_is_taken(name: str, given_: str, taken: str) -> None:
-    """W60: what each type changes and keeps."""
+    """What each type changes and keeps."""
     assert adapter(name).validate_python(given_) == taken
 
 
@@ -321,13 +321,13 @@ def test_a_good_text_is_taken(name: str, given_: str, taken: str) -> None:
     ],
 )
 def test_a_bad_text_is_refused(name: str, text: str, expected: str) -> None:
-    """W60: with pydantic's own codes."""
+    """With pydantic's own codes."""
     assert code(adapter(name), text) == expected
 
 
 @pytest.mark.parametrize("name", ["Username", "Slug", "Phone"])
 def test_a_line_break_at_the_end_passes_no_engine(name: str) -> None:
-    """W60: a model that reads patterns by Python's engine, whose ``$`` also matches before a last line break, takes no more."""
+    """A model that reads patterns by Python's engine, whose ``$`` also matches before a last line break, takes no more."""
     kind = TYPES[name]
 
     class Model(BaseModel):
@@ -339,7 +339,7 @@ def test_a_line_break_at_the_end_passes_no_engine(name: str) -> None:
 
 
 def test_lengths_count_the_trimmed_text() -> None:
-    """W60: further constraints apply to what is left after trimming, and are in the JSON schema."""
+    """Further constraints apply to what is left after trimming, and are in the JSON schema."""
     title = TypeAdapter[str](Annotated[NonBlank, Field(max_length=5)])
 
     assert title.validate_python("  a b c  ") == "a b c"
@@ -417,7 +417,7 @@ def test_a_mailbox_has_one_form(address: str, taken: str) -> None:
     ],
 )
 def test_no_address_is_refused(address: str) -> None:
-    """W60: one error, with a code of its own, that does not repeat the parts of the address."""
+    """One error, with a code of its own, that does not repeat the parts of the address."""
     (found,) = refusal(adapter("Email"), address).errors(include_input=False, include_url=False)
 
     assert found in (
@@ -451,7 +451,7 @@ ODD = st.builds(
 @example(address="\u212aim@example.com")
 @example(address="a@b.c-d")
 def test_the_short_cut_decides_alike(slow: TypeAdapter[str], address: str) -> None:
-    """W60: for every address the quick way and the long one give the same verdict and the same text."""
+    """For every address the quick way and the long one give the same verdict and the same text."""
     assert verdict(adapter("Email"), address) == verdict(slow, address)
 
 
@@ -461,7 +461,7 @@ def test_the_short_cut_decides_alike(slow: TypeAdapter[str], address: str) -> No
 @example(address="Ada <ada@example.com>")
 @example(address="\u0130@example.com")
 def test_what_is_taken_emailstr_takes(address: str) -> None:
-    """W60: no address passes that EmailStr refuses, and what plain address it takes passes, in lower case."""
+    """No address passes that EmailStr refuses, and what plain address it takes passes, in lower case."""
     taken, theirs = verdict(adapter("Email"), address), verdict(TypeAdapter(EmailStr), address.strip())
 
     if taken is not None:
@@ -474,21 +474,21 @@ def test_what_is_taken_emailstr_takes(address: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(email_validator.SPECIAL_USE_DOMAIN_NAMES))
 def test_special_domains_never_take_the_short_cut(name: str) -> None:
-    """W60: a domain that is new on email_validator's list fails here, should the pattern of plain addresses know it as valid."""
+    """A domain that is new on email_validator's list fails here, should the pattern of plain addresses know it as valid."""
     assert verdict(adapter("Email"), f"ada@{name}") is None
     assert verdict(adapter("Email"), f"ada@example.{name.upper()}") is None
 
 
 @pytest.mark.parametrize("address", ["ada@example.com", " Ada.L+news@MAIL.example-shop.co.uk ", "a_b@x.info", "a@b.online"])
 def test_a_plain_address_does_not_leave_rust(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
-    """W60: email_validator is not asked."""
+    """Email_validator is not asked."""
     monkeypatch.delattr(email_validator, "validate_email")
 
     assert adapter("Email").validate_python(address) == address.strip().lower()
 
 
 def test_an_odd_address_is_looked_up_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """W60: no name server is asked, even where the host's email_validator asks by default."""
+    """No name server is asked, even where the host's email_validator asks by default."""
     monkeypatch.setattr(email_validator, "CHECK_DELIVERABILITY", True)
     monkeypatch.setattr("email_validator.deliverability.validate_email_deliverability", None)
 
@@ -496,7 +496,7 @@ def test_an_odd_address_is_looked_up_nowhere(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_field_may_shorten_an_address() -> None:
-    """W60: a bound of the field's applies to the form that is kept, and is in the JSON schema of both directions."""
+    """A bound of the field's applies to the form that is kept, and is in the JSON schema of both directions."""
     short = TypeAdapter[str](Annotated[Email, Field(max_length=15)])
 
     assert short.validate_python("   ada@example.com") == "ada@example.com"
@@ -509,7 +509,7 @@ def test_a_field_may_shorten_an_address() -> None:
 
 @pytest.mark.parametrize("password", ["12345678", "  ÄÖ  aB ", "👩‍🚀" * 40, "p" * 128, "\x01\x02\x03\x04\x05\x06\x07\x08"])
 def test_a_password_stays_as_it_was_typed(password: str) -> None:
-    """W60: nothing is trimmed, folded or normalised, even where the model does so with its other texts."""
+    """Nothing is trimmed, folded or normalised, even where the model does so with its other texts."""
 
     class Model(BaseModel):
         model_config = ConfigDict(str_strip_whitespace=True, str_to_lower=True, str_max_length=5)
@@ -532,7 +532,7 @@ def test_a_password_stays_as_it_was_typed(password: str) -> None:
     ],
 )
 def test_a_refused_password_is_not_shown(password: Any, expected: str) -> None:
-    """W60: pydantic's own error, printed or read, has no password in it."""
+    """Pydantic's own error, printed or read, has no password in it."""
     error = refusal(adapter("Password"), password)
 
     assert [found["type"] for found in error.errors()] == [expected]
@@ -553,7 +553,7 @@ def test_a_refused_password_is_not_shown(password: Any, expected: str) -> None:
     ],
 )
 def test_a_moment_is_converted_to_utc(moment: object) -> None:
-    """W60: its zone is UTC, and it is written with Z."""
+    """Its zone is UTC, and it is written with Z."""
     taken = adapter("UTCDatetime").validate_python(moment)
 
     assert (taken, taken.tzinfo) == (datetime(2025, 12, 31, 23, 30, tzinfo=UTC), UTC)
@@ -569,7 +569,7 @@ class Nowhere(tzinfo):
 
 @pytest.mark.parametrize("moment", ["2026-01-01T00:00:00", "2026-01-01", datetime(2026, 1, 1), datetime(2026, 1, 1, tzinfo=Nowhere())])  # noqa: DTZ001
 def test_a_naive_moment_is_refused(moment: object) -> None:
-    """W60: nobody guesses a zone."""
+    """Nobody guesses a zone."""
     assert code(adapter("UTCDatetime"), moment) == "timezone_aware"
 
 
@@ -577,7 +577,7 @@ def test_a_naive_moment_is_refused(moment: object) -> None:
     "moment", ["0001-01-01T00:00:00+00:01", "9999-12-31T23:59:59-00:01", datetime.min.replace(tzinfo=timezone(timedelta(hours=14)))]
 )
 def test_a_moment_out_of_the_calendar_is_refused(moment: object) -> None:
-    """W60: a moment that UTC puts outside of the years 1 to 9999 is a refusal, not a failure."""
+    """A moment that UTC puts outside of the years 1 to 9999 is a refusal, not a failure."""
     assert refusal(adapter("UTCDatetime"), moment).errors()[0]["msg"] == "Value error, is before the year 1 or after the year 9999 in UTC"
 
 
@@ -586,7 +586,7 @@ def test_a_moment_out_of_the_calendar_is_refused(moment: object) -> None:
 
 @pytest.mark.parametrize(("name", "bits"), [("Int32", 31), ("Int64", 63)])
 def test_an_integer_fits_its_column(name: str, bits: int) -> None:
-    """W60: the bounds are those of the column; the rest is pydantic's int, text of a query string included."""
+    """The bounds are those of the column; the rest is pydantic's int, text of a query string included."""
     kind = adapter(name)
 
     assert [kind.validate_python(value) for value in (-(2**bits), str(2**bits - 1), 1.0, True)] == [-(2**bits), 2**bits - 1, 1, 1]
@@ -621,7 +621,7 @@ async def client() -> AsyncIterator[AsyncClient]:
 
 
 async def test_types_are_parameters(client: AsyncClient) -> None:
-    """W60: paths, queries and forms take the types."""
+    """Paths, queries and forms take the types."""
     query = {"phone": "+4930123456", "since": "2026-01-01T00:00:00+01:00", "title": " a "}
     found = await client.get("/people/Ada/-7", params=query)
     login = await client.post("/login", data={"email": "ADA@example.com", "password": " correct horse "})
@@ -631,7 +631,7 @@ async def test_types_are_parameters(client: AsyncClient) -> None:
 
 
 async def test_a_refused_parameter_is_not_echoed(client: AsyncClient) -> None:
-    """W60: a problem body names the field and the rule and shows no value."""
+    """A problem body names the field and the rule and shows no value."""
     answer = await client.post("/login", data={"email": "eve@evil.localhost", "password": "hushhh"})
 
     assert answer.status_code == 422
@@ -643,7 +643,7 @@ async def test_a_refused_parameter_is_not_echoed(client: AsyncClient) -> None:
 
 
 async def test_bad_parameters_are_refused_together(client: AsyncClient) -> None:
-    """W60: each has its own entry."""
+    """Each has its own entry."""
     answer = await client.get("/people/1/99999999999", params={"phone": "030", "since": "2026-01-01T00:00:00", "title": "\u200b"})
 
     assert [(error["loc"][-1], error["code"]) for error in answer.json()["errors"]] == [
@@ -656,7 +656,7 @@ async def test_bad_parameters_are_refused_together(client: AsyncClient) -> None:
 
 
 async def test_a_lone_surrogate_in_a_body_is_refused(client: AsyncClient) -> None:
-    """W60: JSON can carry half a character; it stops at the field."""
+    """JSON can carry half a character; it stops at the field."""
     answer = await client.post("/people?email=ada@example.com", content=rb'["\ud800"]', headers={"content-type": "application/json"})
 
     assert (answer.status_code, answer.json()["errors"][0]["code"]) == (422, "string_unicode")
@@ -728,7 +728,7 @@ def partial(**values: object) -> EventCreate:
     ],
 )
 def test_a_partial_form_holds_what_was_sent(sent: dict[str, Any], dumped: dict[str, Any]) -> None:
-    """W60: nothing else is dumped: no default, no factory, no computed field; aliases, serializers and exclusions are kept."""
+    """Nothing else is dumped: no default, no factory, no computed field; aliases, serializers and exclusions are kept."""
     given_ = partial(**sent)
 
     assert given_.model_dump() == given_.model_dump(exclude_unset=True) == given_.model_dump(mode="json") == dumped
@@ -754,7 +754,7 @@ def test_a_partial_form_holds_what_was_sent(sent: dict[str, Any], dumped: dict[s
     ],
 )
 def test_a_partial_form_keeps_the_rules(sent: dict[str, Any], loc: tuple[Any, ...], expected: str) -> None:
-    """W60: types, constraints, aliases, configuration and validators are those of the schema; null is refused where None was."""
+    """Types, constraints, aliases, configuration and validators are those of the schema; null is refused where None was."""
     with pytest.raises(ValidationError) as caught:
         partial(**sent)
 
@@ -762,7 +762,7 @@ def test_a_partial_form_keeps_the_rules(sent: dict[str, Any], loc: tuple[Any, ..
 
 
 def test_what_was_not_sent_is_not_there() -> None:
-    """W60: reading it is an AttributeError; what was sent, private attributes and methods are there."""
+    """Reading it is an AttributeError; what was sent, private attributes and methods are there."""
     given_ = partial(end=3)
 
     assert (given_.end, given_._seen, repr(given_)) == (3, [], "PartialEventCreate(end=3)")
@@ -773,7 +773,7 @@ def test_what_was_not_sent_is_not_there() -> None:
 
 
 def test_validators_of_fields_do_not_see_what_was_not_sent() -> None:
-    """W60: ``info.data`` has no stand-in for a field that is missing, and no validator is called for it."""
+    """``info.data`` has no stand-in for a field that is missing, and no validator is called for it."""
     seen: list[object] = []
 
     class Create(BaseModel):
@@ -792,7 +792,7 @@ def test_validators_of_fields_do_not_see_what_was_not_sent() -> None:
 
 
 def test_a_rule_over_several_fields_waits_for_all_of_them() -> None:
-    """W60: a rule that reads a field which was not sent is not applied; another AttributeError is not swallowed."""
+    """A rule that reads a field which was not sent is not applied; another AttributeError is not swallowed."""
 
     class Create(BaseModel):
         low: int
@@ -821,7 +821,7 @@ def test_a_rule_over_several_fields_waits_for_all_of_them() -> None:
 
 
 def test_before_and_wrap_validators_are_called_as_ever() -> None:
-    """W60: they see what was sent, and the model that comes of it."""
+    """They see what was sent, and the model that comes of it."""
 
     class Create(BaseModel):
         name: str
@@ -848,7 +848,7 @@ def test_before_and_wrap_validators_are_called_as_ever() -> None:
 
 
 def test_post_init_waits_likewise() -> None:
-    """W60: ``model_post_init`` ends where it reads a field that was not sent."""
+    """``model_post_init`` ends where it reads a field that was not sent."""
 
     class Create(BaseModel):
         name: str
@@ -864,7 +864,7 @@ def test_post_init_waits_likewise() -> None:
 
 
 def test_the_json_schema_of_a_partial_form_is_honest() -> None:
-    """W60: nothing is required, no default is claimed, null stands only where it is taken, descriptions are kept."""
+    """Nothing is required, no default is claimed, null stands only where it is taken, descriptions are kept."""
     schema, whole = PartialEventCreate.model_json_schema(), EventCreate.model_json_schema()
 
     assert schema.keys() == {"additionalProperties", "properties", "title", "type"}
@@ -874,7 +874,7 @@ def test_the_json_schema_of_a_partial_form_is_honest() -> None:
 
 
 def test_a_partial_form_is_copied_pickled_and_compared() -> None:
-    """W60: as any model; it is found under its name in the module of its schema."""
+    """As any model; it is found under its name in the module of its schema."""
     given_ = partial(end=3, note=None)
 
     assert PartialEventCreate.__module__ == EventCreate.__module__
@@ -887,7 +887,7 @@ def test_a_partial_form_is_copied_pickled_and_compared() -> None:
 
 
 def test_the_name_can_be_chosen() -> None:
-    """W60: each call makes a class; the schema stays as it was; a partial form of a partial form is one too."""
+    """Each call makes a class; the schema stays as it was; a partial form of a partial form is one too."""
     first, second = partial_model(EventCreate, name="EventUpdate"), partial_model(EventCreate, name="EventUpdate")
     again = partial_model(first, name="Again")
 
@@ -925,7 +925,7 @@ class Kennel(BaseModel):
 
 
 def test_parametrised_models_have_partial_forms() -> None:
-    """W60: the parameters of a generic model are checked; without them there is nothing to check, so that is refused."""
+    """The parameters of a generic model are checked; without them there is nothing to check, so that is refused."""
     Update = partial_model(Box[int])  # noqa: N806
 
     assert Update.model_validate({"label": "a"}).model_dump() == {"label": "a"}
@@ -935,7 +935,7 @@ def test_parametrised_models_have_partial_forms() -> None:
 
 
 def test_a_root_model_is_refused() -> None:
-    """W60: it has no fields."""
+    """It has no fields."""
 
     class Names(RootModel[list[str]]): ...
 
@@ -944,7 +944,7 @@ def test_a_root_model_is_refused() -> None:
 
 
 def test_unions_aliases_and_nested_models_are_kept() -> None:
-    """W60: discriminators choose, aliases are read, assignments are checked, and a nested model is sent whole."""
+    """Discriminators choose, aliases are read, assignments are checked, and a nested model is sent whole."""
     Update = partial_model(Kennel)  # noqa: N806
     kind = TypeAdapter(Update)
 
@@ -961,7 +961,7 @@ def test_unions_aliases_and_nested_models_are_kept() -> None:
 
 
 def test_attributes_of_an_object_are_read() -> None:
-    """W60: from_attributes takes what the object has."""
+    """From_attributes takes what the object has."""
 
     class Create(BaseModel):
         model_config = ConfigDict(from_attributes=True, frozen=True)
@@ -1029,7 +1029,7 @@ async def members(database: Database) -> AsyncIterator[AsyncClient]:
     ],
 )
 async def test_a_patch_changes_what_it_names(members: AsyncClient, sent: dict[str, Any], changed: dict[str, Any]) -> None:
-    """W60: other columns keep their values, defaults of the create schema are not written, null empties a column that may be empty."""
+    """Other columns keep their values, defaults of the create schema are not written, null empties a column that may be empty."""
     answer = await members.patch("/members/1", json=sent)
 
     expected = {"id": 1, "email": "ada@example.com", "name": "Ada", "nickname": "Countess", "points": 3, **changed}
@@ -1039,7 +1039,7 @@ async def test_a_patch_changes_what_it_names(members: AsyncClient, sent: dict[st
 
 @pytest.mark.parametrize("sent", [{"name": None}, {"points": None}, {"email": None}, {"name": "  "}, {"email": "ada"}, {"points": 2**31}])
 async def test_a_bad_patch_stops_at_the_schema(members: AsyncClient, sent: dict[str, Any]) -> None:
-    """W60: a null for a column that must have a value is a 422 of its field, and nothing is written."""
+    """A null for a column that must have a value is a 422 of its field, and nothing is written."""
     before = (await members.get("/members/1")).json()
 
     answer = await members.patch("/members/1", json=sent)
@@ -1050,7 +1050,7 @@ async def test_a_bad_patch_stops_at_the_schema(members: AsyncClient, sent: dict[
 
 
 async def test_the_document_shows_the_patch_form(members: AsyncClient) -> None:
-    """W60: it is a component of its own, of the name that was given."""
+    """It is a component of its own, of the name that was given."""
     document = (await members.get("/openapi.json")).json()
 
     body = document["paths"]["/members/{id}"]["patch"]["requestBody"]["content"]["application/json"]["schema"]
@@ -1072,7 +1072,7 @@ class Twice(BaseModel):
 
 
 def test_a_field_that_is_compared_with_one_that_was_not_sent_is_refused() -> None:
-    """W60: a KeyError of the validator is the client's 422, not a 500."""
+    """A KeyError of the validator is the client's 422, not a 500."""
     partial = partial_model(Twice)
 
     with pytest.raises(ValidationError, match="together with pw only"):
@@ -1081,7 +1081,7 @@ def test_a_field_that_is_compared_with_one_that_was_not_sent_is_refused() -> Non
 
 
 def test_a_mapped_class_has_no_partial_form() -> None:
-    """W60: its attributes are columns."""
+    """Its attributes are columns."""
 
     class Hero(SQLModel, table=True):
         id: int | None = SQLField(default=None, primary_key=True)

@@ -52,7 +52,7 @@ def refusal(**given: object) -> str:
 
 
 def test_the_tutorials_names_have_defaults() -> None:
-    """W10: the page's upper-case fields are there; outside production none must be given."""
+    """The page's upper-case fields are there; outside production none must be given."""
     settings = KitSettings()
 
     assert (settings.PROJECT_NAME, settings.VERSION, settings.API_V1_STR) == ("FastAPI app", "0.1.0", "/api/v1")
@@ -63,7 +63,7 @@ def test_the_tutorials_names_have_defaults() -> None:
 
 
 def test_the_environment_is_read(environ: Any) -> None:
-    """W10: each field is read from the variable of its name; URLs are plain text."""
+    """Each field is read from the variable of its name; URLs are plain text."""
     environ({"PROJECT_NAME": "Zenith", "DB_POOL_SIZE": "3", "DATABASE_URL": POSTGRES, "LOG_LEVEL": "debug", "ENVIRONMENT": "Staging"})
 
     settings = KitSettings()
@@ -75,7 +75,7 @@ def test_the_environment_is_read(environ: Any) -> None:
 
 
 def test_an_empty_variable_is_not_set(environ: Any) -> None:
-    """W10: a variable that a compose file leaves empty means the default."""
+    """A variable that a compose file leaves empty means the default."""
     environ({"REDIS_URL": "", "SECRET_KEY": "", "DB_POOL_SIZE": ""})
 
     settings = KitSettings()
@@ -85,7 +85,7 @@ def test_an_empty_variable_is_not_set(environ: Any) -> None:
 
 
 def test_no_statement_timeout_can_be_said(environ: Any) -> None:
-    """W10: the word none lifts the limit."""
+    """The word none lifts the limit."""
     environ({"DB_STATEMENT_TIMEOUT_SECONDS": "none"})
 
     assert KitSettings().DB_STATEMENT_TIMEOUT_SECONDS is None
@@ -116,7 +116,7 @@ def test_no_statement_timeout_can_be_said(environ: Any) -> None:
     ],
 )
 def test_nonsense_is_refused_by_name(name: str, value: object) -> None:
-    """W10: a value out of bounds names its field."""
+    """A value out of bounds names its field."""
     assert f"\n{name}" in refusal(**{name: value})
 
 
@@ -134,7 +134,7 @@ def test_nonsense_is_refused_by_name(name: str, value: object) -> None:
     ],
 )
 def test_a_database_url_of_any_kind_is_taken(url: str) -> None:
-    """W10: what SQLAlchemy can read is not refused."""
+    """What SQLAlchemy can read is not refused."""
     taken = KitSettings(DATABASE_URL=url).DATABASE_URL
 
     assert taken == url
@@ -152,7 +152,7 @@ def test_a_database_url_of_any_kind_is_taken(url: str) -> None:
     ],
 )
 def test_a_mistyped_database_url_is_refused_without_its_password(url: str) -> None:
-    """W10: a password with a bare @, a missing host or a line break is explained, and never printed."""
+    """A password with a bare @, a missing host or a line break is explained, and never printed."""
     text = refusal(DATABASE_URL=url)
 
     assert "%40" in text
@@ -160,7 +160,7 @@ def test_a_mistyped_database_url_is_refused_without_its_password(url: str) -> No
 
 
 def test_settings_cannot_be_changed() -> None:
-    """W10: an assignment that no block would notice is an error."""
+    """An assignment that no block would notice is an error."""
     settings = KitSettings()
 
     with pytest.raises(ValidationError, match="frozen"):
@@ -168,7 +168,7 @@ def test_settings_cannot_be_changed() -> None:
 
 
 def test_nothing_is_read_at_import() -> None:
-    """W10: importing the module and defining a subclass reads no environment and writes no file."""
+    """Importing the module and defining a subclass reads no environment and writes no file."""
     program = (
         "from fastapi_kit.settings import KitSettings\n"
         "class Settings(KitSettings):\n    MAIL_HOST: str\n"
@@ -182,7 +182,7 @@ def test_nothing_is_read_at_import() -> None:
 
 
 def test_production_with_everything_given_is_fine() -> None:
-    """W11: a real secret and a database server are all that is needed."""
+    """A real secret and a database server are all that is needed."""
     settings = KitSettings.model_validate(PRODUCTION)
 
     assert settings.is_production
@@ -190,7 +190,7 @@ def test_production_with_everything_given_is_fine() -> None:
 
 
 def test_an_empty_production_is_refused_at_once() -> None:
-    """W11: all that is missing is said in one error, with the cure, and no secret is made."""
+    """All that is missing is said in one error, with the cure, and no secret is made."""
     text = refusal(ENVIRONMENT="production", DEBUG=True, ALLOWED_ORIGINS="*")
 
     assert "SECRET_KEY is missing: set it to the output of: openssl rand -hex 32" in text
@@ -202,13 +202,13 @@ def test_an_empty_production_is_refused_at_once() -> None:
 
 @pytest.mark.parametrize("origins", ["*", "https://app.example.com, *", "https://*.example.com"])
 def test_wildcard_origins_are_refused_in_production_only(origins: str) -> None:
-    """W11: no wildcard where credentials are allowed."""
+    """No wildcard where credentials are allowed."""
     assert "ALLOWED_ORIGINS has a wildcard" in refusal(**PRODUCTION, ALLOWED_ORIGINS=origins)
     assert KitSettings.model_validate({"ALLOWED_ORIGINS": origins}).ALLOWED_ORIGINS
 
 
 def test_sqlite_in_production_is_allowed_on_demand_only() -> None:
-    """W11: SQLite in production is a decision, not an accident."""
+    """SQLite in production is a decision, not an accident."""
     production = {**PRODUCTION, "DATABASE_URL": "SQLite+aiosqlite:////srv/app.db"}
 
     assert "ALLOW_SQLITE_IN_PRODUCTION=true" in refusal(**production)
@@ -216,7 +216,7 @@ def test_sqlite_in_production_is_allowed_on_demand_only() -> None:
 
 
 def test_the_default_database_is_refused_in_production_even_where_sqlite_is_allowed() -> None:
-    """W11: production names its database itself."""
+    """Production names its database itself."""
     assert "DATABASE_URL is missing" in refusal(ENVIRONMENT="production", SECRET_KEY=SECRET, ALLOW_SQLITE_IN_PRODUCTION=True)
 
 
@@ -239,7 +239,7 @@ def test_the_default_database_is_refused_in_production_even_where_sqlite_is_allo
     ],
 )
 def test_placeholders_are_refused_in_production(secret: str) -> None:
-    """W11: secrets of templates, padded or repeated to length, are no secrets."""
+    """Secrets of templates, padded or repeated to length, are no secrets."""
     text = refusal(**{**PRODUCTION, "SECRET_KEY": secret})
 
     assert "SECRET_KEY is a placeholder" in text
@@ -248,7 +248,7 @@ def test_placeholders_are_refused_in_production(secret: str) -> None:
 
 @given(seed=st.integers(0, 2**64), length=st.integers(16, 64))
 def test_random_hex_is_no_placeholder(seed: int, length: int) -> None:
-    """W11: what a random generator makes is taken."""
+    """What a random generator makes is taken."""
     assert KitSettings.model_validate({**PRODUCTION, "SECRET_KEY": Random(seed).randbytes(length).hex()}).is_production
 
 
@@ -256,17 +256,17 @@ def test_random_hex_is_no_placeholder(seed: int, length: int) -> None:
     "secret", [SECRET, "correct horse battery staple wall 42", "prod-secret-key-9f8e1c27d35ab604de7a", "пароль-из-случайных-букв-жщшэ"]
 )
 def test_real_secrets_are_taken(secret: str) -> None:
-    """W11: a passphrase, or a secret that has the word secret in it, is not refused."""
+    """A passphrase, or a secret that has the word secret in it, is not refused."""
     assert KitSettings.model_validate({**PRODUCTION, "SECRET_KEY": secret}).SECRET_KEY.get_secret_value() == secret
 
 
 def test_a_short_secret_is_refused_in_production() -> None:
-    """W11: a secret has 32 bytes at least, whatever its characters."""
+    """A secret has 32 bytes at least, whatever its characters."""
     assert "fewer than 32 bytes" in refusal(**{**PRODUCTION, "SECRET_KEY": SECRET[:31]})
 
 
 def test_a_default_secret_in_the_hosts_code_is_refused_in_production() -> None:
-    """W11: a secret that stands in the source is none."""
+    """A secret that stands in the source is none."""
 
     class Settings(KitSettings):
         SECRET_KEY: SecretStr = SecretStr(SECRET)
@@ -277,7 +277,7 @@ def test_a_default_secret_in_the_hosts_code_is_refused_in_production() -> None:
 
 @pytest.mark.parametrize("environment", ["local", "test", "staging"])
 def test_a_missing_secret_is_made_once_and_kept(environment: Any) -> None:
-    """W11: outside production the secret is made, kept in a file of mode 0600, and found again."""
+    """Outside production the secret is made, kept in a file of mode 0600, and found again."""
     first, second = KitSettings(ENVIRONMENT=environment), KitSettings(ENVIRONMENT=environment)
 
     assert first.SECRET_KEY == second.SECRET_KEY
@@ -286,7 +286,7 @@ def test_a_missing_secret_is_made_once_and_kept(environment: Any) -> None:
 
 
 def test_the_folder_of_the_secret_ignores_itself() -> None:
-    """W11: git does not see the secret, and no draft is left beside it."""
+    """Git does not see the secret, and no draft is left beside it."""
     KitSettings()
 
     assert Path(".fastapi_kit/.gitignore").read_text() == "*\n"
@@ -294,7 +294,7 @@ def test_the_folder_of_the_secret_ignores_itself() -> None:
 
 
 def test_a_given_secret_makes_no_file(environ: Any) -> None:
-    """W11: nothing is written where nothing is missing."""
+    """Nothing is written where nothing is missing."""
     environ({"SECRET_KEY": SECRET})
 
     assert KitSettings().SECRET_KEY.get_secret_value() == SECRET
@@ -302,7 +302,7 @@ def test_a_given_secret_makes_no_file(environ: Any) -> None:
 
 
 def test_processes_that_start_at_once_agree() -> None:
-    """W11: four workers make one secret between them."""
+    """Four workers make one secret between them."""
     program = "from fastapi_kit.settings import KitSettings; print(KitSettings().SECRET_KEY.get_secret_value())"
 
     with ThreadPoolExecutor(4) as pool:
@@ -312,7 +312,7 @@ def test_processes_that_start_at_once_agree() -> None:
 
 
 def test_where_nothing_can_be_written_the_secret_lives_in_memory() -> None:
-    """W11: a working directory that refuses the file is a warning; the process still agrees with itself."""
+    """A working directory that refuses the file is a warning; the process still agrees with itself."""
     Path(".fastapi_kit").write_text("in the way")
 
     with pytest.warns(RuntimeWarning, match="SECRET_KEY is missing and none can be kept in .fastapi_kit/secret_key"):
@@ -323,7 +323,7 @@ def test_where_nothing_can_be_written_the_secret_lives_in_memory() -> None:
 
 
 def test_a_damaged_secret_file_is_not_used() -> None:
-    """W11: a file that somebody emptied does not become an empty secret."""
+    """A file that somebody emptied does not become an empty secret."""
     Path(".fastapi_kit").mkdir()
     Path(".fastapi_kit/secret_key").touch()
 
@@ -337,7 +337,7 @@ def test_a_damaged_secret_file_is_not_used() -> None:
 
 
 def test_no_secret_shows_in_a_repr() -> None:
-    """W10, W11: URLs and the secret are in no repr."""
+    """URLs and the secret are in no repr."""
     settings = KitSettings.model_validate({**PRODUCTION, "REDIS_URL": "redis://:hush-hush@cache:6379"})
 
     shown = f"{settings!r} {settings} {settings.SECRET_KEY}"
@@ -347,7 +347,7 @@ def test_no_secret_shows_in_a_repr() -> None:
 
 
 def test_a_redeclared_url_stays_hidden_and_checked() -> None:
-    """W10: a host that makes DATABASE_URL required, as the page does, keeps its protection."""
+    """A host that makes DATABASE_URL required, as the page does, keeps its protection."""
 
     class Settings(KitSettings):
         DATABASE_URL: str
@@ -373,7 +373,7 @@ def test_a_redeclared_url_stays_hidden_and_checked() -> None:
     ],
 )
 def test_no_error_prints_a_value(given: dict[str, object]) -> None:
-    """W11: a value of the wrong type or form is not repeated by the error that refuses it."""
+    """A value of the wrong type or form is not repeated by the error that refuses it."""
     text = refusal(**given)
 
     assert "hush" not in text
@@ -382,7 +382,7 @@ def test_no_error_prints_a_value(given: dict[str, object]) -> None:
 
 
 def test_no_error_prints_what_the_environment_holds(environ: Any) -> None:
-    """W11: the same holds for a traceback over values from the environment, lists of a host's own included."""
+    """The same holds for a traceback over values from the environment, lists of a host's own included."""
     environ({"SECRET_KEY": SECRET, "DATABASE_URL": POSTGRES})
     program = (
         "from fastapi_kit.settings import KitSettings\nclass Settings(KitSettings):\n    NUMBERS: list[int]\nSettings.model_validate({})"
@@ -404,7 +404,7 @@ def test_no_error_prints_what_the_environment_holds(environ: Any) -> None:
     ["https://a.example,https://b.example", " https://a.example , https://b.example/ ,,", '["https://a.example", " https://B.example "]'],
 )
 def test_lists_are_read_from_commas_or_json(environ: Any, text: str) -> None:
-    """W12: both notations work from the environment, and blanks are stripped."""
+    """Both notations work from the environment, and blanks are stripped."""
     environ({"ALLOWED_ORIGINS": text})
 
     assert KitSettings().ALLOWED_ORIGINS == ["https://a.example", "https://b.example"]
@@ -412,7 +412,7 @@ def test_lists_are_read_from_commas_or_json(environ: Any, text: str) -> None:
 
 @pytest.mark.parametrize("text", ["[]", " , "])
 def test_a_list_can_be_empty(environ: Any, text: str) -> None:
-    """W12: no origin at all can be said."""
+    """No origin at all can be said."""
     environ({"ALLOWED_ORIGINS": text})
 
     assert KitSettings().ALLOWED_ORIGINS == []
@@ -428,21 +428,21 @@ items = st.lists(st.text(st.characters(exclude_characters=",[", categories=["L",
 
 @given(items)
 def test_a_list_joined_by_commas_comes_back(names: list[str]) -> None:
-    """W12: whatever the names, splitting undoes joining, with or without blanks around the commas."""
+    """Whatever the names, splitting undoes joining, with or without blanks around the commas."""
     assert Listed.model_validate({"names": ",".join(names)}).names == names
     assert Listed.model_validate({"names": " , ".join(names)}).names == names
 
 
 @given(items)
 def test_a_list_as_json_comes_back(names: list[str]) -> None:
-    """W12: JSON text and the list itself mean the same."""
+    """JSON text and the list itself mean the same."""
     text = "[" + ",".join(f'"{name}"' for name in names if '"' not in name and "\\" not in name) + "]"
 
     assert Listed.model_validate({"names": text}).names == [name for name in names if '"' not in name and "\\" not in name]
 
 
 def test_unknown_keys_in_the_env_file_are_ignored() -> None:
-    """W12: a .env that other programs share does not stop the app."""
+    """A .env that other programs share does not stop the app."""
     Path(".env").write_text("PROJECT_NAME=Zenith\nPOSTGRES_PASSWORD=hush\nALLOWED_ORIGINS=https://a.example, https://b.example\n")
 
     settings = KitSettings()
@@ -453,7 +453,7 @@ def test_unknown_keys_in_the_env_file_are_ignored() -> None:
 
 
 def test_the_environment_comes_before_the_env_file(environ: Any) -> None:
-    """W12: what the process was given wins over what the file says."""
+    """What the process was given wins over what the file says."""
     Path(".env").write_text("PROJECT_NAME=file\nVERSION=2\n")
     environ({"PROJECT_NAME": "process"})
 
@@ -463,7 +463,7 @@ def test_the_environment_comes_before_the_env_file(environ: Any) -> None:
 
 
 def test_a_secrets_directory_is_read(tmp_path: Path) -> None:
-    """W12: files of a mounted directory give values, in production too, without their final line break."""
+    """Files of a mounted directory give values, in production too, without their final line break."""
     folder = tmp_path / "run-secrets"
     folder.mkdir()
     folder.joinpath("SECRET_KEY").write_text(f"{SECRET}\n")
@@ -479,7 +479,7 @@ def test_a_secrets_directory_is_read(tmp_path: Path) -> None:
 
 
 def test_a_host_adds_fields_and_configuration(environ: Any) -> None:
-    """W10: a subclass has required fields and a model_config of its own, and the checks remain."""
+    """A subclass has required fields and a model_config of its own, and the checks remain."""
 
     class Settings(KitSettings):
         model_config = SettingsConfigDict(env_prefix="APP_")

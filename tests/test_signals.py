@@ -47,7 +47,7 @@ async def ready(client: AsyncClient) -> int:
 
 
 async def test_readiness_goes_first(server: Server) -> None:
-    """W21: from SIGTERM on the app is not ready, while it lives and answers; the server is told too."""
+    """From SIGTERM on the app is not ready, while it lives and answers; the server is told too."""
     async with app_client(app_with()) as client:
         assert await ready(client) == 200
 
@@ -59,7 +59,7 @@ async def test_readiness_goes_first(server: Server) -> None:
 
 
 async def test_the_server_is_told_after_the_wait(server: Server) -> None:
-    """W21: meanwhile the app is not ready and serves all the same."""
+    """Meanwhile the app is not ready and serves all the same."""
     async with app_client(app_with(drain_seconds=0.05)) as client:
         signal.raise_signal(signal.SIGTERM)
 
@@ -70,7 +70,7 @@ async def test_the_server_is_told_after_the_wait(server: Server) -> None:
 
 
 async def test_a_second_signal_ends_the_wait(server: Server) -> None:
-    """W21: whoever asks twice is in a hurry."""
+    """Whoever asks twice is in a hurry."""
     async with app_client(app_with(drain_seconds=3600)):
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)
@@ -79,7 +79,7 @@ async def test_a_second_signal_ends_the_wait(server: Server) -> None:
 
 
 async def test_the_servers_handler_is_put_back(server: Server) -> None:
-    """W21: after the lifespan nothing of the app is left."""
+    """After the lifespan nothing of the app is left."""
     async with app_client(app_with()):
         assert signal.getsignal(signal.SIGTERM) is not server
 
@@ -87,7 +87,7 @@ async def test_the_servers_handler_is_put_back(server: Server) -> None:
 
 
 async def test_a_handler_that_came_later_stays(server: Server) -> None:
-    """W21: what the host has installed meanwhile is not taken away."""
+    """What the host has installed meanwhile is not taken away."""
     later = Server()
     async with app_client(app_with()):
         signal.signal(signal.SIGTERM, later)
@@ -96,7 +96,7 @@ async def test_a_handler_that_came_later_stays(server: Server) -> None:
 
 
 async def test_two_apps_in_one_process_both_hear(server: Server) -> None:
-    """W21: each passes the signal on."""
+    """Each passes the signal on."""
     async with app_client(app_with()) as first, app_client(app_with()) as second:
         signal.raise_signal(signal.SIGTERM)
 
@@ -106,7 +106,7 @@ async def test_two_apps_in_one_process_both_hear(server: Server) -> None:
 
 @pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.SIG_IGN])
 async def test_nothing_is_installed_where_nobody_listens(server: Server, handler: signal.Handlers) -> None:
-    """W21: a script or a test that runs the lifespan keeps its own way to end."""
+    """A script or a test that runs the lifespan keeps its own way to end."""
     signal.signal(signal.SIGTERM, handler)
 
     async with app_client(app_with()):
@@ -114,7 +114,7 @@ async def test_nothing_is_installed_where_nobody_listens(server: Server, handler
 
 
 async def test_nothing_is_installed_outside_the_main_thread(server: Server) -> None:
-    """W21: Python sets signal handlers in the main thread only; a server in a thread works without."""
+    """Python sets signal handlers in the main thread only; a server in a thread works without."""
 
     async def run() -> int:
         async with app_client(app_with()) as client:
@@ -129,7 +129,7 @@ async def test_nothing_is_installed_outside_the_main_thread(server: Server) -> N
 
 
 async def test_the_event_loops_own_handlers_are_called(server: Server) -> None:
-    """W21: gunicorn's asgi worker hears by the event loop, and so does the app."""
+    """Gunicorn's asgi worker hears by the event loop, and so does the app."""
     heard = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, heard.set)
@@ -144,7 +144,7 @@ async def test_the_event_loops_own_handlers_are_called(server: Server) -> None:
 
 
 async def test_an_app_waits_as_its_settings_say(server: Server) -> None:
-    """W21: SHUTDOWN_DRAIN_SECONDS reaches the probes of create_app."""
+    """SHUTDOWN_DRAIN_SECONDS reaches the probes of create_app."""
     async with app_client(create_app(KitSettings(SHUTDOWN_DRAIN_SECONDS=3600))) as client:
         signal.raise_signal(signal.SIGTERM)
 

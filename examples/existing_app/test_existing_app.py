@@ -130,7 +130,7 @@ async def test_create(client: AsyncClient) -> None:
 
 
 async def test_the_password_is_stored_hashed(client: AsyncClient, engine: AsyncEngine) -> None:
-    """T1: the user is committed, the password is nowhere, and its hash proves it."""
+    """The user is committed, the password is nowhere, and its hash proves it."""
     await create(client, "ada")
 
     [(email, hashed_password)] = await stored(engine)
@@ -219,7 +219,7 @@ async def test_update_of_the_password(client: AsyncClient, engine: AsyncEngine) 
 async def test_what_was_a_500(
     before: AsyncClient, after: AsyncClient, method: str, path: str, body: object, status: int, fields: list[str]
 ) -> None:
-    """D6: what was an internal error is an answer that names the field, and the users stay as they were."""
+    """What was an internal error is an answer that names the field, and the users stay as they were."""
     users = [await create(after, name) for name in ("ada", "bob")]
 
     old = await before.request(method, path, json=body)
@@ -236,7 +236,7 @@ AFTER = pytest.mark.parametrize("name", [name for name, host in HOSTS.items() if
 
 @AFTER
 async def test_a_refused_write_whatever_the_sessions(engine: AsyncEngine, name: str) -> None:
-    """T2: a taken address is a 409 on any kind of session, and only the refused user is missing afterwards."""
+    """A taken address is a 409 on any kind of session, and only the refused user is missing afterwards."""
     async with served(HOSTS[name], engine) as client:
         await create(client, "ada")
         response = await client.post("/users/", json=new_user("ada"))
@@ -248,7 +248,7 @@ async def test_a_refused_write_whatever_the_sessions(engine: AsyncEngine, name: 
 
 @AFTER
 async def test_one_of_eight_at_once(engine: AsyncEngine, name: str) -> None:
-    """D6: of eight requests for one address at the same time one gets it, and the others are told so."""
+    """Of eight requests for one address at the same time one gets it, and the others are told so."""
     async with served(HOSTS[name], engine) as client:
         responses = await asyncio.gather(*(client.post("/users/", json=new_user("ada")) for _ in range(8)))
 
@@ -267,7 +267,7 @@ async def test_one_of_eight_at_once(engine: AsyncEngine, name: str) -> None:
     ],
 )
 async def test_every_error_has_one_body(after: AsyncClient, method: str, path: str, status: int, detail: str) -> None:
-    """W2: the library's errors, the host's HTTPException and the framework's own are problems alike."""
+    """The library's errors, the host's HTTPException and the framework's own are problems alike."""
     response = await after.request(method, path)
 
     assert response.status_code == status
@@ -276,7 +276,7 @@ async def test_every_error_has_one_body(after: AsyncClient, method: str, path: s
 
 
 async def test_a_refused_password_is_not_echoed(before: AsyncClient, after: AsyncClient) -> None:
-    """W3: FastAPI's 422 repeats what was sent; this one names the field."""
+    """FastAPI's 422 repeats what was sent; this one names the field."""
     body = {**new_user("ada"), "password": "hunter2"}
 
     old, new = [await client.post("/users/", json=body) for client in (before, after)]
@@ -287,7 +287,7 @@ async def test_a_refused_password_is_not_echoed(before: AsyncClient, after: Asyn
 
 
 async def test_a_forgotten_field_does_not_echo_the_body(before: AsyncClient, after: AsyncClient) -> None:
-    """W3: FastAPI repeats the whole body, the password with it, where a field is missing."""
+    """FastAPI repeats the whole body, the password with it, where a field is missing."""
     body = {"email": "ada@example.org", "password": "correct horse"}
 
     old, new = [await client.post("/users/", json=body) for client in (before, after)]
@@ -299,7 +299,7 @@ async def test_a_forgotten_field_does_not_echo_the_body(before: AsyncClient, aft
 @pytest.mark.parametrize(("begin", "kept"), [(False, 1), (True, 0)], ids=["the write", "sessions.begin"])
 @pytest.mark.parametrize("expire_on_commit", [False, True])
 async def test_who_began_ends(engine: AsyncEngine, begin: bool, kept: int, expire_on_commit: bool) -> None:
-    """T1: where nobody opened a transaction the write has committed when the handler fails; one of the host's is rolled back whole."""
+    """Where nobody opened a transaction the write has committed when the handler fails; one of the host's is rolled back whole."""
     sessions = async_sessionmaker(engine, expire_on_commit=expire_on_commit)
     app = FastAPI()
     register_exception_handlers(app)
@@ -338,7 +338,7 @@ def sizes(package: str) -> dict[str, int]:
 
 
 def test_the_app_is_shorter() -> None:
-    """W72: the same files, most of them untouched, none but main.py longer; the numbers are those of the README."""
+    """The same files, most of them untouched, none but main.py longer; the numbers are those of the README."""
     before, after = sizes("before"), sizes("after")
     same = [name for name in before if (HERE / "before" / name).read_text() == (HERE / "after" / name).read_text()]
     changed = before.keys() - {*same}
@@ -351,5 +351,5 @@ def test_the_app_is_shorter() -> None:
 
 
 def test_the_app_before_knows_no_library() -> None:
-    """W72: what was there before is plain FastAPI and SQLAlchemy."""
+    """What was there before is plain FastAPI and SQLAlchemy."""
     assert not any("fastapi_kit" in path.read_text() for path in (HERE / "before").glob("*.py"))

@@ -71,7 +71,7 @@ def assert_problem(response: Response, status: int, code: str, *locations: list[
 
 
 async def test_create(client: AsyncClient) -> None:
-    """D40: a note is created, shown with what the database gave it, and found where Location says."""
+    """A note is created, shown with what the database gave it, and found where Location says."""
     response = await client.post("/notes", json={"title": "Buy milk"})
 
     note = response.json()
@@ -83,14 +83,14 @@ async def test_create(client: AsyncClient) -> None:
 
 
 async def test_times_are_aware(client: AsyncClient) -> None:
-    """D11: a timestamp says that it is UTC, on either database."""
+    """A timestamp says that it is UTC, on either database."""
     note = await create(client, "Buy milk")
 
     assert datetime.fromisoformat(note["created_at"]).utcoffset() == timedelta(0)
 
 
 async def test_list(client: AsyncClient) -> None:
-    """D40: a list is a page of what is there, in the order of the keys."""
+    """A list is a page of what is there, in the order of the keys."""
     notes = [await create(client, title) for title in ("one", "two", "three")]
 
     response = await client.get("/notes")
@@ -100,14 +100,14 @@ async def test_list(client: AsyncClient) -> None:
 
 
 async def test_list_of_nothing(client: AsyncClient) -> None:
-    """D40: no notes are an empty page, no error."""
+    """No notes are an empty page, no error."""
     page = (await client.get("/notes")).json()
 
     assert (page["items"], page["total"], page["has_more"]) == ([], 0, False)
 
 
 async def test_list_in_pages(client: AsyncClient) -> None:
-    """D32: a page knows whether there is another one, and past the last one the total still is right."""
+    """A page knows whether there is another one, and past the last one the total still is right."""
     for title in ("one", "two", "three"):
         await create(client, title)
 
@@ -119,7 +119,7 @@ async def test_list_in_pages(client: AsyncClient) -> None:
 
 
 async def test_update(client: AsyncClient) -> None:
-    """D23: a change is answered, and is there afterwards."""
+    """A change is answered, and is there afterwards."""
     note = await create(client, "Buy milk")
 
     response = await client.patch(f"/notes/{note['id']}", json={"title": "Buy oat milk"})
@@ -130,7 +130,7 @@ async def test_update(client: AsyncClient) -> None:
 
 
 async def test_update_of_nothing(client: AsyncClient) -> None:
-    """D23: an empty patch changes nothing."""
+    """An empty patch changes nothing."""
     note = await create(client, "Buy milk")
 
     response = await client.patch(f"/notes/{note['id']}", json={})
@@ -139,7 +139,7 @@ async def test_update_of_nothing(client: AsyncClient) -> None:
 
 
 async def test_update_to_null(client: AsyncClient) -> None:
-    """D23: an explicit null is refused where the column takes none, and the note stays as it was."""
+    """An explicit null is refused where the column takes none, and the note stays as it was."""
     note = await create(client, "Buy milk")
 
     response = await client.patch(f"/notes/{note['id']}", json={"title": None})
@@ -149,7 +149,7 @@ async def test_update_to_null(client: AsyncClient) -> None:
 
 
 async def test_delete(client: AsyncClient) -> None:
-    """D40: a deleted note answers 204 without a body, and is gone."""
+    """A deleted note answers 204 without a body, and is gone."""
     note = await create(client, "Buy milk")
 
     response = await client.delete(f"/notes/{note['id']}")
@@ -162,7 +162,7 @@ async def test_delete(client: AsyncClient) -> None:
 @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
 @pytest.mark.parametrize("ident", [1, 0, -1, 2**31 - 1])
 async def test_unknown_note(client: AsyncClient, method: str, ident: int) -> None:
-    """W2: a note that is not there is a 404 problem."""
+    """A note that is not there is a 404 problem."""
     response = await client.request(method, f"/notes/{ident}", json={} if method == "PATCH" else None)
 
     assert_problem(response, 404, "not_found")
@@ -171,7 +171,7 @@ async def test_unknown_note(client: AsyncClient, method: str, ident: int) -> Non
 @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
 @pytest.mark.parametrize("ident", [2**31, 2**63, 10**30, -(2**31) - 1, -(2**63) - 1])
 async def test_impossible_key(client: AsyncClient, method: str, ident: int) -> None:
-    """D40: a key that the column cannot hold, of more than 32 or 64 bits, is a 422 problem and never reaches the database."""
+    """A key that the column cannot hold, of more than 32 or 64 bits, is a 422 problem and never reaches the database."""
     response = await client.request(method, f"/notes/{ident}", json={} if method == "PATCH" else None)
 
     assert_problem(response, 422, "invalid_request", ["path", "id"])
@@ -179,28 +179,28 @@ async def test_impossible_key(client: AsyncClient, method: str, ident: int) -> N
 
 @pytest.mark.parametrize(("name", "value"), [("skip", "-1"), ("skip", str(2**31)), ("limit", "0"), ("limit", "1001"), ("limit", "many")])
 async def test_page_out_of_bounds(client: AsyncClient, name: str, value: str) -> None:
-    """D32: pages keep within their bounds."""
+    """Pages keep within their bounds."""
     response = await client.get("/notes", params={name: value})
 
     assert_problem(response, 422, "invalid_request", ["query", name])
 
 
 async def test_widest_page(client: AsyncClient) -> None:
-    """D32: the bounds themselves are allowed."""
+    """The bounds themselves are allowed."""
     response = await client.get("/notes", params={"skip": 2**31 - 1, "limit": 1000})
 
     assert (response.status_code, response.json()["items"]) == (200, [])
 
 
 async def test_unknown_query_parameter(client: AsyncClient) -> None:
-    """D31: a parameter that nobody declared is refused, not ignored."""
+    """A parameter that nobody declared is refused, not ignored."""
     response = await client.get("/notes", params={"colour": "red"})
 
     assert_problem(response, 422, "invalid_request", ["query", "colour"])
 
 
 async def test_invalid_body(client: AsyncClient) -> None:
-    """W3: a body that does not fit is a 422 problem that names the field and repeats nothing of what was sent."""
+    """A body that does not fit is a 422 problem that names the field and repeats nothing of what was sent."""
     response = await client.post("/notes", json={"name": "Buy milk"})
 
     assert_problem(response, 422, "invalid_request", ["body", "title"])
@@ -208,7 +208,7 @@ async def test_invalid_body(client: AsyncClient) -> None:
 
 
 async def test_no_json(client: AsyncClient) -> None:
-    """W2: a body that is no JSON is a 422 problem too."""
+    """A body that is no JSON is a 422 problem too."""
     response = await client.post("/notes", content=b"{title", headers={"Content-Type": "application/json"})
 
     assert response.status_code == 422
@@ -216,7 +216,7 @@ async def test_no_json(client: AsyncClient) -> None:
 
 
 async def test_conflict(client: AsyncClient, quickstart: ModuleType) -> None:
-    """D6: a title that may be there once only, say by a later migration, is a 409 problem the second time, and the first note stays."""
+    """A title that may be there once only, say by a later migration, is a 409 problem the second time, and the first note stays."""
     async with quickstart.db.begin() as session:
         await session.execute(text("CREATE UNIQUE INDEX uq_notes_title ON notes (title)"))
     note = await create(client, "Buy milk")
@@ -229,7 +229,7 @@ async def test_conflict(client: AsyncClient, quickstart: ModuleType) -> None:
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nowhere", 404), ("PUT", "/notes", 405)])
 async def test_error_of_the_framework(client: AsyncClient, method: str, path: str, status: int) -> None:
-    """W2: the framework's own errors have the same body."""
+    """The framework's own errors have the same body."""
     response = await client.request(method, path)
 
     assert response.status_code == status
@@ -237,14 +237,14 @@ async def test_error_of_the_framework(client: AsyncClient, method: str, path: st
 
 
 async def test_each_test_starts_without_notes(client: AsyncClient) -> None:
-    """D52: nothing that another test wrote is there; neither is what this one writes, when it runs again."""
+    """Nothing that another test wrote is there; neither is what this one writes, when it runs again."""
     assert (await client.get("/notes")).json()["total"] == 0
 
     await create(client, "Buy milk")
 
 
 async def test_health(client: AsyncClient) -> None:
-    """W30: the probe asks the database."""
+    """The probe asks the database."""
     response = await client.get("/health")
 
     assert response.status_code == 200
@@ -252,7 +252,7 @@ async def test_health(client: AsyncClient) -> None:
 
 
 async def test_schema(client: AsyncClient) -> None:
-    """W20: the OpenAPI document is under the prefix of the API and has every operation with its errors."""
+    """The OpenAPI document is under the prefix of the API and has every operation with its errors."""
     response = await client.get("/api/v1/openapi.json")
 
     paths = response.json()["paths"]
@@ -265,7 +265,7 @@ async def test_schema(client: AsyncClient) -> None:
 
 
 async def test_docs(client: AsyncClient) -> None:
-    """W20: the interactive documentation reads the schema from there."""
+    """The interactive documentation reads the schema from there."""
     response = await client.get("/docs")
 
     assert response.status_code == 200
@@ -299,7 +299,7 @@ async def read_address(log: asyncio.StreamReader) -> str:
 
 
 async def test_serve(tmp_path: Path) -> None:
-    """W70: uvicorn serves it in an empty folder with no setting at all, and the notes are there after a restart."""
+    """Uvicorn serves it in an empty folder with no setting at all, and the notes are there after a restart."""
     async with served(tmp_path) as client:
         note = await create(client, "Buy milk")
     async with served(tmp_path) as client:

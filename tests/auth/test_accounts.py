@@ -293,7 +293,7 @@ class DecoratedUser(UserMixin):
 
 @pytest.mark.parametrize("model", [KitUser, MadeUser, DataclassUser, SQLModelUser, DecoratedUser])
 async def test_the_columns_on_every_base(database: Database, model: type[Any]) -> None:
-    """D10: the columns are the same on five kinds of base, and a user can be registered and found."""
+    """The columns are the same on five kinds of base, and a user can be registered and found."""
     await database.create_tables(model.__table__.metadata)
     service_class: Any = type("Accounts", (UserAccounts,), {"model": model})
 
@@ -316,7 +316,7 @@ async def test_the_columns_on_every_base(database: Database, model: type[Any]) -
 
 
 def test_an_update_schema_is_not_needed() -> None:
-    """D20: two type arguments are enough; a third is the schema of updates."""
+    """Two type arguments are enough; a third is the schema of updates."""
 
     class Change(BaseModel): ...
 

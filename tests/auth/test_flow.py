@@ -181,7 +181,7 @@ async def test_a_refresh_of_nobody(site: Site, subject: str) -> None:
 
 
 async def test_registration_in_a_transaction(site: Site) -> None:
-    """T1: inside an opened transaction a registration is kept or undone with it."""
+    """Inside an opened transaction a registration is kept or undone with it."""
     data = Registration(email="ann@example.com", password=PASSWORD)  # type: ignore[arg-type]
 
     async def register_and_fail() -> None:

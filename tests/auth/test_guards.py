@@ -199,7 +199,7 @@ async def test_guards_are_in_the_document() -> None:
 
 
 async def test_a_guard_without_scopes_is_in_the_document() -> None:
-    """R23, W5: 403 is documented wherever a guard may refuse, and nowhere else."""
+    """R23: 403 is documented wherever a guard may refuse, and nowhere else."""
 
     def build(app: FastAPI) -> None:
         for name, dependency in {"user": get_user, "guard": require(get_user, superuser=True)}.items():

@@ -59,7 +59,7 @@ def drive_clean(
 
 
 def test_the_quickstart_does_what_its_document_says(tmp_path: Path, database: str) -> None:
-    """W5, W20: on both databases, for valid and invalid requests."""
+    """On both databases, for valid and invalid requests."""
     document = "/api/v1/openapi.json"
     report = drive_clean("examples.quickstart.app:app", tmp_path, database, document=document, examples=20, hooks="columns")
 
@@ -67,21 +67,21 @@ def test_the_quickstart_does_what_its_document_says(tmp_path: Path, database: st
 
 
 def test_every_kind_of_endpoint_does_what_its_document_says(tmp_path: Path, sqlite: str) -> None:
-    """W5, D40: lists, rows, batches, nested rows, keys of several columns and types, guards, and rows of their owner alone."""
+    """Lists, rows, batches, nested rows, keys of several columns and types, guards, and rows of their owner alone."""
     report = drive_clean("tests.conformance.apps:every_endpoint()", tmp_path, sqlite, document="/api/v1/openapi.json", users=TOKENS)
 
     assert report.facts["operations"]["tested"] == 28
 
 
 def test_routes_written_by_hand_do_what_their_document_says(tmp_path: Path, sqlite: str) -> None:
-    """W1, W5: an app with the handlers alone."""
+    """An app with the handlers alone."""
     report = drive_clean("tests.conformance.apps:written()", tmp_path, sqlite, document="/openapi.json")
 
     assert report.facts["operations"]["tested"] == 5
 
 
 def test_zenith_does_what_its_document_says(tmp_path: Path, database: str) -> None:
-    """W5, R29: users, logins, organizations and members, on both databases; what is one user's, a stranger does not see."""
+    """Users, logins, organizations and members, on both databases; what is one user's, a stranger does not see."""
     document = "/api/v1/openapi.json"
     report = drive_clean(
         "tests.conformance.zenith:app()",

@@ -295,7 +295,7 @@ def names(number: int) -> list[dict[str, Any]]:
 
 
 async def test_rows_come_from_schemas_mappings_and_generators(session: AsyncSession) -> None:
-    """D22: any iterable, also a mixed one."""
+    """Any iterable, also a mixed one."""
 
     def rows() -> Iterator[TagCreate | dict[str, Any]]:
         yield TagCreate(name="a", weight=1)
@@ -307,14 +307,14 @@ async def test_rows_come_from_schemas_mappings_and_generators(session: AsyncSess
 
 
 async def test_values_by_keyword_are_for_every_row(session: AsyncSession) -> None:
-    """D22: over those of the rows."""
+    """Over those of the rows."""
     tags = await TagService(session).create_many([TagCreate(name="a", weight=1), TagCreate(name="b")], weight=7)
 
     assert [tag.weight for tag in tags] == [7, 7]
 
 
 async def test_no_row_sends_nothing(library: Database, session: AsyncSession) -> None:
-    """D22: and opens nothing."""
+    """And opens nothing."""
     with assert_max_queries(library, 0):
         assert await TagService(session).create_many([]) == []
         assert await TagService(session).create_many(iter(())) == []
@@ -323,7 +323,7 @@ async def test_no_row_sends_nothing(library: Database, session: AsyncSession) ->
 
 
 async def test_schemas_go_through_create_values(session: AsyncSession, library: Database) -> None:
-    """D22: each of them, and still in few statements."""
+    """Each of them, and still in few statements."""
 
     class Shouting(TagService):
         async def create_values(self, data: TagCreate) -> dict[str, Any]:
@@ -336,7 +336,7 @@ async def test_schemas_go_through_create_values(session: AsyncSession, library: 
 
 
 async def test_rows_that_name_different_columns(store: AsyncSession) -> None:
-    """D22: each gets what it names, None as NULL, and the defaults of the rest."""
+    """Each gets what it names, None as NULL, and the defaults of the rest."""
     rows = [
         {"title": "a", "price": 1},
         {"title": "b", "rank": 2},
@@ -355,14 +355,14 @@ async def test_rows_that_name_different_columns(store: AsyncSession) -> None:
 
 
 async def test_expressions_are_values_too(session: AsyncSession) -> None:
-    """D22: SQL from Python code, in some rows or in all."""
+    """SQL from Python code, in some rows or in all."""
     tags = await TagService(session).create_many([{"name": func.upper("a"), "weight": 1}, {"name": "b", "weight": func.abs(-2)}])
 
     assert [(tag.name, tag.weight) for tag in tags] == [("A", 1), ("b", 2)]
 
 
 async def test_relationships_are_values_too(session: AsyncSession) -> None:
-    """D22: objects in place of keys, beside rows that name the key."""
+    """Objects in place of keys, beside rows that name the key."""
     author = await AuthorService(session).create({"email": "a@example.org"})
 
     books = await BookService(session).create_many([{"title": "a", "author": author}, {"title": "b", "author_id": author.id}])
@@ -371,7 +371,7 @@ async def test_relationships_are_values_too(session: AsyncSession) -> None:
 
 
 async def test_synonyms_are_values_too(store: AsyncSession) -> None:
-    """D22: whatever can be set on an object of the model."""
+    """Whatever can be set on an object of the model."""
     notes = await NoteService(store).create_many([{"alias": "a"}, {"name": "b"}])
 
     assert [note.name for note in notes] == ["a", "b"]
@@ -382,7 +382,7 @@ NULLS = [{}, {"details": None}, {"settings": None}, {"details": {"a": 1}, "setti
 
 @pytest.mark.parametrize("values", NULLS, ids=str)
 async def test_one_of_many_is_stored_as_one_alone(store: AsyncSession, values: dict[str, Any]) -> None:
-    """D22: NULL, JSON null and defaults are what create() makes of the same values, whatever the other rows name."""
+    """NULL, JSON null and defaults are what create() makes of the same values, whatever the other rows name."""
     service = ItemService(store)
     await service.create({"title": "alone", **values})
     await service.create_many([{"title": "full", "details": {"c": 3}, "settings": {"d": 4}}, {"title": "many", **values}])
@@ -420,7 +420,7 @@ def found_in(item: Item) -> tuple[Any, ...]:
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(patterns=st.lists(ROW, max_size=30))
 async def test_input_order_with_server_made_keys(store: AsyncSession, patterns: list[dict[str, Any]]) -> None:
-    """D22: whichever values are given, None or left out, each row comes back in its place, as it is stored."""
+    """Whichever values are given, None or left out, each row comes back in its place, as it is stored."""
     rows = [{"title": f"item {next(_titles)}", **pattern} for pattern in patterns]
 
     items = await ItemService(store).create_many(rows)
@@ -433,7 +433,7 @@ async def test_input_order_with_server_made_keys(store: AsyncSession, patterns: 
 
 
 async def test_10_000_rows(session: AsyncSession, library: Database) -> None:
-    """D22: beyond what one statement can bind, in input order."""
+    """Beyond what one statement can bind, in input order."""
     rows = [{"name": f"{number:05}", "weight": number if number % 3 else None} for number in range(10_000, 0, -1)]
 
     with assert_max_queries(library, 25):
@@ -454,7 +454,7 @@ FEW: list[tuple[type[AnyService], list[dict[str, Any]]]] = [
 async def test_1_000_rows_are_few_statements(
     database: Database, store: AsyncSession, service: type[AnyService], rows: list[dict[str, Any]]
 ) -> None:
-    """D22: at most three on both databases; keys made here or there, defaults, timestamps; no second look at the rows."""
+    """At most three on both databases; keys made here or there, defaults, timestamps; no second look at the rows."""
     with assert_max_queries(database, 3):
         created = await service(store).create_many(rows)
         found = [{name: getattr(row, name) for name in rows[0]} for row in created]
@@ -463,7 +463,7 @@ async def test_1_000_rows_are_few_statements(
 
 
 async def test_1_000_rows_with_composite_keys_are_few_statements(session: AsyncSession, library: Database) -> None:
-    """D22: keys that the caller gives."""
+    """Keys that the caller gives."""
     rows = [{"room": number % 7, "number": number, "label": str(number)} for number in range(1000, 0, -1)]
 
     with assert_max_queries(library, 3):
@@ -473,7 +473,7 @@ async def test_1_000_rows_with_composite_keys_are_few_statements(session: AsyncS
 
 
 async def test_keys_made_here_come_back_in_order(store: AsyncSession) -> None:
-    """D22: time-ordered ones in the order of the rows, given ones as given."""
+    """Time-ordered ones in the order of the rows, given ones as given."""
     given_key = UUID(int=7)
 
     tickets = await TicketService(store).create_many([{"name": "a"}, {"name": "b", "id": given_key}, {"name": "c"}])
@@ -484,7 +484,7 @@ async def test_keys_made_here_come_back_in_order(store: AsyncSession) -> None:
 
 
 async def test_keys_without_an_order_come_back_in_order(store: AsyncSession) -> None:
-    """D22: keys that the database makes at random are paired with their rows all the same."""
+    """Keys that the database makes at random are paired with their rows all the same."""
     rows = names(50)
 
     vouchers = await VoucherService(store).create_many(rows)
@@ -495,7 +495,7 @@ async def test_keys_without_an_order_come_back_in_order(store: AsyncSession) -> 
 
 
 async def test_some_keys_given_and_some_made(session: AsyncSession) -> None:
-    """D22: in one call, in input order."""
+    """In one call, in input order."""
     tags = await TagService(session).create_many([{"name": "a"}, {"name": "b", "id": 1000}, {"name": "c"}, {"name": "d", "id": 500}])
 
     assert [tag.name for tag in tags] == ["a", "b", "c", "d"]
@@ -503,7 +503,7 @@ async def test_some_keys_given_and_some_made(session: AsyncSession) -> None:
 
 
 async def test_rows_carry_timestamps_and_versions(session: AsyncSession, library: Database) -> None:
-    """D22: equal on insert, the first version, and no second look at the rows."""
+    """Equal on insert, the first version, and no second look at the rows."""
     with assert_max_queries(library, 2):
         authors = await AuthorService(session).create_many([{"email": f"{number}@example.org"} for number in range(3)])
         leaflets = await LeafletService(session).create_many([{"text": "a"}, {"text": "b"}])
@@ -512,7 +512,7 @@ async def test_rows_carry_timestamps_and_versions(session: AsyncSession, library
 
 
 async def test_rows_on_a_default_session(host_sessions: async_sessionmaker[AsyncSession]) -> None:
-    """D22: the stock driver, expire_on_commit=True: in order and readable."""
+    """The stock driver, expire_on_commit=True: in order and readable."""
     async with host_sessions() as session:
         tags = await TagService(session).create_many([{"name": f"tag {number}"} for number in range(30, 0, -1)])
 
@@ -521,7 +521,7 @@ async def test_rows_on_a_default_session(host_sessions: async_sessionmaker[Async
 
 @pytest.mark.parametrize("number", [1, 3])
 async def test_deferred_columns_and_expressions_can_be_read(store: AsyncSession, number: int) -> None:
-    """D22: as on a row from create()."""
+    """As on a row from create()."""
     notes = await NoteService(store).create_many([{"name": "a", "body": "b"}] * number)
 
     assert [inspect(note).unloaded - {"alias"} for note in notes] == [set()] * number
@@ -529,7 +529,7 @@ async def test_deferred_columns_and_expressions_can_be_read(store: AsyncSession,
 
 
 async def test_new_rows_are_what_the_session_has(session: AsyncSession) -> None:
-    """D22: the same objects from the next read, and they can be changed."""
+    """The same objects from the next read, and they can be changed."""
     first, second = await TagService(session).create_many([{"name": "a"}, {"name": "b"}])
 
     assert await TagService(session).get_many([second.id, first.id]) == [second, first]
@@ -539,7 +539,7 @@ async def test_new_rows_are_what_the_session_has(session: AsyncSession) -> None:
 
 
 async def test_a_key_that_is_used_again_gives_a_new_row(library: Database, session: AsyncSession) -> None:
-    """D22: what this session once loaded under the key, and another deleted since, does not come back."""
+    """What this session once loaded under the key, and another deleted since, does not come back."""
     old = await ShelfService(session).create({"room": 1, "number": 1, "label": "old"})
     async with library.begin() as other:
         await ShelfService(other).delete((1, 1))
@@ -555,7 +555,7 @@ async def test_a_key_that_is_used_again_gives_a_new_row(library: Database, sessi
 
 
 async def test_a_refused_row_refuses_all(session: AsyncSession) -> None:
-    """D22: wherever it stands; the session works on."""
+    """Wherever it stands; the session works on."""
     rows = [{"name": f"tag {number}", "weight": number % 2 or None} for number in range(3000)]
 
     for duplicate in (0, 1, 2999):
@@ -567,7 +567,7 @@ async def test_a_refused_row_refuses_all(session: AsyncSession) -> None:
 
 
 async def test_a_refused_group_of_rows_refuses_all(store: AsyncSession) -> None:
-    """D22: also where the rows take several statements."""
+    """Also where the rows take several statements."""
     with pytest.raises(ConflictError):
         await ItemService(store).create_many([{"title": "a"}, {"title": "b", "price": 1}, {"title": "a", "code": "x"}])
 
@@ -575,7 +575,7 @@ async def test_a_refused_group_of_rows_refuses_all(store: AsyncSession) -> None:
 
 
 async def test_a_refused_object_refuses_all(session: AsyncSession) -> None:
-    """D22: also where the rows are flushed as objects."""
+    """Also where the rows are flushed as objects."""
     author = await AuthorService(session).create({"email": "a@example.org"})
 
     with pytest.raises(UnknownReferenceError):
@@ -586,7 +586,7 @@ async def test_a_refused_object_refuses_all(session: AsyncSession) -> None:
 
 
 async def test_refused_rows_leave_the_rest_of_an_opened_transaction(session: AsyncSession) -> None:
-    """D22: they undo themselves alone."""
+    """They undo themselves alone."""
     async with unit_of_work(session):
         await TagService(session).create({"name": "a"})
         with pytest.raises(ConflictError):
@@ -597,7 +597,7 @@ async def test_refused_rows_leave_the_rest_of_an_opened_transaction(session: Asy
 
 
 async def test_a_refused_value_is_found_before_any_sql(library: Database, session: AsyncSession) -> None:
-    """D22: in whichever row it is."""
+    """In whichever row it is."""
     with assert_max_queries(library, 0), pytest.raises(InvalidDataError) as caught:
         await TagService(session).create_many([{"name": "a"}, {"name": "b" * 51}])
 
@@ -616,14 +616,14 @@ class Numbering(TagService):
 
 
 async def test_an_overridden_create_is_called_for_each_row(session: AsyncSession) -> None:
-    """D27: the row path, in input order."""
+    """The row path, in input order."""
     tags = await Numbering(session).create_many([TagCreate(name="a"), {"name": "b"}], weight=3)
 
     assert [(tag.name, tag.weight) for tag in tags] == [("a", tags[0].id * 10), ("b", tags[1].id * 10)]
 
 
 async def test_an_overridden_create_is_all_or_nothing_too(session: AsyncSession) -> None:
-    """D27: in one transaction."""
+    """In one transaction."""
     with pytest.raises(ConflictError):
         await Numbering(session).create_many([{"name": "a"}, {"name": "b"}, {"name": "a"}])
 
@@ -638,7 +638,7 @@ class NumberingByMixin:
 
 
 async def test_a_create_that_a_mixin_overrides_is_called_too(session: AsyncSession) -> None:
-    """D27: wherever in the class's order it stands."""
+    """Wherever in the class's order it stands."""
 
     class Mixed(NumberingByMixin, TagService): ...
 
@@ -650,7 +650,7 @@ HONOURED = [ValidatedService, ConstructedService, ListenedSetService, ListenedIn
 
 @pytest.mark.parametrize("service", HONOURED, ids=lambda service: service.__name__)
 async def test_the_hosts_code_on_the_model_is_honoured(store: AsyncSession, service: type[AnyService]) -> None:
-    """D22: validators, constructors and listeners see each of many rows as they see one."""
+    """Validators, constructors and listeners see each of many rows as they see one."""
     one = await service(store).create({"name": "NAME"})
     many = await service(store).create_many([{"name": "NAME A"}, {"name": "NAME B"}])
 
@@ -662,7 +662,7 @@ SESSION_EVENTS = ["before_flush", "after_flush", "after_flush_postexec"]
 
 @pytest.mark.parametrize("name", SESSION_EVENTS)
 async def test_flush_listeners_of_the_session_are_honoured(session: AsyncSession, name: str) -> None:
-    """D22: an audit log that hears of one new row hears of many."""
+    """An audit log that hears of one new row hears of many."""
     heard: list[str] = []
 
     def listen(flushed: Session, *_: object) -> None:
@@ -679,7 +679,7 @@ async def test_flush_listeners_of_the_session_are_honoured(session: AsyncSession
 
 @pytest.mark.parametrize("name", ["pending_to_persistent", "after_attach"])
 async def test_life_cycle_listeners_of_the_session_are_honoured(session: AsyncSession, name: str) -> None:
-    """D22: as for rows that are added by hand."""
+    """As for rows that are added by hand."""
     heard: list[str] = []
     event.listen(session.sync_session, name, lambda _session, row: heard.append(row.name))
 
@@ -689,14 +689,14 @@ async def test_life_cycle_listeners_of_the_session_are_honoured(session: AsyncSe
 
 
 async def test_a_property_that_makes_no_sql_is_no_hindrance(store: AsyncSession) -> None:
-    """D22: a hybrid of plain Python is read on rows alone."""
+    """A hybrid of plain Python is read on rows alone."""
     people = await PersonService(store).create_many([{"name": "Ada"}, {"name": "Bob"}])
 
     assert [(person.initial, person.size) for person in people] == [("A", 3), ("B", 3)]
 
 
 async def test_an_sqlmodel_model(store: AsyncSession) -> None:
-    """D22: in order, with its defaults and its mixins."""
+    """In order, with its defaults and its mixins."""
     heroes = await HeroService(store).create_many([{"name": "b", "age": 3}, {"name": "a"}])
 
     assert [(hero.name, hero.age) for hero in heroes] == [("b", 3), ("a", None)]
@@ -704,14 +704,14 @@ async def test_an_sqlmodel_model(store: AsyncSession) -> None:
 
 
 async def test_an_inheriting_model(store: AsyncSession) -> None:
-    """D22: rows of two tables."""
+    """Rows of two tables."""
     cats = await CatService(store).create_many([{"name": "b", "lives": 7}, {"name": "a"}])
 
     assert [(cat.name, cat.kind, cat.lives) for cat in cats] == [("b", "cat", 7), ("a", "cat", 9)]
 
 
 async def test_a_model_that_joins_a_collection(store: AsyncSession) -> None:
-    """D22: what it would load eagerly does not get in the way."""
+    """What it would load eagerly does not get in the way."""
     bare = await BoxService(store).create_many([{"name": "a"}, {"name": "b"}])
     full = await BoxService(store).create_many([{"name": "c"}, {"name": "d", "things": [Thing()]}])
 
@@ -721,7 +721,7 @@ async def test_a_model_that_joins_a_collection(store: AsyncSession) -> None:
 
 
 async def test_rows_are_committed(library: Database, session: AsyncSession) -> None:
-    """D22: by themselves, where nobody opened a transaction."""
+    """By themselves, where nobody opened a transaction."""
     await TagService(session).create_many([{"name": "a"}, {"name": "b"}])
 
     assert not session.in_transaction()
@@ -731,7 +731,7 @@ async def test_rows_are_committed(library: Database, session: AsyncSession) -> N
 
 
 async def test_books_of_many_authors(session: AsyncSession) -> None:
-    """D22: server defaults come back loaded, references hold."""
+    """Server defaults come back loaded, references hold."""
     authors = await AuthorService(session).create_many([AuthorCreate(email=f"{number}@example.org") for number in range(3)])
 
     books = await BookService(session).create_many([{"title": author.email, "author_id": author.id} for author in authors])
@@ -741,7 +741,7 @@ async def test_books_of_many_authors(session: AsyncSession) -> None:
 
 
 async def test_a_shelf_is_found_by_its_new_key(session: AsyncSession) -> None:
-    """D22: composite keys are keys of the returned objects."""
+    """Composite keys are keys of the returned objects."""
     (shelf,) = await ShelfService(session).create_many([{"room": 2, "number": 3}])
 
     assert await session.get(Shelf, (2, 3)) is shelf

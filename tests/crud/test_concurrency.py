@@ -60,7 +60,7 @@ def unexpected(results: list[object]) -> list[object]:
 
 @pytest.mark.parametrize("race", [at_once, at_the_same_moment])
 async def test_one_of_many_creates_of_one_key_wins(library: Database, race: Callable[..., Coroutine[Any, Any, list[object]]]) -> None:
-    """D22: the others get the conflict that names the field, and nothing else."""
+    """The others get the conflict that names the field, and nothing else."""
     results = await race(library, *[lambda session: AuthorService(session).create(AuthorCreate(email="one@example.org"))] * REQUESTS)
 
     assert kinds(results) == {"Author": 1, "ConflictError": REQUESTS - 1}
@@ -70,7 +70,7 @@ async def test_one_of_many_creates_of_one_key_wins(library: Database, race: Call
 
 
 async def test_one_of_many_creates_of_many_rows_wins(library: Database) -> None:
-    """D22: all or nothing under a race too; the rows of the losers leave no trace."""
+    """All or nothing under a race too; the rows of the losers leave no trace."""
 
     def create(number: int) -> Request:
         rows = [{"name": f"{number}"}, {"name": "shared"}, {"name": f"{number} again"}]
@@ -84,14 +84,14 @@ async def test_one_of_many_creates_of_many_rows_wins(library: Database) -> None:
 
 
 async def test_one_of_many_creates_of_a_given_key_wins(library: Database) -> None:
-    """D22: a composite primary key is unique too."""
+    """A composite primary key is unique too."""
     results = await at_the_same_moment(library, *[lambda session: ShelfService(session).create({"room": 1, "number": 1})] * REQUESTS)
 
     assert kinds(results) == {"Shelf": 1, "ConflictError": REQUESTS - 1}
 
 
 async def test_many_creates_of_different_keys_all_win(library: Database) -> None:
-    """D22: and each gets its own row back."""
+    """And each gets its own row back."""
 
     def create(number: int) -> Request:
         return lambda session: TagService(session).create(TagCreate(name=str(number)))
@@ -123,7 +123,7 @@ services = pytest.mark.parametrize(("service", "change"), SERVICES, ids=lambda v
 
 @services
 async def test_patches_and_deletes_of_one_row(rows: Database, service: type[Any], change: dict[str, Any]) -> None:
-    """D23: whoever comes late is told that the row is gone or changed, and nothing else."""
+    """Whoever comes late is told that the row is gone or changed, and nothing else."""
 
     def patch(session: AsyncSession) -> Awaitable[object]:
         return service(session).update(1, change)
@@ -142,7 +142,7 @@ async def test_patches_and_deletes_of_one_row(rows: Database, service: type[Any]
 
 @services
 async def test_one_of_many_deletes_of_one_row_wins(rows: Database, service: type[Any], change: dict[str, Any]) -> None:
-    """D26: by one statement or by the row; the others are told."""
+    """By one statement or by the row; the others are told."""
     results = await at_the_same_moment(rows, *[lambda session: service(session).delete(1)] * REQUESTS)
 
     assert unexpected(results) == []
@@ -152,7 +152,7 @@ async def test_one_of_many_deletes_of_one_row_wins(rows: Database, service: type
 
 
 async def test_one_of_many_patches_of_an_expected_version_wins(rows: Database) -> None:
-    """D23: the version advances once, the others get the conflict."""
+    """The version advances once, the others get the conflict."""
 
     def patch(number: int) -> Request:
         return lambda session: LeafletService(session).update(1, {"text": str(number)}, expected_version=1)
@@ -165,7 +165,7 @@ async def test_one_of_many_patches_of_an_expected_version_wins(rows: Database) -
 
 
 async def test_no_patch_of_a_versioned_row_is_lost(rows: Database) -> None:
-    """D23: the version counts the patches that were let through, the others were told."""
+    """The version counts the patches that were let through, the others were told."""
 
     def patch(number: int) -> Request:
         return lambda session: LeafletService(session).update(1, {"text": str(number)})
@@ -178,7 +178,7 @@ async def test_no_patch_of_a_versioned_row_is_lost(rows: Database) -> None:
 
 
 async def test_expressions_lose_no_increment(rows: Database) -> None:
-    """D23: the database adds; everybody wins."""
+    """The database adds; everybody wins."""
     results = await at_the_same_moment(rows, *[lambda session: TagService(session).update(1, {"weight": Tag.weight + 1})] * REQUESTS)
 
     assert kinds(results) == {"Tag": REQUESTS}
@@ -187,7 +187,7 @@ async def test_expressions_lose_no_increment(rows: Database) -> None:
 
 
 async def test_locked_rows_lose_no_increment(rows: Database) -> None:
-    """D21: read with a lock, decide, write: each sees what the one before wrote."""
+    """Read with a lock, decide, write: each sees what the one before wrote."""
 
     async def add_one(session: AsyncSession) -> object:
         async with unit_of_work(session):
@@ -245,14 +245,14 @@ async def read_then_create_many(session: AsyncSession) -> object:
     "request_", [read_then_create, read_by_hand_then_create, read_then_create_in_a_unit, read_then_write_by_hand, read_then_create_many]
 )
 async def test_requests_that_read_and_then_write_all_succeed(sqlite: Database, request_: Request) -> None:
-    """T7: 20 of 20 at once, whoever reads and whoever opens the transaction: none finds the database locked."""
+    """20 of 20 at once, whoever reads and whoever opens the transaction: none finds the database locked."""
     results = await at_the_same_moment(sqlite, *[request_] * REQUESTS)
 
     assert kinds(results) == {"Tag": REQUESTS}
 
 
 async def test_readers_do_not_wait_for_a_writer(sqlite: Database) -> None:
-    """T7: they see what is committed while somebody writes."""
+    """They see what is committed while somebody writes."""
     async with sqlite.begin() as writer:
         await TagService(writer).create({"name": "uncommitted"})
         results = await at_once(sqlite, *[lambda session: TagService(session).count()] * REQUESTS)
@@ -264,7 +264,7 @@ async def test_readers_do_not_wait_for_a_writer(sqlite: Database) -> None:
 
 
 async def test_a_whole_unit_can_be_run_again(postgres_database: Database) -> None:
-    """D5: two units that lock two rows in opposite orders: one is run again, both succeed."""
+    """Two units that lock two rows in opposite orders: one is run again, both succeed."""
     await postgres_database.create_tables(LibraryBase.metadata)
     async with postgres_database.begin() as session:
         await TagService(session).create_many([{"name": "a", "weight": 0}, {"name": "b", "weight": 0}])

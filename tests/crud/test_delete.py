@@ -250,7 +250,7 @@ async def number(session: AsyncSession, table: Any) -> int:
 
 
 async def test_a_deleted_row_is_gone_for_others(session: AsyncSession, library: Database) -> None:
-    """D26: the write commits itself, and only that row is gone."""
+    """The write commits itself, and only that row is gone."""
     tags = await TagService(session).create_many([{"name": "a"}, {"name": "b"}])
 
     await TagService(session).delete(tags[0].id)
@@ -271,7 +271,7 @@ PLAIN: list[tuple[type[CRUDService[Any, Any, Any]], list[object]]] = [
 async def test_one_statement_where_the_mapping_asks_no_more(
     database: Database, office: AsyncSession, service: type[CRUDService[Any, Any, Any]], rows: list[object]
 ) -> None:
-    """D27: no relationship, references to others only, or children that the database deletes."""
+    """No relationship, references to others only, or children that the database deletes."""
     for row in rows:
         await add(office, _copy(row))
 
@@ -292,7 +292,7 @@ def _copy(row: object) -> object:
 
 
 async def test_one_statement_for_a_composite_key(session: AsyncSession, library: Database) -> None:
-    """D27: and that row alone."""
+    """And that row alone."""
     await ShelfService(session).create_many([{"room": 1, "number": 1}, {"room": 1, "number": 2}])
 
     with assert_max_queries(library, 1):
@@ -303,7 +303,7 @@ async def test_one_statement_for_a_composite_key(session: AsyncSession, library:
 
 @pytest.mark.parametrize("service", [TagService, AuthorService, LeafletService])
 async def test_a_missing_row_is_not_found(session: AsyncSession, service: type[CRUDService[Any, Any, Any]]) -> None:
-    """D26: by one statement or by the row; the session works on."""
+    """By one statement or by the row; the session works on."""
     for ident in (99, 10**30):
         with pytest.raises(NotFoundError) as caught:
             await service(session).delete(ident)
@@ -312,7 +312,7 @@ async def test_a_missing_row_is_not_found(session: AsyncSession, service: type[C
 
 
 async def test_a_row_can_be_deleted_once(session: AsyncSession) -> None:
-    """D26: the second time it is missing."""
+    """The second time it is missing."""
     tag = await TagService(session).create({"name": "a"})
     await TagService(session).delete(tag.id)
 
@@ -321,7 +321,7 @@ async def test_a_row_can_be_deleted_once(session: AsyncSession) -> None:
 
 
 async def test_a_loaded_row_leaves_the_session(session: AsyncSession) -> None:
-    """D26: by one statement too; what it held can still be read."""
+    """By one statement too; what it held can still be read."""
     tag = await TagService(session).create({"name": "a"})
 
     await TagService(session).delete(tag.id)
@@ -334,7 +334,7 @@ async def test_a_loaded_row_leaves_the_session(session: AsyncSession) -> None:
 
 
 async def test_a_delete_in_an_opened_transaction_is_the_openers(session: AsyncSession, library: Database) -> None:
-    """D26: undone with the rest, and the row is the session's again."""
+    """Undone with the rest, and the row is the session's again."""
     tag = await TagService(session).create({"name": "a"})
     key = tag.id
 
@@ -348,7 +348,7 @@ async def test_a_delete_in_an_opened_transaction_is_the_openers(session: AsyncSe
 
 
 async def test_a_delete_on_a_default_session(host_sessions: async_sessionmaker[AsyncSession]) -> None:
-    """D26: the host's engine and its transaction."""
+    """The host's engine and its transaction."""
     async with host_sessions() as session:
         tags = await TagService(session).create_many([{"name": "a"}, {"name": "b"}])
         await TagService(session).delete(tags[0].id)
@@ -359,7 +359,7 @@ async def test_a_delete_on_a_default_session(host_sessions: async_sessionmaker[A
 
 
 async def test_a_user_of_organizations(office: AsyncSession) -> None:
-    """D27: the many-to-many rows go with the user, those of others and the organizations stay."""
+    """The many-to-many rows go with the user, those of others and the organizations stay."""
     acme, zenith = Organization(id=1, name="acme"), Organization(id=2, name="zenith")
     await add(office, User(id=1, email="a", organizations=[acme, zenith]), User(id=2, email="b", organizations=[acme]))
 
@@ -371,7 +371,7 @@ async def test_a_user_of_organizations(office: AsyncSession) -> None:
 
 
 async def test_an_organization_of_users(office: AsyncSession) -> None:
-    """D27: from the other side as well."""
+    """From the other side as well."""
     acme = Organization(id=1, name="acme")
     await add(office, User(id=1, email="a", organizations=[acme]), User(id=2, email="b", organizations=[acme]))
 
@@ -381,7 +381,7 @@ async def test_an_organization_of_users(office: AsyncSession) -> None:
 
 
 async def test_children_that_go_with_it(office: AsyncSession) -> None:
-    """D27: a delete cascade of the mapping deletes them, and no others."""
+    """A delete cascade of the mapping deletes them, and no others."""
     await add(office, Order(id=1, name="a", lines=[Line(), Line()]), Order(id=2, name="b", lines=[Line()]))
 
     await OrderService(office).delete(1)
@@ -391,7 +391,7 @@ async def test_children_that_go_with_it(office: AsyncSession) -> None:
 
 
 async def test_children_that_stay(office: AsyncSession) -> None:
-    """D27: a nullable reference is set to null, also through a relationship that refuses to be read lazily."""
+    """A nullable reference is set to null, also through a relationship that refuses to be read lazily."""
     await add(office, Order(id=1, name="a", remarks=[Remark(), Remark()]))
 
     await OrderService(office).delete(1)
@@ -400,7 +400,7 @@ async def test_children_that_stay(office: AsyncSession) -> None:
 
 
 async def test_children_of_a_tree(office: AsyncSession) -> None:
-    """D27: they become roots; what the row owned through its own reference goes."""
+    """They become roots; what the row owned through its own reference goes."""
     await add(office, Room(id=1, name="a", key=RoomKey(), children=[Room(id=2, name="b", key=RoomKey())]))
 
     await RoomService(office).delete(1)
@@ -410,7 +410,7 @@ async def test_children_of_a_tree(office: AsyncSession) -> None:
 
 
 async def test_children_that_the_session_has_loaded(office: AsyncSession) -> None:
-    """D27: loaded or not, they are gone with the row."""
+    """Loaded or not, they are gone with the row."""
     await add(office, Folder(id=1, name="a", papers=[Paper()]), Order(id=1, name="a", lines=[Line()]))
     folder = await FolderService(office).get_one(1, options=[selectinload(Folder.papers)])
     order = await OrderService(office).get_one(1, options=[selectinload(Order.lines)])
@@ -424,7 +424,7 @@ async def test_children_that_the_session_has_loaded(office: AsyncSession) -> Non
 
 
 async def test_a_row_of_two_tables(office: AsyncSession) -> None:
-    """D27: joined-table inheritance: both rows go, by the subclass or its parent."""
+    """Joined-table inheritance: both rows go, by the subclass or its parent."""
     await add(office, Engineer(id=1, name="a"), Engineer(id=2, name="b"), Engineer(id=3, name="c"))
 
     await EngineerService(office).delete(1)
@@ -434,7 +434,7 @@ async def test_a_row_of_two_tables(office: AsyncSession) -> None:
 
 
 async def test_a_row_of_one_kind(office: AsyncSession) -> None:
-    """D27: single-table inheritance: a row of another kind is not found."""
+    """Single-table inheritance: a row of another kind is not found."""
     await add(office, Clerk(id=1, name="a"), Worker(id=2, name="b"))
 
     with pytest.raises(NotFoundError):
@@ -445,7 +445,7 @@ async def test_a_row_of_one_kind(office: AsyncSession) -> None:
 
 
 async def test_listeners_of_the_model_are_called(office: AsyncSession) -> None:
-    """D27: with the row."""
+    """With the row."""
     await add(office, Listened(id=1, name="heard"))
     deleted_names.clear()
 
@@ -472,7 +472,7 @@ LISTENERS: list[tuple[str, Callable[..., list[str]]]] = [
 
 @pytest.mark.parametrize(("name", "names"), LISTENERS, ids=lambda value: value if isinstance(value, str) else "")
 async def test_listeners_of_the_session_are_called(session: AsyncSession, name: str, names: Callable[..., list[str]]) -> None:
-    """D27: an audit log that hears of rows deleted by hand hears of these."""
+    """An audit log that hears of rows deleted by hand hears of these."""
     tag = await TagService(session).create({"name": "heard"})
     heard: list[str] = []
     event.listen(session.sync_session, name, lambda *arguments: heard.extend(names(*arguments)))
@@ -494,14 +494,14 @@ async def leaflet(library: Database) -> Leaflet:
 
 
 async def test_a_versioned_row(session: AsyncSession, leaflet: Leaflet) -> None:
-    """D26: is deleted, at whatever version it is."""
+    """Is deleted, at whatever version it is."""
     await LeafletService(session).delete(leaflet.id)
 
     assert await LeafletService(session).count() == 0
 
 
 async def test_the_expected_version_is_let_through(session: AsyncSession, leaflet: Leaflet) -> None:
-    """D26: another is a conflict that says which versions."""
+    """Another is a conflict that says which versions."""
     with pytest.raises(StaleVersionError) as caught:
         await LeafletService(session).delete(leaflet.id, expected_version=1)
     assert (caught.value.expected, caught.value.found) == (1, 2)
@@ -512,7 +512,7 @@ async def test_the_expected_version_is_let_through(session: AsyncSession, leafle
 
 
 async def test_a_model_without_versions_has_none_to_expect(session: AsyncSession, library: Database) -> None:
-    """D26: a mistake in the code, before any SQL."""
+    """A mistake in the code, before any SQL."""
     with assert_max_queries(library, 0), pytest.raises(ConfigurationError, match="version"):
         await TagService(session).delete(1, expected_version=1)
 
@@ -529,7 +529,7 @@ async def by_another(database: Database, statement: Any) -> None:
 
 
 async def test_a_version_that_advances_in_between_is_a_conflict(session: AsyncSession, library: Database, leaflet: Leaflet) -> None:
-    """D26: nobody deletes what somebody has just changed."""
+    """Nobody deletes what somebody has just changed."""
     before_statement(session, lambda: by_another(library, update(Leaflet.__table__).values(version=3)))
 
     with pytest.raises(StaleVersionError):
@@ -539,7 +539,7 @@ async def test_a_version_that_advances_in_between_is_a_conflict(session: AsyncSe
 
 
 async def test_a_row_that_is_deleted_in_between_is_not_found(session: AsyncSession, library: Database) -> None:
-    """D26: whichever way it would have been deleted, one of two deletes is told."""
+    """Whichever way it would have been deleted, one of two deletes is told."""
     author = await AuthorService(session).create({"email": "a@example.org"})
     before_statement(session, lambda: by_another(library, delete(Author)))
 
@@ -550,7 +550,7 @@ async def test_a_row_that_is_deleted_in_between_is_not_found(session: AsyncSessi
 
 
 async def test_links_that_are_deleted_in_between_are_no_hindrance(database: Database, office: AsyncSession) -> None:
-    """D26: many-to-many rows that somebody else has just deleted were to go anyway."""
+    """Many-to-many rows that somebody else has just deleted were to go anyway."""
     await add(office, User(id=1, email="a", organizations=[Organization(name="acme"), Organization(name="zenith")]))
     before_statement(office, lambda: by_another(database, delete(user_organizations)))
 
@@ -588,7 +588,7 @@ def before_flush(session: AsyncSession, impatient: Database, statement: Any) -> 
 
 @pytest.mark.parametrize("expected", [None, 2])
 async def test_a_change_after_the_row_was_read(session: AsyncSession, impatient: Database, leaflet: Leaflet, expected: int | None) -> None:
-    """D26: either it must wait for the delete, or the delete is told of it."""
+    """Either it must wait for the delete, or the delete is told of it."""
     changed = before_flush(session, impatient, update(Leaflet.__table__).values(version=3))
 
     try:
@@ -602,7 +602,7 @@ async def test_a_change_after_the_row_was_read(session: AsyncSession, impatient:
 
 
 async def test_a_delete_after_the_row_was_read(session: AsyncSession, impatient: Database) -> None:
-    """D26: either it must wait for this delete, or this delete is told of it."""
+    """Either it must wait for this delete, or this delete is told of it."""
     author = await AuthorService(session).create({"email": "a@example.org"})
     gone = before_flush(session, impatient, delete(Author))
 
@@ -620,7 +620,7 @@ async def test_a_delete_after_the_row_was_read(session: AsyncSession, impatient:
 
 
 async def test_a_row_that_others_point_at(office: AsyncSession) -> None:
-    """D26: by one statement: refused, named, nothing changed, and the session works on."""
+    """By one statement: refused, named, nothing changed, and the session works on."""
     await add(office, Stamp(id=1, name="a"))
     await add(office, Letter(id=1, stamp_id=1))
     stamp = await StampService(office).get_one(1)
@@ -636,7 +636,7 @@ async def test_a_row_that_others_point_at(office: AsyncSession) -> None:
 
 
 async def test_a_row_whose_children_need_it(session: AsyncSession) -> None:
-    """D26: children that cannot be without it keep it: their reference is not nulled, they are not named as null."""
+    """Children that cannot be without it keep it: their reference is not nulled, they are not named as null."""
     author = await AuthorService(session).create({"email": "a@example.org"})
     await BookService(session).create({"title": "a", "author_id": author.id})
 
@@ -649,7 +649,7 @@ async def test_a_row_whose_children_need_it(session: AsyncSession) -> None:
 
 @pytest.mark.parametrize("opener", ["nobody", "unit"])
 async def test_a_refused_delete_changes_nothing(office: AsyncSession, opener: str) -> None:
-    """D26: not the children that would have gone or stayed either, and all of them can still be read."""
+    """Not the children that would have gone or stayed either, and all of them can still be read."""
     await add(office, Order(id=1, name="a", lines=[Line()], remarks=[Remark()]))
     await add(office, Receipt(order_id=1))
     order = await OrderService(office).get_one(1, options=[selectinload(Order.lines), selectinload(Order.remarks)])
@@ -670,7 +670,7 @@ async def test_a_refused_delete_changes_nothing(office: AsyncSession, opener: st
 
 
 async def test_a_reference_that_is_checked_at_commit(session: AsyncSession) -> None:
-    """D26: a deferred foreign key refuses the COMMIT: still referenced, on both databases."""
+    """A deferred foreign key refuses the COMMIT: still referenced, on both databases."""
     author = await AuthorService(session).create({"email": "a@example.org"})
     book = await BookService(session).create({"title": "a", "author_id": author.id})
     await LoanService(session).create({"book_id": book.id})
@@ -683,7 +683,7 @@ async def test_a_reference_that_is_checked_at_commit(session: AsyncSession) -> N
 
 
 async def test_what_else_the_commit_refuses_is_not_of_the_delete(postgres_database: Database) -> None:
-    """D26: a pending row of the host that points nowhere is named as that, where the database says which it is."""
+    """A pending row of the host that points nowhere is named as that, where the database says which it is."""
     await postgres_database.create_tables(LibraryBase.metadata)
     async with opened(postgres_database) as session:
         tag = await TagService(session).create({"name": "a"})

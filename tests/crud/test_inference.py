@@ -100,14 +100,14 @@ SERVICES = [
 
 @pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.__name__)
 def test_the_model_and_schemas_come_from_the_class(service: type[CRUDService[Any, Any, Any]]) -> None:
-    """D20: from the type arguments, whatever stands between, or as named in the class."""
+    """From the type arguments, whatever stands between, or as named in the class."""
     found = service(AsyncSession())
 
     assert (found.model, found.create_schema, found.update_schema) == (Tag, TagCreate, TagUpdate)
 
 
 def test_a_read_service_needs_the_model_alone() -> None:
-    """D20: one type argument, one model."""
+    """One type argument, one model."""
 
     class Reports(ReadService[Tag]): ...
 
@@ -115,7 +115,7 @@ def test_a_read_service_needs_the_model_alone() -> None:
 
 
 def test_a_subclass_can_narrow_the_model() -> None:
-    """D20: model named in a subclass wins over the type arguments of its parent."""
+    """Model named in a subclass wins over the type arguments of its parent."""
 
     class Narrow(Direct):
         model = Shelf
@@ -134,13 +134,13 @@ class OpenArguments(CRUDService[ModelT, CreateT, UpdateT]): ...
     "service", [CRUDService, ReadService, NoArguments, OpenArguments, OpenArguments[Tag, TagCreate, TagUpdate]], ids=str
 )
 def test_a_service_without_a_model_is_refused(service: Callable[[AsyncSession], object]) -> None:
-    """D20: at construction, with the cure in the text."""
+    """At construction, with the cure in the text."""
     with pytest.raises(ConfigurationError, match=r"names no model.*\[Model"):
         service(AsyncSession())
 
 
 async def test_a_model_that_is_not_mapped_is_refused(session: AsyncSession) -> None:
-    """D20: before any SQL, as a mistake in the code."""
+    """Before any SQL, as a mistake in the code."""
 
     class Wrong(CRUDService[TagCreate, TagCreate, TagUpdate]): ...
 
@@ -153,7 +153,7 @@ async def test_a_model_that_is_not_mapped_is_refused(session: AsyncSession) -> N
 
 @pytest.mark.parametrize("ident", [(1, 2), {"room": 1, "number": 2}, {"number": 2, "room": 1}], ids=str)
 async def test_a_composite_key_is_a_tuple_or_a_mapping(session: AsyncSession, ident: object) -> None:
-    """D20: tuples in the key's order, mappings by name, wherever a key is taken."""
+    """Tuples in the key's order, mappings by name, wherever a key is taken."""
     service = ShelfService(session)
     await service.create_many([{"room": 1, "number": 2, "label": "old"}, {"room": 2, "number": 1, "label": "other"}])
 
@@ -167,7 +167,7 @@ async def test_a_composite_key_is_a_tuple_or_a_mapping(session: AsyncSession, id
 
 @pytest.mark.parametrize("ident", [1, (1,), {"id": 1}], ids=str)
 async def test_a_single_key_is_a_scalar_a_tuple_or_a_mapping(session: AsyncSession, ident: object) -> None:
-    """D20: a single key has the forms of a composite one too."""
+    """A single key has the forms of a composite one too."""
     await TagService(session).create({"name": "a"})
 
     assert (await TagService(session).get_one(ident)).name == "a"
@@ -199,7 +199,7 @@ WRONG_KEYS: list[tuple[type[CRUDService[Any, Any, Any]], object]] = [
 async def test_a_wrong_key_is_refused_before_sql(
     sqlite_database: Database, service: type[CRUDService[Any, Any, Any]], ident: object
 ) -> None:
-    """D20: too few, too many, unknown names, a list: a mistake in the code that sends nothing, wherever a key is taken."""
+    """Too few, too many, unknown names, a list: a mistake in the code that sends nothing, wherever a key is taken."""
     async with sqlite_database.sessions() as session:
         rows = service(session)
         uses: list[Callable[[], Awaitable[object]]] = [
@@ -219,7 +219,7 @@ async def test_a_wrong_key_is_refused_before_sql(
 
 
 async def test_a_refused_key_says_what_a_key_is(session: AsyncSession) -> None:
-    """D20: by the names of the columns."""
+    """By the names of the columns."""
     with pytest.raises(ConfigurationError, match=r"Shelf is a tuple \(room, number\)"):
         await ShelfService(session).get(1)
 
@@ -275,7 +275,7 @@ AT_ONCE: list[tuple[Work, Work]] = [
 
 @pytest.mark.parametrize(("first", "second"), AT_ONCE, ids=lambda work: work.__name__)
 async def test_two_tasks_on_one_session_are_refused(library: Database, session: AsyncSession, first: Work, second: Work) -> None:
-    """D20: asyncio.gather over one session is named as the mistake it is; the first task finishes and the session works on."""
+    """Asyncio.gather over one session is named as the mistake it is; the first task finishes and the session works on."""
     async with library.begin() as other:
         await TagService(other).create_many([{"name": name} for name in "abc"])
 
@@ -289,7 +289,7 @@ async def test_two_tasks_on_one_session_are_refused(library: Database, session: 
 
 
 async def test_one_task_after_the_other_may_use_a_session(session: AsyncSession) -> None:
-    """D20: only at once is a mistake."""
+    """Only at once is a mistake."""
     await asyncio.create_task(create_a_tag(session))
     await asyncio.create_task(read_a_tag(session))
 
@@ -297,7 +297,7 @@ async def test_one_task_after_the_other_may_use_a_session(session: AsyncSession)
 
 
 async def test_a_cancelled_task_leaves_the_session_to_others(session: AsyncSession) -> None:
-    """D20: a task that was cancelled in the middle of a statement does not keep the session."""
+    """A task that was cancelled in the middle of a statement does not keep the session."""
     task = asyncio.create_task(create_a_tag(session))
     await asyncio.sleep(0)
     task.cancel()

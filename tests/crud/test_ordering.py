@@ -39,14 +39,14 @@ async def ids(service: TagService, order_by: Any = ()) -> list[int]:
 
 
 async def test_the_default_order_is_the_key(tags: TagService) -> None:
-    """D21: not the order of insertion, nor that of the last change."""
+    """Not the order of insertion, nor that of the last change."""
     await tags.update(1, {"name": "changed"})
 
     assert await ids(tags) == [1, 2, 3, 4, 5]
 
 
 async def test_the_default_order_of_a_composite_key_is_all_of_it(session: AsyncSession) -> None:
-    """D21: in the key's own order."""
+    """In the key's own order."""
     pairs = list(product((2, 1), (2, 1)))
     await ShelfService(session).create_many([{"room": room, "number": number} for room, number in pairs])
 
@@ -84,12 +84,12 @@ ORDERS: list[tuple[str, Any, list[int]]] = [
 
 @pytest.mark.parametrize(("order_by", "expected"), [order[1:] for order in ORDERS], ids=[order[0] for order in ORDERS])
 async def test_orders_are_equal_on_both_databases(tags: TagService, order_by: Any, expected: list[int]) -> None:
-    """D21: nulls as on PostgreSQL, last ascending and first descending, and ties by the key."""
+    """Nulls as on PostgreSQL, last ascending and first descending, and ties by the key."""
     assert await ids(tags, order_by) == expected
 
 
 async def test_a_host_session_orders_alike(host_sessions: async_sessionmaker[AsyncSession]) -> None:
-    """D21: nulls are placed on the host's own engine too."""
+    """Nulls are placed on the host's own engine too."""
     async with host_sessions() as session:
         session.add_all([Tag(id=1, name="a"), Tag(id=2, name="b", weight=1)])
         assert [tag.id for tag in await TagService(session).list(order_by=Tag.weight)] == [2, 1]
@@ -97,7 +97,7 @@ async def test_a_host_session_orders_alike(host_sessions: async_sessionmaker[Asy
 
 @pytest.mark.parametrize("key", [Tag.id, Tag.id.desc(), asc(Tag.id), Tag.__table__.c.id, Tag.id.desc().nulls_last()], ids=str)
 async def test_a_key_that_is_named_is_not_repeated(library: Database, tags: TagService, key: Any) -> None:
-    """D21: appended only where it is missing, however it is written."""
+    """Appended only where it is missing, however it is written."""
     with assert_max_queries(library, 1) as log:
         await tags.list(order_by=[Tag.name, key])
 
@@ -105,7 +105,7 @@ async def test_a_key_that_is_named_is_not_repeated(library: Database, tags: TagS
 
 
 async def test_what_of_a_composite_key_is_missing_is_appended(library: Database, session: AsyncSession) -> None:
-    """D21: part of a key is no total order."""
+    """Part of a key is no total order."""
     with assert_max_queries(library, 1) as log:
         await ShelfService(session).list(order_by=Shelf.number.desc())
 
@@ -114,7 +114,7 @@ async def test_what_of_a_composite_key_is_missing_is_appended(library: Database,
 
 
 async def test_pages_of_a_tied_order_neither_lose_nor_repeat(session: AsyncSession) -> None:
-    """D21: skip and limit walk a total order."""
+    """Skip and limit walk a total order."""
     await TagService(session).create_many([{"name": str(number), "weight": number % 2 or None} for number in range(30)])
 
     walked = [tag.id for skip in range(0, 30, 7) for tag in await TagService(session).list(order_by=Tag.weight, skip=skip, limit=7)]
@@ -194,12 +194,12 @@ ANIMAL_ORDERS: list[tuple[type[ReadService[Any]], Any, Sequence[int]]] = [
 async def test_mapped_expressions_and_inherited_columns_order_too(
     zoo: AsyncSession, service: type[ReadService[Any]], order_by: Any, expected: Sequence[int]
 ) -> None:
-    """D21: hybrids, column properties, renamed keys and both tables of an inheriting model."""
+    """Hybrids, column properties, renamed keys and both tables of an inheriting model."""
     assert [animal.ident for animal in await service(zoo).list(order_by=order_by)] == expected
 
 
 async def test_an_inherited_key_that_is_named_is_not_repeated(zoo: AsyncSession, database: Database) -> None:
-    """D21: the key of both tables is one."""
+    """The key of both tables is one."""
     with assert_max_queries(database, 1) as log:
         await CatService(zoo).list(order_by=Cat.ident)
 
@@ -207,5 +207,5 @@ async def test_an_inherited_key_that_is_named_is_not_repeated(zoo: AsyncSession,
 
 
 async def test_an_order_without_any_column_is_the_key(tags: TagService) -> None:
-    """D21: an empty list says nothing."""
+    """An empty list says nothing."""
     assert await ids(tags, []) == [1, 2, 3, 4, 5]

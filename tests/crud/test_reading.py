@@ -42,7 +42,7 @@ async def tags(library: Database) -> list[Tag]:
 
 
 async def test_get_finds_a_row_by_its_key(session: AsyncSession, tags: list[Tag]) -> None:
-    """D21: get and get_one return the row."""
+    """Get and get_one return the row."""
     assert (await TagService(session).get_one(tags[2].id)).name == "c"
     found = await TagService(session).get(tags[2].id)
     assert found is not None
@@ -50,7 +50,7 @@ async def test_get_finds_a_row_by_its_key(session: AsyncSession, tags: list[Tag]
 
 
 async def test_get_of_no_row_is_none_and_get_one_raises(session: AsyncSession, tags: list[Tag]) -> None:
-    """D21: the error names model and key."""
+    """The error names model and key."""
     assert await TagService(session).get(99) is None
     with pytest.raises(NotFoundError) as caught:
         await TagService(session).get_one(99)
@@ -59,7 +59,7 @@ async def test_get_of_no_row_is_none_and_get_one_raises(session: AsyncSession, t
 
 @pytest.mark.parametrize("ident", [10**10, -(10**10), 10**30, None])
 async def test_a_key_that_no_row_can_have_is_no_row(session: AsyncSession, tags: list[Tag], ident: object) -> None:
-    """D21: on both databases alike, not a driver's overflow."""
+    """On both databases alike, not a driver's overflow."""
     service = TagService(session)
 
     assert await service.get(ident) is None
@@ -72,7 +72,7 @@ async def test_a_key_that_no_row_can_have_is_no_row(session: AsyncSession, tags:
 
 @pytest.mark.parametrize("ident", ["abc", "1", b"1", True, UUID(int=1), date(2020, 1, 1)], ids=str)
 async def test_a_key_of_another_type_is_refused(library: Database, session: AsyncSession, tags: list[Tag], ident: object) -> None:
-    """D21: a key of the wrong type is a mistake in the code on both databases, before any SQL, whatever SQLite makes of it."""
+    """A key of the wrong type is a mistake in the code on both databases, before any SQL, whatever SQLite makes of it."""
     service = TagService(session)
     reads: list[Callable[[], Awaitable[object]]] = [
         lambda: service.get(ident),
@@ -87,7 +87,7 @@ async def test_a_key_of_another_type_is_refused(library: Database, session: Asyn
 
 
 async def test_a_large_key_that_sqlite_stores_is_found(sqlite_database: Database) -> None:
-    """D21: SQLite keeps 64 bits in every integer column, whatever its type is called."""
+    """SQLite keeps 64 bits in every integer column, whatever its type is called."""
     await sqlite_database.create_tables(LibraryBase.metadata)
     async with sqlite_database.begin() as session:
         await session.execute(text("INSERT INTO tags (id, name) VALUES (:id, 'large')"), {"id": 2**40})
@@ -97,7 +97,7 @@ async def test_a_large_key_that_sqlite_stores_is_found(sqlite_database: Database
 
 
 async def test_get_is_one_statement(library: Database, session: AsyncSession, tags: list[Tag]) -> None:
-    """D21: also for the row that is not there."""
+    """Also for the row that is not there."""
     for ident in (tags[0].id, 99):
         with assert_max_queries(library, 1) as log:
             await TagService(session).get(ident)
@@ -105,7 +105,7 @@ async def test_get_is_one_statement(library: Database, session: AsyncSession, ta
 
 
 async def test_get_loads_what_options_ask_for(session: AsyncSession) -> None:
-    """D21: collections joined or selected, each row once."""
+    """Collections joined or selected, each row once."""
     author = await AuthorService(session).create({"email": "ada@example.org"})
     await BookService(session).create_many([{"title": title, "author_id": author.id} for title in "ab"])
 
@@ -116,7 +116,7 @@ async def test_get_loads_what_options_ask_for(session: AsyncSession) -> None:
 
 
 async def test_get_by_finds_the_one_row(session: AsyncSession, tags: list[Tag]) -> None:
-    """D21: all the columns must match."""
+    """All the columns must match."""
     found = await TagService(session).get_by(name="c", weight=3)
 
     assert found is not None
@@ -125,7 +125,7 @@ async def test_get_by_finds_the_one_row(session: AsyncSession, tags: list[Tag]) 
 
 
 async def test_get_by_none_is_null(session: AsyncSession, tags: list[Tag]) -> None:
-    """D21: None asks for IS NULL."""
+    """None asks for IS NULL."""
     found = await TagService(session).get_by(name="b", weight=None)
 
     assert found is not None
@@ -134,7 +134,7 @@ async def test_get_by_none_is_null(session: AsyncSession, tags: list[Tag]) -> No
 
 
 async def test_get_by_with_several_matches_is_an_error(session: AsyncSession, tags: list[Tag]) -> None:
-    """D21: more than one match is not answered by one of them; the error names the columns."""
+    """More than one match is not answered by one of them; the error names the columns."""
     with pytest.raises(MultipleMatchesError) as caught:
         await TagService(session).get_by(weight=3)
     assert (caught.value.model, caught.value.fields) == (Tag, ("weight",))
@@ -142,7 +142,7 @@ async def test_get_by_with_several_matches_is_an_error(session: AsyncSession, ta
 
 @pytest.mark.parametrize("columns", [{}, {"nr": 1}, {"name": "a", "nr": 1}, {"books": 1}, {"__mapper__": 1}, {"metadata": 1}], ids=str)
 async def test_get_by_refuses_names_that_are_no_columns(library: Database, session: AsyncSession, columns: dict[str, object]) -> None:
-    """D21: unknown names, relationships and no name at all are mistakes in the code, found before SQL."""
+    """Unknown names, relationships and no name at all are mistakes in the code, found before SQL."""
     with assert_max_queries(library, 0), pytest.raises(ConfigurationError):
         await AuthorService(session).get_by(**columns)
 
@@ -151,7 +151,7 @@ async def test_get_by_refuses_names_that_are_no_columns(library: Database, sessi
     "columns", [{"weight": 10**10}, {"weight": 10**30}, {"name": "a\0"}, {"name": "\ud800"}, {"name": "a" * 51}], ids=ascii
 )
 async def test_get_by_a_value_that_no_row_can_have_is_none(session: AsyncSession, tags: list[Tag], columns: dict[str, object]) -> None:
-    """D21: as with keys, both databases answer alike."""
+    """As with keys, both databases answer alike."""
     assert await TagService(session).get_by(**columns) is None
 
 
@@ -159,7 +159,7 @@ async def test_get_by_a_value_that_no_row_can_have_is_none(session: AsyncSession
 
 
 async def test_get_many_keeps_the_order_asked(session: AsyncSession, tags: list[Tag]) -> None:
-    """D21: in request order, each once, unknown keys left out, from any iterable."""
+    """In request order, each once, unknown keys left out, from any iterable."""
     asked = [tags[3].id, 99, tags[0].id, tags[3].id, tags[1].id]
 
     for idents in (asked, iter(asked), (ident for ident in asked)):
@@ -167,7 +167,7 @@ async def test_get_many_keeps_the_order_asked(session: AsyncSession, tags: list[
 
 
 async def test_get_many_of_composite_keys_keeps_the_order_asked(session: AsyncSession) -> None:
-    """D21: the keys match as pairs, not as two lists."""
+    """The keys match as pairs, not as two lists."""
     await ShelfService(session).create_many([{"room": room, "number": number} for room in (1, 2) for number in (1, 2)])
 
     shelves = await ShelfService(session).get_many([(2, 1), {"room": 1, "number": 2}, (3, 3)])
@@ -176,7 +176,7 @@ async def test_get_many_of_composite_keys_keeps_the_order_asked(session: AsyncSe
 
 
 async def test_get_many_of_nothing_sends_nothing(library: Database, session: AsyncSession) -> None:
-    """D21: no key, no SQL."""
+    """No key, no SQL."""
     with assert_max_queries(library, 0):
         assert await TagService(session).get_many([]) == []
         assert await TagService(session).get_many(iter(())) == []
@@ -184,7 +184,7 @@ async def test_get_many_of_nothing_sends_nothing(library: Database, session: Asy
 
 
 async def test_get_many_takes_40_000_keys(library: Database, session: AsyncSession) -> None:
-    """D21: beyond what a driver can bind, in a handful of statements."""
+    """Beyond what a driver can bind, in a handful of statements."""
     await session.execute(tags_numbered(40_000))
     await session.commit()
 
@@ -195,7 +195,7 @@ async def test_get_many_takes_40_000_keys(library: Database, session: AsyncSessi
 
 
 async def test_get_many_takes_20_000_composite_keys(library: Database, session: AsyncSession) -> None:
-    """D21: a composite key counts by its columns."""
+    """A composite key counts by its columns."""
     await session.execute(insert(Shelf), [{"room": room, "number": number} for room in (1, 2, 3) for number in (1, 2, 3)])
     await session.commit()
     asked = [(room, number) for room in range(100, 0, -1) for number in range(1, 201)]
@@ -207,7 +207,7 @@ async def test_get_many_takes_20_000_composite_keys(library: Database, session: 
 
 
 async def test_list_is_bounded(session: AsyncSession, library: Database) -> None:
-    """D21: 100 rows unless asked otherwise; None is all, 0 is none and sends nothing."""
+    """100 rows unless asked otherwise; None is all, 0 is none and sends nothing."""
     await TagService(session).create_many([{"name": str(number)} for number in range(120)])
 
     assert [tag.id for tag in await TagService(session).list()] == list(range(1, 101))
@@ -219,7 +219,7 @@ async def test_list_is_bounded(session: AsyncSession, library: Database) -> None
 
 
 async def test_list_takes_bounds_beyond_the_databases(session: AsyncSession, tags: list[Tag]) -> None:
-    """D21: what no driver can bind is still an honest number of rows."""
+    """What no driver can bind is still an honest number of rows."""
     assert len(await TagService(session).list(limit=10**30)) == 5
     assert await TagService(session).list(skip=10**30) == []
     assert await TagService(session).list(skip=2**63 - 1, limit=2**63 - 1) == []
@@ -227,24 +227,24 @@ async def test_list_takes_bounds_beyond_the_databases(session: AsyncSession, tag
 
 @pytest.mark.parametrize("bounds", [{"skip": -1}, {"limit": -1}, {"skip": -1, "limit": 0}], ids=str)
 async def test_list_refuses_negative_bounds(library: Database, session: AsyncSession, bounds: dict[str, int]) -> None:
-    """D21, W2: SQLite would take them for none, PostgreSQL for an error; they may be the client's, so it is told."""
+    """SQLite would take them for none, PostgreSQL for an error; they may be the client's, so it is told."""
     with assert_max_queries(library, 0), pytest.raises(InvalidQueryError):
         await TagService(session).list(**bounds)
 
 
 async def test_list_meets_all_conditions(session: AsyncSession, tags: list[Tag]) -> None:
-    """D21: several conditions are joined by AND."""
+    """Several conditions are joined by AND."""
     assert [tag.name for tag in await TagService(session).list(Tag.weight == 3, Tag.name > "c")] == ["d"]
 
 
 async def test_list_is_one_statement(library: Database, session: AsyncSession, tags: list[Tag]) -> None:
-    """D21: whatever it is asked for."""
+    """Whatever it is asked for."""
     with assert_max_queries(library, 1):
         await TagService(session).list(Tag.weight == 3, skip=1, limit=1, order_by=Tag.name)
 
 
 async def test_first_is_the_first_in_order(session: AsyncSession, tags: list[Tag]) -> None:
-    """D21: by key unless asked otherwise, None where nothing matches."""
+    """By key unless asked otherwise, None where nothing matches."""
     for conditions, order, name in [((), (), "a"), ((), Tag.name.desc(), "e"), ((Tag.weight == 3,), (), "c")]:
         found = await TagService(session).first(*conditions, order_by=order)
         assert found is not None
@@ -253,7 +253,7 @@ async def test_first_is_the_first_in_order(session: AsyncSession, tags: list[Tag
 
 
 async def test_first_reads_one_row(library: Database, session: AsyncSession, tags: list[Tag]) -> None:
-    """D21: by one statement with a limit."""
+    """By one statement with a limit."""
     with assert_max_queries(library, 1) as log:
         await TagService(session).first()
 
@@ -261,7 +261,7 @@ async def test_first_reads_one_row(library: Database, session: AsyncSession, tag
 
 
 async def test_count_and_exists(session: AsyncSession, tags: list[Tag]) -> None:
-    """D21: of all rows or of those that meet the conditions."""
+    """Of all rows or of those that meet the conditions."""
     service = TagService(session)
 
     assert (await service.count(), await service.count(Tag.weight == 3), await service.count(Tag.weight == 7)) == (5, 2, 0)
@@ -269,7 +269,7 @@ async def test_count_and_exists(session: AsyncSession, tags: list[Tag]) -> None:
 
 
 async def test_exists_is_one_cheap_statement(library: Database, session: AsyncSession, tags: list[Tag]) -> None:
-    """D21: the database stops at the first row and sends none."""
+    """The database stops at the first row and sends none."""
     with assert_max_queries(library, 1) as log:
         await TagService(session).exists(Tag.weight == 3)
 
@@ -279,7 +279,7 @@ async def test_exists_is_one_cheap_statement(library: Database, session: AsyncSe
 
 
 async def test_reads_see_what_the_session_has_not_committed(host_sessions: async_sessionmaker[AsyncSession]) -> None:
-    """D21: pending rows are flushed first, as session.execute does."""
+    """Pending rows are flushed first, as session.execute does."""
     async with host_sessions() as session:
         session.add(Tag(name="pending"))
 
@@ -290,7 +290,7 @@ async def test_reads_see_what_the_session_has_not_committed(host_sessions: async
 
 
 async def test_a_read_after_a_change_neither_commits_nor_loses_it(library: Database, session: AsyncSession, tags: list[Tag]) -> None:
-    """D21: a loaded row that the host changed is flushed into a transaction that stays."""
+    """A loaded row that the host changed is flushed into a transaction that stays."""
     tag = await TagService(session).get_one(tags[0].id)
     tag.weight = 7
 
@@ -303,7 +303,7 @@ async def test_a_read_after_a_change_neither_commits_nor_loses_it(library: Datab
 
 
 async def test_reads_on_a_session_with_a_bind_per_model(library: Database, tags: list[Tag]) -> None:
-    """D21: every read finds its engine by the model, as session.execute does."""
+    """Every read finds its engine by the model, as session.execute does."""
     async with AsyncSession(binds={LibraryBase: library.engine}) as session:
         service = TagService(session)
         assert (await service.get_one(1)).name == "a"
@@ -317,7 +317,7 @@ async def test_reads_on_a_session_with_a_bind_per_model(library: Database, tags:
 
 
 async def test_a_stream_yields_every_row_in_order(session: AsyncSession, tags: list[Tag]) -> None:
-    """D21: those that meet the conditions, by key or as asked."""
+    """Those that meet the conditions, by key or as asked."""
     service = TagService(session)
 
     assert [tag.name async for tag in service.stream(batch_size=2)] == ["a", "b", "c", "d", "e"]
@@ -326,7 +326,7 @@ async def test_a_stream_yields_every_row_in_order(session: AsyncSession, tags: l
 
 
 async def test_a_stream_holds_one_batch_in_memory(library: Database, session: AsyncSession) -> None:
-    """D21: of 5,000 rows no more than a batch is alive at a time."""
+    """Of 5,000 rows no more than a batch is alive at a time."""
     async with library.begin() as other:
         await other.execute(tags_numbered(5_000))
 
@@ -339,13 +339,13 @@ async def test_a_stream_holds_one_batch_in_memory(library: Database, session: As
 
 
 async def test_a_stream_is_one_statement(library: Database, session: AsyncSession, tags: list[Tag]) -> None:
-    """D21: batches come from one open cursor."""
+    """Batches come from one open cursor."""
     with assert_max_queries(library, 1):
         assert len([tag async for tag in TagService(session).stream(batch_size=2)]) == 5
 
 
 async def test_a_stream_can_be_left_early(library: Database, session: AsyncSession, tags: list[Tag]) -> None:
-    """D21: the cursor is closed, the connection given back, and the session works on."""
+    """The cursor is closed, the connection given back, and the session works on."""
     async with aclosing(TagService(session).stream(batch_size=1)) as rows:
         async for tag in rows:
             assert tag.name == "a"
@@ -357,7 +357,7 @@ async def test_a_stream_can_be_left_early(library: Database, session: AsyncSessi
 
 
 async def test_a_stream_that_fails_in_the_loop_gives_everything_back(library: Database, session: AsyncSession, tags: list[Tag]) -> None:
-    """D21: an exception of the consumer leaves the session usable."""
+    """An exception of the consumer leaves the session usable."""
     with pytest.raises(ZeroDivisionError):
         async with aclosing(TagService(session).stream(batch_size=1)) as rows:
             async for _ in rows:
@@ -368,7 +368,7 @@ async def test_a_stream_that_fails_in_the_loop_gives_everything_back(library: Da
 
 
 async def test_reading_more_inside_a_stream(session: AsyncSession, tags: list[Tag]) -> None:
-    """D21: the same task may read through the session while the cursor is open."""
+    """The same task may read through the session while the cursor is open."""
     seen = []
     async with aclosing(TagService(session).stream(Tag.weight.is_not(None), batch_size=1)) as rows:
         async for tag in rows:
@@ -378,7 +378,7 @@ async def test_reading_more_inside_a_stream(session: AsyncSession, tags: list[Ta
 
 
 async def test_what_is_flushed_inside_a_stream_is_not_lost(library: Database, session: AsyncSession, tags: list[Tag]) -> None:
-    """D21: rows that the host changes in the loop, and that a read in it flushes, are there when the host commits."""
+    """Rows that the host changes in the loop, and that a read in it flushes, are there when the host commits."""
     async with aclosing(TagService(session).stream(batch_size=1)) as rows:
         async for tag in rows:
             tag.weight = 7
@@ -390,7 +390,7 @@ async def test_what_is_flushed_inside_a_stream_is_not_lost(library: Database, se
 
 
 async def test_a_write_that_would_commit_inside_a_stream_is_refused(session: AsyncSession, tags: list[Tag]) -> None:
-    """D21: its COMMIT would close PostgreSQL's cursor: a mistake in the code on both databases, and nothing is written."""
+    """Its COMMIT would close PostgreSQL's cursor: a mistake in the code on both databases, and nothing is written."""
     service = TagService(session)
     writes: list[Callable[[int], Awaitable[object]]] = [
         lambda ident: service.update(ident, {"weight": 7}),
@@ -408,7 +408,7 @@ async def test_a_write_that_would_commit_inside_a_stream_is_refused(session: Asy
 
 
 async def test_writes_inside_a_stream_in_a_unit(session: AsyncSession, tags: list[Tag]) -> None:
-    """D21: where the opener commits at the end, rows can be changed while they are read."""
+    """Where the opener commits at the end, rows can be changed while they are read."""
     async with unit_of_work(session), aclosing(TagService(session).stream(batch_size=2)) as rows:
         async for tag in rows:
             await TagService(session).update(tag.id, {"weight": 7})
@@ -418,7 +418,7 @@ async def test_writes_inside_a_stream_in_a_unit(session: AsyncSession, tags: lis
 
 @pytest.mark.parametrize("batch_size", [0, -1])
 async def test_a_stream_needs_a_batch(library: Database, session: AsyncSession, tags: list[Tag], batch_size: int) -> None:
-    """D21: none at a time is a mistake in the code: not all rows at once, nor no row."""
+    """None at a time is a mistake in the code: not all rows at once, nor no row."""
     with assert_max_queries(library, 0), pytest.raises(ConfigurationError):
         _ = [tag async for tag in TagService(session).stream(batch_size=batch_size)]
 
@@ -455,7 +455,7 @@ async def first_locked(service: TagService, lock: RowLock) -> None:
 async def test_a_locked_row_is_locked_until_its_transaction_ends(
     locking: Database, read: Callable[[TagService, RowLock], Awaitable[None]]
 ) -> None:
-    """D21: a second session that will not wait is told so; afterwards it gets the row. Other rows are free."""
+    """A second session that will not wait is told so; afterwards it gets the row. Other rows are free."""
     async with opened(locking) as first, opened(locking) as second:
         await read(TagService(first), FOR_UPDATE)
         assert await TagService(second).get(2, lock=RowLock(nowait=True)) is not None
@@ -467,7 +467,7 @@ async def test_a_locked_row_is_locked_until_its_transaction_ends(
 
 
 async def test_a_refused_lock_leaves_the_session_usable(locking: Database) -> None:
-    """D21: a session that was idle before is idle again, and does something else instead."""
+    """A session that was idle before is idle again, and does something else instead."""
     async with opened(locking) as first, opened(locking) as second:
         await TagService(first).get(1, lock=FOR_UPDATE)
         with pytest.raises(UnavailableError):
@@ -478,7 +478,7 @@ async def test_a_refused_lock_leaves_the_session_usable(locking: Database) -> No
 
 
 async def test_a_locked_row_can_be_skipped(locking: Database) -> None:
-    """D21: a queue's workers take different rows."""
+    """A queue's workers take different rows."""
     async with opened(locking) as first, opened(locking) as second:
         taken = await TagService(first).first(lock=RowLock(skip_locked=True))
         other = await TagService(second).first(lock=RowLock(skip_locked=True))
@@ -488,7 +488,7 @@ async def test_a_locked_row_can_be_skipped(locking: Database) -> None:
 
 
 async def test_readers_share_a_read_lock(locking: Database) -> None:
-    """D21: FOR SHARE keeps writers out and readers in."""
+    """FOR SHARE keeps writers out and readers in."""
     async with opened(locking) as first, opened(locking) as second:
         await TagService(first).get(1, lock=RowLock(read=True))
         await TagService(second).get(1, lock=RowLock(read=True, nowait=True))
@@ -497,7 +497,7 @@ async def test_readers_share_a_read_lock(locking: Database) -> None:
 
 
 async def test_a_lock_locks_the_models_rows_alone(locking: Database) -> None:
-    """D21: not those that base_query() joins."""
+    """Not those that base_query() joins."""
     async with locking.begin() as session:
         author = await AuthorService(session).create({"email": "ada@example.org"})
         await BookService(session).create({"title": "a", "author_id": author.id})
@@ -514,7 +514,7 @@ async def test_a_lock_locks_the_models_rows_alone(locking: Database) -> None:
 
 
 async def test_a_locked_read_sees_the_row_as_it_is(library: Database, session: AsyncSession, tags: list[Tag]) -> None:
-    """D21: not as this session loaded it before somebody else changed it; a lock is there to decide upon."""
+    """Not as this session loaded it before somebody else changed it; a lock is there to decide upon."""
     loaded = await TagService(session).get_one(1)
     async with library.begin() as other:
         await other.execute(update(Tag).where(Tag.id == 1).values(weight=7))
@@ -530,7 +530,7 @@ async def test_a_locked_read_sees_the_row_as_it_is(library: Database, session: A
 
 @pytest.mark.parametrize("lock", [FOR_UPDATE, RowLock(nowait=True), RowLock(skip_locked=True), RowLock(read=True, key_share=True)], ids=str)
 async def test_locks_are_harmless_on_sqlite(sqlite_database: Database, lock: RowLock) -> None:
-    """D21: the read works, keeps its transaction, and the next write in it too."""
+    """The read works, keeps its transaction, and the next write in it too."""
     await sqlite_database.create_tables(LibraryBase.metadata)
     async with opened(sqlite_database) as session:
         await TagService(session).create({"name": "a"})
@@ -541,7 +541,7 @@ async def test_locks_are_harmless_on_sqlite(sqlite_database: Database, lock: Row
 
 
 async def test_a_lock_on_sqlite_keeps_writers_out(sqlite_database: Database) -> None:
-    """D21: read, decide, write is safe there too: the second reader waits for the first."""
+    """Read, decide, write is safe there too: the second reader waits for the first."""
     await sqlite_database.create_tables(LibraryBase.metadata)
     async with sqlite_database.begin() as session:
         await TagService(session).create({"name": "a", "weight": 0})
@@ -662,7 +662,7 @@ async def clubs(database: Database) -> AsyncIterator[AsyncSession]:
 
 @confined
 async def test_base_query_confines_the_row_reads(clubs: AsyncSession, service: type[ClubService]) -> None:
-    """D21: get, get_one and get_by see what is inside and nothing else, joins and grouping or not."""
+    """Get, get_one and get_by see what is inside and nothing else, joins and grouping or not."""
     inside = service(clubs)
 
     assert (await inside.get_one(2)).name == "big"
@@ -675,7 +675,7 @@ async def test_base_query_confines_the_row_reads(clubs: AsyncSession, service: t
 
 @confined
 async def test_base_query_confines_lists(clubs: AsyncSession, service: type[ClubService]) -> None:
-    """D21: list, first, stream and get_many too; each row once."""
+    """List, first, stream and get_many too; each row once."""
     inside = service(clubs)
 
     assert [club.id for club in await inside.list()] == [2]
@@ -689,12 +689,12 @@ async def test_base_query_confines_lists(clubs: AsyncSession, service: type[Club
 
 @pytest.mark.parametrize("service", [service for service in CONFINED if service is not ByJoinedLoad], ids=lambda service: service.__name__)
 async def test_base_query_confines_streams(clubs: AsyncSession, service: type[ClubService]) -> None:
-    """D21: in order, each row once."""
+    """In order, each row once."""
     assert [club.id async for club in service(clubs).stream()] == [2]
 
 
 async def test_a_joined_collection_cannot_be_streamed(clubs: AsyncSession) -> None:
-    """D21: a joinedload() of base_query() that would need all rows in memory is a mistake in the code; the session works on."""
+    """A joinedload() of base_query() that would need all rows in memory is a mistake in the code; the session works on."""
     with pytest.raises(ConfigurationError, match="selectinload"):
         _ = [club async for club in ByJoinedLoad(clubs).stream()]
 
@@ -709,7 +709,7 @@ class ByToMany(ClubService):
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 4])
 async def test_a_join_that_repeats_rows_loses_none(clubs: AsyncSession, limit: int) -> None:
-    """D21: walked by skip and limit until a list is empty, every row is met, and count() is how many were met."""
+    """Walked by skip and limit until a list is empty, every row is met, and count() is how many were met."""
     service = ByToMany(clubs)
     met: list[int] = []
     skip = 0
@@ -723,7 +723,7 @@ async def test_a_join_that_repeats_rows_loses_none(clubs: AsyncSession, limit: i
 
 @confined
 async def test_base_query_confines_count_and_exists(clubs: AsyncSession, service: type[ClubService]) -> None:
-    """D21: the number is that of the list."""
+    """The number is that of the list."""
     inside = service(clubs)
 
     assert (await inside.count(), await inside.count(Club.name == "small")) == (1, 0)
@@ -732,7 +732,7 @@ async def test_base_query_confines_count_and_exists(clubs: AsyncSession, service
 
 @confined
 async def test_base_query_confines_update(clubs: AsyncSession, service: type[ClubService]) -> None:
-    """D21: what is outside is not found and not touched."""
+    """What is outside is not found and not touched."""
     inside = service(clubs)
 
     assert (await inside.update(2, ClubUpdate(city="Rome"))).city == "Rome"
@@ -743,7 +743,7 @@ async def test_base_query_confines_update(clubs: AsyncSession, service: type[Clu
 
 @confined
 async def test_base_query_confines_delete(clubs: AsyncSession, service: type[ClubService]) -> None:
-    """D21: what is outside is not found and stays."""
+    """What is outside is not found and stays."""
     inside = service(clubs)
 
     with pytest.raises(NotFoundError):
@@ -758,7 +758,7 @@ class PlayersOfBigClubs(ReadService[Player]):
 
 
 async def test_conditions_may_name_what_base_query_joins(clubs: AsyncSession) -> None:
-    """D21: in every read."""
+    """In every read."""
     players = PlayersOfBigClubs(clubs)
     condition = Club.name == "big"
 
@@ -769,7 +769,7 @@ async def test_conditions_may_name_what_base_query_joins(clubs: AsyncSession) ->
 
 @pytest.mark.parametrize("service", [BySelectInLoad, ByJoinedLoad])
 async def test_base_query_decides_what_is_loaded(clubs: AsyncSession, service: type[ClubService]) -> None:
-    """D21: its loader options hold for every read and for the row that update returns."""
+    """Its loader options hold for every read and for the row that update returns."""
     inside = service(clubs)
 
     reads: list[Callable[[], Awaitable[Club | None]]] = [
@@ -797,7 +797,7 @@ async def eager(clubs: AsyncSession) -> EagerService:
 
 
 async def test_a_model_that_joins_a_collection_reads_each_row_once(eager: EagerService) -> None:
-    """D21: lazy="joined" repeats rows in the result, not in what a service returns."""
+    """Lazy="joined" repeats rows in the result, not in what a service returns."""
     eager.session.expunge_all()
 
     assert [[player.id for player in club.players] for club in await eager.list()] == [[1, 2], [3, 4]]
@@ -812,7 +812,7 @@ async def test_a_model_that_joins_a_collection_reads_each_row_once(eager: EagerS
 
 
 async def test_a_model_that_joins_a_collection_can_be_streamed(eager: EagerService) -> None:
-    """D21: with its collections, each row once."""
+    """With its collections, each row once."""
     eager.session.expunge_all()
 
     streamed = [(club.id, len(club.players)) async for club in eager.stream(batch_size=1)]
@@ -821,7 +821,7 @@ async def test_a_model_that_joins_a_collection_can_be_streamed(eager: EagerServi
 
 
 async def test_a_host_session_keeps_its_transaction(host_sessions: async_sessionmaker[AsyncSession]) -> None:
-    """D21: there a read joins what is there, as session.execute does."""
+    """There a read joins what is there, as session.execute does."""
     async with host_sessions() as session:
         await TagService(session).list()
         assert session.in_transaction()

@@ -84,7 +84,7 @@ ROUND_TRIPS = [
 
 @pytest.mark.parametrize(("work", "expected"), ROUND_TRIPS, ids=[work.__name__ for work, _ in ROUND_TRIPS])
 async def test_round_trips(wired: tuple[Wire, Database], work: Callable[[AsyncSession], Awaitable[None]], expected: int) -> None:
-    """T2, T5: a read is one round trip, a write its transaction and no more; keeping loaded rows readable costs none."""
+    """A read is one round trip, a write its transaction and no more; keeping loaded rows readable costs none."""
     wire, database = wired
     async with database.begin() as session:
         await AuthorService(session).create_many([{"email": "taken@example.org"}, {"email": "other@example.org"}])
@@ -100,7 +100,7 @@ async def test_round_trips(wired: tuple[Wire, Database], work: Callable[[AsyncSe
 
 
 async def test_a_delete_is_one_round_trip(wired: tuple[Wire, Database]) -> None:
-    """D27: one DELETE, which is a transaction by itself, where the mapping asks no more."""
+    """One DELETE, which is a transaction by itself, where the mapping asks no more."""
     wire, database = wired
     async with database.begin() as session:
         tags = await TagService(session).create_many([{"name": name} for name in "abc"])
@@ -116,7 +116,7 @@ async def test_a_delete_is_one_round_trip(wired: tuple[Wire, Database]) -> None:
 
 
 async def test_create_many_of_a_thousand_is_few_statements(session: AsyncSession, library: Database) -> None:
-    """D22: at most three statements on both databases, whatever defaults are left to them."""
+    """At most three statements on both databases, whatever defaults are left to them."""
     rows = [{"name": f"tag {number}", "weight": number if number % 3 else None} for number in range(1000)]
 
     with assert_max_queries(library, 3):
@@ -131,7 +131,7 @@ async def test_create_many_of_a_thousand_is_few_statements(session: AsyncSession
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
 async def test_statements(library: Database, work: Callable[[AsyncSession], Awaitable[None]], expected: int) -> None:
-    """D22: no statement beside the work itself, on both databases; a refused write is not read again."""
+    """No statement beside the work itself, on both databases; a refused write is not read again."""
     async with library.begin() as session:
         await AuthorService(session).create_many([{"email": "taken@example.org"}, {"email": "other@example.org"}])
 

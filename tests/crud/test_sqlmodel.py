@@ -34,7 +34,7 @@ async def pilots(database: Database) -> AsyncIterator[PilotService]:
 
 
 async def test_every_way_to_read_and_write(pilots: PilotService) -> None:
-    """D20: on SQLModel's session as on SQLAlchemy's, without a warning."""
+    """On SQLModel's session as on SQLAlchemy's, without a warning."""
     pilot = await pilots.create(PilotBase(name="a"))
     with pytest.raises(ConflictError):
         await pilots.create(PilotBase(name="a"))

@@ -205,7 +205,7 @@ def refused(values: Mapping[str, object], *, model: type[Any] = Thing, update: b
     ],
 )
 def test_refused(values: dict[str, object], reason: str) -> None:
-    """D6: the column's own limits refuse a value before SQL, and the error names the attribute, the table and the reason."""
+    """The column's own limits refuse a value before SQL, and the error names the attribute, the table and the reason."""
     error = refused(values)
 
     assert error is not None
@@ -231,12 +231,12 @@ def test_refused(values: dict[str, object], reason: str) -> None:
     ],
 )
 def test_passed(values: dict[str, object]) -> None:
-    """D6: what the databases take passes, and so does what only they can judge."""
+    """What the databases take passes, and so does what only they can judge."""
     assert refused(values) is None
 
 
 def test_every_field_with_the_first_reason() -> None:
-    """D6: all fields at fault are named, for the first reason in the documented order."""
+    """All fields at fault are named, for the first reason in the documented order."""
     error = refused({"small": 10**9, "name": None, "note": "\0", "version": None})
 
     assert error is not None
@@ -244,7 +244,7 @@ def test_every_field_with_the_first_reason() -> None:
 
 
 def test_defaults_do_not_help_an_update() -> None:
-    """D6: an explicit None is refused by an update of a NOT NULL column, default or not."""
+    """An explicit None is refused by an update of a NOT NULL column, default or not."""
     error = refused({"colour": None, "status": None, "note": None, "data": None}, update=True)
 
     assert error is not None
@@ -252,18 +252,18 @@ def test_defaults_do_not_help_an_update() -> None:
 
 
 def test_columns_that_sqlalchemy_fills_in() -> None:
-    """D6: None is no value for an identity, a version counter or a discriminator of a new row."""
+    """None is no value for an identity, a version counter or a discriminator of a new row."""
     assert refused({"id": None, "version": None, "kind": None}, model=Versioned) is None
 
 
 def test_listeners_may_fill_in() -> None:
-    """D6: where a before_insert listener may fill in a value, None is left to the database."""
+    """Where a before_insert listener may fill in a value, None is left to the database."""
     assert refused({"by": None}, model=Stamped) is None
     assert refused({"by": "\0"}, model=Stamped) is not None
 
 
 def test_nested_data_that_contains_itself() -> None:
-    """D6: the walk through JSON ends, however deep, shared or circular the data is."""
+    """The walk through JSON ends, however deep, shared or circular the data is."""
     circular: list[object] = []
     circular.append(circular)
     deep: list[object] = []
@@ -296,12 +296,12 @@ def test_nested_data_that_contains_itself() -> None:
     ],
 )
 def test_possible_keys(type_: Any, value: object, possible: bool) -> None:
-    """D6: a key that no row can have is told without SQL."""
+    """A key that no row can have is told without SQL."""
     assert key_is_possible(Column("key", type_), value) is possible
 
 
 def test_sqlite_keys_have_64_bits() -> None:
-    """D6: SQLite stores 64 bits in any INTEGER, so a row may have such a key."""
+    """SQLite stores 64 bits in any INTEGER, so a row may have such a key."""
     assert key_is_possible(Column("key", Integer), 2**40, dialect="sqlite")
     assert not key_is_possible(Column("key", Integer), 2**63, dialect="sqlite")
 
@@ -339,7 +339,7 @@ VALUES = [
 
 @pytest.mark.parametrize("values", VALUES)
 async def test_as_postgresql_would(postgres_database: Database, values: dict[str, object]) -> None:
-    """D6: the checks refuse what PostgreSQL refuses, with the same fields and reason, and nothing else."""
+    """The checks refuse what PostgreSQL refuses, with the same fields and reason, and nothing else."""
     await postgres_database.create_tables(LIMITS)
     error: KitError | None = None
     try:
@@ -356,7 +356,7 @@ def said(error: KitError | None) -> object:
 
 
 async def test_sqlite_would_store_it(sqlite_database: Database) -> None:
-    """D6: SQLite takes text that is too long, so the check before it is what makes both databases alike."""
+    """SQLite takes text that is too long, so the check before it is what makes both databases alike."""
     async with sqlite_database.engine.begin() as connection:
         await connection.execute(text("CREATE TABLE limited (id INTEGER PRIMARY KEY, name VARCHAR(5))"))
         await connection.execute(text("INSERT INTO limited (name) VALUES ('far too long')"))
@@ -365,7 +365,7 @@ async def test_sqlite_would_store_it(sqlite_database: Database) -> None:
 
 
 def test_mappers_are_not_kept_alive() -> None:
-    """D6: the checks that are kept for a mapper do not keep the mapper."""
+    """The checks that are kept for a mapper do not keep the mapper."""
 
     def use_a_mapper() -> Any:
         class Local(DeclarativeBase):

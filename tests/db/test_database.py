@@ -33,13 +33,13 @@ from fastapi_kit.settings import KitSettings
     ],
 )
 def test_urls_get_an_installed_async_driver(given: str, expected: str) -> None:
-    """D1: what hosting companies hand out works as it is."""
+    """What hosting companies hand out works as it is."""
     assert async_url(given).render_as_string(hide_password=False) == expected
 
 
 @pytest.mark.parametrize("url", ["", "no url: hunter2", "postgres"])
 def test_a_url_that_cannot_be_read_is_a_clear_error(url: str) -> None:
-    """D1: that does not show it."""
+    """That does not show it."""
     with pytest.raises(ConfigurationError, match="looks like") as caught:
         Database(url)
 
@@ -48,13 +48,13 @@ def test_a_url_that_cannot_be_read_is_a_clear_error(url: str) -> None:
 
 
 def test_a_missing_driver_says_what_to_do() -> None:
-    """D1: an unknown dialect names the form of the URL."""
+    """An unknown dialect names the form of the URL."""
     with pytest.raises(ConfigurationError, match=r"no async driver for 'oracle'"):
         Database("oracle://host/name")
 
 
 async def test_nothing_shows_the_password(caplog: pytest.LogCaptureFixture) -> None:
-    """D1: neither the repr nor a log line nor an error, wherever in the URL it stands."""
+    """Neither the repr nor a log line nor an error, wherever in the URL it stands."""
     database = Database("postgresql://user:hunter2@127.0.0.1:1/name?ssl=prefer&password=hunter2")
     with caplog.at_level(logging.DEBUG, logger="fastapi_kit"):
         async with database.lifespan(None):
@@ -66,7 +66,7 @@ async def test_nothing_shows_the_password(caplog: pytest.LogCaptureFixture) -> N
 
 
 async def test_pool_arguments_reach_the_pools_that_take_them(tmp_path: Path) -> None:
-    """D1: a file and a server get the sizes, and a memory database does not fail on them."""
+    """A file and a server get the sizes, and a memory database does not fail on them."""
     options = DatabaseOptions(pool_size=3, max_overflow=1)
     for url in ("postgresql://127.0.0.1/name", f"sqlite:///{tmp_path / 'a.db'}", "sqlite://"):
         database = Database(url, options=options)
@@ -76,7 +76,7 @@ async def test_pool_arguments_reach_the_pools_that_take_them(tmp_path: Path) -> 
 
 
 async def test_from_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """D1: the settings' sizes and statement timeout are used."""
+    """The settings' sizes and statement timeout are used."""
     monkeypatch.chdir(tmp_path)
     settings = KitSettings(DATABASE_URL="postgres://127.0.0.1/name", DB_POOL_SIZE=2, DB_MAX_OVERFLOW=0)
 
@@ -88,7 +88,7 @@ async def test_from_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 async def test_statement_timeout_is_the_servers(postgres_url: Any) -> None:
-    """D1: set at connect, without a round trip of its own."""
+    """Set at connect, without a round trip of its own."""
     database = Database(postgres_url, options=DatabaseOptions(statement_timeout=0.25))
     async with database.begin() as session:
         assert (await session.scalars(text("SHOW statement_timeout"))).one() == "250ms"
@@ -96,7 +96,7 @@ async def test_statement_timeout_is_the_servers(postgres_url: Any) -> None:
 
 
 async def test_an_idle_connection_is_pinged_and_replaced(postgres_url: Any) -> None:
-    """D1: one that died while it was idle is found at checkout; a busy one is not asked."""
+    """One that died while it was idle is found at checkout; a busy one is not asked."""
     database = Database(postgres_url, options=DatabaseOptions(ping_after_idle=0.0, pool_size=1, max_overflow=0))
     async with database.begin() as session:
         pid = (await session.scalars(text("SELECT pg_backend_pid()"))).one()
@@ -111,7 +111,7 @@ async def test_an_idle_connection_is_pinged_and_replaced(postgres_url: Any) -> N
 
 
 async def test_echo_is_off_and_parameters_are_hidden() -> None:
-    """D1: no statement and no value of a user ends up in a log."""
+    """No statement and no value of a user ends up in a log."""
     database = Database("sqlite://")
 
     assert not database.engine.echo
@@ -120,7 +120,7 @@ async def test_echo_is_off_and_parameters_are_hidden() -> None:
 
 
 async def test_construction_connects_to_nothing(tmp_path: Path) -> None:
-    """D1: importing an app needs no database."""
+    """Importing an app needs no database."""
     database = Database(f"sqlite:///{tmp_path / 'missing' / 'a.db'}")
 
     with pytest.raises(UnavailableError):
@@ -128,7 +128,7 @@ async def test_construction_connects_to_nothing(tmp_path: Path) -> None:
 
 
 async def test_the_hosts_own_engine_is_wrapped(tmp_path: Path) -> None:
-    """D1: and made honest on SQLite."""
+    """And made honest on SQLite."""
     engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'a.db'}", poolclass=NullPool)
     database = Database(engine)
     await database.create_tables(LibraryBase.metadata)
@@ -141,7 +141,7 @@ async def test_the_hosts_own_engine_is_wrapped(tmp_path: Path) -> None:
 
 
 async def test_create_tables_defaults_to_base_and_repeats_harmlessly(library: Database) -> None:
-    """D3: a second call finds everything there."""
+    """A second call finds everything there."""
     await library.create_tables(LibraryBase.metadata)
     async with library.begin() as session:
         await TagService(session).create({"name": "kept"})
@@ -152,7 +152,7 @@ async def test_create_tables_defaults_to_base_and_repeats_harmlessly(library: Da
 
 
 async def test_four_processes_create_tables_at_once(database: Database) -> None:
-    """D3: workers that start together do not collide."""
+    """Workers that start together do not collide."""
     program = (
         "import asyncio, sys\n"
         "from fastapi_kit.db import Database\n"
@@ -170,7 +170,7 @@ async def test_four_processes_create_tables_at_once(database: Database) -> None:
 
 
 async def test_tables_are_created_by_one_at_a_time(database: Database) -> None:
-    """D3: eight that find no table at the same moment do not all create it."""
+    """Eight that find no table at the same moment do not all create it."""
     workers = [Database(database.engine.url) for _ in range(8)]
 
     await asyncio.gather(*(worker.create_tables(LibraryBase.metadata) for worker in workers))
@@ -182,7 +182,7 @@ async def test_tables_are_created_by_one_at_a_time(database: Database) -> None:
 
 
 async def test_a_server_that_does_not_answer_is_given_up(postgres_url: Any) -> None:
-    """D1: the client's own bound on a statement; the pool is whole again afterwards."""
+    """The client's own bound on a statement; the pool is whole again afterwards."""
     database = Database(postgres_url, options=DatabaseOptions(command_timeout=0.2, pool_size=1, max_overflow=0))
     async with database.sessions() as session:
         with pytest.raises(UnavailableError):
@@ -195,7 +195,7 @@ async def test_a_server_that_does_not_answer_is_given_up(postgres_url: Any) -> N
 
 
 async def test_lifespan_disposes(library: Database) -> None:
-    """D1: the pool is empty afterwards."""
+    """The pool is empty afterwards."""
     async with library.lifespan(None):
         pass
 
@@ -223,7 +223,7 @@ async def sent(sqlite: Database) -> list[str]:
 
 
 async def test_reads_send_no_begin(sqlite: Database, sent: list[str]) -> None:
-    """T7: a read takes no lock that a writer waits for."""
+    """A read takes no lock that a writer waits for."""
     async with sqlite.begin() as session:
         await TagService(session).list()
         await session.execute(text("WITH x AS (SELECT 1) SELECT * FROM x"))
@@ -233,7 +233,7 @@ async def test_reads_send_no_begin(sqlite: Database, sent: list[str]) -> None:
 
 @pytest.mark.parametrize("kind", ["orm", "core", "text", "savepoint", "with", "ddl", "lock"])
 async def test_the_first_write_or_savepoint_begins_immediate(sqlite: Database, sent: list[str], kind: str) -> None:
-    """T7: once, before it, whoever writes it."""
+    """Once, before it, whoever writes it."""
     async with sqlite.begin() as session:
         await session.execute(select(Tag))
         await _write(session, kind)
@@ -264,7 +264,7 @@ async def _write(session: AsyncSession, kind: str) -> None:
 
 
 async def test_savepoints_and_rollbacks_really_undo(sqlite: Database) -> None:
-    """T7: a savepoint as the first write, then the outer rollback: nothing stays."""
+    """A savepoint as the first write, then the outer rollback: nothing stays."""
     async with sqlite.sessions() as session:
         async with session.begin_nested():
             session.add(Tag(name="a"))
@@ -275,7 +275,7 @@ async def test_savepoints_and_rollbacks_really_undo(sqlite: Database) -> None:
 
 
 async def test_ddl_is_part_of_the_transaction(sqlite: Database) -> None:
-    """T7: a table made in a transaction that fails is not there."""
+    """A table made in a transaction that fails is not there."""
     with pytest.raises(ZeroDivisionError):
         async with sqlite.engine.begin() as connection:
             await connection.execute(text("CREATE TABLE other (id INTEGER)"))
@@ -286,7 +286,7 @@ async def test_ddl_is_part_of_the_transaction(sqlite: Database) -> None:
 
 
 async def test_twenty_requests_that_read_and_then_write_all_succeed(sqlite: Database) -> None:
-    """T7: with a deferred BEGIN most of them would fail at once with "database is locked"."""
+    """With a deferred BEGIN most of them would fail at once with "database is locked"."""
 
     async def work(number: int) -> None:
         async with sqlite.begin() as session:
@@ -301,7 +301,7 @@ async def test_twenty_requests_that_read_and_then_write_all_succeed(sqlite: Data
 
 
 async def test_readers_do_not_wait_for_a_writer(sqlite: Database) -> None:
-    """T7: while one transaction writes, another reads what was committed."""
+    """While one transaction writes, another reads what was committed."""
     async with sqlite.begin() as writer:
         await TagService(writer).create({"name": "a"})
         async with sqlite.begin() as reader:
@@ -309,7 +309,7 @@ async def test_readers_do_not_wait_for_a_writer(sqlite: Database) -> None:
 
 
 async def test_pragmas(sqlite: Database) -> None:
-    """D2, T7: foreign keys, patience and WAL on every connection."""
+    """Foreign keys, patience and WAL on every connection."""
     async with sqlite.begin() as session:
         found = [(await session.execute(text(f"PRAGMA {name}"))).scalar() for name in ("foreign_keys", "busy_timeout", "journal_mode")]
 
@@ -318,7 +318,7 @@ async def test_pragmas(sqlite: Database) -> None:
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite+aiosqlite:///:memory:", "sqlite+aiosqlite:///file::memory:?cache=shared&uri=true"])
 async def test_memory_means_a_private_file_removed_at_dispose(url: str) -> None:
-    """D2, T7: concurrent sessions see one database, two databases do not share, nothing stays."""
+    """Concurrent sessions see one database, two databases do not share, nothing stays."""
     database, other = Database(url), Database(url)
     await database.create_tables(LibraryBase.metadata)
     path = Path(database.engine.url.database or "")
@@ -343,7 +343,7 @@ async def test_memory_means_a_private_file_removed_at_dispose(url: str) -> None:
 
 
 async def test_the_file_of_a_memory_database_goes_with_its_engine() -> None:
-    """T7: not with the Database, whose sessions somebody may hold; and it goes when nobody does."""
+    """Not with the Database, whose sessions somebody may hold; and it goes when nobody does."""
     sessions = Database("sqlite://").sessions
     gc.collect()
     async with sessions() as session:
@@ -365,7 +365,7 @@ async def test_the_file_of_a_memory_database_goes_with_its_engine() -> None:
 
 @pytest.mark.parametrize("end", ["raise SystemExit", "asyncio.run(database.dispose())", "del database; gc.collect()"])
 async def test_a_forked_child_takes_no_memory_database_with_it(end: str) -> None:
-    """T7: however a worker ends, the parent's data stay; at the parent's own end nothing does."""
+    """However a worker ends, the parent's data stay; at the parent's own end nothing does."""
     program = f"""
 import asyncio, gc, os
 from sqlalchemy import text
@@ -403,7 +403,7 @@ def old_file(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("query", ["mode=ro", "mode=ro&cache=private", "immutable=1"])
 async def test_a_file_that_is_opened_for_reading_is_read(old_file: Path, query: str) -> None:
-    """T7: it keeps its journal; a write is refused as unavailable."""
+    """It keeps its journal; a write is refused as unavailable."""
     database = Database(f"sqlite:///file:{old_file}?{query}&uri=true")
     await database.ping()
 
@@ -417,7 +417,7 @@ async def test_a_file_that_is_opened_for_reading_is_read(old_file: Path, query: 
 
 
 async def test_a_file_in_a_directory_that_is_read_only_is_read(old_file: Path) -> None:
-    """T7: by a user who may not write there."""
+    """By a user who may not write there."""
     program = """
 import asyncio, os, sys
 from sqlalchemy import text
@@ -458,13 +458,13 @@ asyncio.run(main())
     ],
 )
 def test_what_sqlite_would_not_see_is_refused(url: str, said: str) -> None:
-    """D1: SQLite reads the words of a file name that begins with file:, and of no other."""
+    """SQLite reads the words of a file name that begins with file:, and of no other."""
     with pytest.raises(ConfigurationError, match=said):
         Database(url)
 
 
 async def test_a_lock_that_is_not_given_up_is_unavailable(tmp_path: Path) -> None:
-    """T7, D6: after the patience of the database, not for ever."""
+    """After the patience of the database, not for ever."""
     patience = DatabaseOptions(pool_timeout=0.1)
     one, two = (Database(f"sqlite:///{tmp_path / 'a.db'}", options=patience) for _ in range(2))
     await one.create_tables(LibraryBase.metadata)
@@ -480,7 +480,7 @@ async def test_a_lock_that_is_not_given_up_is_unavailable(tmp_path: Path) -> Non
 
 
 async def test_no_statement_listener_sees_a_begin_of_ours(sqlite: Database) -> None:
-    """T7: hosts that count statements count theirs."""
+    """Hosts that count statements count theirs."""
     seen: list[str] = []
 
     def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:

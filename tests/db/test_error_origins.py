@@ -107,7 +107,7 @@ ERRORS = [
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("name", ["before_insert", "after_insert", "before_flush", "after_begin", "do_orm_execute"])
 async def test_listener_of_the_orm(notes: Database, name: str, error: Exception) -> None:
-    """D6: what a listener of a mapper or a session raises is a mistake in the application."""
+    """What a listener of a mapper or a session raises is a mistake in the application."""
     target = Note if "insert" in name else notes.sessions.kw["sync_session_class"]
 
     async def work() -> None:
@@ -125,7 +125,7 @@ async def test_listener_of_the_orm(notes: Database, name: str, error: Exception)
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("name", ["before_execute", "before_cursor_execute", "after_cursor_execute", "begin", "commit"])
 async def test_listener_of_the_engine(notes: Database, name: str, error: Exception) -> None:
-    """D6: what a listener of the engine raises in the middle of a statement is the application's too."""
+    """What a listener of the engine raises in the middle of a statement is the application's too."""
     with listening(notes.engine.sync_engine, name, raising(error)):
         failure = await failure_of(flush(notes))
 
@@ -133,7 +133,7 @@ async def test_listener_of_the_engine(notes: Database, name: str, error: Excepti
 
 
 async def test_requests_of_a_listener(notes: Database, dead_port: int, silent_port: int) -> None:
-    """D6: neither the standard library, nor another package, nor an awaited call of the application's is the database."""
+    """Neither the standard library, nor another package, nor an awaited call of the application's is the database."""
 
     def by_standard_library(*_: object) -> None:
         with closing(http.client.HTTPConnection("127.0.0.1", dead_port)) as connection:
@@ -156,7 +156,7 @@ async def test_requests_of_a_listener(notes: Database, dead_port: int, silent_po
 
 
 async def test_functions_inside_run_sync(notes: Database, dead_port: int) -> None:
-    """D6: a missing file or a dead service inside run_sync is no lost database."""
+    """A missing file or a dead service inside run_sync is no lost database."""
 
     def read(_: object) -> str:
         return Path("/no/such/template").read_text()
@@ -170,7 +170,7 @@ async def test_functions_inside_run_sync(notes: Database, dead_port: int) -> Non
 
 
 async def test_timeouts_of_the_application(postgres_database: Database) -> None:
-    """D6: a timeout that the application has set around a statement is its own."""
+    """A timeout that the application has set around a statement is its own."""
     sleep = text("SELECT pg_sleep(5)")
 
     async def by_context() -> None:
@@ -187,7 +187,7 @@ async def test_timeouts_of_the_application(postgres_database: Database) -> None:
 
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 async def test_connections_of_the_driver(driver: str, dead_port: int) -> None:
-    """D6: a driver that cannot connect is the database's, also below the application's own function that connects."""
+    """A driver that cannot connect is the database's, also below the application's own function that connects."""
     engine = create_async_engine(f"postgresql+{driver}://postgres@127.0.0.1:{dead_port}/test")
 
     async def use() -> None:
@@ -201,7 +201,7 @@ async def test_connections_of_the_driver(driver: str, dead_port: int) -> None:
 
 
 def test_database_of_another_kind() -> None:
-    """D6: errors of other packages that look alike are not the database's."""
+    """Errors of other packages that look alike are not the database's."""
     for error in (httpx.ConnectError("refused"), httpx.ReadTimeout("late")):
         assert as_kit_error(error) is None
 
@@ -268,7 +268,7 @@ async def execute(database: Database, statement: Executable) -> None:
     ],
 )
 async def test_column_type_of_the_application(database: Database, column: str, raised: Any, refused: bool) -> None:
-    """D6: ValueError, TypeError and ArithmeticError are how a column type refuses a value; all else is a mistake in the type."""
+    """ValueError, TypeError and ArithmeticError are how a column type refuses a value; all else is a mistake in the type."""
     await database.create_tables(TYPES)
 
     failure = await failure_of(execute(database, insert(TYPED).values({column: raised})))
@@ -280,7 +280,7 @@ async def test_column_type_of_the_application(database: Database, column: str, r
 
 @pytest.mark.parametrize("values", [{"key": "no uuid"}, {"kind": "c"}, {"key": 5}])
 async def test_column_type_of_sqlalchemy(database: Database, values: dict[str, Any]) -> None:
-    """D6: SQLAlchemy's own types raise AttributeError and LookupError for a value: it is refused."""
+    """SQLAlchemy's own types raise AttributeError and LookupError for a value: it is refused."""
     await database.create_tables(TYPES)
 
     error = as_kit_error(await failure_of(execute(database, insert(TYPED).values(values))))
@@ -292,7 +292,7 @@ async def test_column_type_of_sqlalchemy(database: Database, values: dict[str, A
 @pytest.mark.parametrize("parameter", ["default", "onupdate"])
 @pytest.mark.parametrize("takes_context", [True, False])
 async def test_default_of_a_column(database: Database, parameter: str, takes_context: bool) -> None:
-    """D6: a column's default that raises is a mistake in the application, whatever it raises: nobody sent a value."""
+    """A column's default that raises is a mistake in the application, whatever it raises: nobody sent a value."""
 
     def fail() -> str:
         raise ValueError
@@ -310,5 +310,5 @@ async def test_default_of_a_column(database: Database, parameter: str, takes_con
 
 
 def test_own_driver_error() -> None:
-    """D6: an error of a driver that never passed SQLAlchemy is read by its class and code."""
+    """An error of a driver that never passed SQLAlchemy is read by its class and code."""
     assert as_kit_error(sqlite3.OperationalError("user-defined function raised exception")) is None

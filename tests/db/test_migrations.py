@@ -91,7 +91,7 @@ async def migrate(database: Database, folder: Path, work: Callable[[Migrations, 
 
 @pytest.mark.parametrize("metadata", [Own.metadata, OfTheKit.metadata], ids=["own", "kit"])
 async def test_a_migration_runs_as_it_was_written(database: Database, tmp_path: Path, metadata: MetaData) -> None:
-    """D10: up and down, without an import by hand; the next one has nothing to do."""
+    """Up and down, without an import by hand; the next one has nothing to do."""
 
     def work(migrations: Migrations, connection: Connection) -> None:
         first = migrations.write(metadata)
@@ -106,7 +106,7 @@ async def test_a_migration_runs_as_it_was_written(database: Database, tmp_path: 
 
 
 async def test_a_migration_adds_and_changes_columns(postgres_database: Database, tmp_path: Path) -> None:
-    """D10: a naive column becomes an aware one, and stamps come to a table that is there; a subclass of the type as well."""
+    """A naive column becomes an aware one, and stamps come to a table that is there; a subclass of the type as well."""
 
     def notes(*columns: Column[Any]) -> MetaData:
         metadata = MetaData()
@@ -123,7 +123,7 @@ async def test_a_migration_adds_and_changes_columns(postgres_database: Database,
 
 
 def test_the_type_is_its_own_class_still() -> None:
-    """D10: what Alembic is told changes neither the class nor its copies."""
+    """What Alembic is told changes neither the class nor its copies."""
     copy = pickle.loads(pickle.dumps(Visit.__table__.c.until.type))
 
     assert (UTCDateTime.__module__, UTCDateTime.__qualname__) == ("fastapi_kit.db.types", "UTCDateTime")

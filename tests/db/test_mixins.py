@@ -109,7 +109,7 @@ async def create_old(database: Database, note_class: type[Any]) -> UUID:
 
 @EVERY_BASE
 async def test_an_insert_fills_key_and_stamps(database: Database, note_class: type[Any]) -> None:
-    """D10, D11, D12: a flush gives an object its key and two equal aware stamps, readable without IO on every kind of base."""
+    """A flush gives an object its key and two equal aware stamps, readable without IO on every kind of base."""
     async with database.sessions() as session:
         note = note_class(title="new")
         session.add(note)
@@ -123,7 +123,7 @@ async def test_an_insert_fills_key_and_stamps(database: Database, note_class: ty
 
 @EVERY_BASE
 async def test_the_stamps_read_back_as_written(database: Database, note_class: type[Any]) -> None:
-    """D10, D11: another session reads the stamps to the microsecond, in UTC."""
+    """Another session reads the stamps to the microsecond, in UTC."""
     async with database.sessions() as session:
         note = note_class(title="new")
         session.add(note)
@@ -137,7 +137,7 @@ async def test_the_stamps_read_back_as_written(database: Database, note_class: t
 
 @EVERY_BASE
 async def test_a_flushed_change_advances_updated_at(database: Database, note_class: type[Any]) -> None:
-    """D10, D11: a changed object has its new stamp after the commit, without IO; created_at stays."""
+    """A changed object has its new stamp after the commit, without IO; created_at stays."""
     key = await create_old(database, note_class)
 
     async with database.sessions() as session:
@@ -151,7 +151,7 @@ async def test_a_flushed_change_advances_updated_at(database: Database, note_cla
 
 @EVERY_BASE
 async def test_a_change_that_is_none_leaves_updated_at(database: Database, note_class: type[Any]) -> None:
-    """D11: writing the value that is stored changes nothing."""
+    """Writing the value that is stored changes nothing."""
     key = await create_old(database, note_class)
 
     async with database.sessions() as session:
@@ -165,7 +165,7 @@ async def test_a_change_that_is_none_leaves_updated_at(database: Database, note_
 
 @EVERY_BASE
 async def test_a_bulk_update_advances_updated_at(database: Database, note_class: type[Any]) -> None:
-    """D10, D11: an ORM update() statement moves the stamp of every row it touches."""
+    """An ORM update() statement moves the stamp of every row it touches."""
     key = await create_old(database, note_class)
 
     async with database.sessions.begin() as session:
@@ -179,7 +179,7 @@ async def test_a_bulk_update_advances_updated_at(database: Database, note_class:
 
 @EVERY_BASE
 async def test_a_bulk_update_by_key_advances_updated_at(database: Database, note_class: type[Any]) -> None:
-    """D11: an update of many rows by primary key moves their stamps too."""
+    """An update of many rows by primary key moves their stamps too."""
     key = await create_old(database, note_class)
 
     async with database.sessions.begin() as session:
@@ -191,7 +191,7 @@ async def test_a_bulk_update_by_key_advances_updated_at(database: Database, note
 
 @EVERY_BASE
 async def test_a_core_update_advances_updated_at(database: Database, note_class: type[Any]) -> None:
-    """D10, D11: a Core update of the table moves the stamp."""
+    """A Core update of the table moves the stamp."""
     key = await create_old(database, note_class)
     table = note_class.__table__
 
@@ -204,7 +204,7 @@ async def test_a_core_update_advances_updated_at(database: Database, note_class:
 
 @EVERY_BASE
 async def test_a_raw_insert_gets_stamps_from_the_server(database: Database, note_class: type[Any]) -> None:
-    """D11: a row that another program inserts has aware stamps that compare with those from Python."""
+    """A row that another program inserts has aware stamps that compare with those from Python."""
     await create_old(database, note_class)
     key = UUID(int=7)
     raw = key if database.engine.dialect.name == "postgresql" else key.hex
@@ -223,7 +223,7 @@ async def test_a_raw_insert_gets_stamps_from_the_server(database: Database, note
 @EVERY_BASE
 @pytest.mark.parametrize("first", [{"title": "a"}, {"title": "a", "created_at": LONG_AGO}], ids=["made", "given"])
 async def test_each_row_of_a_values_list_has_equal_stamps(database: Database, note_class: type[Any], first: dict[str, Any]) -> None:
-    """D11: created_at and updated_at are equal row by row, whether created_at is made or given, in one INSERT of many rows."""
+    """Created_at and updated_at are equal row by row, whether created_at is made or given, in one INSERT of many rows."""
     second = {"title": "b", "created_at": LONG_AGO + timedelta(days=1)} if "created_at" in first else {"title": "b"}
 
     async with database.sessions.begin() as session:
@@ -237,7 +237,7 @@ async def test_each_row_of_a_values_list_has_equal_stamps(database: Database, no
 
 @EVERY_BASE
 async def test_a_bulk_insert_has_equal_stamps_and_growing_keys(database: Database, note_class: type[Any]) -> None:
-    """D11, D12: rows inserted by executemany get stamps and keys of their own, the keys in the order given."""
+    """Rows inserted by executemany get stamps and keys of their own, the keys in the order given."""
     async with database.sessions.begin() as session:
         await session.execute(insert(note_class), [{"title": f"{number:03}"} for number in range(300)])
 
@@ -250,7 +250,7 @@ async def test_a_bulk_insert_has_equal_stamps_and_growing_keys(database: Databas
 
 
 async def test_created_at_as_an_expression_is_no_obstacle(database: Database) -> None:
-    """D11: where created_at is SQL, Python cannot know it and takes its own clock for updated_at."""
+    """Where created_at is SQL, Python cannot know it and takes its own clock for updated_at."""
     await create_tables(database, KitNote.metadata)
 
     async with database.sessions.begin() as session:
@@ -263,19 +263,19 @@ async def test_created_at_as_an_expression_is_no_obstacle(database: Database) ->
 
 @pytest.mark.parametrize("model", [KitNote, DeclarativeNote, MadeNote, DataclassNote, SQLModelNote, DecoratedNote])
 def test_key_first_and_stamps_last(model: type[Any]) -> None:
-    """D10: whatever the base, the table reads id, own columns, stamps."""
+    """Whatever the base, the table reads id, own columns, stamps."""
     assert model.__table__.columns.keys() == ["id", "title", "created_at", "updated_at"]
 
 
 def test_a_dataclass_model_takes_its_own_fields_only() -> None:
-    """D10: the mixins add nothing to the constructor of a dataclass model."""
+    """The mixins add nothing to the constructor of a dataclass model."""
     assert DataclassNote("new") == DataclassNote(title="new")
     with pytest.raises(TypeError):
         DataclassNote("new", created_at=LONG_AGO)
 
 
 def test_a_given_key_is_kept() -> None:
-    """D12: a key that the caller made is used."""
+    """A key that the caller made is used."""
     assert DeclarativeNote(id=UUID(int=1), title="x").id == UUID(int=1)
 
 
@@ -289,7 +289,7 @@ def constraint_names(metadata: MetaData) -> set[str]:
 
 
 def test_every_constraint_is_named() -> None:
-    """D10: keys, uniques, indexes, references and checks, named or not, get names that a migration can drop again."""
+    """Keys, uniques, indexes, references and checks, named or not, get names that a migration can drop again."""
 
     class OwnBase(DeclarativeBase):
         metadata = MetaData(naming_convention=NAMING_CONVENTION)
@@ -319,7 +319,7 @@ def test_every_constraint_is_named() -> None:
 
 
 async def test_checks_without_a_name_get_one(database: Database) -> None:
-    """D10: unnamed CHECKs, of text or of columns, are told apart by their condition, and their names stay the same."""
+    """Unnamed CHECKs, of text or of columns, are told apart by their condition, and their names stay the same."""
 
     class OwnBase(DeclarativeBase):
         metadata = MetaData(naming_convention=NAMING_CONVENTION)
@@ -341,7 +341,7 @@ async def test_checks_without_a_name_get_one(database: Database) -> None:
 
 
 async def test_types_that_check_themselves_are_named_by_their_column(database: Database) -> None:
-    """D10: two columns of one Enum, and a Boolean, have checks of different names on the database."""
+    """Two columns of one Enum, and a Boolean, have checks of different names on the database."""
 
     class OwnBase(DeclarativeBase):
         metadata = MetaData(naming_convention=NAMING_CONVENTION)
@@ -369,7 +369,7 @@ async def test_types_that_check_themselves_are_named_by_their_column(database: D
 
 
 def test_a_datetime_of_the_base_is_aware() -> None:
-    """D10: ``Mapped[datetime]`` on the kit's base is a UTCDateTime column."""
+    """``Mapped[datetime]`` on the kit's base is a UTCDateTime column."""
 
     class Visit(Base):
         __tablename__ = "visits_of_test_mixins"

@@ -75,7 +75,7 @@ COLUMNS = ["at", "until", "renamed", "utc"]
 
 @pytest.mark.parametrize("column", COLUMNS)
 async def test_a_flushed_moment_is_the_same_when_it_is_read(database: Database, column: str) -> None:
-    """D13: whatever its offset, in an insert and in an update; aware and in UTC where it is read."""
+    """Whatever its offset, in an insert and in an update; aware and in UTC where it is read."""
     async with database.begin() as session:
         meeting = Meeting(id=1, **{column: MOMENT})
         session.add(meeting)
@@ -89,7 +89,7 @@ async def test_a_flushed_moment_is_the_same_when_it_is_read(database: Database, 
 
 @pytest.mark.parametrize("column", COLUMNS)
 async def test_conditions_agree_with_what_is_stored(database: Database, column: str) -> None:
-    """D13: one moment in three offsets is one moment to ``==``, ``IN``, ``BETWEEN``, an order and an aggregate."""
+    """One moment in three offsets is one moment to ``==``, ``IN``, ``BETWEEN``, an order and an aggregate."""
     attribute = getattr(Meeting, column)
     same = [MOMENT, IN_UTC, MOMENT.astimezone(WEST)]
     async with database.begin() as session:
@@ -105,7 +105,7 @@ async def test_conditions_agree_with_what_is_stored(database: Database, column: 
 
 
 async def test_a_moment_without_a_column_is_compared_in_utc_too(sqlite: Database) -> None:
-    """D13: parameters of SQL texts and literals have no column that would say how they are stored."""
+    """Parameters of SQL texts and literals have no column that would say how they are stored."""
     async with sqlite.begin() as session:
         session.add(Meeting(id=1, at=MOMENT))
 
@@ -116,7 +116,7 @@ async def test_a_moment_without_a_column_is_compared_in_utc_too(sqlite: Database
 
 
 async def test_a_naive_moment_stays_as_it_is(sqlite: Database) -> None:
-    """D13: in a column with a time zone it counts as UTC; in one without it is what it was."""
+    """In a column with a time zone it counts as UTC; in one without it is what it was."""
     async with sqlite.begin() as session:
         session.add(Meeting(id=1, at=NOON, naive=NOON, daily=time(12)))
     async with sqlite.sessions() as session:
@@ -128,7 +128,7 @@ async def test_a_naive_moment_stays_as_it_is(sqlite: Database) -> None:
 
 
 async def test_an_aware_moment_in_a_naive_column_is_its_time_in_utc(sqlite: Database) -> None:
-    """D13: services refuse it, asyncpg too; what else writes it loses no offset."""
+    """Services refuse it, asyncpg too; what else writes it loses no offset."""
     async with sqlite.begin() as session:
         session.add(Meeting(id=1, naive=MOMENT))
 
@@ -136,7 +136,7 @@ async def test_an_aware_moment_in_a_naive_column_is_its_time_in_utc(sqlite: Data
 
 
 async def test_null_and_the_databases_own_clock(sqlite: Database) -> None:
-    """D13: ``CURRENT_TIMESTAMP`` is UTC on SQLite."""
+    """``CURRENT_TIMESTAMP`` is UTC on SQLite."""
     async with sqlite.begin() as session:
         await session.execute(insert(Meeting).values(id=1, at=func.now(), daily=None))
     async with sqlite.sessions() as session:
@@ -148,7 +148,7 @@ async def test_null_and_the_databases_own_clock(sqlite: Database) -> None:
 
 
 async def test_a_time_of_day_is_the_same_when_it_is_read(database: Database) -> None:
-    """D13: 02:30 at +02:00 is 00:30 in UTC, every day."""
+    """02:30 at +02:00 is 00:30 in UTC, every day."""
     async with database.begin() as session:
         session.add(Meeting(id=1, daily=time(2, 30, tzinfo=EAST)))
 
@@ -157,7 +157,7 @@ async def test_a_time_of_day_is_the_same_when_it_is_read(database: Database) -> 
 
 
 async def test_a_time_of_day_that_lies_on_another_day_in_utc(sqlite: Database) -> None:
-    """D13: SQLite keeps the time and no day."""
+    """SQLite keeps the time and no day."""
     async with sqlite.begin() as session:
         session.add_all([Meeting(id=1, daily=time(1, tzinfo=EAST)), Meeting(id=2, daily=time(20, tzinfo=WEST))])
     async with sqlite.sessions() as session:
@@ -174,7 +174,7 @@ async def test_a_time_of_day_that_lies_on_another_day_in_utc(sqlite: Database) -
     ],
 )
 async def test_what_utc_cannot_name_is_refused(sqlite: Database, values: dict[str, Any], reason: str) -> None:
-    """D13: a time whose offset depends on the day; a moment before the year 1."""
+    """A time whose offset depends on the day; a moment before the year 1."""
     with pytest.raises(InvalidDataError) as caught:
         async with sqlite.begin() as session:
             session.add(Meeting(id=1, **values))
@@ -183,7 +183,7 @@ async def test_what_utc_cannot_name_is_refused(sqlite: Database, values: dict[st
 
 
 async def test_a_format_of_the_applications_own_is_kept() -> None:
-    """D13: SQLite's own type may say how it is written."""
+    """SQLite's own type may say how it is written."""
     database = Database("sqlite:///:memory:")
     short = DATETIME(timezone=True, truncate_microseconds=True)
     async with database.engine.connect() as connection:
@@ -193,7 +193,7 @@ async def test_a_format_of_the_applications_own_is_kept() -> None:
 
 
 async def test_the_applications_engine_is_taken(plain_engine: AsyncEngine) -> None:
-    """D13: an engine that was given to a Database does the same; others stay as SQLAlchemy made them."""
+    """An engine that was given to a Database does the same; others stay as SQLAlchemy made them."""
     other = create_async_engine(plain_engine.url)
     async with other.connect() as connection:
         assert await connection.scalar(select(literal(MOMENT, DateTime(timezone=True)))) == MOMENT.replace(tzinfo=None)
@@ -204,7 +204,7 @@ async def test_the_applications_engine_is_taken(plain_engine: AsyncEngine) -> No
 
 
 def test_an_offset_that_would_be_lost_is_the_developers_mistake(plain_engine: AsyncEngine) -> None:
-    """D13: before the write, naming the attributes, and only where an offset is lost."""
+    """Before the write, naming the attributes, and only where an offset is lost."""
     mapper, dialect = Meeting.__mapper__, plain_engine.dialect
     lost = {"at": MOMENT, "renamed": MOMENT, "daily": time(1, tzinfo=EAST)}
     kept = {

@@ -106,7 +106,7 @@ async def level_of_a_read(database: Database, *, session: AsyncSession | None = 
 
 
 async def test_idle_reads_are_in_autocommit(postgres_shelf: Database) -> None:
-    """T5: one round trip, on a plain session of a Database."""
+    """One round trip, on a plain session of a Database."""
     assert await level_of_a_read(postgres_shelf) == "AUTOCOMMIT"
 
 
@@ -136,13 +136,13 @@ async def listened(request: pytest.FixtureRequest, postgres_shelf: Database) -> 
 
 
 async def test_no_autocommit_where_a_listener_may_set_something(postgres_shelf: Database, listened: AsyncSession) -> None:
-    """T5: what it sets for the transaction, such as the tenant of row-level security, holds for the reads."""
+    """What it sets for the transaction, such as the tenant of row-level security, holds for the reads."""
     assert await level_of_a_read(postgres_shelf, session=listened) == "READ COMMITTED"
 
 
 @pytest.mark.parametrize("how", ["option", "create_engine", "execution_options", "sessions", "role"])
 async def test_no_autocommit_where_a_level_is_chosen(postgres_shelf: Database, how: str) -> None:
-    """T5: by the application or by the server's default; and where it is switched off."""
+    """By the application or by the server's default; and where it is switched off."""
     url, expected = postgres_shelf.engine.url, "REPEATABLE READ"
     if how == "option":
         database, expected = Database(url, options=DatabaseOptions(autocommit_reads=False)), "READ COMMITTED"
@@ -167,7 +167,7 @@ async def test_no_autocommit_where_a_level_is_chosen(postgres_shelf: Database, h
 
 @pytest.mark.parametrize("place", ["unit", "begin", "read", "lock"])
 async def test_no_autocommit_in_a_transaction(postgres_shelf: Database, place: str) -> None:
-    """T5: and a lock stays."""
+    """And a lock stays."""
     async with postgres_shelf.sessions() as session:
         if place == "unit":
             async with unit_of_work(session):
@@ -186,7 +186,7 @@ async def test_no_autocommit_in_a_transaction(postgres_shelf: Database, place: s
 
 
 async def test_the_connection_has_its_level_again(postgres_shelf: Database) -> None:
-    """T5: after a read in AUTOCOMMIT a write of the same session can be undone."""
+    """After a read in AUTOCOMMIT a write of the same session can be undone."""
     async with postgres_shelf.sessions() as session:
         await Authors(session).list()
         with pytest.raises(ZeroDivisionError):
@@ -197,7 +197,7 @@ async def test_the_connection_has_its_level_again(postgres_shelf: Database) -> N
 
 
 async def test_a_page_is_one_snapshot_where_the_level_promises_it(postgres_shelf: Database) -> None:
-    """T5: rows and total agree, whatever is stored between the two statements."""
+    """Rows and total agree, whatever is stored between the two statements."""
     database = Database(create_async_engine(postgres_shelf.engine.url, isolation_level="REPEATABLE READ"))
     plain = create_engine(postgres_shelf.engine.url.set(drivername="postgresql+psycopg"))
 
@@ -220,7 +220,7 @@ async def test_a_page_is_one_snapshot_where_the_level_promises_it(postgres_shelf
 
 
 async def test_no_free_connection_leaves_the_session_idle(shelf: Database) -> None:
-    """T5: the next read works, and what was loaded stays."""
+    """The next read works, and what was loaded stays."""
     single = Database(shelf.engine.url, options=DatabaseOptions(pool_size=1, max_overflow=0, pool_timeout=0.1))
     async with single.sessions() as session:
         author = await Authors(session).get_one(1)
@@ -283,7 +283,7 @@ async def test_a_reference_whose_key_has_changed_is_unloaded(held: AsyncSession)
 
 
 async def test_what_is_pending_or_read_in_a_transaction_is_left_alone(held: AsyncSession) -> None:
-    """T5: a session that is not idle reads as ``session.execute`` does: what was changed and not flushed is the application's."""
+    """A session that is not idle reads as ``session.execute`` does: what was changed and not flushed is the application's."""
     one, _ = held.info["rows"]
     one.name = "mine"
     await Authors(held).list()
@@ -330,7 +330,7 @@ class AskingAsyncSession(AsyncSession):
 @pytest.mark.parametrize("kind", ["sync", "async"])
 @pytest.mark.parametrize("is_own", [True, False])
 async def test_an_execute_of_the_applications_is_asked(shelf: Database, kind: str, is_own: bool) -> None:
-    """T1: by every read, write and lock, on a session of a Database and on one of the application's; errors are undone as elsewhere."""
+    """By every read, write and lock, on a session of a Database and on one of the application's; errors are undone as elsewhere."""
     sessions = shelf.sessions
     if kind == "sync":
         sessions.configure(sync_session_class=AskingSession)

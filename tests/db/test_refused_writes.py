@@ -83,7 +83,7 @@ def trigger(body: str, timing: str = "BEFORE INSERT OR UPDATE OR DELETE", kind: 
     ],
 )
 async def test_exception_of_a_trigger(engine: AsyncEngine, raised: str) -> None:
-    """D6: what a trigger raises refuses the write, whatever its code, at INSERT, UPDATE and DELETE; its text stays inside."""
+    """What a trigger raises refuses the write, whatever its code, at INSERT, UPDATE and DELETE; its text stays inside."""
     await run(engine, insert(ROOMS).values(id=1, no=1), *trigger(raised))
 
     for write in (insert(ROOMS).values(id=2, no=99), update(ROOMS).values(no=99), delete(ROOMS), "INSERT INTO rooms (no) VALUES (3)"):
@@ -93,7 +93,7 @@ async def test_exception_of_a_trigger(engine: AsyncEngine, raised: str) -> None:
 
 
 async def test_trigger_that_names_a_column(engine: AsyncEngine) -> None:
-    """D6: RAISE may name the column, the table and the constraint that are at fault."""
+    """RAISE may name the column, the table and the constraint that are at fault."""
     await run(engine, *trigger("RAISE EXCEPTION 'no' USING COLUMN = 'owner', TABLE = 'rooms', CONSTRAINT = 'rooms_owner';"))
 
     error = await refusal(engine, insert(ROOMS).values(no=1))
@@ -103,7 +103,7 @@ async def test_trigger_that_names_a_column(engine: AsyncEngine) -> None:
 
 
 async def test_trigger_that_raises_as_a_constraint(engine: AsyncEngine) -> None:
-    """D6: a trigger may raise the code of a constraint and is answered as one."""
+    """A trigger may raise the code of a constraint and is answered as one."""
     await run(engine, *trigger("RAISE unique_violation USING COLUMN = 'no';"))
 
     error = await refusal(engine, insert(ROOMS).values(no=1))
@@ -113,7 +113,7 @@ async def test_trigger_that_raises_as_a_constraint(engine: AsyncEngine) -> None:
 
 
 async def test_deferred_trigger(engine: AsyncEngine) -> None:
-    """D6, T8: a constraint trigger that refuses at COMMIT has refused the write."""
+    """A constraint trigger that refuses at COMMIT has refused the write."""
     await run(engine, *trigger("RAISE EXCEPTION 'closed';", "AFTER INSERT", "CONSTRAINT"))
 
     assert type(await refusal(engine, insert(ROOMS).values(no=1))) is ConflictError
@@ -121,7 +121,7 @@ async def test_deferred_trigger(engine: AsyncEngine) -> None:
 
 @pytest.mark.parametrize("code", ["P0001", "AB123", "42501", "0A000"])
 async def test_exception_of_a_function_that_is_read(engine: AsyncEngine, code: str) -> None:
-    """D6: an exception in a SELECT, in a DO block or a CALL refuses no row: it is a mistake of whoever called."""
+    """An exception in a SELECT, in a DO block or a CALL refuses no row: it is a mistake of whoever called."""
     body = f"BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{code}'; END"
     await run(engine, f"CREATE OR REPLACE FUNCTION failing() RETURNS int LANGUAGE plpgsql AS $$ {body} $$")
 
@@ -133,7 +133,7 @@ async def test_exception_of_a_function_that_is_read(engine: AsyncEngine, code: s
 
 @pytest.mark.parametrize("how", ["ABORT", "FAIL", "ROLLBACK"])
 async def test_exception_of_a_trigger_on_sqlite(sqlite_database: Database, how: str) -> None:
-    """D6: RAISE in a trigger of SQLite's is a conflict, also where it undoes the whole transaction."""
+    """RAISE in a trigger of SQLite's is a conflict, also where it undoes the whole transaction."""
     await sqlite_database.create_tables(METADATA)
     await run(
         sqlite_database.engine,
@@ -152,7 +152,7 @@ async def test_exception_of_a_trigger_on_sqlite(sqlite_database: Database, how: 
 
 
 async def test_row_level_security(engine: AsyncEngine) -> None:
-    """D6: a row that a policy refuses is not allowed; a table that may not be touched at all is a mistake in the deployment."""
+    """A row that a policy refuses is not allowed; a table that may not be touched at all is a mistake in the deployment."""
     await run(
         engine,
         "DROP ROLE IF EXISTS tenant_of_tests",
@@ -177,7 +177,7 @@ async def test_row_level_security(engine: AsyncEngine) -> None:
 
 
 async def test_trigger_that_denies(engine: AsyncEngine) -> None:
-    """D6: a trigger that raises insufficient_privilege says the same as a policy."""
+    """A trigger that raises insufficient_privilege says the same as a policy."""
     await run(engine, *trigger("RAISE insufficient_privilege;"))
 
     assert type(await refusal(engine, insert(ROOMS).values(no=1))) is PermissionDeniedError
@@ -196,7 +196,7 @@ MADE = Table(
 
 @pytest.mark.parametrize("watched", [True, False])
 async def test_generated_columns(engine: AsyncEngine, watched: bool) -> None:
-    """D6: a value for a column that the database fills itself names the field, on INSERT and on UPDATE."""
+    """A value for a column that the database fills itself names the field, on INSERT and on UPDATE."""
     own = engine if watched else create_async_engine(engine.url)
     row = insert(MADE).values(no=1)
     key = [await refusal(own, insert(MADE).values(id=7, no=1)), await refusal(own, row, update(MADE).values(id=8))]
@@ -211,7 +211,7 @@ async def test_generated_columns(engine: AsyncEngine, watched: bool) -> None:
 
 
 async def test_generated_column_of_sqlite(sqlite_database: Database) -> None:
-    """D6: SQLite names a generated column in its text."""
+    """SQLite names a generated column in its text."""
     await sqlite_database.create_tables(METADATA)
 
     for write in (insert(MADE).values(no=1, double=3), update(MADE).values(double=3)):
@@ -238,7 +238,7 @@ async def test_generated_column_of_sqlite(sqlite_database: Database) -> None:
     ids=["type", "enum", "columns"],
 )
 async def test_first_statement_after_a_migration(postgres_database: Database, postgres_url: URL, migration: list[str]) -> None:
-    """D6: what another process has changed makes a prepared statement unavailable and worth another try, which succeeds."""
+    """What another process has changed makes a prepared statement unavailable and worth another try, which succeeds."""
     metadata = MetaData()
     words = Table(
         "words",
@@ -272,7 +272,7 @@ async def test_first_statement_after_a_migration(postgres_database: Database, po
 
 
 async def test_migration_that_the_code_does_not_know(postgres_database: Database) -> None:
-    """D6: a column or a table that is not there any more is a mistake in the code, or in the order of a deployment."""
+    """A column or a table that is not there any more is a mistake in the code, or in the order of a deployment."""
     await postgres_database.create_tables(METADATA)
     await run(postgres_database.engine, "ALTER TABLE rooms DROP COLUMN no")
 

@@ -45,11 +45,11 @@ async def ada(library: Database) -> Author:
         return await AuthorService(session).create({"email": "ada@example.org", "name": "Ada"})
 
 
-# T1: opened or not
+# Opened or not
 
 
 async def test_a_write_in_a_session_nobody_opened_commits_itself(library: Database, session: AsyncSession) -> None:
-    """T1: the row is there for others as soon as the service returns."""
+    """The row is there for others as soon as the service returns."""
     await AuthorService(session).create(AuthorCreate(email="new@example.org"))
 
     assert await emails(library) == {"new@example.org"}
@@ -57,7 +57,7 @@ async def test_a_write_in_a_session_nobody_opened_commits_itself(library: Databa
 
 
 async def test_a_service_in_an_app_whose_get_db_never_commits_loses_no_write(library: Database, host_sessions: HostSessions) -> None:
-    """T1: on the host's plain session too."""
+    """On the host's plain session too."""
     async with host_sessions() as session:
         author = await AuthorService(session).create(AuthorCreate(email="new@example.org"))
         await AuthorService(session).update(author.id, AuthorUpdate(name="New"))
@@ -67,7 +67,7 @@ async def test_a_service_in_an_app_whose_get_db_never_commits_loses_no_write(lib
 
 
 async def test_a_success_commits_what_the_host_had_pending(library: Database, session: AsyncSession) -> None:
-    """T1: exactly as session.commit() would."""
+    """Exactly as session.commit() would."""
     session.add(Author(email="pending@example.org"))
 
     await AuthorService(session).create(AuthorCreate(email="new@example.org"))
@@ -104,7 +104,7 @@ async def by_unit_after_a_read(session: AsyncSession) -> AsyncIterator[None]:
 
 @pytest.mark.parametrize("opened", [by_begin, by_begin_nested, by_unit, by_unit_after_a_read])
 async def test_in_an_opened_transaction_the_opener_commits(library: Database, host_sessions: HostSessions, opened: object) -> None:
-    """T1: a service inside begin(), begin_nested() or a unit only flushes; the opener's commit keeps it."""
+    """A service inside begin(), begin_nested() or a unit only flushes; the opener's commit keeps it."""
     assert callable(opened)
     async with host_sessions() as session:
         async with opened(session):
@@ -118,7 +118,7 @@ async def test_in_an_opened_transaction_the_opener_commits(library: Database, ho
 
 @pytest.mark.parametrize("opened", [by_begin, by_begin_nested, by_unit, by_unit_after_a_read])
 async def test_in_an_opened_transaction_the_opener_rolls_back(library: Database, host_sessions: HostSessions, opened: object) -> None:
-    """T1: nothing that a service did outlives the opener's rollback, on the stock SQLite driver either."""
+    """Nothing that a service did outlives the opener's rollback, on the stock SQLite driver either."""
     assert callable(opened)
     with pytest.raises(ZeroDivisionError):
         async with host_sessions() as session, opened(session):
@@ -129,7 +129,7 @@ async def test_in_an_opened_transaction_the_opener_rolls_back(library: Database,
 
 
 async def test_sessionmaker_begin_is_opened(library: Database, host_sessions: HostSessions) -> None:
-    """T1: two services compose into the host's one transaction."""
+    """Two services compose into the host's one transaction."""
     with pytest.raises(ConflictError):
         async with host_sessions.begin() as session:
             await AuthorService(session).create(AuthorCreate(email="one@example.org"))
@@ -139,7 +139,7 @@ async def test_sessionmaker_begin_is_opened(library: Database, host_sessions: Ho
 
 
 async def test_reading_does_not_open(session: AsyncSession) -> None:
-    """T1: a transaction that began by itself is nobody's."""
+    """A transaction that began by itself is nobody's."""
     await session.execute(select(Author.id))
 
     assert session.in_transaction()
@@ -147,7 +147,7 @@ async def test_reading_does_not_open(session: AsyncSession) -> None:
 
 
 async def test_a_second_self_commit_of_a_request_is_reported_once_per_place(library: Database, caplog: pytest.LogCaptureFixture) -> None:
-    """T1: the log names both services and the cure."""
+    """The log names both services and the cure."""
 
     async def handle(number: int) -> None:
         async with asynccontextmanager(library.get_session)() as session:
@@ -165,7 +165,7 @@ async def test_a_second_self_commit_of_a_request_is_reported_once_per_place(libr
 
 
 async def test_the_log_says_who_committed(session: AsyncSession, caplog: pytest.LogCaptureFixture) -> None:
-    """D5: one debug line per commit: a service, a unit or the host."""
+    """One debug line per commit: a service, a unit or the host."""
     with caplog.at_level(logging.DEBUG, logger="fastapi_kit.db"):
         await TagService(session).create({"name": "a"})
         async with unit_of_work(session):
@@ -179,11 +179,11 @@ async def test_the_log_says_who_committed(session: AsyncSession, caplog: pytest.
     assert lines == ["commit by TagService.create", "commit by unit_of_work", "commit by the application"]
 
 
-# T2: a refused write undoes itself and nothing else
+# A refused write undoes itself and nothing else
 
 
 async def test_refused_with_no_transaction_leaves_the_session_idle(library: Database, session: AsyncSession, ada: Author) -> None:
-    """T2, first row: nothing is stored, no transaction stays, the next statement works."""
+    """Nothing is stored, no transaction stays, the next statement works."""
     with pytest.raises(ConflictError):
         await AuthorService(session).create(AuthorCreate(email=ada.email))
 
@@ -193,7 +193,7 @@ async def test_refused_with_no_transaction_leaves_the_session_idle(library: Data
 
 
 async def test_refused_after_host_work_keeps_the_host_work(library: Database, session: AsyncSession, ada: Author) -> None:
-    """T2, second row: what the host added and flushed stays, uncommitted; committing it works."""
+    """What the host added and flushed stays, uncommitted; committing it works."""
     session.add(Author(email="flushed@example.org"))
     await session.flush()
     session.add(Author(email="pending@example.org"))
@@ -207,7 +207,7 @@ async def test_refused_after_host_work_keeps_the_host_work(library: Database, se
 
 
 async def test_refused_after_host_work_commits_nothing(library: Database, session: AsyncSession, ada: Author) -> None:
-    """T2, second row: a refusal does not commit the host's work either."""
+    """A refusal does not commit the host's work either."""
     session.add(Author(email="flushed@example.org"))
 
     with pytest.raises(ConflictError):
@@ -218,7 +218,7 @@ async def test_refused_after_host_work_commits_nothing(library: Database, sessio
 
 
 async def test_refused_in_an_opened_transaction_undoes_only_itself(library: Database, host_sessions: HostSessions, ada: Author) -> None:
-    """T2, third row: the host catches the error, goes on and commits the rest."""
+    """The host catches the error, goes on and commits the rest."""
     async with host_sessions() as session, session.begin():
         await AuthorService(session).create(AuthorCreate(email="first@example.org"))
         with pytest.raises(ConflictError):
@@ -230,7 +230,7 @@ async def test_refused_in_an_opened_transaction_undoes_only_itself(library: Data
 
 @pytest.mark.parametrize("mode", ["create_savepoint", "conditional_savepoint", "rollback_only"])
 async def test_refused_on_a_bound_connection_leaves_its_transaction(library: Database, ada: Author, mode: JoinTransactionMode) -> None:
-    """T2, third row: a fixture's session on one connection keeps its outer transaction, however it joins it."""
+    """A fixture's session on one connection keeps its outer transaction, however it joins it."""
     async with library.engine.connect() as connection:
         outer = await connection.begin()
         session = AsyncSession(connection, expire_on_commit=False, join_transaction_mode=mode)
@@ -246,7 +246,7 @@ async def test_refused_on_a_bound_connection_leaves_its_transaction(library: Dat
 
 
 async def test_an_error_of_the_hosts_own_pending_rows_is_not_the_services(session: AsyncSession, ada: Author) -> None:
-    """T2: it comes as SQLAlchemy raised it, and before the service's savepoint."""
+    """It comes as SQLAlchemy raised it, and before the service's savepoint."""
     session.add(Author(email=ada.email))
 
     with pytest.raises(IntegrityError):
@@ -254,7 +254,7 @@ async def test_an_error_of_the_hosts_own_pending_rows_is_not_the_services(sessio
 
 
 async def test_a_failing_override_undoes_its_write_in_a_unit(library: Database, session: AsyncSession) -> None:
-    """T2: any exception undoes a unit, not only the database's."""
+    """Any exception undoes a unit, not only the database's."""
     with pytest.raises(ZeroDivisionError):
         async with unit_of_work(session):
             await AuthorService(session).create(AuthorCreate(email="new@example.org"))
@@ -264,7 +264,7 @@ async def test_a_failing_override_undoes_its_write_in_a_unit(library: Database, 
 
 
 async def test_cancelled_writes_are_undone(library: Database, session: AsyncSession) -> None:
-    """T2: a cancelled unit leaves no row, and its session goes on working."""
+    """A cancelled unit leaves no row, and its session goes on working."""
     started = asyncio.Event()
 
     async def work() -> None:
@@ -284,7 +284,7 @@ async def test_cancelled_writes_are_undone(library: Database, session: AsyncSess
 
 
 async def test_a_write_cancelled_again_and_again_is_undone(library: Database, session: AsyncSession, ada: Author) -> None:
-    """T2: a cancel scope, as of a request that timed out, cancels every await; the undo is finished all the same."""
+    """A cancel scope, as of a request that timed out, cancels every await; the undo is finished all the same."""
     user = await AuthorService(session).get_one(ada.id)
 
     with anyio.move_on_after(0.2) as scope:
@@ -298,11 +298,11 @@ async def test_a_write_cancelled_again_and_again_is_undone(library: Database, se
     assert (await AuthorService(session).update(user.id, AuthorUpdate(name="Next"))).name == "Next"
 
 
-# T3: what was loaded stays readable
+# What was loaded stays readable
 
 
 async def test_the_loaded_user_survives_a_refused_update(session: AsyncSession, ada: Author) -> None:
-    """T3: the target of a refused UPDATE reads as before, with no statement and nothing dirty."""
+    """The target of a refused UPDATE reads as before, with no statement and nothing dirty."""
     other = await AuthorService(session).create(AuthorCreate(email="other@example.org", name="Other"))
 
     with pytest.raises(ConflictError):
@@ -313,7 +313,7 @@ async def test_the_loaded_user_survives_a_refused_update(session: AsyncSession, 
 
 
 async def test_the_target_survives_a_refused_update_in_an_opened_transaction(session: AsyncSession, ada: Author) -> None:
-    """T3: ROLLBACK TO expires the target; it is put back as well."""
+    """ROLLBACK TO expires the target; it is put back as well."""
     async with unit_of_work(session):
         other = await AuthorService(session).create(AuthorCreate(email="other@example.org", name="Other"))
         with pytest.raises(ConflictError):
@@ -322,7 +322,7 @@ async def test_the_target_survives_a_refused_update_in_an_opened_transaction(ses
 
 
 async def test_a_loaded_collection_survives_a_refused_insert(session: AsyncSession, ada: Author) -> None:
-    """T3: relationships stay loaded, and the refused row is not among them."""
+    """Relationships stay loaded, and the refused row is not among them."""
     await BookService(session).create({"title": "One", "author_id": ada.id})
     author = await AuthorService(session).get_one(ada.id, options=[selectinload(Author.books)])
 
@@ -336,7 +336,7 @@ async def test_a_loaded_collection_survives_a_refused_insert(session: AsyncSessi
 
 
 async def test_what_was_loaded_survives_a_failed_commit(session: AsyncSession, ada: Author) -> None:
-    """T3: a deferred foreign key fails at COMMIT; the rollback of all expires nothing that was loaded."""
+    """A deferred foreign key fails at COMMIT; the rollback of all expires nothing that was loaded."""
     author = await AuthorService(session).get_one(ada.id)
 
     with pytest.raises(UnknownReferenceError):
@@ -347,7 +347,7 @@ async def test_what_was_loaded_survives_a_failed_commit(session: AsyncSession, a
 
 
 async def test_what_was_loaded_survives_a_failed_commit_after_host_work(session: AsyncSession, ada: Author) -> None:
-    """T3: the same where the host's transaction had begun: its work is undone with the rest, its loaded rows stay readable."""
+    """The same where the host's transaction had begun: its work is undone with the rest, its loaded rows stay readable."""
     author = (await session.scalars(select(Author).where(Author.id == ada.id))).one()
 
     with pytest.raises(UnknownReferenceError):
@@ -357,7 +357,7 @@ async def test_what_was_loaded_survives_a_failed_commit_after_host_work(session:
 
 
 async def test_what_was_loaded_survives_a_unit_that_fails(session: AsyncSession, ada: Author) -> None:
-    """T3: after a unit is rolled back the current user can still be read; what was changed inside is read again."""
+    """After a unit is rolled back the current user can still be read; what was changed inside is read again."""
     user = await AuthorService(session).get_one(ada.id)
     other = await AuthorService(session).create(AuthorCreate(email="other@example.org", name="Other"))
     key = other.id
@@ -373,7 +373,7 @@ async def test_what_was_loaded_survives_a_unit_that_fails(session: AsyncSession,
 
 
 async def test_however_many_objects_are_loaded(session: AsyncSession, ada: Author) -> None:
-    """T3: nothing is copied, and untouched objects stay readable."""
+    """Nothing is copied, and untouched objects stay readable."""
     tags = await TagService(session).create_many([{"name": f"tag {number}"} for number in range(5000)])
 
     with pytest.raises(ConflictError):
@@ -383,7 +383,7 @@ async def test_however_many_objects_are_loaded(session: AsyncSession, ada: Autho
 
 
 async def test_a_refused_row_is_transient_again(session: AsyncSession, ada: Author) -> None:
-    """T3: what was new inside the undone part belongs to no session."""
+    """What was new inside the undone part belongs to no session."""
     author = Author(email=ada.email)
 
     with pytest.raises(ConflictError):
@@ -393,11 +393,11 @@ async def test_a_refused_row_is_transient_again(session: AsyncSession, ada: Auth
     assert inspect(author).transient
 
 
-# T4: the host's session may be SQLAlchemy's default
+# The host's session may be SQLAlchemy's default
 
 
 async def test_rows_are_readable_after_a_write_on_a_default_session(host_sessions: HostSessions) -> None:
-    """T4: expire_on_commit=True expires nothing of a service's own commit, and is what it was afterwards."""
+    """Expire_on_commit=True expires nothing of a service's own commit, and is what it was afterwards."""
     async with host_sessions() as session:
         author = await AuthorService(session).create(AuthorCreate(email="new@example.org"))
         assert (author.id, author.email) == (1, "new@example.org")
@@ -409,11 +409,11 @@ async def test_rows_are_readable_after_a_write_on_a_default_session(host_session
         assert session.sync_session.expire_on_commit
 
 
-# T6: on_commit
+# On_commit
 
 
 async def test_hooks_run_in_order_after_the_outermost_commit(library: Database, session: AsyncSession) -> None:
-    """T6: sync and async ones, once each, when the row is there for others and no connection is held."""
+    """Sync and async ones, once each, when the row is there for others and no connection is held."""
     seen: list[str] = []
 
     async def look(name: str) -> None:
@@ -430,7 +430,7 @@ async def test_hooks_run_in_order_after_the_outermost_commit(library: Database, 
 
 
 async def test_hooks_of_an_undone_unit_are_dropped(session: AsyncSession) -> None:
-    """T6: with their savepoint or transaction; those around it run."""
+    """With their savepoint or transaction; those around it run."""
     seen: list[str] = []
 
     async with unit_of_work(session) as outer:
@@ -450,7 +450,7 @@ async def test_hooks_of_an_undone_unit_are_dropped(session: AsyncSession) -> Non
 
 
 async def test_a_hook_runs_after_a_self_committing_write(session: AsyncSession) -> None:
-    """T6: queued on an idle session it waits for the next commit, reads do not count."""
+    """Queued on an idle session it waits for the next commit, reads do not count."""
     seen: list[str] = []
     on_commit(session, seen.append, "done")
 
@@ -462,7 +462,7 @@ async def test_a_hook_runs_after_a_self_committing_write(session: AsyncSession) 
 
 
 async def test_a_refused_self_committing_write_drops_its_hooks(session: AsyncSession) -> None:
-    """T6: what was queued for it is not run by a later write."""
+    """What was queued for it is not run by a later write."""
     seen: list[str] = []
     await TagService(session).create({"name": "a"})
     on_commit(session, seen.append, "never")
@@ -475,7 +475,7 @@ async def test_a_refused_self_committing_write_drops_its_hooks(session: AsyncSes
 
 
 async def test_hooks_run_after_the_hosts_own_commit(host_sessions: HostSessions) -> None:
-    """T6: whoever commits, by commit() or by leaving begin()."""
+    """Whoever commits, by commit() or by leaving begin()."""
     seen: list[str] = []
 
     async def later(name: str) -> None:
@@ -498,7 +498,7 @@ async def test_hooks_run_after_the_hosts_own_commit(host_sessions: HostSessions)
 
 
 async def test_a_failing_hook_is_logged_and_stops_nothing(session: AsyncSession, caplog: pytest.LogCaptureFixture) -> None:
-    """T6: the commit stands, the next hook runs."""
+    """The commit stands, the next hook runs."""
     seen: list[str] = []
 
     async def fail() -> None:
@@ -518,7 +518,7 @@ async def test_a_failing_hook_is_logged_and_stops_nothing(session: AsyncSession,
 
 
 async def test_a_unit_that_fails_on_its_second_write_leaves_no_row(library: Database, session: AsyncSession, ada: Author) -> None:
-    """D5: after a read, and on a transaction that began by itself."""
+    """After a read, and on a transaction that began by itself."""
     await session.execute(select(Author.id))
 
     with pytest.raises(ConflictError):
@@ -530,7 +530,7 @@ async def test_a_unit_that_fails_on_its_second_write_leaves_no_row(library: Data
 
 
 async def test_a_unit_undoes_only_itself(library: Database, session: AsyncSession) -> None:
-    """D5: what the host flushed before stays, for the host to commit."""
+    """What the host flushed before stays, for the host to commit."""
     session.add(Author(email="host@example.org"))
     with pytest.raises(ZeroDivisionError):
         async with unit_of_work(session):
@@ -542,7 +542,7 @@ async def test_a_unit_undoes_only_itself(library: Database, session: AsyncSessio
 
 
 async def test_rollback_leaves_the_unit_and_the_code_after_it_goes_on(library: Database, session: AsyncSession) -> None:
-    """D5: not even ``except Exception`` inside keeps it from leaving."""
+    """Not even ``except Exception`` inside keeps it from leaving."""
     reached = False
     async with unit_of_work(session) as uow:
         await AuthorService(session).create(AuthorCreate(email="undone@example.org"))
@@ -558,7 +558,7 @@ async def test_rollback_leaves_the_unit_and_the_code_after_it_goes_on(library: D
 
 
 async def test_rollback_of_the_outer_unit_leaves_both(library: Database, session: AsyncSession) -> None:
-    """D5: the inner block is left on the way."""
+    """The inner block is left on the way."""
     async with unit_of_work(session) as outer, unit_of_work(session):
         await AuthorService(session).create(AuthorCreate(email="undone@example.org"))
         await outer.rollback()
@@ -568,7 +568,7 @@ async def test_rollback_of_the_outer_unit_leaves_both(library: Database, session
 
 @pytest.mark.parametrize("by_hand", ["commit", "rollback"])
 async def test_ending_the_transaction_inside_a_unit_is_loud(session: AsyncSession, by_hand: str) -> None:
-    """D5: a unit that was committed or rolled back by hand cannot keep its promise, and says so."""
+    """A unit that was committed or rolled back by hand cannot keep its promise, and says so."""
     with pytest.raises(ConfigurationError, match="inside the block"):
         async with unit_of_work(session):
             await AuthorService(session).create(AuthorCreate(email="new@example.org"))
@@ -578,7 +578,7 @@ async def test_ending_the_transaction_inside_a_unit_is_loud(session: AsyncSessio
 
 
 async def test_typed_errors_types_a_hosts_own_statements(session: AsyncSession, ada: Author) -> None:
-    """D6: hand-written code gets the same error and the same undo, and commits by itself."""
+    """Hand-written code gets the same error and the same undo, and commits by itself."""
     with pytest.raises(ConflictError) as caught:
         async with typed_errors(session):
             session.add(Author(email=ada.email))
@@ -594,7 +594,7 @@ class DeadlockError(Exception):
 
 
 async def test_a_unit_is_tried_again_with_a_fresh_session(library: Database) -> None:
-    """D5: what the first attempt wrote is undone, and each gets a session of its own."""
+    """What the first attempt wrote is undone, and each gets a session of its own."""
     seen: list[AsyncSession] = []
 
     async def work(session: AsyncSession) -> str:
@@ -612,7 +612,7 @@ async def test_a_unit_is_tried_again_with_a_fresh_session(library: Database) -> 
 
 @pytest.mark.parametrize(("error", "attempts"), [(DBAPIError("", None, DeadlockError()), 2), (ZeroDivisionError(), 1)])
 async def test_only_so_often_and_only_for_what_may_pass(library: Database, error: Exception, attempts: int) -> None:
-    """D5: the last failure is raised; anything but a deadlock or a serialization failure at once."""
+    """The last failure is raised; anything but a deadlock or a serialization failure at once."""
     seen: list[AsyncSession] = []
 
     async def work(session: AsyncSession) -> None:
@@ -625,11 +625,11 @@ async def test_only_so_often_and_only_for_what_may_pass(library: Database, error
     assert len(seen) == attempts
 
 
-# T8: errors while committing
+# Errors while committing
 
 
 async def test_a_failed_commit_of_a_write_is_typed_and_half_written_nothing(library: Database, session: AsyncSession) -> None:
-    """T8: the constraint's own error; the same session and pool go on."""
+    """The constraint's own error; the same session and pool go on."""
     with pytest.raises(UnknownReferenceError):
         await LoanService(session).create(LoanCreate(book_id=99))
 
@@ -639,7 +639,7 @@ async def test_a_failed_commit_of_a_write_is_typed_and_half_written_nothing(libr
 
 
 async def test_a_failed_commit_of_a_unit_is_typed(library: Database, session: AsyncSession) -> None:
-    """T8: nothing of the unit stays."""
+    """Nothing of the unit stays."""
     with pytest.raises(UnknownReferenceError):
         async with unit_of_work(session):
             await AuthorService(session).create(AuthorCreate(email="undone@example.org"))
@@ -649,7 +649,7 @@ async def test_a_failed_commit_of_a_unit_is_typed(library: Database, session: As
 
 
 async def test_a_failed_commit_of_begin_is_typed_and_the_connection_is_whole(library: Database) -> None:
-    """T8: the next transaction on the pool works."""
+    """The next transaction on the pool works."""
     with pytest.raises(UnknownReferenceError):
         async with library.begin() as session:
             await LoanService(session).create(LoanCreate(book_id=99))
@@ -660,7 +660,7 @@ async def test_a_failed_commit_of_begin_is_typed_and_the_connection_is_whole(lib
 
 
 async def test_a_lost_connection_is_unavailable_and_the_session_recovers(postgres_database: Database) -> None:
-    """T8: its server process killed in the middle of a unit, the unit is gone and the next write works."""
+    """Its server process killed in the middle of a unit, the unit is gone and the next write works."""
     await postgres_database.create_tables(LibraryBase.metadata)
     async with asynccontextmanager(postgres_database.get_session)() as session:
         with pytest.raises(UnavailableError):

@@ -40,7 +40,7 @@ async def fetch(database: Database, statement: Any) -> Any:
 
 
 async def test_any_offset_goes_in_and_utc_comes_out(database: Database) -> None:
-    """D13: a moment given with an offset comes back as the same moment in UTC, to the microsecond."""
+    """A moment given with an offset comes back as the same moment in UTC, to the microsecond."""
     await store(database, MOMENT)
 
     stored = await fetch(database, select(events.c.at))
@@ -51,14 +51,14 @@ async def test_any_offset_goes_in_and_utc_comes_out(database: Database) -> None:
 
 
 async def test_none_is_null(database: Database) -> None:
-    """D13: None is stored as NULL."""
+    """None is stored as NULL."""
     await store(database, None)
 
     assert await fetch(database, select(func.count()).where(events.c.at.is_(None))) == 1
 
 
 async def test_moments_sort_as_time_does(database: Database) -> None:
-    """D13: order and comparison follow time, whatever the offsets and however many digits the seconds have."""
+    """Order and comparison follow time, whatever the offsets and however many digits the seconds have."""
     late, middle, early = MOMENT + timedelta(microseconds=1), MOMENT, (MOMENT - timedelta(hours=1)).astimezone(UTC).replace(microsecond=0)
     await store(database, late, early, middle)
 
@@ -71,14 +71,14 @@ async def test_moments_sort_as_time_does(database: Database) -> None:
 
 
 async def test_an_aggregate_keeps_the_type(database: Database) -> None:
-    """D13: max() of the column is aware UTC too."""
+    """Max() of the column is aware UTC too."""
     await store(database, MOMENT, MOMENT - timedelta(days=1))
 
     assert await fetch(database, select(func.max(events.c.at))) == MOMENT
 
 
 async def test_a_naive_moment_is_refused_on_insert(database: Database) -> None:
-    """D13: naive input raises the library's own error, unwrapped, and says what to do."""
+    """Naive input raises the library's own error, unwrapped, and says what to do."""
     with pytest.raises(InvalidDataError, match=r"^naive datetime: give it a time zone, as datetime.now\(UTC\) does$") as caught:
         await store(database, MOMENT.replace(tzinfo=None))
 
@@ -87,14 +87,14 @@ async def test_a_naive_moment_is_refused_on_insert(database: Database) -> None:
 
 
 async def test_a_naive_moment_is_refused_in_a_condition(database: Database) -> None:
-    """D13: a naive literal in a WHERE clause is refused as it is in an INSERT."""
+    """A naive literal in a WHERE clause is refused as it is in an INSERT."""
     with pytest.raises(InvalidDataError, match="naive datetime"):
         await fetch(database, select(events.c.at).where(events.c.at > MOMENT.replace(tzinfo=None)))
 
 
 @pytest.mark.parametrize("value", [date(2024, 1, 1), "2024-01-01T00:00:00Z", 1_700_000_000])
 async def test_what_is_no_datetime_is_refused(database: Database, value: object) -> None:
-    """D13: a date, a text or a number is not taken for a moment."""
+    """A date, a text or a number is not taken for a moment."""
     with pytest.raises(InvalidDataError) as caught:
         await store(database, value)
 
@@ -105,7 +105,7 @@ async def test_what_is_no_datetime_is_refused(database: Database, value: object)
     "moment", [datetime.max.replace(tzinfo=timezone(timedelta(hours=-1))), datetime.min.replace(tzinfo=timezone(timedelta(hours=1)))]
 )
 async def test_a_moment_that_utc_cannot_name_is_refused(database: Database, moment: datetime) -> None:
-    """D13: an offset that leads beyond the years 1 to 9999 is an error about the data, not an OverflowError."""
+    """An offset that leads beyond the years 1 to 9999 is an error about the data, not an OverflowError."""
     with pytest.raises(InvalidDataError) as caught:
         await store(database, moment)
 
@@ -113,7 +113,7 @@ async def test_a_moment_that_utc_cannot_name_is_refused(database: Database, mome
 
 
 async def test_the_session_works_after_a_refusal(database: Database) -> None:
-    """D13: a refused value reaches the database never; the session answers the next statement."""
+    """A refused value reaches the database never; the session answers the next statement."""
     async with database.sessions() as session:
         with pytest.raises(InvalidDataError):
             await session.execute(insert(events).values(at=MOMENT.replace(tzinfo=None)))
@@ -122,7 +122,7 @@ async def test_the_session_works_after_a_refusal(database: Database) -> None:
 
 
 async def test_a_raw_insert_gets_the_server_time(database: Database) -> None:
-    """D11: the server default reads back aware and compares with what Python writes."""
+    """The server default reads back aware and compares with what Python writes."""
     before = utc_now() - timedelta(seconds=5)
     async with database.engine.begin() as connection:
         await connection.execute(text("INSERT INTO events DEFAULT VALUES"))
@@ -138,7 +138,7 @@ async def test_a_raw_insert_gets_the_server_time(database: Database) -> None:
 
 
 async def test_an_interval_can_be_added_where_the_database_has_intervals(database: Database) -> None:
-    """D13: a timedelta beside the column is an interval, not a moment."""
+    """A timedelta beside the column is an interval, not a moment."""
     expression = literal(MOMENT, UTCDateTime()) + timedelta(days=1)
 
     if database.engine.dialect.name == "sqlite":
@@ -148,12 +148,12 @@ async def test_an_interval_can_be_added_where_the_database_has_intervals(databas
 
 
 def test_the_type_tells_its_values() -> None:
-    """D13: code that looks at columns learns that the values are datetimes, and the repr makes the type again."""
+    """Code that looks at columns learns that the values are datetimes, and the repr makes the type again."""
     assert UTCDateTime().python_type is datetime
 
 
 def test_mysql_keeps_microseconds() -> None:
-    """D13: MySQL's column has six digits, is filled in UTC, and values are bound without a zone."""
+    """MySQL's column has six digits, is filled in UTC, and values are bound without a zone."""
     ddl = str(CreateTable(events).compile(dialect=mysql.dialect()))
     bind = UTCDateTime().dialect_impl(mysql.dialect()).bind_processor(mysql.dialect())
 
@@ -175,7 +175,7 @@ def test_mysql_keeps_microseconds() -> None:
     ],
 )
 def test_sqlite_reads_what_others_have_written(stored: str, moment: datetime | None) -> None:
-    """D13: with an offset or without, with a part of the digits; what is no time is an error."""
+    """With an offset or without, with a part of the digits; what is no time is an error."""
     dialect = Database("sqlite:///:memory:").engine.dialect
     read: Any = UTCDateTime().dialect_impl(dialect).result_processor(dialect, None)
     assert read(None) is None
@@ -187,7 +187,7 @@ def test_sqlite_reads_what_others_have_written(stored: str, moment: datetime | N
 
 
 def test_sqlite_stores_both_ways_in_one_format() -> None:
-    """D11: the text that SQLite makes by default has the length and shape of the text that Python writes."""
+    """The text that SQLite makes by default has the length and shape of the text that Python writes."""
     bind = UTCDateTime().dialect_impl(sqlite.dialect()).bind_processor(sqlite.dialect())
 
     assert bind is not None
@@ -196,7 +196,7 @@ def test_sqlite_stores_both_ways_in_one_format() -> None:
 
 
 def test_ids_strictly_increase() -> None:
-    """D12: 100 000 keys, each greater than the one before, with the version and variant of RFC 9562."""
+    """100 000 keys, each greater than the one before, with the version and variant of RFC 9562."""
     ids = [uuid7() for _ in range(100_000)]
 
     assert all(earlier < later for earlier, later in pairwise(ids))
@@ -204,7 +204,7 @@ def test_ids_strictly_increase() -> None:
 
 
 def test_ids_of_threads_are_in_order_and_never_meet() -> None:
-    """D12: threads that draw at once get distinct keys, each thread in increasing order."""
+    """Threads that draw at once get distinct keys, each thread in increasing order."""
     with ThreadPoolExecutor(4) as pool:
         drawn = list(pool.map(lambda _: [uuid7() for _ in range(5_000)], range(4)))
 
@@ -213,14 +213,14 @@ def test_ids_of_threads_are_in_order_and_never_meet() -> None:
 
 
 def test_an_id_carries_its_time() -> None:
-    """D12: the first 48 bits are the milliseconds since 1970."""
+    """The first 48 bits are the milliseconds since 1970."""
     key = UUID7Maker(clock=lambda: 1_700_000_000_123_999_999)()
 
     assert key.int >> 80 == 1_700_000_000_123
 
 
 def test_ids_increase_when_the_clock_goes_back() -> None:
-    """D12: an hour lost to a corrected clock costs no order."""
+    """An hour lost to a corrected clock costs no order."""
     times: Iterator[int] = iter([7_200_000_000_000, 3_600_000_000_000, 3_600_000_000_000, 7_200_000_000_000, 7_201_000_000_000])
     make = UUID7Maker(clock=lambda: next(times))
 
@@ -231,7 +231,7 @@ def test_ids_increase_when_the_clock_goes_back() -> None:
 
 
 def test_a_full_counter_borrows_the_next_millisecond() -> None:
-    """D12: the keys of one millisecond never wrap around."""
+    """The keys of one millisecond never wrap around."""
     make = UUID7Maker(clock=lambda: 1_000_000, random_bits=lambda bits: 2**42 - 2 if bits > 32 else 0)
 
     ids = [make() for _ in range(4)]
@@ -241,7 +241,7 @@ def test_a_full_counter_borrows_the_next_millisecond() -> None:
 
 
 def test_ids_cannot_be_guessed_from_their_neighbours() -> None:
-    """D12: the last 32 bits are drawn anew for every key."""
+    """The last 32 bits are drawn anew for every key."""
     make = UUID7Maker(clock=lambda: 1_000_000)
 
     tails = {UUID(int=make().int & 0xFFFF_FFFF) for _ in range(1_000)}

@@ -421,7 +421,7 @@ PLACES = [on_an_idle_session, after_a_read, in_a_unit, in_a_unit_that_has_writte
 
 @pytest.mark.parametrize("undone", UNDONE)
 async def test_what_was_loaded_is_as_it_was(street: Database, undone: Callable[[AsyncSession], Awaitable[None]]) -> None:
-    """T3: with its collections of every kind, in the block and after it, and the next change is stored."""
+    """With its collections of every kind, in the block and after it, and the next change is stored."""
     for place in PLACES:
         async with request_session(street) as session:
             held = await Held.load(session)
@@ -437,7 +437,7 @@ async def test_what_was_loaded_is_as_it_was(street: Database, undone: Callable[[
 
 
 async def test_a_change_in_place_does_not_come_back(street: Database) -> None:
-    """T3: SQLAlchemy does not know the value before it, so the column is read again, and the next change is noticed."""
+    """SQLAlchemy does not know the value before it, so the column is read again, and the next change is noticed."""
     async with request_session(street) as session:
         house = await Houses(session).get_one(1)
         with pytest.raises(ZeroDivisionError):
@@ -458,7 +458,7 @@ async def test_a_change_in_place_does_not_come_back(street: Database) -> None:
 
 
 async def test_what_was_written_inside_is_read_again(street: Database) -> None:
-    """T3: also where it was written in a savepoint of the application's that was never ended."""
+    """Also where it was written in a savepoint of the application's that was never ended."""
     for is_left_open in (False, True):
         async with request_session(street) as session:
             held, new = await Held.load(session), Room(name="new")
@@ -480,7 +480,7 @@ async def test_what_was_written_inside_is_read_again(street: Database) -> None:
 
 
 async def test_a_savepoint_of_the_applications_is_undone_inside_a_unit(street: Database) -> None:
-    """T3: what was loaded is the session's again at once: a change after it is stored with the unit."""
+    """What was loaded is the session's again at once: a change after it is stored with the unit."""
     for is_read_first in (False, True):
         async with request_session(street) as session:
             held = await Held.load(session)
@@ -500,7 +500,7 @@ async def test_a_savepoint_of_the_applications_is_undone_inside_a_unit(street: D
 
 
 async def test_a_savepoint_undone_inside_a_refused_flush_keeps_the_map_whole(street: Database) -> None:
-    """T3: the same in ``typed_errors`` and after a rollback of the application's savepoint by hand."""
+    """The same in ``typed_errors`` and after a rollback of the application's savepoint by hand."""
     async with request_session(street) as session:
         held = await Held.load(session)
         async with typed_errors(session):
@@ -518,7 +518,7 @@ async def test_a_savepoint_undone_inside_a_refused_flush_keeps_the_map_whole(str
 
 
 async def test_what_is_pending_stays_the_applications(street: Database) -> None:
-    """T2, T3: added, changed and deleted objects are flushed before the savepoint of a refused write, and are stored with the commit."""
+    """Added, changed and deleted objects are flushed before the savepoint of a refused write, and are stored with the commit."""
     for is_in_a_unit in (False, True):
         async with request_session(street) as session, AsyncExitStack() as stack:
             house, elm = await Houses(session).get_one(1), (await session.scalars(select(Tree).where(Tree.name == "elm"))).one()
@@ -547,7 +547,7 @@ async def test_what_is_pending_stays_the_applications(street: Database) -> None:
 
 
 async def test_a_deletion_that_was_not_flushed_is_taken_back(street: Database) -> None:
-    """T3: the object is the session's, and can be changed."""
+    """The object is the session's, and can be changed."""
     async with request_session(street) as session:
         tree = await Trees(session).get_one(2)
         async with unit_of_work(session) as uow:
@@ -561,7 +561,7 @@ async def test_a_deletion_that_was_not_flushed_is_taken_back(street: Database) -
 
 
 async def test_objects_that_nobody_holds_are_collected(street: Database) -> None:
-    """T3: the undo keeps none of them."""
+    """The undo keeps none of them."""
     async with request_session(street) as session:
         held = await Held.load(session)
         await session.scalars(select(Guest))
@@ -577,7 +577,7 @@ async def test_objects_that_nobody_holds_are_collected(street: Database) -> None
 
 @pytest.mark.parametrize("mode", get_args(JoinTransactionMode))
 async def test_a_session_on_a_connection(street: Database, mode: JoinTransactionMode) -> None:
-    """T2, T9: whatever way it joins the connection's transaction, a refused write does not end it."""
+    """Whatever way it joins the connection's transaction, a refused write does not end it."""
     async with street.engine.connect() as connection:
         outer = await connection.begin()
         session = AsyncSession(connection, expire_on_commit=False, join_transaction_mode=mode)
@@ -597,7 +597,7 @@ async def test_a_session_on_a_connection(street: Database, mode: JoinTransaction
 
 
 async def test_a_session_of_two_engines(street: Database) -> None:
-    """T2: each engine's refused write is undone alone; the other's work stays."""
+    """Each engine's refused write is undone alone; the other's work stays."""
     if street.engine.dialect.name == "sqlite":
         pytest.skip("SQLite has one writer at a time")
     other = create_async_engine(street.engine.url)
@@ -660,7 +660,7 @@ def watched(database: Database) -> list[str]:
 
 @pytest.mark.parametrize("place", [on_an_idle_session, in_a_unit, in_a_unit_that_has_written])
 async def test_a_write_cancelled_at_each_await(street: Database, place: Callable[[AsyncSession], Any]) -> None:
-    """T2, T3: whatever the moment, nothing of it is stored and what was loaded is as it was."""
+    """Whatever the moment, nothing of it is stored and what was loaded is as it was."""
 
     async def work(session: AsyncSession) -> None:
         async with place(session):
@@ -702,7 +702,7 @@ async def cancelled_at(moment: int, work: Coroutine[Any, Any, None]) -> bool:
 
 
 async def test_a_connection_that_is_lost(street: Database) -> None:
-    """T3, T8: the transaction is gone; what was loaded can be read, and the next write works."""
+    """The transaction is gone; what was loaded can be read, and the next write works."""
     if street.engine.dialect.name == "sqlite":
         pytest.skip("SQLite has no connection to lose")
     for place in (on_an_idle_session, in_a_unit, in_a_unit_that_has_written):

@@ -148,21 +148,21 @@ def said(error: KitError | None) -> tuple[Any, ...]:
 
 
 async def test_unique_names_fields_table_and_constraint(library: Database) -> None:
-    """D6: a unique violation names the table, the constraint and the fields, alike on both databases."""
+    """A unique violation names the table, the constraint and the fields, alike on both databases."""
     error = await refusal(library, insert(AUTHORS).values(**ANNE))
 
     assert said(error) == (ConflictError, ("e_mail",), "authors", "uq_authors_e_mail")
 
 
 async def test_unique_of_several_columns(library: Database) -> None:
-    """D6: a composite unique constraint names all its fields, in its order."""
+    """A composite unique constraint names all its fields, in its order."""
     error = await refusal(library, insert(BOOKS).values(number=1, publisher="Faber", live=1))
 
     assert said(error) == (ConflictError, ("publisher", "number"), "books", "uq_books_publisher_number")
 
 
 async def test_unique_by_update(library: Database) -> None:
-    """D6: an UPDATE that meets a unique constraint is refused like an INSERT."""
+    """An UPDATE that meets a unique constraint is refused like an INSERT."""
     error = await refusal(
         library, insert(BOOKS).values(id=11, slug="other", live=1), update(BOOKS).where(BOOKS.c.id == 11).values(slug="emma")
     )
@@ -171,42 +171,42 @@ async def test_unique_by_update(library: Database) -> None:
 
 
 async def test_primary_key(library: Database) -> None:
-    """D6: a taken primary key is a conflict over the key."""
+    """A taken primary key is a conflict over the key."""
     error = await refusal(library, insert(BOOKS).values(id=10, live=1))
 
     assert said(error) == (ConflictError, ("id",), "books", "pk_books")
 
 
 async def test_functional_unique_index(library: Database) -> None:
-    """D6: a unique index over lower(title) names title."""
+    """A unique index over lower(title) names title."""
     error = await refusal(library, insert(BOOKS).values(title="EMMA", live=1))
 
     assert said(error) == (ConflictError, ("title",), "books", "ix_books_title")
 
 
 async def test_partial_unique_index(library: Database) -> None:
-    """D6: a partial unique index names its key, not the columns of its condition."""
+    """A partial unique index names its key, not the columns of its condition."""
     error = await refusal(library, insert(BOOKS).values(slug="emma", live=1))
 
     assert said(error) == (ConflictError, ("slug",), "books", "ix_books_slug")
 
 
 async def test_attribute_names_of_the_mapper(library: Database) -> None:
-    """D6: with a mapper the fields are its attributes, whatever the columns are called, and its metadata is used."""
+    """With a mapper the fields are its attributes, whatever the columns are called, and its metadata is used."""
     failure = await failure_of(run(library.engine, [insert(AUTHORS).values(**ANNE)]))
 
     assert said(as_kit_error(failure, mapper=Author.__mapper__)) == (ConflictError, ("email",), "authors", "uq_authors_e_mail")
 
 
 async def test_another_table_than_the_mappers(library: Database) -> None:
-    """D6: a column that the mapper does not map keeps its own name."""
+    """A column that the mapper does not map keeps its own name."""
     failure = await failure_of(run(library.engine, [insert(AUTHORS).values(**ANNE)]))
 
     assert said(as_kit_error(failure, mapper=Book.__mapper__)) == (ConflictError, ("e_mail",), "authors", "uq_authors_e_mail")
 
 
 async def test_flush_of_objects(library: Database) -> None:
-    """D6: a flush of mapped objects is refused with the same words."""
+    """A flush of mapped objects is refused with the same words."""
 
     async def flush() -> None:
         async with library.sessions() as session:
@@ -219,7 +219,7 @@ async def test_flush_of_objects(library: Database) -> None:
 
 
 async def test_without_metadata_the_driver_speaks(library: Database) -> None:
-    """D6: without metadata the fields are what the driver itself says."""
+    """Without metadata the fields are what the driver itself says."""
     error = await refusal(library, insert(BOOKS).values(publisher="Faber", number=1, live=1), metadata=None)
 
     assert isinstance(error, ConflictError)
@@ -227,14 +227,14 @@ async def test_without_metadata_the_driver_speaks(library: Database) -> None:
 
 
 async def test_text_names_no_value(library: Database) -> None:
-    """D6: the text of the error tells table, constraint and fields, and nothing that was sent."""
+    """The text of the error tells table, constraint and fields, and nothing that was sent."""
     error = await refusal(library, insert(AUTHORS).values(**ANNE))
 
     assert str(error) == "conflict in e_mail of authors (uq_authors_e_mail)"
 
 
 async def test_exclusion(postgres_database: Database) -> None:
-    """D6: an exclusion constraint of PostgreSQL is a conflict over its columns."""
+    """An exclusion constraint of PostgreSQL is a conflict over its columns."""
     metadata = MetaData()
     rooms = Table("rooms", metadata, Column("id", Integer, primary_key=True), Column("shape", Text))
     rooms.append_constraint(ExcludeConstraint((func.length(rooms.c.shape), "="), name="no_overlap", using="btree"))
@@ -259,7 +259,7 @@ class Dog(Animal):
 
 @pytest.mark.parametrize(("values", "field", "table"), [({"tag": "1"}, "tag", "animals"), ({"chip": "1"}, "chip", "dogs")])
 async def test_joined_inheritance(database: Database, values: dict[str, Any], field: str, table: str) -> None:
-    """D6: the fields of a parent's table are attributes of the child's mapper too."""
+    """The fields of a parent's table are attributes of the child's mapper too."""
     await database.create_tables(Model.metadata)
 
     async def flush() -> None:
@@ -312,7 +312,7 @@ async def old(database: Database) -> Database:
     ],
 )
 async def test_unnamed_unique_constraints(old: Database, statement: Executable, fields: tuple[str, ...], table: str) -> None:
-    """D6: an unnamed constraint is known by the name that PostgreSQL makes, shortened where it is long."""
+    """An unnamed constraint is known by the name that PostgreSQL makes, shortened where it is long."""
     error = await refusal(old, statement, metadata=OLD)
 
     assert isinstance(error, ConflictError)
@@ -324,21 +324,21 @@ async def test_unnamed_unique_constraints(old: Database, statement: Executable, 
     [({"low": -1}, ("low",)), ({"low": 7, "high": 7}, ("low", "high")), ({"high": 5, "parent_id": 1}, ("id", "parent_id", "high"))],
 )
 async def test_unnamed_checks(old: Database, values: dict[str, int], fields: tuple[str, ...]) -> None:
-    """D6: unnamed CHECKs name the columns of their text, also where PostgreSQL numbers their names."""
+    """Unnamed CHECKs name the columns of their text, also where PostgreSQL numbers their names."""
     error = await refusal(old, insert(CHILDREN).values(id=200, **values), metadata=OLD)
 
     assert said(error) == (InvalidDataError, fields, "children", "check")
 
 
 async def test_unnamed_check_with_a_long_name(old: Database) -> None:
-    """D6: the name of an unnamed CHECK is known as PostgreSQL shortens it."""
+    """The name of an unnamed CHECK is known as PostgreSQL shortens it."""
     error = await refusal(old, insert(LONG).values({LONG.c[1].name: -1}), metadata=OLD)
 
     assert said(error) == (InvalidDataError, (LONG.c[1].name,), LONG.name, "check")
 
 
 async def test_check_with_qualified_names(database: Database) -> None:
-    """D6: a table's name in the text of a CHECK is not taken for the column of that name."""
+    """A table's name in the text of a CHECK is not taken for the column of that name."""
     metadata = MetaData()
     columns = [Column(name, Integer) for name in ("id", "price", "cost", "limit")]
     table = Table("cost", metadata, *columns, CheckConstraint('cost.price > 0 AND "cost".price < "limit"'))
@@ -350,7 +350,7 @@ async def test_check_with_qualified_names(database: Database) -> None:
 
 
 async def test_constraint_of_a_partition(postgres_database: Database) -> None:
-    """D6: a partition is not in the metadata, but its constraint is that of the table."""
+    """A partition is not in the metadata, but its constraint is that of the table."""
     metadata = MetaData()
     day = Column("day", Integer, CheckConstraint("day > 0", name="positive"))
     days = Table("days", metadata, day, postgresql_partition_by="LIST (day)")
@@ -363,14 +363,14 @@ async def test_constraint_of_a_partition(postgres_database: Database) -> None:
 
 
 async def test_unnamed_foreign_key(old: Database) -> None:
-    """D6: an unnamed foreign key names its column."""
+    """An unnamed foreign key names its column."""
     error = await refusal(old, insert(CHILDREN).values(parent_id=99), metadata=OLD)
 
     assert said(error) == (UnknownReferenceError, ("parent_id",), "children", "unknown_reference")
 
 
 async def test_shortened_names(database: Database) -> None:
-    """D6: a name of the naming convention that is too long for PostgreSQL is recognised, and reported in full."""
+    """A name of the naming convention that is too long for PostgreSQL is recognised, and reported in full."""
     metadata = MetaData(naming_convention=NAMING_CONVENTION)
     table = LONG.to_metadata(metadata)
     await database.create_tables(metadata)
@@ -381,7 +381,7 @@ async def test_shortened_names(database: Database) -> None:
 
 
 async def test_named_schema(postgres_database: Database) -> None:
-    """D6: a table of another schema is told from its namesake, and named with its schema."""
+    """A table of another schema is told from its namesake, and named with its schema."""
     metadata = MetaData()
     Table("users", metadata, Column("id", Integer, primary_key=True), Column("name", Text, unique=True))
     other = Table("users", metadata, Column("id", Integer, primary_key=True), Column("email", String(5), unique=True), schema="other")
@@ -396,7 +396,7 @@ async def test_named_schema(postgres_database: Database) -> None:
 
 
 async def test_unknown_constraint_falls_back_on_the_detail(postgres_database: Database) -> None:
-    """D6: a unique index that the metadata does not know is named by PostgreSQL's DETAIL, expressions included."""
+    """A unique index that the metadata does not know is named by PostgreSQL's DETAIL, expressions included."""
     metadata = MetaData()
     words = Table("words", metadata, Column("id", Integer, primary_key=True), Column("word", Text), Column("lang", Text))
     await postgres_database.create_tables(metadata)
@@ -413,7 +413,7 @@ async def test_unknown_constraint_falls_back_on_the_detail(postgres_database: Da
 
 
 async def test_unknown_reference_names_the_field(library: Database) -> None:
-    """D6: an INSERT that points at no row names the foreign key; SQLite says so with precise=False."""
+    """An INSERT that points at no row names the foreign key; SQLite says so with precise=False."""
     error = await refusal(library, insert(BOOKS).values(author_id=99, live=1))
 
     assert said(error) == (UnknownReferenceError, ("author_id",), "books", "unknown_reference")
@@ -422,7 +422,7 @@ async def test_unknown_reference_names_the_field(library: Database) -> None:
 
 
 async def test_sqlite_names_every_key_that_was_written(sqlite_database: Database) -> None:
-    """D6: SQLite does not say which foreign key: all of the statement's that are not null are named, not precise."""
+    """SQLite does not say which foreign key: all of the statement's that are not null are named, not precise."""
     await sqlite_database.create_tables(Model.metadata)
     error = await refusal(sqlite_database, insert(BOOKS).values(editor_id=98, author_id=99, live=1))
     alone = await refusal(sqlite_database, insert(BOOKS), parameters=[{"author_id": None, "editor_id": 98, "live": 1}] * 2)
@@ -432,14 +432,14 @@ async def test_sqlite_names_every_key_that_was_written(sqlite_database: Database
 
 
 async def test_unknown_reference_by_update(library: Database) -> None:
-    """D6: an UPDATE of the referencing table is an unknown reference."""
+    """An UPDATE of the referencing table is an unknown reference."""
     error = await refusal(library, update(BOOKS).values(editor_id=99, price=BOOKS.c.price + 1, slug=func.lower("A, B")))
 
     assert said(error) == (UnknownReferenceError, ("editor_id",), "books", "unknown_reference")
 
 
 async def test_delete_of_a_referenced_row(old: Database) -> None:
-    """D6: a DELETE of a row that others point at names the referencing table and field."""
+    """A DELETE of a row that others point at names the referencing table and field."""
     error = await refusal(old, delete(PARENTS), metadata=OLD)
 
     assert isinstance(error, StillReferencedError)
@@ -447,7 +447,7 @@ async def test_delete_of_a_referenced_row(old: Database) -> None:
 
 
 async def test_update_of_a_referenced_key(old: Database) -> None:
-    """D6: an UPDATE of the referenced key is still referenced, not an unknown reference."""
+    """An UPDATE of the referenced key is still referenced, not an unknown reference."""
     error = await refusal(old, update(PARENTS).values(id=2), metadata=OLD)
 
     assert isinstance(error, StillReferencedError)
@@ -455,7 +455,7 @@ async def test_update_of_a_referenced_key(old: Database) -> None:
 
 
 async def test_sqlite_cannot_tell_between_references(sqlite_database: Database) -> None:
-    """D6: where two foreign keys point at the row, SQLite's error names no field."""
+    """Where two foreign keys point at the row, SQLite's error names no field."""
     await sqlite_database.create_tables(Model.metadata)
     prepare = [insert(AUTHORS).values(id=1, **ANNE), insert(BOOKS).values(author_id=1, live=1)]
 
@@ -463,14 +463,14 @@ async def test_sqlite_cannot_tell_between_references(sqlite_database: Database) 
 
 
 def test_foreign_key_without_metadata() -> None:
-    """D6: at COMMIT and without metadata PostgreSQL's words are all there is."""
+    """At COMMIT and without metadata PostgreSQL's words are all there is."""
     fields = {"C": "23503", "M": "...", "D": 'Key (id)=(9) is still referenced from table "books".', "t": "books", "n": "fk"}
 
     assert said(as_kit_error(PostgresError.new(fields))) == (StillReferencedError, (), "books", "fk")
 
 
 def test_foreign_key_into_another_metadata() -> None:
-    """D6: a foreign key whose table the metadata lacks is an unknown reference all the same."""
+    """A foreign key whose table the metadata lacks is an unknown reference all the same."""
     metadata = MetaData()
     Table("orphans", metadata, Column("id", Integer, primary_key=True), Column("home_id", ForeignKey("homes.id"), nullable=False))
     fields = {
@@ -487,7 +487,7 @@ def test_foreign_key_into_another_metadata() -> None:
 
 
 async def test_self_reference(database: Database) -> None:
-    """D6: a table that points at itself: INSERT is unknown, DELETE is still referenced, and UPDATE either."""
+    """A table that points at itself: INSERT is unknown, DELETE is still referenced, and UPDATE either."""
     metadata = MetaData()
     nodes = Table("nodes", metadata, Column("id", Integer, primary_key=True), Column("parent_id", ForeignKey("nodes.id")))
     await database.create_tables(metadata)
@@ -501,7 +501,7 @@ async def test_self_reference(database: Database) -> None:
 
 
 async def test_on_delete_restrict(database: Database) -> None:
-    """D6: ON DELETE RESTRICT, which SQLite reports as a trigger, is still referenced."""
+    """ON DELETE RESTRICT, which SQLite reports as a trigger, is still referenced."""
     metadata = MetaData()
     homes = Table("homes", metadata, Column("id", Integer, primary_key=True))
     pets = Table("pets", metadata, Column("id", Integer, primary_key=True), Column("home_id", ForeignKey("homes.id", ondelete="RESTRICT")))
@@ -525,7 +525,7 @@ MEMBERS = Table(
 
 
 async def test_deferred_key_at_commit(database: Database) -> None:
-    """D6: a deferred foreign key that fails at COMMIT is an unknown reference; SQLite cannot name it."""
+    """A deferred foreign key that fails at COMMIT is an unknown reference; SQLite cannot name it."""
     await database.create_tables(DEFERRED)
     error = await refusal(database, insert(MEMBERS).values(team_id=9), metadata=DEFERRED)
 
@@ -535,7 +535,7 @@ async def test_deferred_key_at_commit(database: Database) -> None:
 
 
 async def test_deferred_delete_at_commit(postgres_database: Database) -> None:
-    """D6: at COMMIT the key in PostgreSQL's DETAIL tells a row that is still referenced."""
+    """At COMMIT the key in PostgreSQL's DETAIL tells a row that is still referenced."""
     await postgres_database.create_tables(DEFERRED)
     await run(postgres_database.engine, [insert(TEAMS).values(id=1), insert(MEMBERS).values(team_id=1)])
 
@@ -555,7 +555,7 @@ async def test_deferred_delete_at_commit(postgres_database: Database) -> None:
     ],
 )
 def test_foreign_key_in_another_language(detail: str | None, expected: type[KitError]) -> None:
-    """D6: at COMMIT the names in PostgreSQL's DETAIL tell the two sides of a foreign key apart, whatever language it speaks."""
+    """At COMMIT the names in PostgreSQL's DETAIL tell the two sides of a foreign key apart, whatever language it speaks."""
     fields = {"C": "23503", "M": "...", "D": detail, "s": "public", "t": "books", "n": "fk_books_author_id_authors"}
     error = as_kit_error(PostgresError.new(fields), metadata=Model.metadata)
 
@@ -564,7 +564,7 @@ def test_foreign_key_in_another_language(detail: str | None, expected: type[KitE
 
 
 async def test_composite_foreign_key(database: Database) -> None:
-    """D6: a composite foreign key names all its columns, and none where one of them is NULL."""
+    """A composite foreign key names all its columns, and none where one of them is NULL."""
     metadata = MetaData()
     Table("sites", metadata, Column("tenant", Integer, primary_key=True), Column("id", Integer, primary_key=True))
     columns = [Column("tenant", Integer), Column("site", Integer), Column("twin", Integer)]
@@ -581,14 +581,14 @@ async def test_composite_foreign_key(database: Database) -> None:
 
 
 async def test_not_null(library: Database) -> None:
-    """D6: null in a NOT NULL column names the field, alike on both databases."""
+    """Null in a NOT NULL column names the field, alike on both databases."""
     error = await refusal(library, insert(AUTHORS).values(e_mail="b@example.org"))
 
     assert said(error) == (InvalidDataError, ("full_name",), "authors", "null")
 
 
 async def test_not_null_by_mapper(library: Database) -> None:
-    """D6: null in a NOT NULL column names the attribute."""
+    """Null in a NOT NULL column names the attribute."""
     failure = await failure_of(run(library.engine, [update(AUTHORS).values(full_name=None)]))
 
     assert said(as_kit_error(failure, mapper=Author.__mapper__)) == (InvalidDataError, ("name",), "authors", "null")
@@ -596,7 +596,7 @@ async def test_not_null_by_mapper(library: Database) -> None:
 
 @pytest.mark.parametrize(("values", "fields"), [({"age": -1}, ("age",)), ({"age": 1, "born": 9999}, ("full_name", "age", "born"))])
 async def test_check_names_the_columns_of_its_text(library: Database, values: dict[str, int], fields: tuple[str, ...]) -> None:
-    """D6: a CHECK names the columns in its text, whole words outside strings, alike on both databases."""
+    """A CHECK names the columns in its text, whole words outside strings, alike on both databases."""
     error = await refusal(library, insert(AUTHORS).values(e_mail="b@example.org", full_name="B", **values))
 
     assert said(error) == (InvalidDataError, fields, "authors", "check")
@@ -629,7 +629,7 @@ FINE = {"e_mail": "c@example.org", "full_name": "C"}
     ids=["one", "many", "values", "returning", "sorted", "sorted-expression", "update", "update-many"],
 )
 async def test_too_long_in_every_kind_of_statement(postgres_database: Database, statement: Executable, parameters: Any) -> None:
-    """D6: PostgreSQL does not name the column of a text that is too long: it is found from what the statement wrote."""
+    """PostgreSQL does not name the column of a text that is too long: it is found from what the statement wrote."""
     await postgres_database.create_tables(Model.metadata)
     await run(postgres_database.engine, [insert(AUTHORS).values(id=10, **ANNE)])
 
@@ -686,7 +686,7 @@ THINGS = Table(
 async def test_values_that_postgresql_refuses(
     postgres_database: Database, values: dict[str, Any], fields: tuple[str, ...], reason: str
 ) -> None:
-    """D6: ranges, lengths, NUL bytes, surrogates and wrong types are invalid data that names the field."""
+    """Ranges, lengths, NUL bytes, surrogates and wrong types are invalid data that names the field."""
     await postgres_database.create_tables(ODD)
 
     error = await refusal(postgres_database, insert(THINGS).values(values), metadata=ODD)
@@ -705,7 +705,7 @@ async def test_values_that_postgresql_refuses(
     ],
 )
 async def test_values_that_sqlite_refuses(sqlite_database: Database, values: dict[str, Any], reason: str) -> None:
-    """D6: what SQLite's driver or a column type cannot take is invalid data, though Python raises it bare or SQLAlchemy wraps it."""
+    """What SQLite's driver or a column type cannot take is invalid data, though Python raises it bare or SQLAlchemy wraps it."""
     await sqlite_database.create_tables(Model.metadata)
 
     error = await refusal(sqlite_database, insert(BOOKS).values(live=1, **values))
@@ -715,7 +715,7 @@ async def test_values_that_sqlite_refuses(sqlite_database: Database, values: dic
 
 
 async def test_sqlite_names_a_parameter_it_cannot_bind(sqlite_database: Database) -> None:
-    """D6: SQLite counts the parameter that it cannot bind, and the field is found by the count."""
+    """SQLite counts the parameter that it cannot bind, and the field is found by the count."""
     await sqlite_database.create_tables(Model.metadata)
 
     error = await refusal(sqlite_database, insert(BOOKS).values(live=1, title=func.replace("a", "b", "c"), slug=object()))
@@ -724,7 +724,7 @@ async def test_sqlite_names_a_parameter_it_cannot_bind(sqlite_database: Database
 
 
 async def test_key_out_of_range_in_a_condition(database: Database) -> None:
-    """D6: a number beyond every range in a WHERE is invalid data; no field was written, so none is named."""
+    """A number beyond every range in a WHERE is invalid data; no field was written, so none is named."""
     await database.create_tables(Model.metadata)
 
     error = await refusal(database, update(BOOKS).where(BOOKS.c.id == 10**20).values(number=5))
@@ -734,7 +734,7 @@ async def test_key_out_of_range_in_a_condition(database: Database) -> None:
 
 
 async def test_error_of_a_column_type(database: Database) -> None:
-    """D6: a library error that a column type raises comes back as it is."""
+    """A library error that a column type raises comes back as it is."""
     metadata = MetaData()
     days = Table("days", metadata, Column("id", Integer, primary_key=True), Column("at", UTCDateTime))
     await database.create_tables(metadata)
@@ -753,7 +753,7 @@ class Picky(TypeDecorator[str]):
 
 
 async def test_wrapped_library_error(database: Database) -> None:
-    """D6: a library error inside SQLAlchemy's StatementError is unwrapped."""
+    """A library error inside SQLAlchemy's StatementError is unwrapped."""
     error = await refusal(database, select(bindparam("a", "x", Picky())))
 
     assert isinstance(error, NotFoundError)
@@ -780,7 +780,7 @@ async def unavailable(work: Awaitable[object]) -> Exception:
 
 
 async def test_lost_connection(postgres_database: Database, other_engine: AsyncEngine) -> None:
-    """D6: a backend that is killed is unavailable, in the statement it dies under and in the next."""
+    """A backend that is killed is unavailable, in the statement it dies under and in the next."""
     async with other_engine.connect() as connection:
         pid = await connection.scalar(text("SELECT pg_backend_pid()"))
         sleeping = asyncio.create_task(failure_of(connection.execute(text("SELECT pg_sleep(20)"))))
@@ -790,7 +790,7 @@ async def test_lost_connection(postgres_database: Database, other_engine: AsyncE
 
 
 async def test_connection_lost_between_statements(postgres_database: Database, other_engine: AsyncEngine) -> None:
-    """D6: a connection that died while idle is unavailable."""
+    """A connection that died while idle is unavailable."""
     async with other_engine.connect() as connection:
         pid = await connection.scalar(text("SELECT pg_backend_pid()"))
         await run(postgres_database.engine, [select(func.pg_terminate_backend(pid))])
@@ -799,12 +799,12 @@ async def test_connection_lost_between_statements(postgres_database: Database, o
 
 
 async def test_statement_timeout(postgres_database: Database) -> None:
-    """D6: a statement that takes too long is unavailable."""
+    """A statement that takes too long is unavailable."""
     await unavailable(run(postgres_database.engine, [text("SET LOCAL statement_timeout = 20"), text("SELECT pg_sleep(20)")]))
 
 
 async def test_command_timeout(postgres_database: Database) -> None:
-    """D6: the driver's command timeout, a bare TimeoutError, is unavailable."""
+    """The driver's command timeout, a bare TimeoutError, is unavailable."""
     engine = create_async_engine(postgres_database.engine.url, connect_args={"command_timeout": 0.1})
     failure = await unavailable(run(engine, [text("SELECT pg_sleep(20)")]))
     await engine.dispose()
@@ -813,7 +813,7 @@ async def test_command_timeout(postgres_database: Database) -> None:
 
 
 async def test_lock_timeout(postgres_database: Database, other_engine: AsyncEngine) -> None:
-    """D6: a lock that is not granted in time is unavailable, and so is one that may not be waited for."""
+    """A lock that is not granted in time is unavailable, and so is one that may not be waited for."""
     await postgres_database.create_tables(Model.metadata)
     async with other_engine.begin() as connection:
         await connection.execute(text("LOCK TABLE authors"))
@@ -822,7 +822,7 @@ async def test_lock_timeout(postgres_database: Database, other_engine: AsyncEngi
 
 
 async def test_pool_timeout(other_engine: AsyncEngine) -> None:
-    """D6: an empty pool is unavailable."""
+    """An empty pool is unavailable."""
     async with other_engine.connect():
         await unavailable(run(other_engine, [text("SELECT 1")]))
 
@@ -830,7 +830,7 @@ async def test_pool_timeout(other_engine: AsyncEngine) -> None:
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 async def test_refused_connection(driver: str, host: str) -> None:
-    """D6: a port where nobody listens is unavailable."""
+    """A port where nobody listens is unavailable."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -840,7 +840,7 @@ async def test_refused_connection(driver: str, host: str) -> None:
 
 
 async def test_unreachable_socket_file(tmp_path: Path) -> None:
-    """D6: a socket file that is not there is unavailable, though it is a FileNotFoundError."""
+    """A socket file that is not there is unavailable, though it is a FileNotFoundError."""
     engine = create_async_engine(f"postgresql+asyncpg://postgres@/test?host={tmp_path}")
 
     await unavailable(run(engine, [text("SELECT 1")]))
@@ -861,7 +861,7 @@ async def test_unreachable_socket_file(tmp_path: Path) -> None:
     ],
 )
 def test_connections_that_the_client_finds_dead(error: Exception, mapped: bool) -> None:
-    """D6: a connection that the driver itself finds dead is unavailable; a connection that two tasks share is a mistake."""
+    """A connection that the driver itself finds dead is unavailable; a connection that two tasks share is a mistake."""
     found = as_kit_error(error)
 
     assert isinstance(found, UnavailableError) if mapped else found is None
@@ -869,7 +869,7 @@ def test_connections_that_the_client_finds_dead(error: Exception, mapped: bool) 
 
 @pytest.mark.parametrize("error", [ConnectionResetError(), BrokenPipeError(), TimeoutError(), socket.gaierror("no such host")])
 def test_bare_socket_errors(error: OSError) -> None:
-    """D6: connection errors that SQLAlchemy does not wrap are unavailable."""
+    """Connection errors that SQLAlchemy does not wrap are unavailable."""
     assert isinstance(as_kit_error(error), UnavailableError)
 
 
@@ -878,7 +878,7 @@ UNAVAILABLE = ["57P03", "53100", "53300", "08006", "25006", "28P01", "3D000"]
 
 @pytest.mark.parametrize(("state", "mapped"), [*((state, True) for state in UNAVAILABLE), ("42P01", False), ("55000", False)])
 async def test_states_of_the_server(postgres_database: Database, state: str, mapped: bool) -> None:
-    """D6, W6: a server that starts, stops, is full, read-only or lets nobody in is unavailable; an unknown table is a mistake."""
+    """A server that starts, stops, is full, read-only or lets nobody in is unavailable; an unknown table is a mistake."""
     block = text(f"DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{state}'; END $$")
     error = as_kit_error(await failure_of(run(postgres_database.engine, [block])))
 
@@ -887,7 +887,7 @@ async def test_states_of_the_server(postgres_database: Database, state: str, map
 
 
 async def test_a_full_disk_takes_longer(postgres_database: Database) -> None:
-    """D6: a full disk asks for a longer wait than a lost connection."""
+    """A full disk asks for a longer wait than a lost connection."""
     full = await refusal(postgres_database, text("DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '53100'; END $$"))
 
     assert isinstance(full, UnavailableError)
@@ -895,7 +895,7 @@ async def test_a_full_disk_takes_longer(postgres_database: Database) -> None:
 
 
 async def test_deadlock(postgres_database: Database) -> None:
-    """D6: a deadlock is unavailable, and the transaction may be run again."""
+    """A deadlock is unavailable, and the transaction may be run again."""
     await postgres_database.create_tables(Model.metadata)
     await run(postgres_database.engine, [insert(AUTHORS).values([{**ANNE, "id": 1}, {**FINE, "id": 2}])])
     both = asyncio.Barrier(2)
@@ -916,7 +916,7 @@ async def test_deadlock(postgres_database: Database) -> None:
 
 
 async def test_serialization_failure(postgres_database: Database, other_engine: AsyncEngine) -> None:
-    """D6: a serialization failure is unavailable and may be run again, also when it comes as the library's error."""
+    """A serialization failure is unavailable and may be run again, also when it comes as the library's error."""
     await postgres_database.create_tables(Model.metadata)
     await run(postgres_database.engine, [insert(AUTHORS).values(ANNE)])
     async with other_engine.execution_options(isolation_level="SERIALIZABLE").connect() as connection:
@@ -931,14 +931,14 @@ async def test_serialization_failure(postgres_database: Database, other_engine: 
 
 
 async def test_only_lost_races_are_retryable(library: Database) -> None:
-    """D6: a conflict, a timeout or a bug is not tried again."""
+    """A conflict, a timeout or a bug is not tried again."""
     conflict = await failure_of(run(library.engine, [insert(AUTHORS).values(**ANNE)]))
 
     assert not any(is_retryable(error) for error in (conflict, TimeoutError(), ValueError()))
 
 
 async def test_sqlite_locked(sqlite_database: Database) -> None:
-    """D6: a SQLite database that another writer holds is unavailable."""
+    """A SQLite database that another writer holds is unavailable."""
     await sqlite_database.create_tables(Model.metadata)
     impatient = create_async_engine(sqlite_database.engine.url, connect_args={"timeout": 0})
     async with sqlite_database.engine.begin() as connection:
@@ -948,7 +948,7 @@ async def test_sqlite_locked(sqlite_database: Database) -> None:
 
 
 async def test_sqlite_full(sqlite_database: Database) -> None:
-    """D6: a SQLite database that cannot grow is unavailable."""
+    """A SQLite database that cannot grow is unavailable."""
     await sqlite_database.create_tables(Model.metadata)
 
     async def fill() -> None:
@@ -963,7 +963,7 @@ async def test_sqlite_full(sqlite_database: Database) -> None:
 
 
 async def test_sqlite_cannot_be_opened(tmp_path: Path) -> None:
-    """D6: a SQLite file that cannot be opened is unavailable."""
+    """A SQLite file that cannot be opened is unavailable."""
     await unavailable(run(create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/none/x.db"), [text("SELECT 1")]))
 
 
@@ -972,7 +972,7 @@ async def test_sqlite_cannot_be_opened(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 async def test_accidental_lazy_load(library: Database) -> None:
-    """D6: an accidental lazy load is a programming error, though aiosqlite's comes wrapped."""
+    """An accidental lazy load is a programming error, though aiosqlite's comes wrapped."""
     async with library.sessions() as session:
         author = (await session.scalars(select(Author))).one()
 
@@ -985,12 +985,12 @@ async def test_accidental_lazy_load(library: Database) -> None:
 
 @pytest.mark.parametrize("statement", [text("SELECT * FROM nowhere"), text("SELEC 1"), text("SELECT :missing")])
 async def test_mistakes_in_code(database: Database, statement: Executable) -> None:
-    """D6: an unknown table, a syntax error or a missing parameter is a mistake in the code."""
+    """An unknown table, a syntax error or a missing parameter is a mistake in the code."""
     assert as_kit_error(await failure_of(run(database.engine, [statement]))) is None
 
 
 async def test_errors_of_the_host() -> None:
-    """D6: errors of the host's own code are none of the database's, a timeout or a full disk of its own included."""
+    """Errors of the host's own code are none of the database's, a timeout or a full disk of its own included."""
 
     async def wait() -> None:
         async with asyncio.timeout(0):
@@ -1009,14 +1009,14 @@ async def test_errors_of_the_host() -> None:
 
 
 def test_library_errors_pass() -> None:
-    """D6: an error of the library comes back as it is."""
+    """An error of the library comes back as it is."""
     error = ConflictError(["a"])
 
     assert as_kit_error(error) is error
 
 
 async def test_vanished_rows(library: Database) -> None:
-    """D6: a row that another deleted meanwhile is a conflict, at the flush and at the refresh."""
+    """A row that another deleted meanwhile is a conflict, at the flush and at the refresh."""
     async with library.sessions() as session, library.sessions() as other:
         author, same = await session.get_one(Author, 10), await other.get_one(Author, 10)
         await run(library.engine, [delete(BOOKS), delete(AUTHORS)])
@@ -1029,7 +1029,7 @@ async def test_vanished_rows(library: Database) -> None:
 
 
 async def test_integrity_error_of_unknown_code(sqlite_database: Database) -> None:
-    """D6: an integrity error of another kind, such as a trigger's, is a conflict without fields."""
+    """An integrity error of another kind, such as a trigger's, is a conflict without fields."""
     await sqlite_database.create_tables(Model.metadata)
     trigger = text("CREATE TRIGGER no BEFORE INSERT ON authors BEGIN SELECT RAISE(ABORT, 'no'); END")
 
@@ -1058,7 +1058,7 @@ async def test_integrity_error_of_unknown_code(sqlite_database: Database) -> Non
     ],
 )
 async def test_psycopg(postgres_database: Database, postgres_url: URL, statement: Executable, expected: tuple[Any, ...]) -> None:
-    """D6: psycopg's errors are read as asyncpg's are."""
+    """Psycopg's errors are read as asyncpg's are."""
     await postgres_database.create_tables(Model.metadata)
     await run(postgres_database.engine, [insert(AUTHORS).values(id=10, **ANNE), insert(BOOKS).values(author_id=10, live=1)])
     engine = create_async_engine(postgres_url.set(drivername="postgresql+psycopg"))

@@ -14,7 +14,7 @@ NOTE = b'{"title":"%s"}' % CANARY.encode()
 
 
 async def test_bodies(sites: Sites) -> None:
-    """W2, W3: no JSON, another type of JSON, wrong encodings, 100,000 levels: a 4xx problem, and no row."""
+    """No JSON, another type of JSON, wrong encodings, 100,000 levels: a 4xx problem, and no row."""
     await sites.keep_promise("made", (Sent(path=b"/notes", body=body) for body in (*BODIES, *READABLE)))
 
     answers = [await sites.every[0].ask("made", Sent(path=b"/notes", body=body)) for body in BODIES]
@@ -22,24 +22,24 @@ async def test_bodies(sites: Sites) -> None:
 
 
 async def test_bodies_to_other_schemas(site: Sites) -> None:
-    """W2, W3: the same where fields are many, open or forbidden."""
+    """The same where fields are many, open or forbidden."""
     await site.keep_promise("made", (Sent(path=path, body=body) for path in (b"/samples", b"/labels", b"/tickets") for body in BODIES))
 
 
 async def test_bodies_of_changes(site: Sites) -> None:
-    """W2, W3: the same for PATCH, where an empty object changes nothing."""
+    """The same for PATCH, where an empty object changes nothing."""
     await site.keep_promise("made", (Sent(method="PATCH", path=b"/notes/1", body=body) for body in (*BODIES, *READABLE)))
 
 
 async def test_bodies_to_routes_by_hand(site: Sites) -> None:
-    """W2, W3: the same in a host's own routes: models, recursive ones, dicts, lists, bytes, several parameters, anything."""
+    """The same in a host's own routes: models, recursive ones, dicts, lists, bytes, several parameters, anything."""
     names = (b"bytes", b"stream", b"any", b"tree", b"scores", b"numbers", b"two", b"form")
     paths = (b"/notes", *(b"/p/" + name for name in names))
     await site.keep_promise("written", (Sent(path=path, body=body) for path in paths for body in (*BODIES, *READABLE)))
 
 
 async def test_bodies_that_are_sent_back(site: Sites) -> None:
-    """W3: what a host's own route sends back untyped, surrogates, NaN and deep nesting among it, is a 200 or a 4xx problem."""
+    """What a host's own route sends back untyped, surrogates, NaN and deep nesting among it, is a 200 or a 4xx problem."""
     values = [
         b"null",
         rb'"\ud800"',
@@ -57,7 +57,7 @@ async def test_bodies_that_are_sent_back(site: Sites) -> None:
 
 
 async def test_content_types(site: Sites) -> None:
-    """W2, W3: a wrong, odd, doubled or missing content type is a 4xx problem at most."""
+    """A wrong, odd, doubled or missing content type is a 4xx problem at most."""
     headers = [*(((b"content-type", value),) for value in CONTENT_TYPES), (), JSON * 2, (*JSON, (b"content-type", b"text/plain"))]
     bodies = (NOTE, b"", b"\xff")
     for app, path in (
@@ -71,20 +71,20 @@ async def test_content_types(site: Sites) -> None:
 
 
 async def test_forms(site: Sites) -> None:
-    """W2, W3: an odd form, or JSON that is called one, is a 4xx problem at most."""
+    """An odd form, or JSON that is called one, is a 4xx problem at most."""
     headers = ((b"content-type", b"application/x-www-form-urlencoded"),)
     await site.keep_promise("written", (Sent(path=path, headers=headers, body=body) for path in TAKE_FORMS for body in (*FORMS, *BODIES)))
 
 
 async def test_multipart(site: Sites) -> None:
-    """W2, W3: odd boundaries, charsets and parts are a 4xx problem at most, whose text repeats nothing."""
+    """Odd boundaries, charsets and parts are a 4xx problem at most, whose text repeats nothing."""
     requests = (Sent(path=path, headers=((b"content-type", kind),), body=body) for path in TAKE_FORMS for kind, body in MULTIPARTS)
     await site.keep_promise("written", requests)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_torn_multipart(site: Sites) -> None:
-    """W2, W3: a file that breaks off is a 4xx problem; Starlette leaves its temporary file to the garbage collector."""
+    """A file that breaks off is a 4xx problem; Starlette leaves its temporary file to the garbage collector."""
     await site.keep_promise(
         "written", (Sent(path=b"/p/upload", headers=((b"content-type", kind),), body=body) for kind, body in TORN_MULTIPARTS)
     )
@@ -94,7 +94,7 @@ async def test_torn_multipart(site: Sites) -> None:
 
 @pytest.mark.parametrize(("app", "path"), [("made", b"/notes"), ("written", b"/notes"), ("written", b"/p/bytes"), ("written", b"/p/form")])
 async def test_a_client_that_leaves(site: Sites, app: str, path: bytes) -> None:
-    """W3: half a body and then nothing: no exception leaves the app, and no row is stored."""
+    """Half a body and then nothing: no exception leaves the app, and no row is stored."""
     before = await site.every[0].look()
 
     answer = await site.every[0].ask(app, Sent(path=path, body=NOTE, ends=False))

@@ -20,28 +20,28 @@ def _both_of(fields: tuple[str, ...]) -> Iterator[Sent]:
 
 @pytest.mark.parametrize("fields", [FIELDS[:9], FIELDS[9:]], ids=["first", "last"])
 async def test_every_type_of_json_into_every_field(sites: Sites, fields: tuple[str, ...]) -> None:
-    """W3, D6: a field of the wrong type is stored or refused, and alike on both databases."""
+    """A field of the wrong type is stored or refused, and alike on both databases."""
     await sites.keep_promise("made", (creations_of(field, value) for field in fields for value in TYPES))
 
 
 async def test_null_into_every_field(sites: Sites) -> None:
-    """D23: null is stored where the column takes it and refused where not, in a change as in a creation."""
+    """Null is stored where the column takes it and refused where not, in a change as in a creation."""
     await sites.keep_promise("made", samples_of({field: [b"null"] for field in FIELDS}))
 
 
 @pytest.mark.parametrize("fields", [FIELDS[:5], FIELDS[5:10], FIELDS[10:]], ids=["texts and numbers", "decimals and moments", "others"])
 async def test_values_that_fit_badly(sites: Sites, fields: tuple[str, ...]) -> None:
-    """W3, D6: NUL, surrogates, huge numbers, NaN, odd dates and the like are stored or refused, and alike on both databases."""
+    """NUL, surrogates, huge numbers, NaN, odd dates and the like are stored or refused, and alike on both databases."""
     await sites.keep_promise("made", _both_of(fields))
 
 
 async def test_values_that_fit_badly_into_a_service_called_by_hand(sites: Sites) -> None:
-    """W3: the same in a host's own route, on its own engine."""
+    """The same in a host's own route, on its own engine."""
     await sites.keep_promise("written", (creations_of(field, value) for field in FIELDS for value in VALUES[field][::3]))
 
 
 async def test_values_that_fit_badly_into_sql_by_hand(sites: Sites) -> None:
-    """W1, W3: where only the handlers stand between a host's own INSERT and the client, a refused value is still no 5xx.
+    """Where only the handlers stand between a host's own INSERT and the client, a refused value is still no 5xx.
 
     The databases differ here, and documents are left out: nobody looks at them before they are stored.
     """
@@ -50,7 +50,7 @@ async def test_values_that_fit_badly_into_sql_by_hand(sites: Sites) -> None:
 
 
 async def test_a_value_that_is_refused_is_named(sites: Sites) -> None:
-    """W2, D6: the field is in the answer, on both databases."""
+    """The field is in the answer, on both databases."""
     for field, value in (
         ("name", rb'"\u0000"'),
         ("number", b"2147483648"),
@@ -65,17 +65,17 @@ async def test_a_value_that_is_refused_is_named(sites: Sites) -> None:
 
 
 async def test_deep_documents(sites: Sites) -> None:
-    """W3: what Python's JSON reads and Pydantic cannot write is refused before it is stored: one row of it would break every list."""
+    """What Python's JSON reads and Pydantic cannot write is refused before it is stored: one row of it would break every list."""
     await sites.keep_promise("made", samples_of({"data": DEEP}))
 
 
 async def test_monstrous_decimals(sites: Sites) -> None:
-    """W3, D6: a decimal that some database cannot hold is refused by all: SQLite makes it infinite, asyncpg zero."""
+    """A decimal that some database cannot hold is refused by all: SQLite makes it infinite, asyncpg zero."""
     await sites.keep_promise("made", samples_of({"amount": MONSTERS, "price": MONSTERS}))
 
 
 async def test_a_decimal_that_was_stored_is_the_one_that_was_sent(sites: Sites) -> None:
-    """W3, D6: no huge number becomes another one on its way."""
+    """No huge number becomes another one on its way."""
     for site in sites.every:
         for value in MONSTERS:
             created = await site.ask("made", creations_of("amount", value))
@@ -87,28 +87,28 @@ async def test_a_decimal_that_was_stored_is_the_one_that_was_sent(sites: Sites) 
 
 
 async def test_floats(sites: Sites) -> None:
-    """D6: NaN, infinity and what is beyond four bytes: alike on both databases, also where the column is NOT NULL."""
+    """NaN, infinity and what is beyond four bytes: alike on both databases, also where the column is NOT NULL."""
     await sites.keep_promise("made", samples_of({"weight": FLOATS, "single": FLOATS}))
 
 
 async def test_moments_without_a_zone(sites: Sites) -> None:
-    """D6: a column of naive datetimes takes or refuses an aware one alike on both databases."""
+    """A column of naive datetimes takes or refuses an aware one alike on both databases."""
     await sites.keep_promise("made", samples_of({"wall": MOMENTS}))
 
 
 async def test_long_spans(sites: Sites) -> None:
-    """D6: an interval of thousands of years: alike on both databases."""
+    """An interval of thousands of years: alike on both databases."""
     await sites.keep_promise("made", samples_of({"span": SPANS}))
 
 
 async def test_names_in_an_open_schema(sites: Sites) -> None:
-    """W3, D23: names that the model has for itself are unknown fields to a client."""
+    """Names that the model has for itself are unknown fields to a client."""
     await sites.keep_promise("made", LABELS)
 
 
 @pytest.mark.parametrize("field", ["text", "count", "flag", "day"])
 async def test_types_in_an_open_schema(sites: Sites, field: str) -> None:
-    """W3, D6: an undeclared field reaches its column as any type of JSON, and no row is stored that cannot be read."""
+    """An undeclared field reaches its column as any type of JSON, and no row is stored that cannot be read."""
     create = [Sent(path=b"/labels", body=b'{"name":"l%d","%s":%s}' % (index, field.encode(), value)) for index, value in enumerate(TYPES)]
     change = [Sent(method="PATCH", path=b"/labels/first", body=b'{"%s":%s}' % (field.encode(), value)) for value in TYPES]
     await sites.keep_promise("made", [*create, *change])

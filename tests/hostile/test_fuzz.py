@@ -44,7 +44,7 @@ def encoded(value: Any) -> bytes:
 @SETTINGS
 @given(changes=SAMPLES, more=st.dictionaries(TEXTS, TREES, max_size=2))
 async def test_samples(sites: Sites, changes: dict[str, Any], more: dict[str, Any]) -> None:
-    """W3: any tree in any field, created or changed: stored and readable, or refused; alike on both databases."""
+    """Any tree in any field, created or changed: stored and readable, or refused; alike on both databases."""
     create = {"name": "n", "number": 1, **changes, **more}
     await sites.keep_promise(
         "made", [Sent(path=b"/samples", body=encoded(create)), Sent(method="PATCH", path=b"/samples/1", body=encoded(changes))]
@@ -54,7 +54,7 @@ async def test_samples(sites: Sites, changes: dict[str, Any], more: dict[str, An
 @SETTINGS
 @given(tree=TREES)
 async def test_trees(site: Sites, tree: Any) -> None:
-    """W3: any tree as a whole body, for a model, a recursive one, dicts, lists and bytes."""
+    """Any tree as a whole body, for a model, a recursive one, dicts, lists and bytes."""
     paths = (b"/notes", b"/p/tree", b"/p/scores", b"/p/numbers", b"/p/two", b"/p/bytes", b"/p/any")
     await site.keep_promise("written", [Sent(path=path, body=encoded(tree)) for path in paths])
 
@@ -62,7 +62,7 @@ async def test_trees(site: Sites, tree: Any) -> None:
 @SETTINGS
 @given(body=st.binary(max_size=200), content_type=st.sampled_from(CONTENT_TYPES) | st.binary(max_size=30))
 async def test_bytes(site: Sites, body: bytes, content_type: bytes) -> None:
-    """W3: any bytes under any content type."""
+    """Any bytes under any content type."""
     headers = ((b"content-type", content_type),)
     await site.keep_promise("made", [Sent(headers=headers, body=body)])
     await site.keep_promise("written", [Sent(path=path, headers=headers, body=body) for path in (b"/p/form", b"/p/upload", b"/p/any")])
@@ -71,7 +71,7 @@ async def test_bytes(site: Sites, body: bytes, content_type: bytes) -> None:
 @SETTINGS
 @given(query=st.binary(max_size=60).filter(bytes.isascii), name=st.sampled_from([b"skip", b"limit", b"x"]), cookie=st.binary(max_size=60))
 async def test_addresses(site: Sites, query: bytes, name: bytes, cookie: bytes) -> None:
-    """W3: any ASCII in a query, any bytes in a header."""
+    """Any ASCII in a query, any bytes in a header."""
     await site.keep_promise(
         "made", [Sent(method="GET", query=query, headers=()), Sent(method="GET", query=name + b"=" + query, headers=())]
     )

@@ -34,7 +34,7 @@ def huge_bodies() -> Iterator[bytes]:
 
 @pytest.mark.parametrize("app", ["made", "written"])
 async def test_huge_bodies(site: Sites, app: str) -> None:
-    """W3, W6: ten megabytes are a 4xx problem of a few bytes, with and without a limit, and nothing of them is in it."""
+    """Ten megabytes are a 4xx problem of a few bytes, with and without a limit, and nothing of them is in it."""
     before = await site.every[0].look()
 
     await site.keep_promise(app, (Sent(body=body) for body in huge_bodies()))
@@ -43,7 +43,7 @@ async def test_huge_bodies(site: Sites, app: str) -> None:
 
 
 async def test_huge_forms_and_bytes(site: Sites) -> None:
-    """W3, W6: the same for forms, files and raw bytes in a host's own routes."""
+    """The same for forms, files and raw bytes in a host's own routes."""
     body = b"\xff" * HUGE
     part = b'--b\r\nContent-Disposition: form-data; name="note"\r\n\r\n' + body + b"\r\n--b--\r\n"
     await site.keep_promise("written", [Sent(path=b"/p/bytes", headers=(), body=body), Sent(path=b"/p/stream", headers=(), body=body)])
@@ -54,7 +54,7 @@ async def test_huge_forms_and_bytes(site: Sites) -> None:
 
 @pytest.mark.parametrize("declared", [True, False], ids=["content-length", "chunked"])
 async def test_a_body_beyond_the_limit_is_a_413(site: Sites, declared: bool) -> None:
-    """W6: create_app bounds every body: ten megabytes are refused as a problem before they are read."""
+    """Create_app bounds every body: ten megabytes are refused as a problem before they are read."""
     body = b'{"title":"%s"}' % (SECRET * (HUGE // len(SECRET)))
     length = ((b"content-length", str(len(body)).encode()),) if declared else ()
     sent = Sent(headers=(*JSON, *length), body=body)
@@ -65,7 +65,7 @@ async def test_a_body_beyond_the_limit_is_a_413(site: Sites, declared: bool) -> 
 
 
 async def test_many_errors_are_a_small_answer(site: Sites) -> None:
-    """W3: errors with names of 600 bytes each, as JSON escapes them, are an answer of bounded size."""
+    """Errors with names of 600 bytes each, as JSON escapes them, are an answer of bounded size."""
     names = [json.dumps("\x01" * 100 + str(number)).encode() for number in range(200)]
     scores = b"{" + b",".join(b"%s:{%s:null}" % (name, name) for name in names) + b"}"
 
@@ -75,7 +75,7 @@ async def test_many_errors_are_a_small_answer(site: Sites) -> None:
 
 
 async def test_a_deep_error_is_a_small_answer(site: Sites) -> None:
-    """W3: in a model that contains itself the client chooses the number of names in loc, too: each of 100 errors has them all."""
+    """In a model that contains itself the client chooses the number of names in loc, too: each of 100 errors has them all."""
     branch = b'{"name":"x","branches":{"%s":' % (b"k" * 100)
     leaves = b'{"name":"x","leaves":[' + b"{}," * 99 + b"{}]}"
     tree = branch * 100 + leaves + b"}}" * 100

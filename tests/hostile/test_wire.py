@@ -124,11 +124,11 @@ async def keep_promise_on_the_wire(sites: Sites, http: str, requests: tuple[byte
 
 @pytest.mark.parametrize("http", ["h11", "httptools"])
 async def test_bytes_on_the_wire(site: Sites, http: str) -> None:
-    """W2, W3: behind both of uvicorn's parsers whatever reaches the app is answered by a problem, never by a 5xx or a closed socket."""
+    """Behind both of uvicorn's parsers whatever reaches the app is answered by a problem, never by a 5xx or a closed socket."""
     await keep_promise_on_the_wire(site, http, REQUESTS)
 
 
 @pytest.mark.parametrize("http", ["h11", "httptools"])
 async def test_a_query_of_bytes_on_the_wire(site: Sites, http: str) -> None:
-    """W3: a query that is no UTF-8, as far as the parser lets it through."""
+    """A query that is no UTF-8, as far as the parser lets it through."""
     await keep_promise_on_the_wire(site, http, RAW_QUERIES)

@@ -65,7 +65,7 @@ def make_app(**options: Any) -> FastAPI:
 
 
 async def test_a_request_is_one_record(records: list[logging.LogRecord], monkeypatch: pytest.MonkeyPatch) -> None:
-    """W31: method, route template, status, duration, request id and trace id are in one record at INFO, readable on its own."""
+    """Method, route template, status, duration, request id and trace id are in one record at INFO, readable on its own."""
     ticks = count(1.0, 0.0125)
     monkeypatch.setattr(access_log, "perf_counter", lambda: next(ticks))
 
@@ -138,7 +138,7 @@ def make_sub_app() -> FastAPI:
 async def test_the_route_is_a_template(
     method: str, path: str, status: int, route: str, records: list[logging.LogRecord], tmp_path: Path
 ) -> None:
-    """W31: prefixes of routers and mounts are in the template, and nothing that the client sent is anywhere in the record."""
+    """Prefixes of routers and mounts are in the template, and nothing that the client sent is anywhere in the record."""
     tmp_path.joinpath("there.txt").write_text("there")
 
     await ask(make_large_app(tmp_path), http_scope(path, method=method, query_string=b"token=secret"))
@@ -149,7 +149,7 @@ async def test_the_route_is_a_template(
 
 
 async def test_files_at_the_root_have_a_template(records: list[logging.LogRecord], tmp_path: Path) -> None:
-    """W31: a mount at the root is one route."""
+    """A mount at the root is one route."""
     app = make_app()
     app.mount("/", StaticFiles(directory=tmp_path))
 
@@ -163,14 +163,14 @@ async def test_files_at_the_root_have_a_template(records: list[logging.LogRecord
     [("/proxy/items/7", "/items/{item_id}"), ("/items/7", "/items/{item_id}"), ("/proxy/sub/items/7", "/sub/items/{item_id}")],
 )
 async def test_the_root_path_is_no_part_of_the_template(path: str, route: str, records: list[logging.LogRecord], tmp_path: Path) -> None:
-    """W31: a proxy's prefix does not matter, whether or not the proxy cuts it off."""
+    """A proxy's prefix does not matter, whether or not the proxy cuts it off."""
     await ask(make_large_app(tmp_path), http_scope(path, root_path="/proxy"))
 
     assert [record.__dict__["route"] for record in records] == [route]
 
 
 async def test_an_app_that_hides_its_scope_has_no_template(records: list[logging.LogRecord]) -> None:
-    """W31: where nothing says which route it was, the path is not put in its place."""
+    """Where nothing says which route it was, the path is not put in its place."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await PlainTextResponse("plain")({**scope}, receive, send)
@@ -181,7 +181,7 @@ async def test_an_app_that_hides_its_scope_has_no_template(records: list[logging
 
 
 async def test_a_bug_is_a_warning(records: list[logging.LogRecord]) -> None:
-    """W31: a 5xx is one record at WARNING, and the exception goes on to the server."""
+    """A 5xx is one record at WARNING, and the exception goes on to the server."""
     answer = await ask(make_app(), http_scope("/bug"))
 
     assert isinstance(answer.error, RuntimeError)
@@ -189,7 +189,7 @@ async def test_a_bug_is_a_warning(records: list[logging.LogRecord]) -> None:
 
 
 async def test_a_bug_that_nobody_answers_is_a_500(records: list[logging.LogRecord]) -> None:
-    """W31: the server answers what comes out of the app as an exception."""
+    """The server answers what comes out of the app as an exception."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         raise RuntimeError("a bug")
@@ -201,7 +201,7 @@ async def test_a_bug_that_nobody_answers_is_a_500(records: list[logging.LogRecor
 
 
 async def test_a_client_that_went_while_it_sent_is_a_499(records: list[logging.LogRecord], caplog: pytest.LogCaptureFixture) -> None:
-    """W31: nobody was answered, and that is no error of the app's."""
+    """Nobody was answered, and that is no error of the app's."""
     app = make_app()
 
     @app.post("/raw")
@@ -217,7 +217,7 @@ async def test_a_client_that_went_while_it_sent_is_a_499(records: list[logging.L
 
 
 async def test_a_cancelled_request_is_a_499(records: list[logging.LogRecord]) -> None:
-    """W31: servers that cancel the task of a client that has gone get their cancellation back."""
+    """Servers that cancel the task of a client that has gone get their cancellation back."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         raise asyncio.CancelledError
@@ -229,7 +229,7 @@ async def test_a_cancelled_request_is_a_499(records: list[logging.LogRecord]) ->
 
 
 async def test_a_request_without_answer_is_a_499(records: list[logging.LogRecord]) -> None:
-    """W31: an app that returns without a word has seen that its client is gone."""
+    """An app that returns without a word has seen that its client is gone."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None: ...
 
@@ -239,7 +239,7 @@ async def test_a_request_without_answer_is_a_499(records: list[logging.LogRecord
 
 
 async def test_a_stream_lasts_to_its_end(records: list[logging.LogRecord], monkeypatch: pytest.MonkeyPatch) -> None:
-    """W31: the record comes after the last part, and the duration is that of the whole answer."""
+    """The record comes after the last part, and the duration is that of the whole answer."""
     app, now, seen_before_the_end = make_app(), [0.0], list[logging.LogRecord]()
     monkeypatch.setattr(access_log, "perf_counter", lambda: now[0])
 
@@ -260,7 +260,7 @@ async def test_a_stream_lasts_to_its_end(records: list[logging.LogRecord], monke
 
 
 async def test_a_stream_that_breaks_is_logged_once(records: list[logging.LogRecord]) -> None:
-    """W31: what was sent before the exception is the status."""
+    """What was sent before the exception is the status."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -273,7 +273,7 @@ async def test_a_stream_that_breaks_is_logged_once(records: list[logging.LogReco
 
 
 async def test_background_tasks_are_not_waited_for(records: list[logging.LogRecord]) -> None:
-    """W31: the record is there before they run, and there is no second one."""
+    """The record is there before they run, and there is no second one."""
     app, seen = make_app(), list[int]()
 
     @app.get("/task")
@@ -287,7 +287,7 @@ async def test_background_tasks_are_not_waited_for(records: list[logging.LogReco
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/health", "/metrics"])
 async def test_probes_stay_out(path: str, records: list[logging.LogRecord]) -> None:
-    """W30: probes and metrics are not logged."""
+    """Probes and metrics are not logged."""
     await ask(make_app(), http_scope(path))
 
     assert records == []
@@ -307,20 +307,20 @@ async def test_probes_stay_out(path: str, records: list[logging.LogRecord]) -> N
     ],
 )
 async def test_skip_is_about_whole_paths(path: str, root_path: str, logged: bool, records: list[logging.LogRecord]) -> None:
-    """W30: *skip* holds the app's own paths, below a proxy's prefix, whether or not the proxy cuts it off."""
+    """*skip* holds the app's own paths, below a proxy's prefix, whether or not the proxy cuts it off."""
     await ask(make_app(skip=["/quiet"]), http_scope(path, root_path=root_path))
 
     assert bool(records) == logged
 
 
 def test_one_text_is_no_list_of_paths() -> None:
-    """W31: a text would be a list of letters."""
+    """A text would be a list of letters."""
     with pytest.raises(ConfigurationError, match="not one text"):
         AccessLogMiddleware(FastAPI(), skip="/livez")
 
 
 async def test_a_failing_log_fails_no_request(records: list[logging.LogRecord]) -> None:
-    """W31: a filter or handler that raises costs the record, not the answer."""
+    """A filter or handler that raises costs the record, not the answer."""
 
     def broken(record: logging.LogRecord) -> bool:
         raise OSError("disk full")
@@ -336,7 +336,7 @@ async def test_a_failing_log_fails_no_request(records: list[logging.LogRecord]) 
 
 
 async def test_the_trace_is_that_of_the_current_span(records: list[logging.LogRecord]) -> None:
-    """W31: the id comes from OpenTelemetry, in the form that its tools show."""
+    """The id comes from OpenTelemetry, in the form that its tools show."""
     span = NonRecordingSpan(SpanContext(trace_id=0xABC, span_id=1, is_remote=False))
 
     with use_span(span):
@@ -346,7 +346,7 @@ async def test_the_trace_is_that_of_the_current_span(records: list[logging.LogRe
 
 
 async def test_the_logger_is_the_hosts(caplog: pytest.LogCaptureFixture) -> None:
-    """W31: the name and the level of the logger are a matter of logging's own configuration."""
+    """The name and the level of the logger are a matter of logging's own configuration."""
     caplog.set_level(logging.WARNING, logger="host.access")
     app = make_app(logger="host.access")
 
@@ -358,7 +358,7 @@ async def test_the_logger_is_the_hosts(caplog: pytest.LogCaptureFixture) -> None
 
 @pytest.mark.parametrize(("method", "logged"), [("QUERY", "QUERY"), ("SECRET", "-"), ("get", "-"), ("WEBSOCKET", "-")])
 async def test_a_method_of_the_clients_own_is_not_repeated(method: str, logged: str, records: list[logging.LogRecord]) -> None:
-    """W32: the method is a word that clients may choose."""
+    """The method is a word that clients may choose."""
     await ask(make_app(), http_scope("/items/7", method=method))
 
     assert [record.__dict__["method"] for record in records] == [logged]
@@ -380,7 +380,7 @@ async def accept_and_close(send: Send) -> None:
 
 @pytest.mark.parametrize(("talk", "status"), [(deny, 429), (close_first, 403), (accept_and_close, 101)])
 async def test_a_websocket_is_one_record_at_its_end(talk: Any, status: int, records: list[logging.LogRecord]) -> None:
-    """W31: the status is that of the handshake, and there is one record however much is said."""
+    """The status is that of the handshake, and there is one record however much is said."""
     seen: list[int] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -394,7 +394,7 @@ async def test_a_websocket_is_one_record_at_its_end(talk: Any, status: int, reco
 
 
 async def test_a_websocket_has_a_template(records: list[logging.LogRecord]) -> None:
-    """W31: included routers have their prefixes here, too."""
+    """Included routers have their prefixes here, too."""
     app, router = make_app(), APIRouter(prefix="/rooms/{room}")
 
     @router.websocket("/ws")
@@ -410,7 +410,7 @@ async def test_a_websocket_has_a_template(records: list[logging.LogRecord]) -> N
 
 
 async def test_the_lifespan_is_not_logged(records: list[logging.LogRecord]) -> None:
-    """W31: it is no request."""
+    """It is no request."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None: ...
 

@@ -40,19 +40,19 @@ async def get(response: Response, *, scheme: str = "http", **options: Any) -> di
 
 
 async def test_an_answer_has_them_all() -> None:
-    """W31: the defaults are those of the OWASP lists for an API, HSTS left out."""
+    """The defaults are those of the OWASP lists for an API, HSTS left out."""
     assert await get(JSONResponse({})) == EVERYWHERE | NOT_ON_PAGES
 
 
 @pytest.mark.parametrize("kind", ["text/html", "text/html; charset=utf-8", "Text/HTML", "application/xhtml+xml"])
 async def test_a_page_has_no_policy_of_its_content(kind: str) -> None:
-    """W31: a page loads its scripts and opens its windows."""
+    """A page loads its scripts and opens its windows."""
     assert await get(Response("<p>", media_type=kind)) == EVERYWHERE
 
 
 @pytest.mark.parametrize("path", ["/docs", "/redoc"])
 async def test_the_documentation_works(path: str) -> None:
-    """W31: nothing that Swagger UI or Redoc needs is forbidden on their pages."""
+    """Nothing that Swagger UI or Redoc needs is forbidden on their pages."""
     app = FastAPI()
     app.add_middleware(SecurityHeadersMiddleware)
 
@@ -63,20 +63,20 @@ async def test_the_documentation_works(path: str) -> None:
 
 
 async def test_an_answer_without_type_is_no_page() -> None:
-    """W31: with nosniff a browser shows no page where none is declared."""
+    """With nosniff a browser shows no page where none is declared."""
     assert await get(Response(status_code=204)) == EVERYWHERE | NOT_ON_PAGES
 
 
 @pytest.mark.parametrize("header", ["ETag", "Last-Modified", "Expires"])
 async def test_what_may_be_validated_may_be_stored(header: str) -> None:
-    """W31: no-store would make an entity tag useless."""
+    """No-store would make an entity tag useless."""
     found = await get(JSONResponse({}, headers={header: "a"}))
 
     assert "cache-control" not in found
 
 
 async def test_the_apps_own_headers_stay() -> None:
-    """W31: a header that the answer has is neither replaced nor doubled, however its name is written."""
+    """A header that the answer has is neither replaced nor doubled, however its name is written."""
     sent = {"Cache-Control": "max-age=60", "x-frame-options": "SAMEORIGIN", "Content-Security-Policy": "default-src 'self'"}
 
     found = await get(JSONResponse({}, headers=sent))
@@ -85,7 +85,7 @@ async def test_the_apps_own_headers_stay() -> None:
 
 
 async def test_names_in_capitals_are_known() -> None:
-    """W31: an ASGI app may write names as it likes."""
+    """An ASGI app may write names as it likes."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": ((b"X-Frame-Options", b"SAMEORIGIN"),)})
@@ -96,7 +96,7 @@ async def test_names_in_capitals_are_known() -> None:
 
 
 async def test_a_message_without_headers_gets_them() -> None:
-    """W31: headers are optional in ASGI."""
+    """Headers are optional in ASGI."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 204})
@@ -105,7 +105,7 @@ async def test_a_message_without_headers_gets_them() -> None:
 
 
 async def test_a_response_that_is_sent_twice_stays_as_it_is() -> None:
-    """W31: the list of headers belongs to the app."""
+    """The list of headers belongs to the app."""
     cached = JSONResponse({})
     before = [*cached.raw_headers]
 
@@ -116,7 +116,7 @@ async def test_a_response_that_is_sent_twice_stays_as_it_is() -> None:
 
 @pytest.mark.parametrize("page", [True, False])
 async def test_given_headers_override_and_add(page: bool) -> None:
-    """W31: what the host names goes on every answer without one, pages and validated answers included."""
+    """What the host names goes on every answer without one, pages and validated answers included."""
     given = {"content-security-policy": "default-src 'self'", "Cache-Control": "private", "X-Robots-Tag": "none"}
     response = HTMLResponse("<p>", headers={"ETag": "a"}) if page else JSONResponse({}, headers={"ETag": "a"})
 
@@ -127,7 +127,7 @@ async def test_given_headers_override_and_add(page: bool) -> None:
 
 @pytest.mark.parametrize("name", [*EVERYWHERE, *NOT_ON_PAGES, "Strict-Transport-Security"])
 async def test_an_empty_value_removes(name: str) -> None:
-    """W31: each default can be switched off by itself; nothing empty is sent."""
+    """Each default can be switched off by itself; nothing empty is sent."""
     found = await get(JSONResponse({}), scheme="https", hsts_seconds=60, headers={name.title(): ""})
 
     expected = EVERYWHERE | NOT_ON_PAGES | {"strict-transport-security": "max-age=60"}
@@ -146,7 +146,7 @@ async def test_an_empty_value_removes(name: str) -> None:
     ],
 )
 async def test_hsts_is_for_https(scheme: str, options: Mapping[str, Any], sent: str | None) -> None:
-    """W31: never over http (RFC 6797, 7.2), and only if it was asked for: it cannot be taken back."""
+    """Never over http (RFC 6797, 7.2), and only if it was asked for: it cannot be taken back."""
     found = await get(JSONResponse({}), scheme=scheme, **options)
 
     assert found.get("strict-transport-security") == sent
@@ -157,20 +157,20 @@ async def test_hsts_is_for_https(scheme: str, options: Mapping[str, Any], sent: 
     [{"a b": "c"}, {"": "c"}, {"ä": "c"}, {"a": "b\r\nc: d"}, {"a": "b\nc"}, {"a": "b\x00"}, {"a": "€"}, {"Referrer-Policy:": "a"}],
 )
 def test_what_cannot_be_sent_is_refused(headers: Mapping[str, str]) -> None:
-    """W31: it is a mistake of the host's, found when the app starts and not at the first request."""
+    """It is a mistake of the host's, found when the app starts and not at the first request."""
     with pytest.raises(ConfigurationError):
         SecurityHeadersMiddleware(JSONResponse({}), headers=headers)
 
 
 def test_negative_seconds_are_refused() -> None:
-    """W31: RFC 6797 knows none."""
+    """RFC 6797 knows none."""
     with pytest.raises(ConfigurationError, match="negative"):
         SecurityHeadersMiddleware(JSONResponse({}), hsts_seconds=-1)
 
 
 @pytest.mark.parametrize("scope", [websocket_scope(), {"type": "lifespan"}])
 async def test_other_connections_pass_through(scope: Scope) -> None:
-    """W31: no browser acts on these headers there."""
+    """No browser acts on these headers there."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "websocket.accept"})

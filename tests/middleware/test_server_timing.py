@@ -44,14 +44,14 @@ def make_app() -> FastAPI:
 
 
 async def test_the_total_and_the_blocks_are_in_one_header() -> None:
-    """W31: milliseconds, the total first; two blocks of one name add up, and a block may be inside another."""
+    """Milliseconds, the total first; two blocks of one name add up, and a block may be inside another."""
     answer = await ask(make_app(), http_scope("/blocks"))
 
     assert answer.values("server-timing") == ["total;dur=7000.00, db;dur=2000.00, render;dur=3000.00"]
 
 
 async def test_a_block_that_fails_counts() -> None:
-    """W31: the exception goes on, and the time was spent."""
+    """The exception goes on, and the time was spent."""
     app = make_app()
 
     @app.get("/failing")
@@ -66,7 +66,7 @@ async def test_a_block_that_fails_counts() -> None:
 
 
 async def test_tasks_and_threads_of_the_request_count() -> None:
-    """W31: blocks in gathered tasks and in a worker thread belong to the request that began them."""
+    """Blocks in gathered tasks and in a worker thread belong to the request that began them."""
     app = make_app()
 
     async def work(name: str) -> None:
@@ -85,7 +85,7 @@ async def test_tasks_and_threads_of_the_request_count() -> None:
 
 
 async def test_requests_at_the_same_time_have_their_own_blocks() -> None:
-    """W31: what one request does is not in the header of another."""
+    """What one request does is not in the header of another."""
     app, both = make_app(), asyncio.Barrier(2)
 
     @app.get("/{name}")
@@ -99,7 +99,7 @@ async def test_requests_at_the_same_time_have_their_own_blocks() -> None:
 
 
 async def test_what_ends_after_the_start_is_not_sent() -> None:
-    """W31: blocks in a streamed body and in background tasks do no harm and are kept nowhere."""
+    """Blocks in a streamed body and in background tasks do no harm and are kept nowhere."""
     app, collected = make_app(), list[server_timing._Blocks | None]()
 
     def parts() -> Iterator[str]:
@@ -123,7 +123,7 @@ async def test_what_ends_after_the_start_is_not_sent() -> None:
 
 
 async def test_a_block_outside_a_request_does_nothing() -> None:
-    """W31: scripts and tests may run the same code; a request that has ended leaves nothing behind."""
+    """Scripts and tests may run the same code; a request that has ended leaves nothing behind."""
     with timed("before"):
         pass
     await ask(make_app(), http_scope("/blocks"))
@@ -137,13 +137,13 @@ async def test_a_block_outside_a_request_does_nothing() -> None:
 
 @pytest.mark.parametrize("name", ["", "a b", "a,b", "a;b", 'a"', "ä", "a\r\nb", "a=b", "total"])
 def test_a_name_that_is_no_token_is_refused(name: str) -> None:
-    """W31: RFC 9110, 5.6.2; and the total is the middleware's own. It is said everywhere, also outside a request."""
+    """RFC 9110, 5.6.2; and the total is the middleware's own. It is said everywhere, also outside a request."""
     with pytest.raises(ConfigurationError, match="cannot name a block"), timed(name):
         pass
 
 
 async def test_the_apps_own_header_is_joined() -> None:
-    """W31: what the app measured itself comes first, in the same header."""
+    """What the app measured itself comes first, in the same header."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         headers = [(b"Server-Timing", b"cache;desc=hit"), (b"a", b"b"), (b"server-timing", b"db;dur=1")]
@@ -156,7 +156,7 @@ async def test_the_apps_own_header_is_joined() -> None:
 
 
 async def test_a_mounted_app_is_timed_once() -> None:
-    """W31: of two middlewares the outer one sends the header, with the inner app's blocks."""
+    """Of two middlewares the outer one sends the header, with the inner app's blocks."""
     outer = make_app()
     outer.mount("/inner", make_app())
 
@@ -167,7 +167,7 @@ async def test_a_mounted_app_is_timed_once() -> None:
 
 
 async def test_a_response_that_is_sent_twice_stays_as_it_is() -> None:
-    """W31: the list of headers belongs to the app."""
+    """The list of headers belongs to the app."""
     cached = JSONResponse({})
     before = [*cached.raw_headers]
 
@@ -178,7 +178,7 @@ async def test_a_response_that_is_sent_twice_stays_as_it_is() -> None:
 
 @pytest.mark.parametrize("scope", [websocket_scope(), {"type": "lifespan"}])
 async def test_other_connections_pass_through(scope: Scope) -> None:
-    """W31: the header is for answers."""
+    """The header is for answers."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         with timed("a"):

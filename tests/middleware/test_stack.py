@@ -69,7 +69,7 @@ async def post(app: FastAPI, path: str, body: bytes = b'{"count": 1}', **scope: 
     ],
 )
 async def test_every_answer_has_every_header(path: str, body: bytes, status: int, caplog: pytest.LogCaptureFixture) -> None:
-    """W4, W6, W31: CORS, request id, security headers and Server-Timing, each once, and one access record, whatever the answer."""
+    """CORS, request id, security headers and Server-Timing, each once, and one access record, whatever the answer."""
     caplog.set_level(logging.INFO)
 
     answer = await post(make_app(), path, body)
@@ -87,7 +87,7 @@ async def test_every_answer_has_every_header(path: str, body: bytes, status: int
 
 
 async def test_a_bug_is_told_and_raised(caplog: pytest.LogCaptureFixture) -> None:
-    """W4: the client is told that the connection closes, one line has the request's id, and the server gets the exception."""
+    """The client is told that the connection closes, one line has the request's id, and the server gets the exception."""
     answer = await post(make_app(), "/bug")
 
     assert isinstance(answer.error, RuntimeError)
@@ -99,14 +99,14 @@ async def test_a_bug_is_told_and_raised(caplog: pytest.LogCaptureFixture) -> Non
 
 
 async def test_over_http_2_there_is_no_connection_header() -> None:
-    """W4: RFC 9113, 8.2.2 forbids it there."""
+    """RFC 9113, 8.2.2 forbids it there."""
     answer = await post(make_app(), "/bug", http_version="2")
 
     assert (answer.status, answer.values("connection")) == (500, [])
 
 
 async def test_a_preflight_is_an_answer_like_others(caplog: pytest.LogCaptureFixture) -> None:
-    """W31: what CORS answers by itself has an id and a record; no route has seen it."""
+    """What CORS answers by itself has an id and a record; no route has seen it."""
     caplog.set_level(logging.INFO)
     headers = [(b"origin", ORIGIN.encode()), (b"access-control-request-method", b"GET")]
 
@@ -118,7 +118,7 @@ async def test_a_preflight_is_an_answer_like_others(caplog: pytest.LogCaptureFix
 
 
 async def test_a_client_that_has_gone_is_not_answered(caplog: pytest.LogCaptureFixture) -> None:
-    """W4: whoever went while it sent its body is no bug of the app's: no answer, no line, and the server still gets the exception."""
+    """Whoever went while it sent its body is no bug of the app's: no answer, no line, and the server still gets the exception."""
     sent: list[Any] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -135,7 +135,7 @@ async def test_a_client_that_has_gone_is_not_answered(caplog: pytest.LogCaptureF
 
 
 async def test_options_are_checked_when_the_app_starts() -> None:
-    """W31: a wrong option is a ConfigurationError before the first request is answered, an unknown one a TypeError."""
+    """A wrong option is a ConfigurationError before the first request is answered, an unknown one a TypeError."""
     wrong, unknown = FastAPI(), FastAPI()
     wrong.add_middleware(BodyLimitMiddleware, max_bytes=-1)
     unknown.add_middleware(BodyLimitMiddleware, max_size=1)

@@ -36,7 +36,7 @@ UNABLE = {"53100": 30, "53200": 1, "53400": 1, "40001": 1, "40P01": 1, "58030": 
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_commit_that_the_server_cannot_make(server: URL, aside: Aside, at_commit: AtCommit, kind: str) -> None:
-    """W6: whatever the server lacks at the COMMIT is a 503, and nothing is stored; afterwards everything works on the same connection."""
+    """Whatever the server lacks at the COMMIT is a 503, and nothing is stored; afterwards everything works on the same connection."""
     async with open_site(kind, server, pool_size=1, max_overflow=0) as site:
         for state, seconds in UNABLE.items():
             await at_commit(f"RAISE 'could not extend file \"base/1\"' USING ERRCODE = '{state}'")
@@ -69,7 +69,7 @@ REFUSING = {
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_commit_that_a_constraint_refuses(server: URL, aside: Aside, at_commit: AtCommit, kind: str) -> None:
-    """W6: a deferred constraint answers by its kind, as an immediate one would, and nothing is stored."""
+    """A deferred constraint answers by its kind, as an immediate one would, and nothing is stored."""
     async with open_site(kind, server, pool_size=1, max_overflow=0) as site:
         for state, (status, code) in REFUSING.items():
             await at_commit(f"RAISE 'refused' USING ERRCODE = '{state}'")
@@ -87,7 +87,7 @@ def enforce_keys(connection: Any, _record: object) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_deferred_foreign_key(any_aside: Aside, kind: str) -> None:
-    """W6: a real deferred key fails at COMMIT with 422 on both databases, and the connection is whole for the next request."""
+    """A real deferred key fails at COMMIT with 422 on both databases, and the connection is whole for the next request."""
     async with open_site(kind, any_aside.database.engine.url, pool_size=1, max_overflow=0) as site:
         if any_aside.is_sqlite and kind != "kit":
             # A host's stock SQLite enforces no foreign keys by itself.
@@ -125,7 +125,7 @@ async def test_the_answer_waits_for_the_commit(server: URL, aside: Aside, at_com
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_commit_that_takes_too_long(server: URL, aside: Aside, at_commit: AtCommit, kind: str) -> None:
-    """W6: a COMMIT that outlasts the command timeout is a 503, and is not made after all."""
+    """A COMMIT that outlasts the command timeout is a 503, and is not made after all."""
     await at_commit("PERFORM pg_advisory_xact_lock(4711)")
     async with open_site(kind, server, command_timeout=0.3) as site, aside.database.engine.begin() as blocker:
         await blocker.exec_driver_sql("SELECT pg_advisory_xact_lock(4711)")
@@ -139,7 +139,7 @@ async def test_a_commit_that_takes_too_long(server: URL, aside: Aside, at_commit
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_backend_that_dies_in_the_commit(server: URL, aside: Aside, at_commit: AtCommit, kind: str) -> None:
-    """W6: killed while it commits, it is a 503, and nothing is stored."""
+    """Killed while it commits, it is a 503, and nothing is stored."""
     await at_commit("PERFORM pg_terminate_backend(pg_backend_pid())")
     async with open_site(kind, server) as site:
         answers = [await site.act(action) for action in WRITES]

@@ -57,7 +57,7 @@ async def assert_red(site: Site) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("action", ACTIONS)
 async def test_nobody_listens(kind: str, action: str) -> None:
-    """W6: asyncpg's bare ConnectionRefusedError is a 503, whatever is asked for."""
+    """Asyncpg's bare ConnectionRefusedError is a 503, whatever is asked for."""
     async with open_site(kind, NOWHERE.set(port=closed_port())) as site:
         answer = await site.act(action)
 
@@ -67,7 +67,7 @@ async def test_nobody_listens(kind: str, action: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_name_that_nobody_knows(kind: str) -> None:
-    """W6: a host that does not resolve is a 503 that does not tell its name."""
+    """A host that does not resolve is a 503 that does not tell its name."""
     async with open_site(kind, NOWHERE.set(host="no-such-host.invalid")) as site:
         answer = await site.act("create")
 
@@ -77,7 +77,7 @@ async def test_a_name_that_nobody_knows(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("talk", TALKS.values(), ids=TALKS.keys())
 async def test_a_server_that_does_not_let_the_app_in(kind: str, talk: Talk) -> None:
-    """W6: silence, nonsense and refusals at the login are 503 within the bounds, and leak no connection."""
+    """Silence, nonsense and refusals at the login are 503 within the bounds, and leak no connection."""
     async with serving(talk) as port, open_site(kind, NOWHERE.set(port=port), **SOON) as site:
         answers = [await site.act("create"), await site.act("list")]
         if kind == "kit":
@@ -107,7 +107,7 @@ async def test_the_first_request_after_the_return_works(server: URL, aside: Asid
 
 
 async def test_the_app_starts_without_its_database(server: URL, aside: Aside) -> None:
-    """W20, W30: it starts, is alive and not ready, and is ready once the database is there."""
+    """It starts, is alive and not ready, and is ready once the database is there."""
     async with open_site("kit", server.set(port=(port := closed_port()))) as site:
         await assert_red(site)
         async with proxied(server, port=port):
@@ -121,7 +121,7 @@ async def is_ready(site: Site) -> bool:
 
 
 async def test_the_log_of_the_start_names_no_address(caplog: pytest.LogCaptureFixture) -> None:
-    """W32: a database that does not answer at the start is reported without host, port and user."""
+    """A database that does not answer at the start is reported without host, port and user."""
     async with open_site("kit", NOWHERE.set(port=(port := closed_port()))):
         pass
 
@@ -134,7 +134,7 @@ async def test_the_log_of_the_start_names_no_address(caplog: pytest.LogCaptureFi
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_no_such_database(server: URL, kind: str) -> None:
-    """W6: a database that has been dropped, or is not restored yet, is a 503 (3D000)."""
+    """A database that has been dropped, or is not restored yet, is a 503 (3D000)."""
     async with open_site(kind, server.set(database="fastapi_kit_no_such_database")) as site:
         answer = await site.act("create")
         out = site.checked_out
@@ -145,7 +145,7 @@ async def test_no_such_database(server: URL, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_no_such_role(server: URL, kind: str) -> None:
-    """W6: a user whom the server does not know is a 503 that does not tell the name (28000)."""
+    """A user whom the server does not know is a 503 that does not tell the name (28000)."""
     async with open_site(kind, server.set(username="fastapi_kit_no_such_role")) as site:
         answer = await site.act("create")
 
@@ -168,7 +168,7 @@ async def clerk(aside: Aside) -> AsyncIterator[str]:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_too_many_connections(server: URL, aside: Aside, clerk: str, kind: str) -> None:
-    """W6: no connection slot is a 503 (53300), and the next request after one is free works."""
+    """No connection slot is a 503 (53300), and the next request after one is free works."""
     await aside.run(f"ALTER ROLE {clerk} CONNECTION LIMIT 0")
     async with open_site(kind, server.set(username=clerk)) as site:
         refused = await site.act("create")
@@ -181,7 +181,7 @@ async def test_too_many_connections(server: URL, aside: Aside, clerk: str, kind:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_database_that_accepts_no_connections(server: URL, aside: Aside, kind: str) -> None:
-    """W6: ``ALLOW_CONNECTIONS false``, as before a restore, is a 503 (55000)."""
+    """``ALLOW_CONNECTIONS false``, as before a restore, is a 503 (55000)."""
     await administer(f"ALTER DATABASE {server.database} ALLOW_CONNECTIONS false")
     try:
         async with open_site(kind, server) as site:
@@ -199,7 +199,7 @@ async def test_a_database_that_accepts_no_connections(server: URL, aside: Aside,
 
 
 async def test_readiness_of_a_frozen_database_is_bounded(proxy: Proxy) -> None:
-    """W30: a database that freezes under the app is red when the check's two seconds are over, though a command may take longer."""
+    """A database that freezes under the app is red when the check's two seconds are over, though a command may take longer."""
     async with open_site("kit", proxy.url, command_timeout=30, pool_timeout=30) as site:
         assert (await site.act("list")).status_code == 200
         proxy.arm(Fault.FREEZE_ALL, at=1)

@@ -43,7 +43,7 @@ def assert_whole(action: str, answer: Response, stored: list[str]) -> None:
 @pytest.mark.parametrize(("kind", "driver"), CUTS)
 @pytest.mark.parametrize("action", ACTIONS)
 async def test_a_connection_cut_at_every_statement(proxy: Proxy, aside: Aside, kind: str, action: str, driver: str) -> None:
-    """W6: whichever statement the connection dies at, the answer is a 503, or the request is done; the next request works."""
+    """Whichever statement the connection dies at, the answer is a 503, or the request is done; the next request works."""
     async with open_site(kind, proxy.url.set(drivername=f"postgresql+{driver}")) as site:
         for fault in CUTS[kind, driver]:
             await aside.start_over()
@@ -68,7 +68,7 @@ async def test_a_connection_cut_at_every_statement(proxy: Proxy, aside: Aside, k
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("action", ACTIONS)
 async def test_a_new_connection_cut(proxy: Proxy, aside: Aside, kind: str, action: str) -> None:
-    """W6: a connection that dies at the login, or at the first statement after it, is a 503."""
+    """A connection that dies at the login, or at the first statement after it, is a 503."""
     async with open_site(kind, proxy.url) as site:
         for number in (1, 2):
             await site.engine.dispose()
@@ -85,7 +85,7 @@ async def test_a_new_connection_cut(proxy: Proxy, aside: Aside, kind: str, actio
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("action", ["list", "pair", "update"])
 async def test_a_backend_killed_at_every_statement(proxy: Proxy, aside: Aside, kind: str, action: str) -> None:
-    """W6: ``pg_terminate_backend`` between any two statements of a request is a 503, and what came before is undone."""
+    """``pg_terminate_backend`` between any two statements of a request is a 503, and what came before is undone."""
     async with open_site(kind, proxy.url) as site:
         await site.act("list")
         for number in range(1, await statements_of(site, proxy, action) + 1):
@@ -106,7 +106,7 @@ async def test_a_backend_killed_at_every_statement(proxy: Proxy, aside: Aside, k
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("action", ["create", "update", "delete", "move"])
 async def test_a_backend_killed_in_a_statement(server: URL, aside: Aside, kind: str, action: str) -> None:
-    """W6: killed while it works, it is a 503 and nothing is stored; the next request gets a new connection."""
+    """Killed while it works, it is a 503 and nothing is stored; the next request gets a new connection."""
     async with open_site(kind, server) as site:
         async with aside.database.engine.begin() as blocker:
             await blocker.exec_driver_sql("LOCK TABLE tags IN EXCLUSIVE MODE")
@@ -124,7 +124,7 @@ async def test_a_backend_killed_in_a_statement(server: URL, aside: Aside, kind: 
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_backend_killed_between_two_writes(server: URL, aside: Aside, kind: str) -> None:
-    """W6: of a transaction whose backend dies between its two writes nothing is left."""
+    """Of a transaction whose backend dies between its two writes nothing is left."""
     async with open_site(kind, server) as site:
         site.hooks.between = aside.kill
         answer = await site.act("move")
@@ -174,7 +174,7 @@ async def pooled(site: Site) -> AsyncGenerator[Callable[[], Awaitable[None]]]:
 
 
 async def test_connections_that_die_in_the_pool_cost_no_request(server: URL, aside: Aside) -> None:
-    """W6: the driver knows that an idle connection was closed, so no request is given one."""
+    """The driver knows that an idle connection was closed, so no request is given one."""
     async with open_site("kit", server) as site, pooled(site) as noticed:
         await aside.kill()
         await noticed()
@@ -185,7 +185,7 @@ async def test_connections_that_die_in_the_pool_cost_no_request(server: URL, asi
 
 @pytest.mark.parametrize("kind", ["mixed", "host"])
 async def test_connections_that_die_in_a_hosts_pool_cost_one_request(server: URL, aside: Aside, kind: str) -> None:
-    """W6: a host's own engine finds out by a 503, one for the whole pool."""
+    """A host's own engine finds out by a 503, one for the whole pool."""
     async with open_site(kind, server) as site, pooled(site) as noticed:
         await aside.kill()
         await noticed()
@@ -248,7 +248,7 @@ async def test_a_restart_under_load(server: URL, aside: Aside, kind: str) -> Non
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_the_clients_connection_stays_open(proxy: Proxy, aside: Aside, kind: str) -> None:
-    """W4, W6: under a real server a 503 does not cost the client its keep-alive connection."""
+    """Under a real server a 503 does not cost the client its keep-alive connection."""
     uvicorn = pytest.importorskip("uvicorn")
     async with open_site(kind, proxy.url) as site:
         await site.act("list")

@@ -27,7 +27,7 @@ ROWS = [*({"name": name, "weight": 1} for name in NAMES), *({"name": "fine", "we
 
 @pytest.mark.parametrize("statement", [text("INSERT INTO tags (name, weight) VALUES (:name, :weight)"), insert(Tag)], ids=["text", "core"])
 async def test_a_hand_written_insert(any_aside: Aside, statement: Any) -> None:
-    """W1: what the driver refuses is a 422 and what SQLite takes is stored; never a 500, and the connection stays whole."""
+    """What the driver refuses is a 422 and what SQLite takes is stored; never a 500, and the connection stays whole."""
     engine, router = create_async_engine(any_aside.database.engine.url, pool_size=1, max_overflow=0), APIRouter()
     sessions = async_sessionmaker(engine)
 
@@ -55,7 +55,7 @@ async def test_a_hand_written_insert(any_aside: Aside, statement: Any) -> None:
     "clause", ["WHERE id = :value", "WHERE name = :value", "ORDER BY id LIMIT :value", "ORDER BY id LIMIT 1 OFFSET :value"]
 )
 async def test_a_hand_written_select(any_aside: Aside, clause: str) -> None:
-    """W1: a value that no column or LIMIT can take is a 422, or finds nothing; never a 500."""
+    """A value that no column or LIMIT can take is a 422, or finds nothing; never a 500."""
     engine, router = create_async_engine(any_aside.database.engine.url, pool_size=1, max_overflow=0), APIRouter()
 
     @router.post("/find")
@@ -75,7 +75,7 @@ async def test_a_hand_written_select(any_aside: Aside, clause: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_texts_that_cannot_be_stored(any_aside: Aside, kind: str) -> None:
-    """W1: in a body they are a 422, unless SQLite can store them; and are not repeated."""
+    """In a body they are a 422, unless SQLite can store them; and are not repeated."""
     async with open_site(kind, any_aside.database.engine.url) as site:
         for name in ["a\0b", "\ud800", "x" * 51]:
             answers = [
@@ -94,7 +94,7 @@ async def test_texts_that_cannot_be_stored(any_aside: Aside, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_keys_beyond_every_range(any_aside: Aside, kind: str) -> None:
-    """W1: a number in the address that no key can be is a 404 or a 422."""
+    """A number in the address that no key can be is a 404 or a 422."""
     async with open_site(kind, any_aside.database.engine.url) as site:
         keys = [2**31, 2**63, -(2**63) - 1, 10**30]
         answers = [await site.act(action, key=key) for action in ("get", "update", "delete") for key in keys]
@@ -104,7 +104,7 @@ async def test_keys_beyond_every_range(any_aside: Aside, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_the_second_of_two_writes_is_refused(any_aside: Aside, kind: str) -> None:
-    """W1: of a transaction whose second write meets a constraint nothing is stored."""
+    """Of a transaction whose second write meets a constraint nothing is stored."""
     async with open_site(kind, any_aside.database.engine.url, pool_size=1, max_overflow=0) as site:
         answer = await site.client.post("/pairs", json={"first": "first", "second": "old"})
         again = await site.client.post("/pairs", json={"first": "first", "second": "second"})
@@ -118,7 +118,7 @@ async def test_the_second_of_two_writes_is_refused(any_aside: Aside, kind: str) 
 
 
 async def test_a_row_deleted_before_a_hand_written_update(any_aside: Aside) -> None:
-    """W1: SQLAlchemy's StaleDataError is a 409."""
+    """SQLAlchemy's StaleDataError is a 409."""
     async with open_site("host", any_aside.database.engine.url) as site:
         site.hooks.between = lambda: any_aside.run("DELETE FROM tags")
         answer = await site.act("update")
@@ -130,7 +130,7 @@ async def test_a_row_deleted_before_a_hand_written_update(any_aside: Aside) -> N
 
 @pytest.mark.parametrize("action", ["create", "update"])
 async def test_a_row_deleted_before_a_hand_written_refresh(any_aside: Aside, action: str) -> None:
-    """W1: SQLAlchemy's "Could not refresh instance" is a 409."""
+    """SQLAlchemy's "Could not refresh instance" is a 409."""
     async with open_site("host", any_aside.database.engine.url) as site:
         site.hooks.before_refresh = lambda: any_aside.run("DELETE FROM tags")
         answer = await site.act(action)

@@ -49,7 +49,7 @@ def assert_all_unavailable(answers: list[Response], *, retry_after: int = 1) -> 
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_another_writer(sqlite_aside: Aside, file: Path, kind: str) -> None:
-    """W6: while another connection writes, writes are 503 after the timeout and reads are served; then writes work at once."""
+    """While another connection writes, writes are 503 after the timeout and reads are served; then writes work at once."""
     async with open_site(kind, url_of(file), **SOON) as site:
         with holding(file, "BEGIN IMMEDIATE"):
             refused = [await site.act(action) for action in WRITES]
@@ -63,7 +63,7 @@ async def test_another_writer(sqlite_aside: Aside, file: Path, kind: str) -> Non
 
 
 async def test_another_process(sqlite_aside: Aside, file: Path) -> None:
-    """W6: a lock of another process is a 503 too."""
+    """A lock of another process is a 503 too."""
     program = f"import sqlite3; c = sqlite3.connect({str(file)!r}); c.execute('BEGIN EXCLUSIVE'); print('locked', flush=True); input()"
     pipe = asyncio.subprocess.PIPE
     other = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdin=pipe, stdout=pipe, stderr=pipe)
@@ -79,7 +79,7 @@ async def test_another_process(sqlite_aside: Aside, file: Path) -> None:
 
 
 async def test_a_reader_in_the_way_of_the_commit(sqlite_aside: Aside, file: Path) -> None:
-    """W6: on a host's engine without WAL a reader makes the COMMIT of a service fail: 503, nothing is stored, the connection is whole."""
+    """On a host's engine without WAL a reader makes the COMMIT of a service fail: 503, nothing is stored, the connection is whole."""
     await sqlite_aside.database.engine.dispose()
     with holding(file, "PRAGMA journal_mode = DELETE"):
         pass
@@ -97,7 +97,7 @@ async def test_a_reader_in_the_way_of_the_commit(sqlite_aside: Aside, file: Path
 
 
 async def test_a_snapshot_that_is_too_old(sqlite_aside: Aside, file: Path) -> None:
-    """W6: a hand-written transaction that reads, and writes when somebody else has written meanwhile, is a 503 (BUSY_SNAPSHOT)."""
+    """A hand-written transaction that reads, and writes when somebody else has written meanwhile, is a 503 (BUSY_SNAPSHOT)."""
     engine, router = create_async_engine(url_of(file)), APIRouter()
 
     @router.post("/late")
@@ -140,7 +140,7 @@ def limit_pages(site: Site, pages: int) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_full_disk(sqlite_aside: Aside, file: Path, kind: str) -> None:
-    """W6: a file that cannot grow is a 503 that asks for patience; reads and deletes are served, and writes once there is room."""
+    """A file that cannot grow is a 503 that asks for patience; reads and deletes are served, and writes once there is room."""
     (pages,) = await sqlite_aside.column("PRAGMA page_count")
     async with open_site(kind, url_of(file), pool_size=1, max_overflow=0) as site:
         await site.engine.dispose()
@@ -183,7 +183,7 @@ async def test_a_transaction_that_the_full_disk_undid_writes_no_more(sqlite_asid
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_read_only_file(sqlite_aside: Aside, file: Path, kind: str) -> None:
-    """W6: writes to a file that is opened, or mounted, read-only are 503; reads are served."""
+    """Writes to a file that is opened, or mounted, read-only are 503; reads are served."""
     async with open_site(kind, f"sqlite+aiosqlite:///file:{file}?mode=ro&uri=true", **SOON) as site:
         read = await site.act("list")
         refused = [await site.act(action) for action in WRITES]
@@ -195,7 +195,7 @@ async def test_a_read_only_file(sqlite_aside: Aside, file: Path, kind: str) -> N
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_missing_directory(sqlite_aside: Aside, file: Path, kind: str) -> None:
-    """W6: a directory that is not there, or not mounted yet, is a 503; the request after it is there works."""
+    """A directory that is not there, or not mounted yet, is a 503; the request after it is there works."""
     elsewhere = file.parent / "volume" / file.name
     async with open_site(kind, url_of(elsewhere)) as site:
         refused = [await site.act(action) for action in ("list", "create")]
@@ -211,7 +211,7 @@ async def test_a_missing_directory(sqlite_aside: Aside, file: Path, kind: str) -
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_file_that_is_no_database(tmp_path: Path, kind: str) -> None:
-    """W6: a file that is none of SQLite's is a 503 (NOTADB)."""
+    """A file that is none of SQLite's is a 503 (NOTADB)."""
     file = tmp_path / "letter.db"
     file.write_bytes(b"Dear Sir or Madam, " * 1000)
     async with open_site(kind, url_of(file)) as site:
@@ -228,7 +228,7 @@ async def test_a_file_that_is_no_database(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_damaged_file(sqlite_aside: Aside, file: Path, kind: str) -> None:
-    """W6: a file whose pages are damaged is a 503 (CORRUPT)."""
+    """A file whose pages are damaged is a 503 (CORRUPT)."""
     await sqlite_aside.database.dispose()
     whole = file.read_bytes()
     file.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))

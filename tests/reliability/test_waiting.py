@@ -43,7 +43,7 @@ async def set_default(aside: Aside) -> AsyncIterator[SetDefault]:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_one_connection_for_many_requests(server: URL, aside: Aside, kind: str) -> None:
-    """W6: while the only connection waits for a lock, all others are answered 503 in time; then everything works again."""
+    """While the only connection waits for a lock, all others are answered 503 in time; then everything works again."""
     async with open_site(kind, server, pool_size=1, max_overflow=0, pool_timeout=0.1, command_timeout=0.5) as site:
         async with locked(aside):
             answers = await asyncio.gather(*(site.act(action) for action in ACTIONS * 3))
@@ -58,7 +58,7 @@ async def test_one_connection_for_many_requests(server: URL, aside: Aside, kind:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_two_hundred_requests_for_five_connections(server: URL, aside: Aside, kind: str) -> None:
-    """W6: none waits for ever, none is a 500, none keeps its connection."""
+    """None waits for ever, none is a 500, none keeps its connection."""
     async with open_site(kind, server, pool_size=5, max_overflow=0, pool_timeout=0.2, command_timeout=0.5) as site:
         async with locked(aside):
             answers = await asyncio.gather(*(site.act("list") for _ in range(200)))
@@ -95,7 +95,7 @@ async def both_at_once(site: Site) -> list[Response]:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_deadlock(server: URL, aside: Aside, set_default: SetDefault, kind: str) -> None:
-    """W6: one of the two wins, the other is a 503 of which nothing is left."""
+    """One of the two wins, the other is a 503 of which nothing is left."""
     await set_default("deadlock_timeout", "10ms")
     async with open_site(kind, server) as site:
         answers = sorted(await both_at_once(site), key=lambda answer: answer.status_code)
@@ -110,7 +110,7 @@ async def test_a_deadlock(server: URL, aside: Aside, set_default: SetDefault, ki
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_lost_race(server: URL, aside: Aside, set_default: SetDefault, kind: str, level: str) -> None:
-    """W6: a row that another transaction changed meanwhile is a 503 at these levels (40001), and nothing is half-written."""
+    """A row that another transaction changed meanwhile is a 503 at these levels (40001), and nothing is half-written."""
     await set_default("default_transaction_isolation", level)
     async with open_site(kind, server) as site:
         site.hooks.between = lambda: aside.run("UPDATE tags SET weight = 5 WHERE id = -1")
@@ -136,7 +136,7 @@ async def test_reading_does_not_lose_the_hosts_isolation_level(server: URL, asid
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("action", ["create", "list", "pair"])
 async def test_a_lock_timeout(server: URL, aside: Aside, set_default: SetDefault, kind: str, action: str) -> None:
-    """W6: a lock that is not granted in time is a 503 (55P03)."""
+    """A lock that is not granted in time is a 503 (55P03)."""
     await set_default("lock_timeout", "30ms")
     async with open_site(kind, server) as site:
         async with locked(aside):
@@ -151,7 +151,7 @@ async def test_a_lock_timeout(server: URL, aside: Aside, set_default: SetDefault
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("action", ["create", "list", "pair"])
 async def test_a_statement_timeout(server: URL, aside: Aside, kind: str, action: str) -> None:
-    """W6: a statement that the server stops is a 503 (57014), and the connection lives on."""
+    """A statement that the server stops is a 503 (57014), and the connection lives on."""
     async with open_site(kind, server, statement_timeout=0.1, pool_size=1, max_overflow=0) as site:
         await site.act("list")
         before = await aside.backends()
@@ -168,7 +168,7 @@ async def test_a_statement_timeout(server: URL, aside: Aside, kind: str, action:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_statement_that_is_cancelled(server: URL, aside: Aside, kind: str) -> None:
-    """W6: ``pg_cancel_backend`` by an operator is a 503 (57014)."""
+    """``pg_cancel_backend`` by an operator is a 503 (57014)."""
     async with open_site(kind, server) as site:
         async with locked(aside):
             request = asyncio.create_task(site.act("create"))
@@ -184,7 +184,7 @@ async def test_a_statement_that_is_cancelled(server: URL, aside: Aside, kind: st
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_an_idle_transaction_timeout(server: URL, aside: Aside, set_default: SetDefault, kind: str) -> None:
-    """W6: a transaction that the server ends because nothing happens in it is a 503 (25P03), and is undone."""
+    """A transaction that the server ends because nothing happens in it is a 503 (25P03), and is undone."""
     await set_default("idle_in_transaction_session_timeout", "30ms")
 
     async def dawdle() -> None:
@@ -206,7 +206,7 @@ async def test_an_idle_transaction_timeout(server: URL, aside: Aside, set_defaul
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("action", ["create", "delete", "pair"])
 async def test_a_read_only_database(server: URL, aside: Aside, set_default: SetDefault, kind: str, action: str) -> None:
-    """W6: after a failover a write is a 503 (25006) until it reaches the primary; reads are served."""
+    """After a failover a write is a 503 (25006) until it reaches the primary; reads are served."""
     await set_default("default_transaction_read_only", "on")
     async with open_site(kind, server) as site:
         read, answer = await site.act("list"), await site.act(action)
@@ -225,7 +225,7 @@ FREEZES = [Fault.FREEZE, Fault.FREEZE_ALL, Fault.FREEZE_ANSWER]
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_server_that_freezes_at_any_statement(server: URL, aside: Aside, kind: str) -> None:
-    """W6: the socket stays open and nothing answers: a 503, and the pool is whole again."""
+    """The socket stays open and nothing answers: a 503, and the pool is whole again."""
 
     async def frozen(site: Site, proxy: Proxy, fault: Fault, action: str, number: int) -> Response | None:
         proxy.arm(fault, at=number)
@@ -262,7 +262,7 @@ async def behind_proxy(kind: str, server: URL, *, command_timeout: float) -> Asy
 
 
 async def test_a_frozen_server_is_waited_for_once(server: URL, aside: Aside) -> None:
-    """W6: a socket that did not answer is not asked for a ROLLBACK: the answer comes after one command timeout, not after two."""
+    """A socket that did not answer is not asked for a ROLLBACK: the answer comes after one command timeout, not after two."""
 
     async def in_time(site: Site, proxy: Proxy, fault: Fault, action: str) -> bool:
         proxy.arm(fault, at=2)
@@ -281,7 +281,7 @@ async def test_a_frozen_server_is_waited_for_once(server: URL, aside: Aside) -> 
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_connection_that_freezes_while_it_is_made(server: URL, kind: str, proxy: Proxy) -> None:
-    """W6: a login that is not answered is given up after the pool's timeout."""
+    """A login that is not answered is given up after the pool's timeout."""
     async with open_site(kind, proxy.url, pool_timeout=0.2) as site:
         await site.engine.dispose()
         proxy.arm(Fault.FREEZE, at=1)

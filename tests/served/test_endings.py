@@ -59,7 +59,7 @@ IN_FLIGHT = [
 
 @pytest.mark.parametrize("place", IN_FLIGHT, ids=label, indirect=True)
 async def test_requests_in_flight_are_finished(place: Site, tmp_path: Path) -> None:
-    """W21: from SIGTERM on the app is not ready; what is in flight is answered and committed; the server ends by itself."""
+    """From SIGTERM on the app is not ready; what is in flight is answered and committed; the server ends by itself."""
     async with (
         place.open(tmp_path, SHUTDOWN_DRAIN_SECONDS=NEVER) as (server, url),
         Connection.to(server) as kept,
@@ -90,7 +90,7 @@ async def test_requests_in_flight_are_finished(place: Site, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("command", [OLD, NEW], ids=str)
 async def test_the_wait_ends_by_itself(command: Command, tmp_path: Path) -> None:
-    """W21: SHUTDOWN_DRAIN_SECONDS after SIGTERM the server is told, whatever its event loop."""
+    """SHUTDOWN_DRAIN_SECONDS after SIGTERM the server is told, whatever its event loop."""
     async with Site(command).open(tmp_path, SHUTDOWN_DRAIN_SECONDS="0.2") as (server, _), server.client() as client:
         held = asyncio.create_task(client.post("/held", json={"title": "held"}))
         await server.holds("held")
@@ -106,7 +106,7 @@ async def test_the_wait_ends_by_itself(command: Command, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("command", [OLD, NEW, gunicorn()], ids=str)
 async def test_a_late_request_is_answered_whole_or_not_at_all(command: Command, tmp_path: Path) -> None:
-    """W21: a client that goes on asking on a kept connection after SIGTERM never gets half an answer."""
+    """A client that goes on asking on a kept connection after SIGTERM never gets half an answer."""
 
     async def ask_on(connection: Connection) -> set[int]:
         statuses = set[int]()
@@ -127,7 +127,7 @@ async def test_a_late_request_is_answered_whole_or_not_at_all(command: Command, 
 
 
 async def test_ctrl_c_ends_the_wait(tmp_path: Path) -> None:
-    """W21: nobody has to wait for SHUTDOWN_DRAIN_SECONDS at a terminal."""
+    """Nobody has to wait for SHUTDOWN_DRAIN_SECONDS at a terminal."""
     async with Site(NEW).open(tmp_path, SHUTDOWN_DRAIN_SECONDS=NEVER) as (server, _), Connection.to(server) as kept:
         server.send(signal.SIGTERM)
         await not_ready(kept)
@@ -140,7 +140,7 @@ async def test_ctrl_c_ends_the_wait(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", [uvicorn(workers=2), gunicorn(workers=2)], ids=str)
 async def test_ctrl_c_ends_all_processes(command: Command, tmp_path: Path) -> None:
-    """W22: at a terminal every process gets the signal, and none is left."""
+    """At a terminal every process gets the signal, and none is left."""
     async with Site(command).open(tmp_path, SHUTDOWN_DRAIN_SECONDS=NEVER) as (server, _):
         server.send(signal.SIGINT, everyone=True)
 

@@ -42,7 +42,7 @@ async def proxy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 
 
 async def test_a_new_row_is_found_where_location_says(proxy: Proxy) -> None:
-    """W22: Location has the prefix of the proxy."""
+    """Location has the prefix of the proxy."""
     created = await proxy.send("POST", "/api/notes", json={"title": "behind"})
 
     assert created.headers["location"] == f"/api/notes/{created.json()['id']}"
@@ -50,7 +50,7 @@ async def test_a_new_row_is_found_where_location_says(proxy: Proxy) -> None:
 
 
 async def test_the_documentation_finds_its_schema(proxy: Proxy) -> None:
-    """W22: the page of the documentation loads the schema through the proxy, and the schema names the proxy as its server."""
+    """The page of the documentation loads the schema through the proxy, and the schema names the proxy as its server."""
     page = await proxy.send("GET", "/api/docs")
     schema = await proxy.send("GET", "/api/api/v1/openapi.json")
 
@@ -65,7 +65,7 @@ async def test_the_documentation_finds_its_schema(proxy: Proxy) -> None:
     [("POST", "/api/notes"), ("GET", "/api/notes"), ("GET", "/api/docs"), ("GET", "/api/api/v1/openapi.json"), ("GET", "/api/nowhere")],
 )
 async def test_nobody_is_sent_where_a_client_says(proxy: Proxy, method: str, path: str) -> None:
-    """W22: what a request claims about its host is in no answer."""
+    """What a request claims about its host is in no answer."""
     answer = await proxy.send(method, path, headers=CLAIMS, **({"json": {"title": "claimed"}} if method == "POST" else {}))
 
     assert answer.status_code in {200, 201, 404}

@@ -40,7 +40,7 @@ async def client(server: Server) -> AsyncIterator[AsyncClient]:
 
 
 async def test_rows_are_written_and_read(client: AsyncClient, server: Server) -> None:
-    """W22: the endpoints of a service work, whichever process answers, and nothing is complained about."""
+    """The endpoints of a service work, whichever process answers, and nothing is complained about."""
     before = server.log
 
     created = await client.post("/notes", json={"title": "first"})
@@ -57,7 +57,7 @@ async def test_rows_are_written_and_read(client: AsyncClient, server: Server) ->
 
 
 async def test_it_is_alive_and_ready(client: AsyncClient) -> None:
-    """W30: the probes answer, and the database is well."""
+    """The probes answer, and the database is well."""
     alive, ready = await client.get("/livez"), await client.get("/readyz")
 
     assert (alive.status_code, alive.json()) == (200, {"status": "alive"})
@@ -65,7 +65,7 @@ async def test_it_is_alive_and_ready(client: AsyncClient) -> None:
 
 
 async def test_a_bug_is_answered_and_logged_once(server: Server) -> None:
-    """W4: a 500 is a problem and says that the connection ends, as it does; the log has one line with its id, and one traceback."""
+    """A 500 is a problem and says that the connection ends, as it does; the log has one line with its id, and one traceback."""
     before = server.log
 
     async with Connection.to(server) as connection:
@@ -82,7 +82,7 @@ async def test_a_bug_is_answered_and_logged_once(server: Server) -> None:
 
 
 async def test_a_bug_harms_no_other_request(client: AsyncClient) -> None:
-    """W4: no request is lost on a connection that a 500 has used: the client was told not to use it again."""
+    """No request is lost on a connection that a 500 has used: the client was told not to use it again."""
     for _ in range(10):
         answers = await asyncio.gather(*(client.get(path) for path in ["/bug", "/livez"] * 4))
 
@@ -90,7 +90,7 @@ async def test_a_bug_harms_no_other_request(client: AsyncClient) -> None:
 
 
 async def test_many_requests_at_once_are_all_answered(client: AsyncClient, server: Server) -> None:
-    """W22: each of many connections at once is served, and each row is written once."""
+    """Each of many connections at once is served, and each row is written once."""
     titles = {f"one of many {number}" for number in range(20)}
 
     created = await asyncio.gather(*(client.post("/notes", json={"title": title}) for title in titles))
@@ -101,7 +101,7 @@ async def test_many_requests_at_once_are_all_answered(client: AsyncClient, serve
 
 
 async def test_all_processes_agree_on_the_development_secret(server: Server) -> None:
-    """W22: processes that start together in an empty folder make one secret, and keep it."""
+    """Processes that start together in an empty folder make one secret, and keep it."""
     kept = (server.folder / ".fastapi_kit" / "secret_key").read_text()
 
     assert len(server.workers) >= server.command.workers
@@ -110,7 +110,7 @@ async def test_all_processes_agree_on_the_development_secret(server: Server) -> 
 
 @pytest.mark.parametrize("place", SEVERAL, ids=name, indirect=True)
 async def test_a_worker_that_dies_is_replaced(server: Server, client: AsyncClient) -> None:
-    """W22: while one is missing the others answer, and a new one takes its place."""
+    """While one is missing the others answer, and a new one takes its place."""
     started = server.log.count(server.command.ready)
     before = set(server.workers)
 

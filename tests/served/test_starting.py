@@ -20,7 +20,7 @@ def away() -> Iterator[str]:
 
 @pytest.mark.parametrize("command", [uvicorn(), gunicorn()], ids=str)
 async def test_tables_cannot_be_created_without_a_database(command: Command, away: str, tmp_path: Path) -> None:
-    """W22: with create_tables the app does not start without its database; the log says so, without the password."""
+    """With create_tables the app does not start without its database; the log says so, without the password."""
     async with launched(command, tmp_path, DATABASE_URL=away, **PRODUCTION) as server:
         code = await server.ended()
 
@@ -31,7 +31,7 @@ async def test_tables_cannot_be_created_without_a_database(command: Command, awa
 
 
 async def test_an_app_starts_before_its_database(away: str, tmp_path: Path) -> None:
-    """W22: without create_tables the app starts, says one line, is not ready, and answers 503 until the database does."""
+    """Without create_tables the app starts, says one line, is not ready, and answers 503 until the database does."""
     async with (
         serving(uvicorn(), tmp_path, DATABASE_URL=away, CREATE_TABLES="false", **PRODUCTION) as server,
         server.client() as client,
@@ -48,7 +48,7 @@ async def test_an_app_starts_before_its_database(away: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize(("command", "code"), [(uvicorn(), 1), (gunicorn(), 3)], ids=str)
 async def test_settings_that_are_unsafe_end_it(command: Command, code: int, away: str, tmp_path: Path) -> None:
-    """W22: the log says what is missing, and nothing of what was given."""
+    """The log says what is missing, and nothing of what was given."""
     async with launched(command, tmp_path, DATABASE_URL=away, ENVIRONMENT="production") as server:
         assert await server.ended() == code
 

@@ -22,7 +22,7 @@ def failing_app() -> FastAPI:
 
 
 async def test_the_lifespan_is_open_while_the_client_is() -> None:
-    """D52: the app is started before the first request and stopped after the last."""
+    """The app is started before the first request and stopped after the last."""
     events: list[str] = []
 
     @asynccontextmanager
@@ -38,7 +38,7 @@ async def test_the_lifespan_is_open_while_the_client_is() -> None:
 
 
 async def test_a_request_sees_what_the_lifespan_yields() -> None:
-    """D52: the state is there, as under a server, and what a request adds to it is its own."""
+    """The state is there, as under a server, and what a request adds to it is its own."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, int]]:
@@ -59,20 +59,20 @@ async def test_a_request_sees_what_the_lifespan_yields() -> None:
 
 
 async def test_an_unhandled_error_is_a_500() -> None:
-    """D52: by default the test sees what a client of the server sees."""
+    """By default the test sees what a client of the server sees."""
     async with app_client(failing_app()) as client:
         assert (await client.get("/")).status_code == 500
 
 
 async def test_an_unhandled_error_can_be_raised_in_the_test() -> None:
-    """D52: with raise_errors the test fails with the error itself."""
+    """With raise_errors the test fails with the error itself."""
     async with app_client(failing_app(), raise_errors=True) as client:
         with pytest.raises(ZeroDivisionError):
             await client.get("/")
 
 
 async def test_the_client_speaks_https_unless_told_otherwise() -> None:
-    """D52: cookies that are sent over HTTPS only work in tests."""
+    """Cookies that are sent over HTTPS only work in tests."""
     app = FastAPI()
 
     @app.get("/")
@@ -86,7 +86,7 @@ async def test_the_client_speaks_https_unless_told_otherwise() -> None:
 
 
 def test_without_httpx_the_install_command_is_told() -> None:
-    """D52: the client is an extra, and its absence says so."""
+    """The client is an extra, and its absence says so."""
     program = "import sys; sys.modules['httpx'] = None; import fastapi_kit.testing"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
 

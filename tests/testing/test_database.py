@@ -18,7 +18,7 @@ async def tags(library: Database) -> int:
 
 
 async def test_everything_in_the_block_sees_the_same_and_nothing_survives(library: Database) -> None:
-    """T9: the request's session, db.begin() and streams; self-committed writes and units."""
+    """The request's session, db.begin() and streams; self-committed writes and units."""
     async with isolated(library):
         async with asynccontextmanager(library.get_session)() as session:
             await TagService(session).create({"name": "a"})
@@ -33,7 +33,7 @@ async def test_everything_in_the_block_sees_the_same_and_nothing_survives(librar
 
 
 async def test_a_read_of_an_idle_session_stays_inside(library: Database) -> None:
-    """T5, T9: never in AUTOCOMMIT on a test's connection, whose transaction it would end or not see."""
+    """Never in AUTOCOMMIT on a test's connection, whose transaction it would end or not see."""
     async with isolated(library):
         async with asynccontextmanager(library.get_session)() as session:
             await TagService(session).create({"name": "a"})
@@ -47,7 +47,7 @@ async def test_a_read_of_an_idle_session_stays_inside(library: Database) -> None
 
 
 async def test_a_refused_write_ends_nothing(library: Database) -> None:
-    """T9: the outer transaction goes on, and nothing leaks from it."""
+    """The outer transaction goes on, and nothing leaks from it."""
     async with isolated(library):
         async with asynccontextmanager(library.get_session)() as session:
             await TagService(session).create({"name": "a"})
@@ -60,7 +60,7 @@ async def test_a_refused_write_ends_nothing(library: Database) -> None:
 
 
 async def test_a_rolled_back_unit_is_rolled_back(library: Database) -> None:
-    """T9: the code under test keeps its own meaning."""
+    """The code under test keeps its own meaning."""
     async with isolated(library):
         with pytest.raises(ZeroDivisionError):
             async with library.begin() as session:
@@ -70,7 +70,7 @@ async def test_a_rolled_back_unit_is_rolled_back(library: Database) -> None:
 
 
 async def test_hooks_run(library: Database) -> None:
-    """T9: a commit inside is a commit to the code under test."""
+    """A commit inside is a commit to the code under test."""
     seen: list[str] = []
     async with isolated(library), library.begin() as session:
         on_commit(session, seen.append, "committed")
@@ -80,7 +80,7 @@ async def test_hooks_run(library: Database) -> None:
 
 
 async def test_a_hosts_own_sessionmaker_is_isolated(library: Database, host_sessions: async_sessionmaker[AsyncSession]) -> None:
-    """T9: on the stock SQLite driver too."""
+    """On the stock SQLite driver too."""
     async with isolated(host_sessions):
         async with host_sessions() as session:
             await TagService(session).create({"name": "a"})
@@ -94,7 +94,7 @@ async def test_a_hosts_own_sessionmaker_is_isolated(library: Database, host_sess
 
 
 async def test_a_second_session_at_the_same_time_is_a_clear_error(library: Database) -> None:
-    """T9: two transactions cannot share one connection; the first goes on."""
+    """Two transactions cannot share one connection; the first goes on."""
     async with isolated(library), library.begin() as session:
         await TagService(session).create({"name": "a"})
         with pytest.raises(ConfigurationError, match="two sessions"):
@@ -104,7 +104,7 @@ async def test_a_second_session_at_the_same_time_is_a_clear_error(library: Datab
 
 
 async def test_isolating_twice_is_a_clear_error(library: Database) -> None:
-    """T9: and leaves the first as it was."""
+    """And leaves the first as it was."""
     async with isolated(library):
         with pytest.raises(ConfigurationError):
             async with isolated(library):
@@ -113,7 +113,7 @@ async def test_isolating_twice_is_a_clear_error(library: Database) -> None:
 
 
 async def test_afterwards_the_database_is_as_it_was(library: Database) -> None:
-    """T9: commits are commits again."""
+    """Commits are commits again."""
     async with isolated(library):
         pass
     async with library.begin() as session:
@@ -123,7 +123,7 @@ async def test_afterwards_the_database_is_as_it_was(library: Database) -> None:
 
 
 async def test_an_app_that_makes_its_tables_and_disposes_runs_inside(database: Database) -> None:
-    """T9: its lifespan works on the isolated connection, again and again, and its tables go with the rest."""
+    """Its lifespan works on the isolated connection, again and again, and its tables go with the rest."""
     async with isolated(database):
         for name in "ab":
             async with database.lifespan(None):

@@ -39,7 +39,7 @@ async def on_its_own(package: Any) -> AsyncGenerator[tuple[Zenith, AsyncClient]]
 
 
 async def test_document(client: AsyncClient) -> None:
-    """W20: every operation has its security, its errors and an id of its own."""
+    """Every operation has its security, its errors and an id of its own."""
     document = (await client.get("/api/v1/openapi.json")).json()
     operations = {(path, method): each for path, item in document["paths"].items() for method, each in item.items()}
     ids = [each["operationId"] for each in operations.values()]
@@ -64,7 +64,7 @@ async def test_authorize_works(client: AsyncClient) -> None:
 
 
 async def test_health(client: AsyncClient) -> None:
-    """W30: the page's answer, and the database's."""
+    """The page's answer, and the database's."""
     assert (await client.get("/health")).json() == {"status": "healthy", "version": "1.0.0", "checks": {"database": "ok"}}
 
 
@@ -102,7 +102,7 @@ TEXTS = [
     ],
 )
 async def test_hostile_values(root: Person, method: str, path: str, field: str, text: str) -> None:
-    """W3: whatever is sent is refused, or taken; it never breaks anything."""
+    """Whatever is sent is refused, or taken; it never breaks anything."""
     organization = (await root("POST", "/organizations", {"name": "Teapots"})).json()["id"]
     others = {**REGISTRATION, "current_password": PASSWORD} if field in {"full_name", "password"} else {}
     body = "".join(f'"{name}": "{value}", ' for name, value in others.items() if name != field)
@@ -122,7 +122,7 @@ async def test_hostile_values(root: Person, method: str, path: str, field: str, 
     "path", ["/users/{}", "/users/{}/privileges", "/organizations/{}", "/organizations/{}/members", "/organizations/1/members/{}"]
 )
 async def test_hostile_keys(root: Person, path: str, key: str) -> None:
-    """W2: what is no key, or nobody's, is refused on every method."""
+    """What is no key, or nobody's, is refused on every method."""
     for method in ("GET", "PATCH", "DELETE", "POST"):
         answer = await root(method, path.format(key), {} if method in {"PATCH", "POST"} else None)
         assert answer.status_code in {404, 405, 422}
@@ -141,7 +141,7 @@ async def test_hostile_logins(client: AsyncClient, username: str, password: str)
 
 
 async def test_audit(client: AsyncClient, ada: Person, caplog: pytest.LogCaptureFixture) -> None:
-    """W31: one line for what may change something: who, method, route, status; a bad token is nobody's and stops nothing here."""
+    """One line for what may change something: who, method, route, status; a bad token is nobody's and stops nothing here."""
     caplog.set_level(logging.INFO, logger="zenith.audit")
 
     await ada("GET", "/auth/me")
@@ -175,7 +175,7 @@ async def test_nothing_secret_is_logged(client: AsyncClient, caplog: pytest.LogC
 
 
 async def test_welcome(zenith: Zenith, client: AsyncClient, mails: Callable[[], list[str]]) -> None:
-    """W40: a new user gets one mail, and her address is not in the log; who is refused gets none."""
+    """A new user gets one mail, and her address is not in the log; who is refused gets none."""
     created = await client.post("/api/v1/auth/register", json=REGISTRATION)
     taken = await client.post("/api/v1/auth/register", json=REGISTRATION)
     await zenith.dependencies.runner.join()
@@ -185,7 +185,7 @@ async def test_welcome(zenith: Zenith, client: AsyncClient, mails: Callable[[], 
 
 
 async def test_the_answer_does_not_wait_for_the_mail(zenith: Zenith, client: AsyncClient, caplog: pytest.LogCaptureFixture) -> None:
-    """W40: the mail comes after the response."""
+    """The mail comes after the response."""
     caplog.set_level(logging.INFO)
 
     await client.post("/api/v1/auth/register", json=REGISTRATION)
@@ -196,7 +196,7 @@ async def test_the_answer_does_not_wait_for_the_mail(zenith: Zenith, client: Asy
 
 
 async def test_no_welcome_without_a_commit(database_url: str, import_zenith: ImportZenith, mails: Callable[[], list[str]]) -> None:
-    """W40: where the COMMIT fails nobody is there to be welcomed."""
+    """Where the COMMIT fails nobody is there to be welcomed."""
 
     def fail(_connection: object) -> None:
         raise DBAPIError("COMMIT", None, ConnectionResetError(), connection_invalidated=True)
@@ -245,7 +245,7 @@ async def test_twenty_logins_and_a_pool_of_one(database_url: str, import_zenith:
 
 @pytest.mark.parametrize("spelling", ["eve@example.org", "EVE@example.org"])
 async def test_one_of_twenty(database_url: str, import_zenith: ImportZenith, spelling: str) -> None:
-    """D6: of twenty registrations of one address at once one wins, and the others are told so."""
+    """Of twenty registrations of one address at once one wins, and the others are told so."""
     async with on_its_own(import_zenith(database_url)) as (_, client):
         bodies = [{**REGISTRATION, "email": spelling if number % 2 else "eve@example.org"} for number in range(20)]
         answers = await asyncio.gather(*(client.post("/api/v1/auth/register", json=body) for body in bodies))
@@ -254,7 +254,7 @@ async def test_one_of_twenty(database_url: str, import_zenith: ImportZenith, spe
 
 
 async def test_two_last_owners(database_url: str, import_zenith: ImportZenith) -> None:
-    """T1: of two owners who leave at once one stays."""
+    """Of two owners who leave at once one stays."""
     async with on_its_own(import_zenith(database_url)) as (zenith, client):
         people: list[tuple[int, Mapping[str, str]]] = []
         for name in ("ada", "bob"):
@@ -288,7 +288,7 @@ async def test_five_changes_by_one_password(database_url: str, import_zenith: Im
 
 
 async def test_the_pages_names(zenith: Zenith) -> None:
-    """W72: what the page's utils/security.py is called is still there, one line each."""
+    """What the page's utils/security.py is called is still there, one line each."""
     hashed = await zenith.security.get_password_hash(PASSWORD)
     claims = zenith.security.decode_access_token(zenith.security.create_access_token(7))
 
@@ -298,7 +298,7 @@ async def test_the_pages_names(zenith: Zenith) -> None:
 
 
 async def test_relationships_never_load_in_secret(zenith: Zenith, ada: Person) -> None:
-    """W72: the page's relationships are loaded where a query asks for them, and are an error elsewhere."""
+    """The page's relationships are loaded where a query asks for them, and are an error elsewhere."""
     await ada("POST", "/organizations", {"name": "Teapots"})
     models, service = zenith.models, zenith.services.UserService
     async with zenith.db.begin() as session:

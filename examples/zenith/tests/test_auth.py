@@ -44,7 +44,7 @@ async def tokens_of(client: AsyncClient, email: str) -> Mapping[str, Any]:
 
 
 async def test_the_whole_walk(client: AsyncClient, root: Person) -> None:
-    """W72: register, log in, look at oneself, refresh, found an organization, take somebody in."""
+    """Register, log in, look at oneself, refresh, found an organization, take somebody in."""
     registered = await register(client, "eve@example.org")
     tokens = await tokens_of(client, "eve@example.org")
     renewed = (await refresh(client, tokens["refresh_token"])).json()

@@ -38,12 +38,12 @@ async def club(ada: Person, bob: Person, root: Person, make: MakePerson) -> Club
 
 
 async def test_the_founder_is_the_owner(club: Club) -> None:
-    """W72: who creates an organization is its first member, and owns it."""
+    """Who creates an organization is its first member, and owns it."""
     assert await club.members() == {club.owner.id: "owner", club.member.id: "member"}
 
 
 async def test_all_or_nothing(client: AsyncClient, zenith: Zenith, root: Person) -> None:
-    """T1: organization and first member are one transaction: without the member, here of a user who is gone, no organization."""
+    """Organization and first member are one transaction: without the member, here of a user who is gone, no organization."""
     with login_as(zenith.app, zenith.dependencies.get_current_user, zenith.models.User(id=UNKNOWN, is_superuser=False)):
         refused = await client.post("/api/v1/organizations", json={"name": "Teapots"})
 
@@ -97,12 +97,12 @@ async def test_lists_are_confined(club: Club) -> None:
 
 @pytest.mark.parametrize("path", ["", "/members"])
 async def test_of_nothing(client: AsyncClient, root: Person, path: str) -> None:
-    """W2: an organization that is not there is a 404 for a superuser too."""
+    """An organization that is not there is a 404 for a superuser too."""
     assert (await root("GET", f"/organizations/{UNKNOWN}{path}")).status_code == 404
 
 
 async def test_adding_twice(club: Club) -> None:
-    """D6: a membership is there once, whatever the role; the first one stays."""
+    """A membership is there once, whatever the role; the first one stays."""
     again = await club.owner("POST", f"{club.path}/members", {"user_id": club.member.id, "role": "owner"})
 
     assert (again.status_code, again.json()["code"]) == (409, "conflict")
@@ -113,7 +113,7 @@ async def test_adding_twice(club: Club) -> None:
     "body", [{"user_id": UNKNOWN}, {"user_id": 10**30}, {"user_id": None}, {}, {"user_id": 1, "role": "king"}, {"user_id": 1, "x": 1}]
 )
 async def test_adding_nobody(club: Club, body: dict[str, object]) -> None:
-    """D6: an unknown user is a 422, as is everything that the form does not know."""
+    """An unknown user is a 422, as is everything that the form does not know."""
     answer = await club.owner("POST", f"{club.path}/members", body)
 
     assert answer.status_code == 422
@@ -143,7 +143,7 @@ async def test_deleting_takes_the_memberships_along(zenith: Zenith, club: Club) 
 
 
 async def test_description(ada: Person) -> None:
-    """D23: null empties what may be empty, and only that; what is not sent stays."""
+    """Null empties what may be empty, and only that; what is not sent stays."""
     created = (await ada("POST", "/organizations", {"name": " Teapots ", "description": "short and stout"})).json()
     path = f"/organizations/{created['id']}"
 

@@ -52,7 +52,7 @@ async def test_who_may(
 
 
 async def test_list(zenith: Zenith, ada: Person, bob: Person, root: Person) -> None:
-    """D32: a page with its total, in two statements and one for who asks; never a hash."""
+    """A page with its total, in two statements and one for who asks; never a hash."""
     with assert_max_queries(zenith.db, 3):
         page = (await root("GET", "/users", params={"skip": 1, "limit": 1})).json()
 
@@ -62,7 +62,7 @@ async def test_list(zenith: Zenith, ada: Person, bob: Person, root: Person) -> N
 
 @pytest.mark.parametrize("query", [{"skip": -1}, {"skip": 10**30}, {"limit": 0}, {"limit": 1001}, {"page": 1}])
 async def test_list_out_of_bounds(root: Person, query: dict[str, int]) -> None:
-    """D32: skip is 0 or more, limit 1 to 1000."""
+    """Skip is 0 or more, limit 1 to 1000."""
     assert (await root("GET", "/users", params=query)).status_code == 422
 
 
@@ -138,7 +138,7 @@ async def test_privileges(ada: Person, root: Person) -> None:
 
 @pytest.mark.parametrize("changes", [{}, {"current_password": PASSWORD}, {"full_name": "Ada"}])
 async def test_change_of_nothing(ada: Person, changes: dict[str, str]) -> None:
-    """D23: no change is no change."""
+    """No change is no change."""
     before = (await ada("GET", "/auth/me")).json()
 
     answer = await ada("PATCH", f"/users/{ada.id}", changes)
@@ -148,7 +148,7 @@ async def test_change_of_nothing(ada: Person, changes: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("name", ["email", "full_name", "password", "current_password"])
 async def test_null(client: AsyncClient, ada: Person, name: str) -> None:
-    """D23: null is refused, and the password stays."""
+    """Null is refused, and the password stays."""
     answer = await ada("PATCH", f"/users/{ada.id}", {name: None})
 
     assert (answer.status_code, locations(answer.json())) == (422, [["body", name]])

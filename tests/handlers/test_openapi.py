@@ -97,7 +97,7 @@ def unresolved(document: dict[str, Any]) -> set[str]:
 
 
 def test_every_operation_shows_problems() -> None:
-    """W5: declared errors, the 422 of parameters and bodies, and everything else, as one component."""
+    """Declared errors, the 422 of parameters and bodies, and everything else, as one component."""
     app = new_app()
     register_exception_handlers(app)
 
@@ -119,7 +119,7 @@ def test_every_operation_shows_problems() -> None:
 
 
 def test_fastapis_own_errors_are_gone() -> None:
-    """W5: nothing refers to them, and nothing leads nowhere."""
+    """Nothing refers to them, and nothing leads nowhere."""
     app = new_app()
     register_exception_handlers(app)
 
@@ -129,7 +129,7 @@ def test_fastapis_own_errors_are_gone() -> None:
 
 
 def test_what_the_host_declared_stays() -> None:
-    """W5: a body of its own, a description of its own."""
+    """A body of its own, a description of its own."""
     app = new_app()
     register_exception_handlers(app)
 
@@ -146,7 +146,7 @@ def test_what_the_host_declared_stays() -> None:
     ],
 )
 def test_a_body_of_the_hosts_is_shown(body: ErrorBody, media_type: str, model: str, others: set[str]) -> None:
-    """W5: its return annotation is what the document shows, also for what problem_responses() declared."""
+    """Its return annotation is what the document shows, also for what problem_responses() declared."""
     app = new_app()
     register_exception_handlers(app, body=body)
 
@@ -176,7 +176,7 @@ def either(problem: Problem) -> HostError | Fault:
 
 @pytest.mark.parametrize("body", [untold, vague, unreadable])
 def test_a_body_that_says_little_is_shown_as_anything(body: ErrorBody) -> None:
-    """W5: without an annotation, or with one that only type checkers can read, nothing is claimed; the example shows it all the same."""
+    """Without an annotation, or with one that only type checkers can read, nothing is claimed; the example shows it all the same."""
     app = new_app()
     register_exception_handlers(app, body=body)
 
@@ -187,7 +187,7 @@ def test_a_body_that_says_little_is_shown_as_anything(body: ErrorBody) -> None:
 
 
 def test_a_body_of_several_kinds_shows_them_all() -> None:
-    """W5: a union in the annotation is a union in the document."""
+    """A union in the annotation is a union in the document."""
     app = new_app()
     register_exception_handlers(app, body=either)
 
@@ -196,7 +196,7 @@ def test_a_body_of_several_kinds_shows_them_all() -> None:
 
 
 def test_a_host_may_have_a_model_of_the_same_name() -> None:
-    """W5: both are shown, each under a name of its own."""
+    """Both are shown, each under a name of its own."""
     hosts_problem = type("Problem", (Item,), {})
     app = new_app()
     app.add_api_route("/sums", lambda: None, response_model=hosts_problem)
@@ -211,7 +211,7 @@ def test_a_host_may_have_a_model_of_the_same_name() -> None:
 
 @pytest.mark.parametrize("body", [None, host_body, legacy_body])
 async def test_the_example_is_what_is_sent(body: ErrorBody | None) -> None:
-    """W5: a real answer has the example's shape, and the example has the schema's."""
+    """A real answer has the example's shape, and the example has the schema's."""
     app = new_app()
     register_exception_handlers(app, **({} if body is None else {"body": body}))
 
@@ -233,7 +233,7 @@ def traced_body(problem: Problem) -> Traced:
 
 
 def test_the_example_has_a_request_id() -> None:
-    """W5: a body that needs one does not break the document."""
+    """A body that needs one does not break the document."""
     app = new_app()
     register_exception_handlers(app, body=traced_body)
 
@@ -241,7 +241,7 @@ def test_the_example_has_a_request_id() -> None:
 
 
 def test_members_of_a_problem_are_never_null() -> None:
-    """W5: what is empty is left out, so the document knows no null."""
+    """What is empty is left out, so the document knows no null."""
     app = new_app()
     register_exception_handlers(app)
 
@@ -252,7 +252,7 @@ def test_members_of_a_problem_are_never_null() -> None:
 
 
 def test_one_registrar_documents_its_own_family() -> None:
-    """W5: FastAPI's 422 stays where FastAPI still answers it."""
+    """FastAPI's 422 stays where FastAPI still answers it."""
     app = new_app()
     register_kit_error_handler(app)
 
@@ -267,7 +267,7 @@ def test_one_registrar_documents_its_own_family() -> None:
 
 
 def test_without_handlers_problems_are_written_out() -> None:
-    """W5: the document is whole in an app that answers them in its own way."""
+    """The document is whole in an app that answers them in its own way."""
     app = new_app()
 
     schema = media_of(responses_of(app, "/items/{number}", "get")["404"])[1]["schema"]
@@ -276,7 +276,7 @@ def test_without_handlers_problems_are_written_out() -> None:
 
 
 def test_waiting_is_documented() -> None:
-    """W6: a 503 tells when to come back."""
+    """A 503 tells when to come back."""
     app = new_app()
     register_exception_handlers(app)
 
@@ -285,7 +285,7 @@ def test_waiting_is_documented() -> None:
 
 
 def test_the_document_is_made_once_and_grows_with_the_routes() -> None:
-    """W5: it is FastAPI's cached document, changed once; a route that comes later is in it."""
+    """It is FastAPI's cached document, changed once; a route that comes later is in it."""
     app = new_app()
     register_exception_handlers(app)
     before = app.openapi()
@@ -302,7 +302,7 @@ def test_the_document_is_made_once_and_grows_with_the_routes() -> None:
 
 
 def test_registering_again_changes_the_document() -> None:
-    """W5: the last registration is shown, also after the document was asked for."""
+    """The last registration is shown, also after the document was asked for."""
     app = new_app()
     register_exception_handlers(app)
     app.openapi()
@@ -313,7 +313,7 @@ def test_registering_again_changes_the_document() -> None:
 
 
 def test_the_hosts_own_document_is_kept() -> None:
-    """W5: an app whose openapi() was replaced keeps what that one makes."""
+    """An app whose openapi() was replaced keeps what that one makes."""
     app = new_app()
     generate = app.openapi
 
@@ -328,7 +328,7 @@ def test_the_hosts_own_document_is_kept() -> None:
 
 
 def test_webhooks_are_left_alone() -> None:
-    """W5: what others answer is none of ours."""
+    """What others answer is none of ours."""
     app = new_app()
 
     @app.webhooks.post("new-item")
@@ -344,7 +344,7 @@ def test_webhooks_are_left_alone() -> None:
 
 
 def test_an_app_without_paths_has_a_document() -> None:
-    """W5: nothing to show is no error."""
+    """Nothing to show is no error."""
     app = FastAPI()
     register_exception_handlers(app)
 
@@ -352,7 +352,7 @@ def test_an_app_without_paths_has_a_document() -> None:
 
 
 async def test_the_document_is_served_with_its_errors() -> None:
-    """W5: what /openapi.json sends is what was shown, in an app by create_app too."""
+    """What /openapi.json sends is what was shown, in an app by create_app too."""
     app = create_app(KitSettings(), error_body=host_body)
 
     @app.post("/items")

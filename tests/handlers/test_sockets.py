@@ -75,7 +75,7 @@ class OutOfStockError(KitError):
     ],
 )
 async def test_an_error_closes_an_accepted_socket(error: Exception, code: int, reason: str) -> None:
-    """W2: the close code is the one of RFC 6455 that is nearest to the status, the reason is the code of the error."""
+    """The close code is the one of RFC 6455 that is nearest to the status, the reason is the code of the error."""
     answer = await talk(app_with(raising(error), lambda app: register_exception_handlers(app, statuses={OutOfStockError: 409})))
 
     assert (closing(answer), answer.error) == ([(code, reason)], None)
@@ -83,7 +83,7 @@ async def test_an_error_closes_an_accepted_socket(error: Exception, code: int, r
 
 @pytest.mark.parametrize("error", [ZeroDivisionError(), ConfigurationError("a secret"), ResponseValidationError([])])
 async def test_a_bug_closes_an_accepted_socket_and_reaches_the_server(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
-    """W4: 1011, nothing of the error in the reason, one line in the log."""
+    """1011, nothing of the error in the reason, one line in the log."""
     answer = await talk(app_with(raising(error)))
 
     assert (closing(answer), answer.error) == ([(1011, "internal_error")], error)
@@ -91,7 +91,7 @@ async def test_a_bug_closes_an_accepted_socket_and_reaches_the_server(error: Exc
 
 
 async def test_an_error_of_a_dependency_that_ends_closes_the_socket() -> None:
-    """W2: a dependency may raise when the route is over."""
+    """A dependency may raise when the route is over."""
 
     async def resource() -> AsyncIterator[None]:
         yield
@@ -105,13 +105,13 @@ async def test_an_error_of_a_dependency_that_ends_closes_the_socket() -> None:
 
 @pytest.mark.parametrize("error", [PermissionDeniedError(), ZeroDivisionError()])
 async def test_a_closed_socket_is_not_closed_again(error: Exception) -> None:
-    """W2: servers refuse every message after the closing one."""
+    """Servers refuse every message after the closing one."""
     assert closing(await talk(app_with(raising(error, close=True)))) == [(4000, "done")]
 
 
 @pytest.mark.parametrize("error", [PermissionDeniedError(), ZeroDivisionError()])
 async def test_a_client_that_has_left_is_sent_nothing(error: Exception) -> None:
-    """W2: the route knows it from the last message."""
+    """The route knows it from the last message."""
 
     async def route(socket: WebSocket) -> None:
         await socket.accept()
@@ -125,7 +125,7 @@ async def test_a_client_that_has_left_is_sent_nothing(error: Exception) -> None:
 
 @pytest.mark.parametrize("error", [PermissionDeniedError(), ZeroDivisionError()])
 async def test_a_client_that_has_left_unnoticed(error: Exception) -> None:
-    """W2: sending to it fails, which takes nothing away from the error."""
+    """Sending to it fails, which takes nothing away from the error."""
 
     async def gone(message: Message) -> None:
         if message["type"] == "websocket.close":
@@ -143,7 +143,7 @@ async def test_a_client_that_has_left_unnoticed(error: Exception) -> None:
 
 
 async def test_leaving_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
-    """W4: a route that only reads ends with WebSocketDisconnect, which is raised on and not logged."""
+    """A route that only reads ends with WebSocketDisconnect, which is raised on and not logged."""
 
     async def route(socket: WebSocket) -> None:
         await socket.accept()
@@ -156,7 +156,7 @@ async def test_leaving_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
 
 @pytest.mark.parametrize(("error", "status"), [(PermissionDeniedError(), 403), (HTTPException(404), 404), (ZeroDivisionError(), 500)])
 async def test_the_handshake_is_answered_as_a_request_is(error: Exception, status: int) -> None:
-    """W2: before accept(), the app's body and headers, where the server has the extension for it."""
+    """Before accept(), the app's body and headers, where the server has the extension for it."""
     answer = await talk(app_with(raising(error, accept=False), lambda app: register_exception_handlers(app, body=legacy_body)))
 
     assert [message["type"] for message in answer.messages] == ["websocket.http.response.start", "websocket.http.response.body"]
@@ -165,7 +165,7 @@ async def test_the_handshake_is_answered_as_a_request_is(error: Exception, statu
 
 
 async def test_a_server_that_cannot_answer_the_handshake() -> None:
-    """W2: it makes a 403 of a closing message, and a 500 of an exception that is raised on."""
+    """It makes a 403 of a closing message, and a 500 of an exception that is raised on."""
     refused = await talk(app_with(raising(PermissionDeniedError(), accept=False)), denial=False)
     bug = await talk(app_with(raising(ZeroDivisionError(), accept=False)), denial=False)
 
@@ -174,7 +174,7 @@ async def test_a_server_that_cannot_answer_the_handshake() -> None:
 
 
 async def test_one_registrar_is_enough() -> None:
-    """W2: each registrar alone does so; what it does not answer is the server's."""
+    """Each registrar alone does so; what it does not answer is the server's."""
     denied = await talk(app_with(raising(PermissionDeniedError()), register_kit_error_handler))
     bug = await talk(app_with(raising(ZeroDivisionError()), register_kit_error_handler))
 
@@ -183,7 +183,7 @@ async def test_one_registrar_is_enough() -> None:
 
 
 async def test_the_apps_handler_of_bugs_is_for_requests() -> None:
-    """W4: Starlette never calls it for a WebSocket, nor does the last resort."""
+    """Starlette never calls it for a WebSocket, nor does the last resort."""
     app = app_with(raising(ZeroDivisionError(), accept=False))
 
     @app.exception_handler(500)
@@ -194,7 +194,7 @@ async def test_the_apps_handler_of_bugs_is_for_requests() -> None:
 
 
 async def test_what_fastapi_closes_stays_as_it_is() -> None:
-    """W2: WebSocketException says its own code; a refused parameter is FastAPI's 1008."""
+    """WebSocketException says its own code; a refused parameter is FastAPI's 1008."""
 
     async def typed(socket: WebSocket, room: Annotated[Literal["red"], Query()]) -> None:
         raise AssertionError
@@ -207,7 +207,7 @@ async def test_what_fastapi_closes_stays_as_it_is() -> None:
 
 
 async def test_a_mounted_app_answers_its_own_sockets() -> None:
-    """W2: the outer app leaves it to the inner one."""
+    """The outer app leaves it to the inner one."""
     outer = app_with(raising(ZeroDivisionError()))
     outer.mount("/inner", app_with(raising(PermissionDeniedError())))
     scope = {**websocket_scope("/inner/"), "extensions": {}}
@@ -216,7 +216,7 @@ async def test_a_mounted_app_answers_its_own_sockets() -> None:
 
 
 async def test_the_last_resort_alone(caplog: pytest.LogCaptureFixture) -> None:
-    """W4: the middleware needs no handlers."""
+    """The middleware needs no handlers."""
     caplog.set_level(logging.ERROR)
     accepted = await talk(UnhandledErrorMiddleware(app_with(raising(ZeroDivisionError()), lambda _: None)))
     before = await talk(UnhandledErrorMiddleware(app_with(raising(ZeroDivisionError(), accept=False), lambda _: None)))

@@ -206,7 +206,7 @@ async def parents_of(database: Database) -> list[tuple[int, int]]:
 
 
 async def test_a_list_shows_the_parents_rows(client: AsyncClient) -> None:
-    """D40: rows, total and links are of one parent; an unknown parent has none."""
+    """Rows, total and links are of one parent; an unknown parent has none."""
     await client.post("/articles/1/comments", json={"text": "second"})
 
     page = await client.get("/articles/1/comments", params={"limit": 1})
@@ -220,7 +220,7 @@ async def test_a_list_shows_the_parents_rows(client: AsyncClient) -> None:
 @pytest.mark.parametrize(("method", "body"), [("GET", None), ("PATCH", {"text": "x"}), ("DELETE", None)])
 @pytest.mark.parametrize("article", [2, 9])
 async def test_a_row_of_another_parent_is_not_there(client: AsyncClient, blog: Database, method: str, body: object, article: int) -> None:
-    """D40: 404 as if it did not exist, and nothing is changed."""
+    """404 as if it did not exist, and nothing is changed."""
     response = await client.request(method, f"/articles/{article}/comments/1", json=body)
 
     assert (response.status_code, response.json()["code"]) == (404, "not_found")
@@ -228,14 +228,14 @@ async def test_a_row_of_another_parent_is_not_there(client: AsyncClient, blog: D
 
 
 async def test_a_row_of_another_parent_tells_nothing(client: AsyncClient) -> None:
-    """D40: a change that would conflict is a 404 as well: whether the row exists is not to be seen."""
+    """A change that would conflict is a 404 as well: whether the row exists is not to be seen."""
     response = await client.patch("/articles/2/comments/1", json={"text": "of 2"})
 
     assert response.status_code == 404
 
 
 async def test_a_row_is_read_changed_and_deleted_under_its_parent(client: AsyncClient) -> None:
-    """D40: what is created under a parent is found where Location says."""
+    """What is created under a parent is found where Location says."""
     created = await client.post("/articles/2/comments", json={"text": "new"})
     path = created.headers["location"]
     read, changed, deleted, gone = (
@@ -252,7 +252,7 @@ async def test_a_row_is_read_changed_and_deleted_under_its_parent(client: AsyncC
 
 @pytest.mark.parametrize(("path", "body"), [("", {"text": "x"}), ("/batch", [{"text": "x"}, {"text": "y"}])])
 async def test_nothing_is_created_under_an_unknown_parent(client: AsyncClient, blog: Database, path: str, body: object) -> None:
-    """D40: 404, not 422: it is the path that is wrong."""
+    """404, not 422: it is the path that is wrong."""
     response = await client.post(f"/articles/9/comments{path}", json=body)
 
     assert (response.status_code, response.json()["code"]) == (404, "not_found")
@@ -260,7 +260,7 @@ async def test_nothing_is_created_under_an_unknown_parent(client: AsyncClient, b
 
 
 async def test_a_parent_that_is_looked_for_at_commit(blog: Database) -> None:
-    """D40: 404 as well; and a deferred column still tells the parent."""
+    """404 as well; and a deferred column still tells the parent."""
     async with client_of(blog, LateCommentService, LateComment.article_id) as client:
         unknown = await client.post("/articles/9/comments", json={"text": "x"})
         created = await client.post("/articles/1/comments", json={"text": "x"})
@@ -272,7 +272,7 @@ async def test_a_parent_that_is_looked_for_at_commit(blog: Database) -> None:
 
 
 async def test_another_unknown_reference_stays_a_422(blog: Database) -> None:
-    """D40: the parent is there, the author is not."""
+    """The parent is there, the author is not."""
     async with client_of(blog, OpenCommentService, Comment.article_id) as client:
         response = await client.post("/articles/1/comments", json={"author_id": 9})
 
@@ -297,7 +297,7 @@ async def open_client(blog: Database) -> AsyncIterator[AsyncClient]:
 async def test_a_body_cannot_name_another_parent(
     open_client: AsyncClient, blog: Database, method: str, path: str, place: list[object], other: int | None
 ) -> None:
-    """D40: 422 that names the field and its row; nothing is written, and nothing is dropped silently."""
+    """422 that names the field and its row; nothing is written, and nothing is dropped silently."""
     body = {"text": "x", "article_id": other}
     response = await open_client.request(method, f"/articles/1/comments{path}", json=[{"text": "y"}, body] if path == "/batch" else body)
 
@@ -307,7 +307,7 @@ async def test_a_body_cannot_name_another_parent(
 
 
 async def test_a_body_may_name_the_same_parent(open_client: AsyncClient) -> None:
-    """D40: a client that repeats the path is right; one that says nothing gets the path's parent, whatever the schema's default."""
+    """A client that repeats the path is right; one that says nothing gets the path's parent, whatever the schema's default."""
     answers = [
         await open_client.post("/articles/1/comments", json={"text": "same", "article_id": 1}),
         await open_client.post("/articles/1/comments", json={"text": "silent"}),
@@ -318,7 +318,7 @@ async def test_a_body_may_name_the_same_parent(open_client: AsyncClient) -> None
 
 
 async def test_a_hook_cannot_move_a_row(blog: Database) -> None:
-    """D40: the parent that a field of another name becomes is refused, and the change undone."""
+    """The parent that a field of another name becomes is refused, and the change undone."""
 
     class Moving(BaseModel):
         article: int
@@ -340,7 +340,7 @@ async def test_a_hook_cannot_move_a_row(blog: Database) -> None:
 
 
 async def test_a_batch_is_stored_whole_under_its_parent(client: AsyncClient) -> None:
-    """D40: in the order given; a conflict keeps nothing."""
+    """In the order given; a conflict keeps nothing."""
     created = await client.post("/articles/1/comments/batch", json=[{"text": "b"}, {"text": "a"}])
     refused = await client.post("/articles/1/comments/batch", json=[{"text": "c"}, {"text": "a"}])
 
@@ -357,7 +357,7 @@ async def test_a_batch_is_stored_whole_under_its_parent(client: AsyncClient) -> 
     ("method", "path"), [("GET", ""), ("POST", ""), ("POST", "/batch"), ("GET", "/1"), ("PATCH", "/1"), ("DELETE", "/1")]
 )
 async def test_a_parent_that_cannot_be_one(client: AsyncClient, method: str, path: str, article: str) -> None:
-    """D40: the parent in the path is typed and bounded as a key is: 422, never a 5xx."""
+    """The parent in the path is typed and bounded as a key is: 422, never a 5xx."""
     body: Any = {"text": "x"} if method in {"POST", "PATCH"} else None
     response = await client.request(method, f"/articles/{article}/comments{path}", json=[body] if path == "/batch" else body)
 
@@ -366,7 +366,7 @@ async def test_a_parent_that_cannot_be_one(client: AsyncClient, method: str, pat
 
 
 async def test_a_text_is_a_parent(blog: Database) -> None:
-    """D40: escaped in Location as everywhere; an unknown one, and one that cannot be stored, are refused."""
+    """Escaped in Location as everywhere; an unknown one, and one that cannot be stored, are refused."""
     async with blog.begin() as session:
         session.add(Label(name="ä b?"))
 
@@ -381,7 +381,7 @@ async def test_a_text_is_a_parent(blog: Database) -> None:
 
 
 async def test_a_row_without_a_parent_is_nowhere(blog: Database) -> None:
-    """D40: not even under a parent that is called null."""
+    """Not even under a parent that is called null."""
     async with blog.begin() as session:
         session.add(Label(name="null"))
         orphan = await UsageService(session).create({"label_name": None})
@@ -393,7 +393,7 @@ async def test_a_row_without_a_parent_is_nowhere(blog: Database) -> None:
 
 
 async def test_a_uuid_is_a_parent(blog: Database) -> None:
-    """D40: typed from the column."""
+    """Typed from the column."""
     async with blog.begin() as session:
         session.add(Label(name="a"))
         await session.flush()
@@ -409,7 +409,7 @@ async def test_a_uuid_is_a_parent(blog: Database) -> None:
 
 
 async def test_a_parent_may_be_part_of_the_key(blog: Database) -> None:
-    """D40: the prefix has that part, the path of a row the rest; relationships are shown too."""
+    """The prefix has that part, the path of a row the rest; relationships are shown too."""
     async with blog.begin() as session:
         session.add_all([Order(id=1), Order(id=2)])
 
@@ -429,7 +429,7 @@ async def test_a_parent_may_be_part_of_the_key(blog: Database) -> None:
 
 
 async def test_a_parent_of_several_columns(blog: Database) -> None:
-    """D40: one column of the foreign key is in the path, the others are in the body: a reference that fails is the path's."""
+    """One column of the foreign key is in the path, the others are in the body: a reference that fails is the path's."""
 
     class SplitIn(BaseModel):
         line_number: int
@@ -452,7 +452,7 @@ async def test_a_parent_of_several_columns(blog: Database) -> None:
 
 
 async def test_what_nesting_costs(client: AsyncClient, blog: Database) -> None:
-    """D42: reads and creates cost nothing more; a change and a delete lock the row first, which is one statement more."""
+    """Reads and creates cost nothing more; a change and a delete lock the row first, which is one statement more."""
     costs = {
         1: [("POST", "", {"text": "x"}), ("GET", "/1", None), ("POST", "/batch", [{"text": "y"}, {"text": "z"}])],
         2: [("GET", "", None), ("DELETE", "/3", None), ("PATCH", "/1", {"text": "changed"})],
@@ -467,7 +467,7 @@ async def test_what_nesting_costs(client: AsyncClient, blog: Database) -> None:
 
 
 async def test_a_change_and_its_check_are_one_transaction(blog: Database) -> None:
-    """D40: a refusal after the change undoes it; the host's own session that never commits loses none."""
+    """A refusal after the change undoes it; the host's own session that never commits loses none."""
 
     class RefusingService(CommentService):
         async def update(self, ident: object, data: Any, /, *, expected_version: int | None = None) -> Comment:
@@ -494,7 +494,7 @@ async def test_a_change_and_its_check_are_one_transaction(blog: Database) -> Non
 
 @pytest.mark.parametrize(("method", "body"), [("PATCH", {"text": "x"}), ("DELETE", None)])
 async def test_a_row_that_is_being_moved_is_waited_for(postgres_database: Database, method: str, body: object) -> None:
-    """D40: the row is locked before its parent is looked at, so that it cannot leave in between."""
+    """The row is locked before its parent is looked at, so that it cannot leave in between."""
     await postgres_database.create_tables(BlogBase.metadata)
     async with postgres_database.begin() as session:
         session.add_all([Article(id=1), Article(id=2)])
@@ -518,7 +518,7 @@ async def test_a_row_that_is_being_moved_is_waited_for(postgres_database: Databa
 
 
 async def test_a_request_in_one_transaction(blog: Database) -> None:
-    """T1, D40: nested routes work in db.transaction, a missing parent included."""
+    """Nested routes work in db.transaction, a missing parent included."""
     async with client_of(blog, CommentService, Comment.article_id, session=blog.transaction) as client:
         answers = [
             await client.post("/articles/1/comments", json={"text": "x"}),
@@ -531,7 +531,7 @@ async def test_a_request_in_one_transaction(blog: Database) -> None:
 
 
 async def test_a_service_that_refuses_to_read_refuses_under_a_parent(blog: Database) -> None:
-    """D40: an overridden get_one() is asked by every endpoint of one row, and a base_query() confines beside the parent."""
+    """An overridden get_one() is asked by every endpoint of one row, and a base_query() confines beside the parent."""
 
     class PrivateService(CommentService):
         async def get_one(self, ident: object, **options: Any) -> Comment:
@@ -551,7 +551,7 @@ async def test_a_service_that_refuses_to_read_refuses_under_a_parent(blog: Datab
 
 
 async def test_a_dependency_may_make_the_service(blog: Database) -> None:
-    """D40: service= and a parent go together."""
+    """Service= and a parent go together."""
 
     async def get_service(session: Annotated[AsyncSession, blog.session]) -> CommentService:
         return CommentService(session)
@@ -570,7 +570,7 @@ async def get_session() -> AsyncSession:
 
 @pytest.mark.parametrize("prefix", ["/comments", "/articles/{id}/comments", "/articles/{article}/comments"])
 async def test_a_prefix_without_the_parent_is_refused_at_the_start(prefix: str) -> None:
-    """D40: FastAPI would ask for it in every request and never find it."""
+    """FastAPI would ask for it in every request and never find it."""
     router = crud_router(
         CommentService, read=CommentRead, session=get_session, endpoints=Endpoint.LIST, options=RouterOptions(parent=Comment.article_id)
     )
@@ -584,7 +584,7 @@ async def test_a_prefix_without_the_parent_is_refused_at_the_start(prefix: str) 
 
 
 async def test_a_prefix_without_the_parent_shows_nothing_where_no_lifespan_runs(blog: Database) -> None:
-    """D40: a mounted app has no start of its own; its requests are refused, and the parent cannot be slipped in as a query."""
+    """A mounted app has no start of its own; its requests are refused, and the parent cannot be slipped in as a query."""
     router = crud_router(CommentService, read=CommentRead, session=blog.session, options=RouterOptions(parent=Comment.article_id))
     outer = FastAPI()
     outer.mount("/sub", app_of(router, "/comments"))
@@ -596,7 +596,7 @@ async def test_a_prefix_without_the_parent_shows_nothing_where_no_lifespan_runs(
 
 
 async def test_the_hosts_own_routes_need_no_parent(blog: Database) -> None:
-    """D40: a route that the host adds may be anywhere; a right prefix starts."""
+    """A route that the host adds may be anywhere; a right prefix starts."""
     router = crud_router(CommentService, read=CommentRead, session=blog.session, options=RouterOptions(parent=Comment.article_id))
 
     @router.get("/count")
@@ -617,13 +617,13 @@ async def test_the_hosts_own_routes_need_no_parent(blog: Database) -> None:
 
 @pytest.mark.parametrize("parent", [Article.id, "article_id", Line.splits, Comment.id])
 def test_a_parent_that_is_none_is_refused(parent: Any) -> None:
-    """D40: another model's column, a name, a relationship, and the whole key."""
+    """Another model's column, a name, a relationship, and the whole key."""
     with pytest.raises(ConfigurationError, match="parent="):
         crud_router(CommentService, read=CommentRead, session=get_session, options=RouterOptions(parent=parent))
 
 
 async def test_a_parent_of_the_base_class(blog: Database) -> None:
-    """D40: an inherited attribute is a parent, named on either class."""
+    """An inherited attribute is a parent, named on either class."""
 
     class Base(DeclarativeBase):
         metadata = MetaData()
@@ -649,7 +649,7 @@ async def test_a_parent_of_the_base_class(blog: Database) -> None:
 
 
 async def test_a_missing_parent_is_named_in_the_log(blog: Database) -> None:
-    """D40: the error names the parent's model, not the child's."""
+    """The error names the parent's model, not the child's."""
     router = crud_router(CommentService, read=CommentRead, session=blog.session, options=RouterOptions(parent=Comment.article_id))
     app = FastAPI()
     app.include_router(router, prefix=COMMENTS)

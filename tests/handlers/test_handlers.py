@@ -119,7 +119,7 @@ async def client_of(app: FastAPI, **options: Any) -> AsyncIterator[AsyncClient]:
     ],
 )
 async def test_an_error_has_its_status_and_code(error: Exception, status: int, code: str) -> None:
-    """W2: one body for all: RFC 9457's members, the machine code, a text, and nothing empty."""
+    """One body for all: RFC 9457's members, the machine code, a text, and nothing empty."""
     response = await answer_to(error)
     body = response.json()
 
@@ -132,7 +132,7 @@ async def test_an_error_has_its_status_and_code(error: Exception, status: int, c
 
 
 async def test_the_text_for_logs_is_not_sent() -> None:
-    """W3: str(error) names the key that was asked for; the client gets the fixed text of the code."""
+    """Str(error) names the key that was asked for; the client gets the fixed text of the code."""
     response = await answer_to(NotFoundError(dict, "4711-secret"))
 
     assert response.json()["detail"] == "There is nothing here."
@@ -140,12 +140,12 @@ async def test_the_text_for_logs_is_not_sent() -> None:
 
 
 async def test_a_declared_text_is_sent() -> None:
-    """W2: an error may declare a text that is safe to send."""
+    """An error may declare a text that is safe to send."""
     assert (await answer_to(UserInputError("sold in sixes"))).json()["detail"] == "sold in sixes"
 
 
 async def test_fields_at_fault_are_named() -> None:
-    """W2: a conflict and a refused input say which fields."""
+    """A conflict and a refused input say which fields."""
     conflict = await answer_to(ConflictError(["email"]))
     refused = await answer_to(UserInputError("no", errors=[FieldError(("body", "lines", 0), "not_a_six", "must be six")]))
 
@@ -154,14 +154,14 @@ async def test_fields_at_fault_are_named() -> None:
 
 
 async def test_a_refused_query_says_what_is_allowed() -> None:
-    """W2, D31: the names that exist come with the refusal."""
+    """The names that exist come with the refusal."""
     response = await answer_to(InvalidQueryError("unknown sort key", allowed=["name", "age"]))
 
     assert response.json()["context"] == {"allowed": ["name", "age"]}
 
 
 async def test_a_stale_version_is_a_failed_precondition_where_there_was_one() -> None:
-    """W1, D41: with If-Match the status is 412 (RFC 9110, 13.1.1)."""
+    """With If-Match the status is 412 (RFC 9110, 13.1.1)."""
     response = await answer_to(StaleVersionError(expected=1), headers={"If-Match": '"1"'})
 
     assert (response.status_code, response.json()["status"]) == (412, 412)
@@ -186,7 +186,7 @@ async def test_who_is_not_known_is_challenged(error: Exception, challenge: str) 
 
 @pytest.mark.parametrize(("error", "seconds"), [(RateLimitedError(0.2), "1"), (RateLimitedError(59.5), "60"), (UnavailableError("x"), "1")])
 async def test_try_again_later_says_when(error: Exception, seconds: str) -> None:
-    """W6: Retry-After has whole seconds, rounded up."""
+    """Retry-After has whole seconds, rounded up."""
     assert (await answer_to(error)).headers["retry-after"] == seconds
 
 
@@ -200,7 +200,7 @@ class HostError(Exception):
 
 
 async def test_a_hosts_error_gets_the_status_the_host_says() -> None:
-    """W1: *statuses* adds errors, the library's kind with their code and text, others with nothing of theirs."""
+    """*statuses* adds errors, the library's kind with their code and text, others with nothing of theirs."""
     own = await answer_to(OutOfStockError("left: 12"), statuses={OutOfStockError: 409})
     foreign = await answer_to(HostError("secret"), statuses={HostError: 402})
 
@@ -209,7 +209,7 @@ async def test_a_hosts_error_gets_the_status_the_host_says() -> None:
 
 
 async def test_a_host_may_change_a_status() -> None:
-    """W1: *statuses* wins over the library's table, for database errors too."""
+    """*statuses* wins over the library's table, for database errors too."""
     assert (await answer_to(ConflictError(), statuses={ConflictError: 422})).status_code == 422
 
 
@@ -218,7 +218,7 @@ async def test_a_host_may_change_a_status() -> None:
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("secret"), ConfigurationError("secret"), OutOfStockError("secret"), OSError("secret")])
 async def test_a_bug_is_a_500_that_tells_nothing(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
-    """W4: what has no status is answered, logged in one line without its text, and the connection is closed."""
+    """What has no status is answered, logged in one line without its text, and the connection is closed."""
     with caplog.at_level(logging.INFO, logger="fastapi_kit"):
         response = await answer_to(error)
 
@@ -231,7 +231,7 @@ async def test_a_bug_is_a_500_that_tells_nothing(error: Exception, caplog: pytes
 
 @pytest.mark.parametrize("error", [ZeroDivisionError(), ConfigurationError()])
 async def test_a_bug_reaches_the_server(error: Exception) -> None:
-    """W4: the error itself is raised on, so that the server and OpenTelemetry see it."""
+    """The error itself is raised on, so that the server and OpenTelemetry see it."""
     app = failing_app(error)
     register_exception_handlers(app)
 
@@ -243,7 +243,7 @@ async def test_a_bug_reaches_the_server(error: Exception) -> None:
 
 @pytest.mark.parametrize("cors_first", [True, False])
 async def test_a_500_passes_through_cors(cors_first: bool) -> None:
-    """W4: a browser may read the answer; the order of registration does not matter."""
+    """A browser may read the answer; the order of registration does not matter."""
     app = failing_app(ZeroDivisionError())
     if not cors_first:
         register_exception_handlers(app)
@@ -258,7 +258,7 @@ async def test_a_500_passes_through_cors(cors_first: bool) -> None:
 
 
 async def test_an_error_in_a_middleware_has_the_same_body() -> None:
-    """W2: outside the innermost middleware the server's last resort answers, in the same shape."""
+    """Outside the innermost middleware the server's last resort answers, in the same shape."""
 
     class Failing:
         def __init__(self, app: ASGIApp) -> None:
@@ -292,7 +292,7 @@ async def sent_by(app: ASGIApp, *, http_version: str = "1.1") -> list[Any]:
 
 
 async def test_a_started_response_is_left_alone() -> None:
-    """W4: an error in a stream sends no second response; it is only raised on."""
+    """An error in a stream sends no second response; it is only raised on."""
 
     async def stream(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -303,7 +303,7 @@ async def test_a_started_response_is_left_alone() -> None:
 
 @pytest.mark.parametrize(("version", "headers"), [("1.1", [b"close"]), ("2", [])])
 async def test_http2_knows_no_connection_header(version: str, headers: list[bytes]) -> None:
-    """W4: HTTP/2 forbids it (RFC 9113, 8.2.2); without a host's answer there is a plain problem."""
+    """HTTP/2 forbids it (RFC 9113, 8.2.2); without a host's answer there is a plain problem."""
 
     async def fail(scope: Scope, receive: Receive, send: Send) -> None:
         raise ZeroDivisionError
@@ -389,7 +389,7 @@ async def client() -> AsyncIterator[AsyncClient]:
 
 
 async def test_an_unknown_path_is_a_problem(client: AsyncClient) -> None:
-    """W2: 404 of the framework."""
+    """404 of the framework."""
     response = await client.get("/nope/4711")
 
     assert response.status_code == 404
@@ -397,7 +397,7 @@ async def test_an_unknown_path_is_a_problem(client: AsyncClient) -> None:
 
 
 async def test_a_wrong_method_is_a_problem_and_keeps_allow(client: AsyncClient) -> None:
-    """W2: 405 of the framework."""
+    """405 of the framework."""
     response = await client.put("/items")
 
     assert (response.status_code, response.json()["code"]) == (405, "method_not_allowed")
@@ -405,7 +405,7 @@ async def test_a_wrong_method_is_a_problem_and_keeps_allow(client: AsyncClient) 
 
 
 async def test_allow_names_every_method_of_the_path() -> None:
-    """W2: a path is often several routes, and routers several deep (RFC 9110, 15.5.6)."""
+    """A path is often several routes, and routers several deep (RFC 9110, 15.5.6)."""
     inner, outer = APIRouter(), APIRouter()
     inner.add_api_route("/{number}", Named, methods=["GET", "HEAD"])
     outer.add_api_route("/{number}", Named, methods=["PATCH"])
@@ -421,19 +421,19 @@ async def test_allow_names_every_method_of_the_path() -> None:
 
 
 async def test_allow_is_the_hosts_where_the_host_says_405() -> None:
-    """W2: an HTTPException raised by hand keeps its header."""
+    """An HTTPException raised by hand keeps its header."""
     assert (await answer_to(HTTPException(405, headers={"Allow": "POST"}))).headers["allow"] == "POST"
 
 
 async def test_an_http_exception_keeps_text_and_headers(client: AsyncClient) -> None:
-    """W2: what the host raises by hand is the host's to say."""
+    """What the host raises by hand is the host's to say."""
     response = await client.get("/teapot")
 
     assert (response.status_code, response.json()["detail"], response.headers["x-pot"]) == (418, "short and stout", "tea")
 
 
 async def test_fastapis_security_is_a_problem_with_a_challenge(client: AsyncClient) -> None:
-    """W2: FastAPI's own 401 keeps WWW-Authenticate."""
+    """FastAPI's own 401 keeps WWW-Authenticate."""
     response = await client.get("/locked")
 
     assert (response.status_code, response.json()["code"], response.headers["www-authenticate"]) == (401, "not_authenticated", "Bearer")
@@ -441,7 +441,7 @@ async def test_fastapis_security_is_a_problem_with_a_challenge(client: AsyncClie
 
 @pytest.mark.parametrize("status", [204, 304])
 async def test_some_statuses_have_no_body(status: int) -> None:
-    """W2: 204 and 304 end after the headers (RFC 9110, 15.3.5 and 15.4.5)."""
+    """204 and 304 end after the headers (RFC 9110, 15.3.5 and 15.4.5)."""
     response = await answer_to(HTTPException(status, headers={"ETag": '"1"'}))
 
     assert (response.status_code, response.content, response.headers["etag"]) == (status, b"", '"1"')
@@ -449,14 +449,14 @@ async def test_some_statuses_have_no_body(status: int) -> None:
 
 @pytest.mark.parametrize("detail", [{"left": 3}, ["a", {"b": None}], 7])
 async def test_a_detail_that_is_no_text_is_kept_beside_one(detail: Any) -> None:
-    """W2: detail stays text; the host's structure is under context."""
+    """Detail stays text; the host's structure is under context."""
     body = (await answer_to(HTTPException(409, detail))).json()
 
     assert (body["detail"], body["context"]) == ("Conflict", detail)
 
 
 async def test_a_detail_may_hold_anything() -> None:
-    """W3: what JSON cannot carry does not make a 4xx a 5xx, and an exception tells its kind only."""
+    """What JSON cannot carry does not make a 4xx a 5xx, and an exception tells its kind only."""
     deep: list[Any] = []
     for _ in range(5000):
         deep = [deep]
@@ -475,7 +475,7 @@ class Named(BaseModel):
 
 
 async def test_a_refused_body_names_fields(client: AsyncClient) -> None:
-    """W2: 422 of the framework: where, which rule, and a text."""
+    """422 of the framework: where, which rule, and a text."""
     response = await client.post("/items", json={"name": 1, "kind": "cow"})
 
     assert response.status_code == 422
@@ -487,7 +487,7 @@ async def test_a_refused_body_names_fields(client: AsyncClient) -> None:
 
 
 async def test_the_schemas_own_texts_are_always_shown(client: AsyncClient) -> None:
-    """W3: a value that happens to be a word of pydantic's text hides nothing, and one it would quote is not quoted."""
+    """A value that happens to be a word of pydantic's text hides nothing, and one it would quote is not quoted."""
     response = await client.post("/items", json={"name": ["should"], "kind": "Input", "id": "zq", "pet": {"tag": "zq"}})
 
     assert [item["message"] for item in response.json()["errors"]] == [
@@ -518,7 +518,7 @@ SECRET = "hunter2-hunter2-hunter2"
     ],
 )
 async def test_what_was_sent_is_not_sent_back(client: AsyncClient, item: Any) -> None:
-    """W3: no value of the request is in the answer, whoever wrote the message."""
+    """No value of the request is in the answer, whoever wrote the message."""
     response = await client.post("/items", json=item)
 
     assert response.status_code == 422
@@ -526,7 +526,7 @@ async def test_what_was_sent_is_not_sent_back(client: AsyncClient, item: Any) ->
 
 
 async def test_what_was_sent_in_the_address_is_not_sent_back(client: AsyncClient) -> None:
-    """W3: neither path nor query come back."""
+    """Neither path nor query come back."""
     response = await client.get(f"/items/{SECRET}?page={SECRET}")
 
     assert response.status_code == 422
@@ -546,7 +546,7 @@ async def test_what_was_sent_in_the_address_is_not_sent_back(client: AsyncClient
     ],
 )
 async def test_a_validators_text_is_shown_if_it_is_declared_safe(client: AsyncClient, code: str, message: str) -> None:
-    """W3: UserInputError, and a template with nothing but names of the schema; a bare ValueError may hold anything."""
+    """UserInputError, and a template with nothing but names of the schema; a bare ValueError may hold anything."""
     response = await client.post("/items", json={"name": "n", "code": code})
 
     assert [item["message"] for item in response.json()["errors"]] == [message]
@@ -554,14 +554,14 @@ async def test_a_validators_text_is_shown_if_it_is_declared_safe(client: AsyncCl
 
 @pytest.mark.parametrize("value", ["hun", "h", "7", "12"])
 async def test_not_even_a_short_value_is_sent_back(client: AsyncClient, value: str) -> None:
-    """W3: what is too short to be looked for in a text is not told either."""
+    """What is too short to be looked for in a text is not told either."""
     response = await client.post("/items", json={"name": "n", "code": f"echo {value}"})
 
     assert [item["message"] for item in response.json()["errors"]] == ["is not valid"]
 
 
 async def test_keys_that_the_client_chose_are_not_sent_back(client: AsyncClient) -> None:
-    """W3: in a dict, at any depth, and in JSON within a text; fields, labels of unions and aliases of any spelling stay."""
+    """In a dict, at any depth, and in JSON within a text; fields, labels of unions and aliases of any spelling stay."""
     item = {"scores": {"hunter2": "x"}, "inner": {"hunter2": {"hunter3": "x"}}, "text": '{"hunter2": "x"}', "choice": {}, "Straße 1": 1}
     response = await client.post("/items", json=item)
 
@@ -577,7 +577,7 @@ async def test_keys_that_the_client_chose_are_not_sent_back(client: AsyncClient)
 
 
 async def test_a_key_of_the_schemas_words_and_something_else_is_the_clients(client: AsyncClient) -> None:
-    """W3: not a single sign of it is told."""
+    """Not a single sign of it is told."""
     keys = ["name!hunter2", "name 4111111111111111", "4111name", "name!", "1", "\ud800", "name\n"]
     body = json.dumps({"name": "n", "scores": dict.fromkeys(keys, "x")})
     response = await client.post("/items", content=body, headers=JSON)
@@ -586,7 +586,7 @@ async def test_a_key_of_the_schemas_words_and_something_else_is_the_clients(clie
 
 
 async def test_parameters_of_dependencies_and_included_routers_are_known() -> None:
-    """W3: wherever a route has its parameters from, they are named."""
+    """Wherever a route has its parameters from, they are named."""
 
     def page(
         size: Annotated[int, Query(alias="page[size]")] = 1, x_odd: Annotated[int, Header()] = 1, visits: Annotated[int, Cookie()] = 1
@@ -618,21 +618,21 @@ async def test_parameters_of_dependencies_and_included_routers_are_known() -> No
     [("colour", "colour"), ("$ref", "$ref"), ("page[size]", "page[size]"), ("my secret", "*"), ("a@b.example", "*"), ("x" * 65, "*")],
 )
 async def test_an_unknown_field_is_named_if_that_is_a_name(client: AsyncClient, name: str, shown: str) -> None:
-    """W3: a typing error can be found, and a value that stands where a name should is not told."""
+    """A typing error can be found, and a value that stands where a name should is not told."""
     response = await client.post("/items", json={"name": "n", name: 1})
 
     assert [item["loc"] for item in response.json()["errors"]] == [["body", shown]]
 
 
 async def test_an_unknown_field_of_a_service_is_named_if_that_is_a_name() -> None:
-    """W3: the same where an open schema lets it through to the model."""
+    """The same where an open schema lets it through to the model."""
     response = await answer_to(InvalidDataError(["colour", "my secret"], reason="unknown_field"))
 
     assert [item["loc"] for item in response.json()["errors"]] == [["colour"], ["*"]]
 
 
 async def test_the_number_of_errors_is_bounded() -> None:
-    """W3: a small request cannot make a huge answer."""
+    """A small request cannot make a huge answer."""
     app = FastAPI()
 
     @app.post("/")
@@ -667,7 +667,7 @@ async def test_the_number_of_errors_is_bounded() -> None:
     ids=lambda value: str(value)[:30],
 )
 async def test_hostile_bodies_are_the_clients_fault(client: AsyncClient, content: bytes, status: int) -> None:
-    """W3: broken JSON, lone surrogates, NaN, huge numbers and deep nesting are never a 5xx."""
+    """Broken JSON, lone surrogates, NaN, huge numbers and deep nesting are never a 5xx."""
     response = await client.post("/items", content=content, headers=JSON)
 
     assert response.status_code == status
@@ -677,7 +677,7 @@ async def test_hostile_bodies_are_the_clients_fault(client: AsyncClient, content
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "a" * 500, ""])
 async def test_a_wrong_content_type_is_a_problem(client: AsyncClient, content_type: str) -> None:
-    """W2: JSON that is not called JSON."""
+    """JSON that is not called JSON."""
     response = await client.post("/items", content=b'{"name": "n"}', headers={"Content-Type": content_type})
 
     assert (response.status_code, response.json()["code"]) == (422, "invalid_request")
@@ -685,7 +685,7 @@ async def test_a_wrong_content_type_is_a_problem(client: AsyncClient, content_ty
 
 @pytest.mark.parametrize("path", ["/items/%ff", "/items/%00", "/items/%ED%A0%80", f"/items/{'9' * 5000}", "/items/1?page=%ff", "/%ff"])
 async def test_hostile_addresses_are_the_clients_fault(client: AsyncClient, path: str) -> None:
-    """W3: bytes that are no text, NUL and huge numbers in path and query are never a 5xx."""
+    """Bytes that are no text, NUL and huge numbers in path and query are never a 5xx."""
     response = await client.get(path)
 
     assert response.status_code in {404, 422}
@@ -741,7 +741,7 @@ LONE, DEEP = rb'{"a": "\ud800"}', b'{"a": ' + b"[" * 400 + b"]" * 400 + b"}"
     ],
 )
 async def test_what_a_route_cannot_send_back_is_the_clients_fault(route: Callable[..., Any], content: bytes, code: str) -> None:
-    """W3: lone surrogates, NaN and deep nesting in an untyped body are no 5xx, however the route answers."""
+    """Lone surrogates, NaN and deep nesting in an untyped body are no 5xx, however the route answers."""
     app = FastAPI()
     app.post("/")(route)
 
@@ -753,7 +753,7 @@ async def test_what_a_route_cannot_send_back_is_the_clients_fault(route: Callabl
 
 
 async def test_a_number_that_is_none_is_the_clients_fault_wherever_it_came_from() -> None:
-    """W3: a float in query, path, header, cookie or form is NaN if the client says so."""
+    """A float in query, path, header, cookie or form is NaN if the client says so."""
     app = FastAPI()
 
     @app.post("/{x}")
@@ -782,7 +782,7 @@ class Ratio(BaseModel):
 
 @pytest.mark.parametrize("content", [b"{}", b'{"a": "text", "b": 1e308, "c": [[1]]}', b'{"a": '])
 async def test_what_the_host_cannot_send_is_a_bug(content: bytes) -> None:
-    """W4: the same errors stay a 500 where the request has nothing of the kind."""
+    """The same errors stay a 500 where the request has nothing of the kind."""
     deep: Any = []
     for _ in range(5000):
         deep = [deep]
@@ -811,7 +811,7 @@ async def test_what_the_host_cannot_send_is_a_bug(content: bytes) -> None:
 
 @pytest.mark.parametrize("hosts_first", [True, False])
 async def test_the_hosts_handler_of_value_errors_stays(hosts_first: bool) -> None:
-    """W1: registering ours does not undo what an app does with its ValueErrors."""
+    """Registering ours does not undo what an app does with its ValueErrors."""
     app = failing_app(ValueError("odd"))
 
     async def answer(request: Request, error: Exception) -> Response:
@@ -828,7 +828,7 @@ async def test_the_hosts_handler_of_value_errors_stays(hosts_first: bool) -> Non
 
 
 async def test_a_second_registrar_takes_nothing_away() -> None:
-    """W3: an error of a text is the database's or the answer's."""
+    """An error of a text is the database's or the answer's."""
     app = FastAPI()
     app.post("/")(as_response)
     register_exception_handlers(app)
@@ -846,7 +846,7 @@ async def test_a_second_registrar_takes_nothing_away() -> None:
     [("0190163d-8694-739b-aea5-966c26f8ad91", "urn:uuid:0190163d-8694-739b-aea5-966c26f8ad91"), ("abc", None)],
 )
 async def test_a_known_request_id_is_in_the_body(request_id: str, instance: str | None) -> None:
-    """W2: instance is the id, never the path; an id that is no UUID makes no URN."""
+    """Instance is the id, never the path; an id that is no UUID makes no URN."""
     app = failing_app(NotFoundError(dict, 1))
 
     class Naming:
@@ -886,7 +886,7 @@ class BrandedProblem(Problem):
 
 
 async def test_a_host_may_have_a_body_of_its_own() -> None:
-    """W2: any model, sent as JSON as it is, for errors of every family."""
+    """Any model, sent as JSON as it is, for errors of every family."""
     for error, lines in [
         (ConflictError(["email"]), ["email is already taken"]),
         (HTTPException(404), ["Not Found"]),
@@ -899,7 +899,7 @@ async def test_a_host_may_have_a_body_of_its_own() -> None:
 
 
 async def test_a_bigger_problem_is_still_a_problem() -> None:
-    """W2: a subclass of Problem keeps the media type."""
+    """A subclass of Problem keeps the media type."""
     response = await answer_to(NotFoundError(dict, 1), body=lambda problem: BrandedProblem(**problem.model_dump()))
 
     assert response.headers["content-type"] == "application/problem+json"
@@ -907,7 +907,7 @@ async def test_a_bigger_problem_is_still_a_problem() -> None:
 
 
 async def test_the_legacy_body_is_fastapis() -> None:
-    """W2: hosts whose clients know FastAPI's shapes keep them, without what was sent."""
+    """Hosts whose clients know FastAPI's shapes keep them, without what was sent."""
     app = failing_app(HTTPException(404, {"a": 1}))
 
     @app.post("/")
@@ -949,7 +949,7 @@ def writing_app(database: Database) -> FastAPI:
 
 @pytest.mark.parametrize("register", [register_exception_handlers, register_integrity_error_handler])
 async def test_a_refused_write_of_the_hosts_is_no_500(database: Database, register: Callable[[FastAPI], None]) -> None:
-    """W1: unique 409, null 422, the field named, nothing of the SQL told."""
+    """Unique 409, null 422, the field named, nothing of the SQL told."""
     await database.create_tables(HostBase.metadata)
     app = writing_app(database)
     register(app)
@@ -964,7 +964,7 @@ async def test_a_refused_write_of_the_hosts_is_no_500(database: Database, regist
 
 
 async def test_values_that_postgresql_refuses_are_no_500(postgres_database: Database) -> None:
-    """W1: too long texts and NUL arrive as errors that are no IntegrityError."""
+    """Too long texts and NUL arrive as errors that are no IntegrityError."""
     await postgres_database.create_tables(HostBase.metadata)
 
     async with client_of(writing_app(postgres_database)) as client:
@@ -986,7 +986,7 @@ def reading_app(database: Database) -> FastAPI:
 
 @pytest.mark.parametrize("register", [register_exception_handlers, register_unavailable_error_handler])
 async def test_a_lost_database_is_a_503(register: Callable[[FastAPI], None]) -> None:
-    """W6: asyncpg's raw ConnectionRefusedError becomes 503 with Retry-After, without the address."""
+    """Asyncpg's raw ConnectionRefusedError becomes 503 with Retry-After, without the address."""
     database = Database("postgresql+asyncpg://someone:secret@127.0.0.1:1/db")
     app = reading_app(database)
     register(app)
@@ -1000,7 +1000,7 @@ async def test_a_lost_database_is_a_503(register: Callable[[FastAPI], None]) -> 
 
 
 async def test_a_503_is_logged_by_its_kinds(caplog: pytest.LogCaptureFixture) -> None:
-    """W6: an operator sees what was lost; the log knows no address and no text of the driver."""
+    """An operator sees what was lost; the log knows no address and no text of the driver."""
     database = Database("postgresql+asyncpg://someone:secret@127.0.0.1:1/db")
     app = reading_app(database)
 
@@ -1018,7 +1018,7 @@ async def test_a_503_is_logged_by_its_kinds(caplog: pytest.LogCaptureFixture) ->
 
 
 async def test_an_exhausted_pool_is_a_503(tmp_path: Path) -> None:
-    """W6: no connection to be had in time is worth a retry."""
+    """No connection to be had in time is worth a retry."""
     options = DatabaseOptions(pool_size=1, max_overflow=0, pool_timeout=0.01)
     database = Database(f"sqlite+aiosqlite:///{tmp_path / 'small.db'}", options=options)
 
@@ -1034,12 +1034,12 @@ NO_TEXT = UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed")
 
 @pytest.mark.parametrize("error", [FileNotFoundError("a"), ConnectionRefusedError("mail"), TimeoutError(), OverflowError(), NO_TEXT])
 async def test_errors_that_are_not_the_databases_are_bugs(error: Exception) -> None:
-    """W6: the host's own files, sockets and numbers are not taken for a lost database."""
+    """The host's own files, sockets and numbers are not taken for a lost database."""
     assert (await answer_to(error)).status_code == 500
 
 
 async def test_a_mistake_in_sql_is_a_bug(database: Database) -> None:
-    """W4: wrong SQL is the host's fault and told to nobody."""
+    """Wrong SQL is the host's fault and told to nobody."""
     app = FastAPI()
 
     @app.get("/")
@@ -1057,7 +1057,7 @@ async def test_a_mistake_in_sql_is_a_bug(database: Database) -> None:
 
 
 async def test_each_registrar_takes_its_family_only() -> None:
-    """W1: an app that exists may take one and keep FastAPI's answers to the rest."""
+    """An app that exists may take one and keep FastAPI's answers to the rest."""
     register: Callable[[FastAPI], None]
     for register, error, status in [
         (register_kit_error_handler, NotFoundError(dict, 1), 404),
@@ -1075,7 +1075,7 @@ async def test_each_registrar_takes_its_family_only() -> None:
 
 
 async def test_the_validation_registrar_takes_the_422() -> None:
-    """W1: the rest stays FastAPI's."""
+    """The rest stays FastAPI's."""
     app = FastAPI()
     register_validation_error_handler(app)
 
@@ -1089,7 +1089,7 @@ async def test_the_validation_registrar_takes_the_422() -> None:
 
 
 async def test_two_database_registrars_do_not_push_each_other_out(database: Database) -> None:
-    """W1: both families may arrive as the same class."""
+    """Both families may arrive as the same class."""
     await database.create_tables(HostBase.metadata)
     lost = Database("postgresql+asyncpg://127.0.0.1:1/db")
     for registrars in (
@@ -1107,7 +1107,7 @@ async def test_two_database_registrars_do_not_push_each_other_out(database: Data
 
 
 async def test_value_errors_are_bugs_unless_the_host_says_otherwise() -> None:
-    """W1: a ValueError is a 500; UserInputError is shown; the registrar of the page's pattern is opt-in and has a status of its own."""
+    """A ValueError is a 500; UserInputError is shown; the registrar of the page's pattern is opt-in and has a status of its own."""
     assert (await answer_to(ValueError("secret"))).status_code == 500
     assert (await answer_to(UserInputError("shown"))).json()["detail"] == "shown"
 
@@ -1120,7 +1120,7 @@ async def test_value_errors_are_bugs_unless_the_host_says_otherwise() -> None:
 
 
 async def test_a_failed_model_is_a_bug_even_then() -> None:
-    """W3: pydantic's ValidationError is a ValueError whose text is full of values."""
+    """Pydantic's ValidationError is a ValueError whose text is full of values."""
     app = FastAPI()
     register_value_error_handler(app)
     register_unhandled_error_handler(app)
@@ -1136,7 +1136,7 @@ async def test_a_failed_model_is_a_bug_even_then() -> None:
 
 
 async def test_registering_twice_is_harmless_and_the_last_wins() -> None:
-    """W1: one middleware, one body."""
+    """One middleware, one body."""
     app = failing_app(ZeroDivisionError())
     register_exception_handlers(app, body=realworld)
     register_exception_handlers(app)
@@ -1147,7 +1147,7 @@ async def test_registering_twice_is_harmless_and_the_last_wins() -> None:
 
 
 async def test_routes_may_come_before_or_after() -> None:
-    """W1: registration needs no order relative to routes, routers and middleware."""
+    """Registration needs no order relative to routes, routers and middleware."""
     app = FastAPI()
     register_exception_handlers(app)
     router = APIRouter()
@@ -1162,7 +1162,7 @@ async def test_routes_may_come_before_or_after() -> None:
 
 
 async def test_registering_too_late_is_refused() -> None:
-    """W1: after the first request it would have no effect, silently."""
+    """After the first request it would have no effect, silently."""
     app = FastAPI()
     async with app_client(app) as client:
         await client.get("/")
@@ -1172,7 +1172,7 @@ async def test_registering_too_late_is_refused() -> None:
 
 
 async def test_the_hosts_narrower_handler_goes_first() -> None:
-    """W1: adopting the library does not undo what an app has already."""
+    """Adopting the library does not undo what an app has already."""
     app = failing_app(OutOfStockError())
 
     @app.exception_handler(OutOfStockError)
@@ -1195,7 +1195,7 @@ def answering_app(answer: Callable[[Request], Awaitable[Response]]) -> FastAPI:
 
 @pytest.mark.parametrize(("error", "status"), [(RateLimitedError(5), 429), (HTTPException(413), 413), (ZeroDivisionError(), 500)])
 async def test_a_middleware_can_answer_like_the_app(error: Exception, status: int) -> None:
-    """W2: with the app's body where handlers are registered, with the default where none are."""
+    """With the app's body where handlers are registered, with the default where none are."""
 
     async def answer(request: Request) -> Response:
         return problem_response(request, error)
@@ -1220,7 +1220,7 @@ async def test_a_middleware_can_answer_like_the_app(error: Exception, status: in
     ],
 )
 async def test_a_handler_in_the_place_of_ours_can_answer_like_the_app(error: Exception, status: int) -> None:
-    """W2: the body and the statuses are those that were registered, whoever handles the error."""
+    """The body and the statuses are those that were registered, whoever handles the error."""
     app = failing_app(error)
 
     @app.exception_handler(type(error))
@@ -1236,7 +1236,7 @@ async def test_a_handler_in_the_place_of_ours_can_answer_like_the_app(error: Exc
 
 
 async def test_the_last_registrar_says_how_a_middleware_answers() -> None:
-    """W2: an earlier body and earlier statuses are gone, as they are from the handlers."""
+    """An earlier body and earlier statuses are gone, as they are from the handlers."""
 
     async def answer(request: Request) -> Response:
         return problem_response(request, HostError())
@@ -1250,7 +1250,7 @@ async def test_the_last_registrar_says_how_a_middleware_answers() -> None:
 
 
 async def test_a_mounted_app_answers_in_its_own_body() -> None:
-    """W2: the inner app's in the inner app, its own middleware included; the outer app's around it."""
+    """The inner app's in the inner app, its own middleware included; the outer app's around it."""
 
     class Refusing:
         def __init__(self, app: ASGIApp) -> None:
@@ -1278,7 +1278,7 @@ async def test_a_mounted_app_answers_in_its_own_body() -> None:
 
 
 async def test_gunicorns_worker_leaves_the_traceback_to_the_line(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """W4: that server logs no error whose answer is complete; over HTTP/2, and where the answer had begun, it does."""
+    """That server logs no error whose answer is complete; over HTTP/2, and where the answer had begun, it does."""
 
     async def breaks_off(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -1302,7 +1302,7 @@ async def never() -> Any:
 
 
 def test_problems_can_be_documented() -> None:
-    """W5: a route shows its errors under their media type, in place of FastAPI's 422."""
+    """A route shows its errors under their media type, in place of FastAPI's 422."""
     app = FastAPI()
 
     @app.get("/{number}", responses=problem_responses(404, 422))
@@ -1319,7 +1319,7 @@ def test_problems_can_be_documented() -> None:
 
 
 async def test_a_second_registration_replaces_the_first_and_its_statuses() -> None:
-    """W1: also for the host's own errors: afterwards every error has the new body."""
+    """Also for the host's own errors: afterwards every error has the new body."""
 
     class OwnError(Exception):
         pass
@@ -1332,7 +1332,7 @@ async def test_a_second_registration_replaces_the_first_and_its_statuses() -> No
 
 
 async def test_a_refused_registration_changes_nothing() -> None:
-    """W1: too late is refused before anything is taken away."""
+    """Too late is refused before anything is taken away."""
     app = failing_app(NotFoundError(dict, 1))
     register_exception_handlers(app)
     async with app_client(app) as client:
@@ -1344,7 +1344,7 @@ async def test_a_refused_registration_changes_nothing() -> None:
 
 
 async def test_a_value_error_stays_answered_whoever_comes_first() -> None:
-    """W1: the opt-in is no part of what register_exception_handlers replaces."""
+    """The opt-in is no part of what register_exception_handlers replaces."""
     app = failing_app(ValueError("must be even"))
     register_value_error_handler(app)
     register_exception_handlers(app)
@@ -1355,7 +1355,7 @@ async def test_a_value_error_stays_answered_whoever_comes_first() -> None:
 
 @pytest.mark.parametrize("seconds", [float("inf"), float("nan"), -3.0, 0.0])
 async def test_a_wait_that_is_no_number_of_seconds_is_one(seconds: float) -> None:
-    """W6: Retry-After is a whole number of seconds, at least one."""
+    """Retry-After is a whole number of seconds, at least one."""
     assert (await answer_to(RateLimitedError(seconds))).headers["retry-after"] == "1"
 
 
@@ -1372,7 +1372,7 @@ class Untold:
 
 
 async def test_a_detail_without_a_text_is_its_kind() -> None:
-    """W3: what cannot be written does not crash the handler."""
+    """What cannot be written does not crash the handler."""
     response = await answer_to(HTTPException(400, {"x": Untold()}))
 
     assert (response.status_code, response.json()["context"]) == (400, {"x": "<Untold whose text is a RuntimeError>"})
@@ -1396,7 +1396,7 @@ class Checked(BaseModel):
 
 @pytest.mark.parametrize("password", ["repr|p\\ass'word-hunter2-long", "cut|hunter2-and-more", "part|secret-corp.example", "part|hunter2"])
 async def test_a_part_of_what_was_sent_is_not_sent_back(password: str) -> None:
-    """W3: not in another spelling, cut or split either."""
+    """Not in another spelling, cut or split either."""
     app = FastAPI()
 
     @app.post("/")

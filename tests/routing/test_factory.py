@@ -180,7 +180,7 @@ async def client(notes: Database) -> AsyncIterator[AsyncClient]:
 
 
 async def test_a_row_is_created_read_changed_and_deleted(client: AsyncClient) -> None:
-    """D40: 201, 200, 200, 204, each with the read schema, and 404 when it is gone."""
+    """201, 200, 200, 204, each with the read schema, and 404 when it is gone."""
     created = await client.post("/notes", json={"title": "a"})
     path = created.headers["location"]
     read, changed, deleted, gone = (
@@ -198,7 +198,7 @@ async def test_a_row_is_created_read_changed_and_deleted(client: AsyncClient) ->
 
 
 async def test_a_write_is_committed(client: AsyncClient, notes: Database) -> None:
-    """T1, D40: another session sees the row as soon as the answer is there."""
+    """Another session sees the row as soon as the answer is there."""
     await client.post("/notes", json={"title": "a"})
 
     async with notes.sessions() as session:
@@ -206,7 +206,7 @@ async def test_a_write_is_committed(client: AsyncClient, notes: Database) -> Non
 
 
 async def test_a_list_is_a_page(client: AsyncClient) -> None:
-    """D40: without query= a list takes skip and limit."""
+    """Without query= a list takes skip and limit."""
     for title in "abc":
         await client.post("/notes", json={"title": title})
 
@@ -228,7 +228,7 @@ async def test_a_list_is_a_page(client: AsyncClient) -> None:
     ],
 )
 async def test_a_wrong_page_is_refused(client: AsyncClient, query: str, fault: str) -> None:
-    """D31, D40: out of bounds, no number, or unknown: 422, and never more than a thousand rows."""
+    """Out of bounds, no number, or unknown: 422, and never more than a thousand rows."""
     response = await client.get(f"/notes?{query}")
 
     assert response.status_code == 422
@@ -236,13 +236,13 @@ async def test_a_wrong_page_is_refused(client: AsyncClient, query: str, fault: s
 
 
 async def test_a_page_has_a_hundred_rows_if_nothing_is_said(client: AsyncClient) -> None:
-    """D40: the page's own default."""
+    """The page's own default."""
     assert (await client.get("/notes")).json()["limit"] == 100
     assert (await client.get("/notes?limit=1000")).json()["limit"] == 1000
 
 
 async def test_a_list_links_to_its_neighbours(client: AsyncClient) -> None:
-    """D32: first, prev, next and last of RFC 8288; following them visits every row once; they name no host."""
+    """First, prev, next and last of RFC 8288; following them visits every row once; they name no host."""
     for title in "abcde":
         await client.post("/notes", json={"title": title})
     titles: list[str] = []
@@ -258,7 +258,7 @@ async def test_a_list_links_to_its_neighbours(client: AsyncClient) -> None:
 
 
 async def test_a_conflict_is_a_409_that_names_the_field(client: AsyncClient) -> None:
-    """D40: creating and changing, both."""
+    """Creating and changing, both."""
     for title in "ab":
         await client.post("/notes", json={"title": title})
 
@@ -268,7 +268,7 @@ async def test_a_conflict_is_a_409_that_names_the_field(client: AsyncClient) -> 
 
 
 async def test_changing_nothing_changes_nothing(client: AsyncClient) -> None:
-    """D40: PATCH sets what was sent only."""
+    """PATCH sets what was sent only."""
     await client.post("/notes", json={"title": "a"})
 
     assert (await client.patch("/notes/1", json={})).json() == {"id": 1, "title": "a"}
@@ -279,7 +279,7 @@ async def test_changing_nothing_changes_nothing(client: AsyncClient) -> None:
     ("key", "status"), [("7", 404), ("x", 422), (str(2**31), 422), (str(-(2**31) - 1), 422), ("9" * 5000, 422), ("%00", 422)]
 )
 async def test_a_key_that_fits_no_row(client: AsyncClient, method: str, key: str, status: int) -> None:
-    """D40: unknown keys are 404; what cannot be one is 422, never a 5xx."""
+    """Unknown keys are 404; what cannot be one is 422, never a 5xx."""
     body = {"json": {"title": "t"}} if method == "patch" else {}
     response = await client.request(method, f"/notes/{key}", **body)
 
@@ -288,7 +288,7 @@ async def test_a_key_that_fits_no_row(client: AsyncClient, method: str, key: str
 
 @pytest.mark.parametrize("title", [r'"\ud800"', r'"a\u0000"', '"' + "x" * 51 + '"', "null", "NaN", "[" * 900 + "]" * 900])
 async def test_a_value_that_cannot_be_stored(client: AsyncClient, title: str) -> None:
-    """W3: hostile text reaches the database as a refusal, not as a 5xx."""
+    """Hostile text reaches the database as a refusal, not as a 5xx."""
     response = await client.post("/notes", content=f'{{"title": {title}}}', headers={"Content-Type": "application/json"})
 
     assert response.status_code == 422
@@ -296,7 +296,7 @@ async def test_a_value_that_cannot_be_stored(client: AsyncClient, title: str) ->
 
 
 async def test_an_endpoint_costs_few_statements(client: AsyncClient, notes: Database) -> None:
-    """D42: a list is two statements, a row one, a new row one: nothing is read again."""
+    """A list is two statements, a row one, a new row one: nothing is read again."""
     with assert_max_queries(notes, 1):
         assert (await client.post("/notes", json={"title": "a"})).status_code == 201
     with assert_max_queries(notes, 2):
@@ -323,7 +323,7 @@ async def batches(notes: Database) -> AsyncIterator[AsyncClient]:
 
 
 async def test_a_batch_is_created_in_its_order(batches: AsyncClient, notes: Database) -> None:
-    """D40: 201 and the rows, one statement and committed."""
+    """201 and the rows, one statement and committed."""
     with assert_max_queries(notes, 1):
         response = await batches.post("/notes/batch", json=[{"title": title} for title in "cab"])
 
@@ -343,7 +343,7 @@ async def test_a_batch_is_created_in_its_order(batches: AsyncClient, notes: Data
     ],
 )
 async def test_a_batch_is_stored_whole_or_not_at_all(batches: AsyncClient, titles: list[object], status: int, loc: list[object]) -> None:
-    """D40: a conflict, a wrong row, none and too many: nothing is stored."""
+    """A conflict, a wrong row, none and too many: nothing is stored."""
     response = await batches.post("/notes/batch", json=[{"title": title} for title in titles])
 
     assert response.status_code == status
@@ -353,14 +353,14 @@ async def test_a_batch_is_stored_whole_or_not_at_all(batches: AsyncClient, title
 
 @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE", "PUT", "OPTIONS"])
 async def test_a_batch_is_no_row(batches: AsyncClient, method: str) -> None:
-    """D40: RFC 9110, 15.5.6: its path has POST alone, and no other method takes the word for a key."""
+    """RFC 9110, 15.5.6: its path has POST alone, and no other method takes the word for a key."""
     response = await batches.request(method, "/notes/batch", json={})
 
     assert (response.status_code, response.headers["allow"]) == (405, "POST")
 
 
 async def test_a_row_called_batch_is_found(notes: Database) -> None:
-    """D40: a key of text may be that word."""
+    """A key of text may be that word."""
     router = crud_router(WordService, read=WordIn, session=notes.session, endpoints=Endpoint.CRUD | Endpoint.CREATE_MANY)
 
     async with client_of(router, prefix="/words") as client:
@@ -371,7 +371,7 @@ async def test_a_row_called_batch_is_found(notes: Database) -> None:
 
 
 async def test_a_batch_gets_another_method(notes: Database) -> None:
-    """D40: what a host declares under its path is found, whatever comes first, and told."""
+    """What a host declares under its path is found, whatever comes first, and told."""
     router = crud_router(NoteService, read=NoteRead, session=notes.session, endpoints=Endpoint.CRUD | Endpoint.CREATE_MANY)
 
     @router.get("/batch")
@@ -390,7 +390,7 @@ class NoteWithRating(NoteRead):
 
 
 async def test_an_app_whose_rows_cannot_be_shown_does_not_start(notes: Database) -> None:
-    """D30: the error names the schema's field, before the first request; the schema of list items counts too."""
+    """The error names the schema's field, before the first request; the schema of list items counts too."""
     for read, item in ((NoteWithRating, None), (NoteRead, NoteWithRating)):
         router = crud_router(NoteService, read=read, session=notes.session, options=RouterOptions(list_item=item))
 
@@ -400,7 +400,7 @@ async def test_an_app_whose_rows_cannot_be_shown_does_not_start(notes: Database)
 
 
 async def test_lists_may_do_without_a_total(notes: Database) -> None:
-    """D32: no count, or one up to a bound; whether there is more is told either way."""
+    """No count, or one up to a bound; whether there is more is told either way."""
     async with notes.begin() as session:
         await NoteService(session).create_many([NoteCreate(title=f"note {number}") for number in range(5)])
     pages = []
@@ -418,7 +418,7 @@ async def test_lists_may_do_without_a_total(notes: Database) -> None:
 
 
 async def test_a_batch_shows_its_relationships(notes: Database) -> None:
-    """D40: in the order given, loaded for all rows at once."""
+    """In the order given, loaded for all rows at once."""
     router = crud_router(FolderService, read=FolderWithNotes, session=notes.session, endpoints=Endpoint.CREATE_MANY)
     async with client_of(router, prefix="/folders") as client:
         with assert_max_queries(notes, 9) as log:
@@ -429,7 +429,7 @@ async def test_a_batch_shows_its_relationships(notes: Database) -> None:
 
 
 async def test_what_was_written_is_shown(notes: Database) -> None:
-    """D40: the answer to a write is the row, also where the service would not show it to a reader."""
+    """The answer to a write is the row, also where the service would not show it to a reader."""
 
     class HidingService(FolderService):
         def base_query(self) -> Any:
@@ -462,7 +462,7 @@ class QuietNote(NoteRead):
     ],
 )
 async def test_a_write_whose_answer_cannot_be_made_stores_nothing(notes: Database, method: str, path: str, body: Any) -> None:
-    """D40: the answer is made before the COMMIT."""
+    """The answer is made before the COMMIT."""
     async with notes.begin() as session:
         await NoteService(session).create(NoteCreate(title="kept"))
     router = crud_router(NoteService, read=QuietNote, session=notes.session, endpoints=Endpoint.CRUD | Endpoint.CREATE_MANY)
@@ -475,7 +475,7 @@ async def test_a_write_whose_answer_cannot_be_made_stores_nothing(notes: Databas
 
 
 def test_a_batch_without_rows_is_refused() -> None:
-    """D40: found at start-up."""
+    """Found at start-up."""
     with pytest.raises(ConfigurationError, match="max_batch"):
         crud_router(NoteService, read=NoteRead, session=get_session, options=RouterOptions(max_batch=0))
 
@@ -484,7 +484,7 @@ def test_a_batch_without_rows_is_refused() -> None:
 
 
 async def test_location_finds_the_row_under_any_prefix(notes: Database) -> None:
-    """D40: nested prefixes and their parameters are part of it."""
+    """Nested prefixes and their parameters are part of it."""
     async with client_of(crud_router(NoteService, read=NoteRead, session=notes.session), prefix="/api/{tenant}/notes") as client:
         location = (await client.post("/api/ä b/notes", json={"title": "a"})).headers["location"]
 
@@ -493,7 +493,7 @@ async def test_location_finds_the_row_under_any_prefix(notes: Database) -> None:
 
 
 async def test_location_names_no_host(client: AsyncClient) -> None:
-    """D40: the Host header is the client's to choose."""
+    """The Host header is the client's to choose."""
     response = await client.post("/notes", json={"title": "a"}, headers={"Host": "evil.example"})
 
     assert response.headers["location"] == "/notes/1"
@@ -520,7 +520,7 @@ class Proxy:
     ],
 )
 async def test_location_knows_mounts_and_proxies(notes: Database, mount: str, path: str, root_path: str, location: str) -> None:
-    """D40: what the client sees in front of the app is in front of the row."""
+    """What the client sees in front of the app is in front of the row."""
     inner, outer = FastAPI(), FastAPI()
     inner.include_router(crud_router(NoteService, read=NoteRead, session=notes.session), prefix="/notes")
     outer.mount(mount, inner)
@@ -535,7 +535,7 @@ async def test_location_knows_mounts_and_proxies(notes: Database, mount: str, pa
 
 
 async def test_a_composite_key_is_several_segments(notes: Database) -> None:
-    """D40: each attribute of the key with its own name and type, in the key's order."""
+    """Each attribute of the key with its own name and type, in the key's order."""
     router = crud_router(SeatPlanService, read=SeatPlanIn, session=notes.session)
     async with client_of(router, prefix="/plans") as client:
         created = await client.post("/plans", json={"hall": "a b?", "day": "2026-07-01", "seats": 3})
@@ -554,7 +554,7 @@ async def test_a_composite_key_is_several_segments(notes: Database) -> None:
 
 
 def test_a_composite_key_is_documented() -> None:
-    """D40: the parameters are the attributes' names, not the columns'."""
+    """The parameters are the attributes' names, not the columns'."""
     operation = operations_of(crud_router(SeatPlanService, read=SeatPlanIn, session=get_session))["/{hall}/{day}", "get"]
 
     assert [(parameter["name"], parameter["in"]) for parameter in operation["parameters"]] == [("hall", "path"), ("day", "path")]
@@ -587,7 +587,7 @@ def whole(bits: int) -> dict[str, object]:
     ids=repr,
 )
 def test_a_key_has_its_columns_type_and_range(column_type: Any, schema: dict[str, object]) -> None:
-    """D40: numbers are bounded to what the column holds; a type that does not say is text."""
+    """Numbers are bounded to what the column holds; a type that does not say is text."""
 
     class Base(DeclarativeBase):
         metadata = MetaData()
@@ -605,7 +605,7 @@ def test_a_key_has_its_columns_type_and_range(column_type: Any, schema: dict[str
 
 @pytest.mark.parametrize("key", ["+1", " 1", "1 ", "1.0", "1_0", "01", "-0", "1e0", "0x1", "%D9%A1", "true", "1%0A", "1,", "%EF%BC%91"])
 async def test_a_row_has_one_address(client: AsyncClient, key: str) -> None:
-    """D40: a number that python would read as 1, or as another number, is not the key 1."""
+    """A number that python would read as 1, or as another number, is not the key 1."""
     await client.post("/notes", json={"title": "a"})
 
     assert (await client.get("/notes/1")).status_code == 200
@@ -632,7 +632,7 @@ class Colour(enum.Enum):
     ids=repr,
 )
 async def test_a_key_has_one_form(database: Database, column_type: Any, right: list[str], wrong: list[str]) -> None:
-    """D40: the one that Location has, of whatever type the key is; a UUID may be in upper case."""
+    """The one that Location has, of whatever type the key is; a UUID may be in upper case."""
 
     class Base(DeclarativeBase):
         metadata = MetaData()
@@ -665,13 +665,13 @@ async def test_a_key_has_one_form(database: Database, column_type: Any, right: l
 
 @pytest.mark.parametrize("key", ["", "a/b", "x" * 10_000, "%ED%A0%80", "%FF", "..%2F..", "%2e%2e", "batch"])
 async def test_a_text_key_that_fits_no_row(notes: Database, key: str) -> None:
-    """D40: hostile text is no row, never a 5xx; one with a slash in it cannot be reached."""
+    """Hostile text is no row, never a 5xx; one with a slash in it cannot be reached."""
     async with client_of(crud_router(SeatPlanService, read=SeatPlanIn, session=notes.session), prefix="/plans") as client:
         assert (await client.get(f"/plans/{key}/2026-07-01")).status_code == 404
 
 
 async def test_a_path_that_is_no_text(notes: Database) -> None:
-    """D40: a server may decode a path into surrogates; links and locations are made of it all the same."""
+    """A server may decode a path into surrogates; links and locations are made of it all the same."""
 
     async def call(method: str, body: bytes) -> dict[str, Any]:
         scope = {"type": "http", "method": method, "path": "/api/\ud800/notes", "query_string": b"", "root_path": "", "http_version": "1.1"}
@@ -698,7 +698,7 @@ async def test_a_path_that_is_no_text(notes: Database) -> None:
 
 @pytest.mark.parametrize("column_type", [LargeBinary(), ARRAY(Integer)], ids=repr)
 def test_a_key_that_cannot_stand_in_a_path_is_refused(column_type: Any) -> None:
-    """D40: found at start-up; a list alone needs no key."""
+    """Found at start-up; a list alone needs no key."""
 
     class Base(DeclarativeBase):
         metadata = MetaData()
@@ -716,7 +716,7 @@ def test_a_key_that_cannot_stand_in_a_path_is_refused(column_type: Any) -> None:
 
 
 async def test_a_uuid_key_works(database: Database) -> None:
-    """D40: keys that the client makes."""
+    """Keys that the client makes."""
 
     class Base(DeclarativeBase):
         metadata = MetaData()
@@ -742,7 +742,7 @@ async def test_a_uuid_key_works(database: Database) -> None:
 
 
 async def test_a_list_may_show_less(notes: Database) -> None:
-    """D40: list_item is the schema of the rows in a list."""
+    """List_item is the schema of the rows in a list."""
     options = RouterOptions(list_item=NoteTitle)
     async with client_of(crud_router(NoteService, read=NoteRead, session=notes.session, options=options), prefix="/notes") as client:
         await client.post("/notes", json={"title": "a"})
@@ -752,7 +752,7 @@ async def test_a_list_may_show_less(notes: Database) -> None:
 
 
 async def test_a_written_row_shows_its_relationships(notes: Database) -> None:
-    """D40: a new row is read again where the schema has more than its columns."""
+    """A new row is read again where the schema has more than its columns."""
     router = crud_router(FolderService, read=FolderWithNotes, session=notes.session)
     async with client_of(router, prefix="/folders") as client:
         created = await client.post("/folders", json={"id": 1})
@@ -764,7 +764,7 @@ async def test_a_written_row_shows_its_relationships(notes: Database) -> None:
 
 
 async def test_the_hosts_own_get_db_is_enough(notes: Database) -> None:
-    """T5, D40: a bare generator that never commits loses no write."""
+    """A bare generator that never commits loses no write."""
 
     async def get_db() -> AsyncIterator[AsyncSession]:
         async with notes.sessions() as session:
@@ -777,7 +777,7 @@ async def test_the_hosts_own_get_db_is_enough(notes: Database) -> None:
 
 
 async def test_a_dependency_may_make_the_service(notes: Database) -> None:
-    """D40: service= takes what ``Service(session)`` cannot know."""
+    """Service= takes what ``Service(session)`` cannot know."""
 
     class SignedService(NoteService):
         def __init__(self, session: AsyncSession, author: str) -> None:
@@ -805,7 +805,7 @@ async def get_service() -> NoteService:
 
 
 def test_exactly_one_source_of_the_service() -> None:
-    """D40: neither and both are mistakes, found at start-up."""
+    """Neither and both are mistakes, found at start-up."""
     with pytest.raises(TypeError, match="exactly one"):
         crud_router(NoteService, read=NoteRead)
     with pytest.raises(TypeError, match="exactly one"):
@@ -813,7 +813,7 @@ def test_exactly_one_source_of_the_service() -> None:
 
 
 def test_a_service_without_its_types_is_refused() -> None:
-    """D40: found at start-up, by name."""
+    """Found at start-up, by name."""
 
     class Nameless(CRUDService): ...
 
@@ -848,12 +848,12 @@ ALL = {("GET", ""), ("POST", ""), ("GET", "/{id}"), ("PATCH", "/{id}"), ("DELETE
     ],
 )
 def test_endpoints_are_chosen(endpoints: Endpoint, expected: set[tuple[str, str]]) -> None:
-    """D40: any combination."""
+    """Any combination."""
     assert endpoints_of(crud_router(NoteService, read=NoteRead, session=get_session, endpoints=endpoints)) == expected
 
 
 def test_groups_are_what_they_say() -> None:
-    """D40: READ, WRITE and CRUD; what is asked for rarely is in none of them."""
+    """READ, WRITE and CRUD; what is asked for rarely is in none of them."""
     assert Endpoint.CREATE_MANY not in Endpoint.CRUD
     assert Endpoint.LIST | Endpoint.GET == Endpoint.READ
     assert Endpoint.CREATE | Endpoint.UPDATE | Endpoint.DELETE == Endpoint.WRITE
@@ -861,7 +861,7 @@ def test_groups_are_what_they_say() -> None:
 
 
 async def test_an_endpoint_is_replaced_by_ordinary_means(notes: Database) -> None:
-    """D40: leave it out and declare your own; the others stay."""
+    """Leave it out and declare your own; the others stay."""
     router = crud_router(NoteService, read=NoteRead, session=notes.session, endpoints=Endpoint.CRUD & ~Endpoint.GET)
 
     @router.get("/{id}")
@@ -874,7 +874,7 @@ async def test_an_endpoint_is_replaced_by_ordinary_means(notes: Database) -> Non
 
 
 async def test_own_routes_are_found_before_keys(notes: Database) -> None:
-    """D40: a path that the host declares on the router, or includes in it, is no key, whenever it is declared."""
+    """A path that the host declares on the router, or includes in it, is no key, whenever it is declared."""
     router = crud_router(SeatPlanService, read=SeatPlanIn, session=notes.session)
     inner = APIRouter()
     app = FastAPI()
@@ -896,7 +896,7 @@ async def test_own_routes_are_found_before_keys(notes: Database) -> None:
 
 
 async def test_own_routes_keep_their_own_order(notes: Database) -> None:
-    """D40: two paths of the host's that both match are found as declared, as FastAPI does it."""
+    """Two paths of the host's that both match are found as declared, as FastAPI does it."""
     router = crud_router(NoteService, read=NoteRead, session=notes.session)
 
     @router.get("/first")
@@ -918,7 +918,7 @@ async def refuse() -> None:
 
 
 async def test_dependencies_guard_the_endpoints_of_their_key(notes: Database) -> None:
-    """D40: a key may be several endpoints; nothing is written behind a guard that refuses."""
+    """A key may be several endpoints; nothing is written behind a guard that refuses."""
     guards = {Endpoint.WRITE: [Depends(refuse)], Endpoint.LIST: [Depends(refuse)]}
     async with client_of(crud_router(NoteService, read=NoteRead, session=notes.session, dependencies=guards), prefix="/notes") as client:
         answers = [
@@ -935,7 +935,7 @@ async def test_dependencies_guard_the_endpoints_of_their_key(notes: Database) ->
 
 
 async def test_dependencies_run_in_order(notes: Database) -> None:
-    """D40: those of the app, of the inclusion, then of the endpoint as given; before the session is opened; of every kind."""
+    """Those of the app, of the inclusion, then of the endpoint as given; before the session is opened; of every kind."""
     order: list[str] = []
 
     def noting(name: str) -> Any:
@@ -974,13 +974,13 @@ async def test_dependencies_run_in_order(notes: Database) -> None:
     [(Endpoint.READ, Endpoint.WRITE), (Endpoint.CRUD, Endpoint.CREATE_MANY), (Endpoint.CRUD, Endpoint(0))],
 )
 def test_a_guard_that_guards_nothing_is_refused(endpoints: Endpoint, key: Endpoint) -> None:
-    """D40: somebody believes that an endpoint is guarded which is not there, or which another key was meant for."""
+    """Somebody believes that an endpoint is guarded which is not there, or which another key was meant for."""
     with pytest.raises(ConfigurationError, match="guard nothing"):
         crud_router(NoteService, read=NoteRead, session=get_session, endpoints=endpoints, dependencies={key: [Depends(refuse)]})
 
 
 def test_a_guard_of_several_may_guard_one() -> None:
-    """D40: WRITE guards what there is of it."""
+    """WRITE guards what there is of it."""
     router = crud_router(
         NoteService,
         read=NoteRead,
@@ -1006,7 +1006,7 @@ def test_a_guard_of_several_may_guard_one() -> None:
     ],
 )
 def test_what_guards_new_rows_guards_the_batch(keys: list[Endpoint], guarded: set[str]) -> None:
-    """D40: a batch is not open where one new row is not."""
+    """A batch is not open where one new row is not."""
     router = crud_router(
         NoteService,
         read=NoteRead,
@@ -1019,7 +1019,7 @@ def test_what_guards_new_rows_guards_the_batch(keys: list[Endpoint], guarded: se
 
 
 async def test_a_batch_runs_the_guards_of_all_its_keys_in_order(notes: Database) -> None:
-    """D40: its own beside those of new rows, each once; also where it is the only one that writes."""
+    """Its own beside those of new rows, each once; also where it is the only one that writes."""
     order: list[str] = []
 
     def noting(name: str) -> Any:
@@ -1040,7 +1040,7 @@ async def test_a_batch_runs_the_guards_of_all_its_keys_in_order(notes: Database)
 
 
 async def test_routers_do_not_disturb_each_other(notes: Database) -> None:
-    """D40: three of one service, one of them included twice, another in two apps, each with its own guards and additions."""
+    """Three of one service, one of them included twice, another in two apps, each with its own guards and additions."""
     router = crud_router(NoteService, read=NoteRead, session=notes.session)
     guarded = crud_router(NoteService, read=NoteTitle, session=notes.session, dependencies={Endpoint.READ: [Depends(refuse)]})
     extended = crud_router(NoteService, read=NoteRead, session=notes.session)
@@ -1078,7 +1078,7 @@ def operations_of(router: APIRouter) -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def test_the_document_shows_real_models() -> None:
-    """D40: bodies and answers are the schemas of the service and of the router."""
+    """Bodies and answers are the schemas of the service and of the router."""
     operations = operations_of(crud_router(NoteService, read=NoteRead, session=get_session))
 
     def schema(message: dict[str, Any]) -> str:
@@ -1092,7 +1092,7 @@ def test_the_document_shows_real_models() -> None:
 
 
 def test_the_document_shows_the_errors() -> None:
-    """D40, W5: each endpoint its own, as problems; FastAPI's 422 is gone."""
+    """Each endpoint its own, as problems; FastAPI's 422 is gone."""
     router = crud_router(NoteService, read=NoteRead, session=get_session, endpoints=Endpoint.CRUD | Endpoint.CREATE_MANY)
     errors = {
         key: {status for status, response in operation["responses"].items() if "application/problem+json" in response.get("content", {})}
@@ -1116,7 +1116,7 @@ async def error_statuses(client: AsyncClient, *requests: tuple[str, str, Any]) -
 
 
 async def test_the_documented_errors_happen(notes: Database) -> None:
-    """D40, W5: every status that the document names can be caused, and those that are caused are in it."""
+    """Every status that the document names can be caused, and those that are caused are in it."""
     router = crud_router(NoteService, read=NoteRead, session=notes.session, endpoints=Endpoint.CRUD | Endpoint.CREATE_MANY)
     lost = Database("postgresql+asyncpg://postgres@127.0.0.1:1/test")
     away = crud_router(NoteService, read=NoteRead, session=lost.session, endpoints=Endpoint.CRUD | Endpoint.CREATE_MANY)
@@ -1159,7 +1159,7 @@ async def test_the_documented_errors_happen(notes: Database) -> None:
 
 
 def test_the_document_reads_as_if_written_by_hand() -> None:
-    """D40: words of the table and the model, no names from inside the library."""
+    """Words of the table and the model, no names from inside the library."""
     router = crud_router(SeatPlanService, read=SeatPlanIn, session=get_session, endpoints=Endpoint.CRUD | Endpoint.CREATE_MANY)
     operations = operations_of(router)
     listing, creating, batch = operations["", "get"], operations["", "post"], operations["/batch", "post"]
@@ -1193,7 +1193,7 @@ def test_the_document_reads_as_if_written_by_hand() -> None:
 
 
 def test_functions_have_the_names_of_their_routes() -> None:
-    """D40: logs and traces show what is called."""
+    """Logs and traces show what is called."""
     router = crud_router(NoteService, read=NoteRead, session=get_session)
 
     for route in router.routes:
@@ -1202,7 +1202,7 @@ def test_functions_have_the_names_of_their_routes() -> None:
 
 
 def test_routes_are_named_after_table_and_model() -> None:
-    """D40: names are stable and readable, also of models of several words."""
+    """Names are stable and readable, also of models of several words."""
     router = crud_router(SeatPlanService, read=SeatPlanIn, session=get_session, endpoints=Endpoint.CRUD | Endpoint.CREATE_MANY)
 
     assert {route.name for route in router.routes if isinstance(route, APIRoute)} == {
@@ -1216,7 +1216,7 @@ def test_routes_are_named_after_table_and_model() -> None:
 
 
 def test_operation_ids_are_unique_even_twice() -> None:
-    """D40: one router under two prefixes has ten operation ids."""
+    """One router under two prefixes has ten operation ids."""
     router = crud_router(NoteService, read=NoteRead, session=get_session)
     paths = document_of(("/a", router), ("/b", router))["paths"]
 
@@ -1238,7 +1238,7 @@ def ids_of(app: FastAPI) -> list[str]:
 
 
 def test_operation_ids_are_tag_and_name() -> None:
-    """W21: what a generated client calls."""
+    """What a generated client calls."""
     app = app_with_ids((crud_router(NoteService, read=NoteRead, session=get_session, endpoints=Endpoint.READ), ["notes"]))
 
     assert ids_of(app) == ["notes_list_notes", "notes_get_note"]
@@ -1262,7 +1262,7 @@ class Tag(enum.Enum):
     ],
 )
 def test_operation_ids_are_identifiers(included: list[str | enum.Enum], own: list[str | enum.Enum], name: str, expected: str) -> None:
-    """W21: of the first tag, whatever it is."""
+    """Of the first tag, whatever it is."""
     router = APIRouter()
 
     @router.get("/x", tags=own, name=name)
@@ -1275,7 +1275,7 @@ def test_operation_ids_are_identifiers(included: list[str | enum.Enum], own: lis
 
 
 def test_a_router_may_be_there_twice_under_two_tags() -> None:
-    """W21: the tag is part of the id."""
+    """The tag is part of the id."""
     router = crud_router(NoteService, read=NoteRead, session=get_session)
     app = app_with_ids((router, ["a"]), (router, ["b"]))
 
@@ -1284,7 +1284,7 @@ def test_a_router_may_be_there_twice_under_two_tags() -> None:
 
 
 def test_a_router_twice_under_one_tag_is_refused() -> None:
-    """W21: both operations are named."""
+    """Both operations are named."""
     router = crud_router(NoteService, read=NoteRead, session=get_session)
 
     with pytest.raises(ConfigurationError, match=r"GET /0 and GET /1 have the operation id notes_list_notes"):
@@ -1292,7 +1292,7 @@ def test_a_router_twice_under_one_tag_is_refused() -> None:
 
 
 def test_ids_of_the_hosts_own_are_looked_at_too() -> None:
-    """W21: two equal ``operation_id=``, one that a router was included with, and a webhook."""
+    """Two equal ``operation_id=``, one that a router was included with, and a webhook."""
     app, inner = FastAPI(), APIRouter()
 
     @app.get("/a", operation_id="same")
@@ -1308,7 +1308,7 @@ def test_ids_of_the_hosts_own_are_looked_at_too() -> None:
 
 
 def test_ids_of_webhooks_are_looked_at_too() -> None:
-    """W21: they are in the same document."""
+    """They are in the same document."""
     app = FastAPI()
 
     @app.get("/a", operation_id="same")
@@ -1322,7 +1322,7 @@ def test_ids_of_webhooks_are_looked_at_too() -> None:
 
 
 def test_a_route_of_several_methods_has_one_id_too_many() -> None:
-    """W21: the document would show one id twice."""
+    """The document would show one id twice."""
     app = FastAPI()
 
     @app.api_route("/a", methods=["GET", "HEAD"])
@@ -1333,7 +1333,7 @@ def test_a_route_of_several_methods_has_one_id_too_many() -> None:
 
 
 def test_what_is_not_in_the_document_has_no_id() -> None:
-    """W21: hidden routes, hidden inclusions, mounts, and plain Starlette routes."""
+    """Hidden routes, hidden inclusions, mounts, and plain Starlette routes."""
     app, hidden = FastAPI(), APIRouter()
 
     @app.get("/a", operation_id="same")
@@ -1353,7 +1353,7 @@ def test_what_is_not_in_the_document_has_no_id() -> None:
 
 @pytest.mark.parametrize("name", ["value", "window", "data", "key", "rows", "source", "service", "before", "request", "response"])
 async def test_a_prefix_may_have_any_parameter(notes: Database, name: str) -> None:
-    """D40: the names inside the library are none of a path's."""
+    """The names inside the library are none of a path's."""
     router = crud_router(NoteService, read=NoteRead, session=notes.session)
 
     async with client_of(router, prefix=f"/{{{name}}}/notes") as client:
@@ -1372,7 +1372,7 @@ class CamelNote(BaseModel):
 
 
 async def test_a_read_schema_may_have_aliases(notes: Database) -> None:
-    """D40: attributes are found by the names of the fields, too; the answer has the aliases."""
+    """Attributes are found by the names of the fields, too; the answer has the aliases."""
     async with client_of(crud_router(NoteService, read=CamelNote, session=notes.session), prefix="/notes") as client:
         created = await client.post("/notes", json={"title": "a"})
         listed = await client.get("/notes")
@@ -1382,7 +1382,7 @@ async def test_a_read_schema_may_have_aliases(notes: Database) -> None:
 
 
 async def test_a_replaced_row_route_takes_no_other_path(notes: Database) -> None:
-    """D40: one's own ``GET /{id}`` stays behind what is declared later, as the generated one does."""
+    """One's own ``GET /{id}`` stays behind what is declared later, as the generated one does."""
     router = crud_router(NoteService, read=NoteRead, session=notes.session, endpoints=Endpoint.CRUD & ~Endpoint.GET)
 
     @router.get("/{id}")
