@@ -14,7 +14,7 @@ from starlette.types import Scope
 
 from fastapi_kit._signals import noticed_termination
 from fastapi_kit.errors import ConfigurationError
-from fastapi_kit.middleware._routes import app_path
+from fastapi_kit.middleware.routes import app_path
 
 __all__ = ["PROBE_PATHS", "HealthCheck", "HealthReport", "health_router", "is_probe"]
 

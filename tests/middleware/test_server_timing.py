@@ -100,7 +100,7 @@ async def test_requests_at_the_same_time_have_their_own_blocks() -> None:
 
 async def test_what_ends_after_the_start_is_not_sent() -> None:
     """Blocks in a streamed body and in background tasks do no harm and are kept nowhere."""
-    app, collected = make_app(), list[server_timing._Blocks | None]()
+    app, collected = make_app(), list[server_timing.Blocks | None]()
 
     def parts() -> Iterator[str]:
         with timed("stream"):

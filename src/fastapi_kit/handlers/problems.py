@@ -1,6 +1,6 @@
-"""The one error body, and how an answer becomes a response."""
+"""The error body, and the response that carries it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import accumulate
 from typing import Annotated, Any, TypeAlias
 from uuid import UUID
@@ -11,10 +11,9 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from fastapi_kit._text import safe_json, safe_text
-from fastapi_kit.errors import FieldError
-from fastapi_kit.handlers._answers import Answer, title_of
-from fastapi_kit.handlers._validation import MAX_ERRORS
-from fastapi_kit.middleware.errors import read_request_id
+from fastapi_kit.handlers.answers import Answer, title_of
+from fastapi_kit.handlers.validation import MAX_ERRORS
+from fastapi_kit.middleware.request_id import read_request_id
 
 __all__ = ["JSON", "PROBLEM_JSON", "ErrorBody", "Problem", "ProblemItem", "legacy_body", "make_problem", "problem_body", "respond"]
 
@@ -26,15 +25,15 @@ _MAX_SIZE = 50_000
 
 
 class ProblemItem(BaseModel):
-    """One field at fault. The value that was sent is never in it."""
+    """One invalid field. It never holds the value that was sent."""
 
     loc: list[str | int]
     code: str
     message: str
 
 
-def _for_clients(schema: dict[str, Any]) -> None:
-    """Tell clients what they get: the first line of the docstring, and members that are never null."""
+def describe_for_clients(schema: dict[str, Any]) -> None:
+    """Describe what clients get: the first line of the docstring, and members that are never null."""
     if "description" in schema:
         schema["description"] = schema["description"].partition("\n")[0]
     for member in schema["properties"].values():
@@ -43,13 +42,13 @@ def _for_clients(schema: dict[str, Any]) -> None:
 
 
 class Problem(BaseModel):
-    """A problem document (RFC 9457). The code tells problems apart; what is empty is left out.
+    """A problem document (RFC 9457). The code tells problems apart; empty members are left out.
 
-    Sent as ``application/problem+json``. *type* is always ``about:blank`` and *title* the phrase of the status. *detail* is
-    text, as FastAPI's clients expect. *instance* is ``urn:uuid:`` and the request id. What is None is left out.
+    It is sent as ``application/problem+json``. *type* is always ``about:blank`` and *title* the phrase of the status. *detail* is a
+    string, as clients of FastAPI expect. *instance* is ``urn:uuid:`` and the request id, if that is a UUID.
     """
 
-    model_config = ConfigDict(json_schema_extra=_for_clients)
+    model_config = ConfigDict(json_schema_extra=describe_for_clients)
 
     type: str = "about:blank"
     title: str
@@ -59,25 +58,25 @@ class Problem(BaseModel):
     code: str
     request_id: str | SkipJsonSchema[None] = None
     errors: list[ProblemItem] | SkipJsonSchema[None] = None
-    """At most 100, and 50 kB of them; the first 20 parts of each ``loc``."""
+    """At most 100 errors and 50 kB of them, with the first 20 parts of each ``loc``."""
     context: Annotated[JsonValue, WithJsonSchema({})] = None
-    """The detail of an HTTPException whose detail is no text; what is allowed, for a refused query."""
+    """The detail of an HTTPException that is not a string, or what is allowed in a query."""
 
 
 ErrorBody: TypeAlias = Callable[[Problem], BaseModel]
-"""Makes the host's own error body; its return annotation is what OpenAPI shows.
+"""A function that makes the error body of your application. Its return annotation is what OpenAPI shows.
 
-A Problem is sent as problem+json without its empty members, all else as JSON as it is.
+A Problem is sent as ``application/problem+json`` without its empty members. Any other model is sent as JSON, as it is.
 """
 
 
 def problem_body(problem: Problem) -> Problem:
-    """Send the problem as it is: the default."""
+    """Return *problem* as it is. It is the default."""
     return problem
 
 
 class LegacyErrorItem(BaseModel):
-    """One field at fault, as FastAPI names it."""
+    """One invalid field in FastAPI's words."""
 
     type: str
     loc: list[str | int]
@@ -91,14 +90,14 @@ class LegacyError(BaseModel):
 
 
 def legacy_body(problem: Problem) -> LegacyError:
-    """FastAPI's shapes: ``{"detail": text}``, or the list of a 422 without ``input`` and ``ctx``."""
+    """Return FastAPI's own body: ``{"detail": text}``, or for a 422 the list of errors, without ``input`` and ``ctx``."""
     if problem.status == 422 and problem.errors:
         return LegacyError(detail=[LegacyErrorItem(type=item.code, loc=item.loc, msg=item.message) for item in problem.errors])
     return LegacyError(detail=problem.detail if problem.context is None else problem.context)
 
 
 def respond(scope: Scope, answer: Answer, body: ErrorBody) -> Response:
-    """Return the response to the request in *scope*."""
+    """Return the response with *answer* to the request in *scope*."""
     if answer.status < 200 or answer.status in {204, 205, 304}:
         return Response(status_code=answer.status, headers=answer.headers)
     content = body(make_problem(answer, request_id=read_request_id(scope)))
@@ -112,33 +111,32 @@ def respond(scope: Scope, answer: Answer, body: ErrorBody) -> Response:
 
 
 def make_problem(answer: Answer, *, request_id: str | None = None) -> Problem:
-    """Return *answer* as a document that can always be sent."""
+    """Return *answer* as a document that can always be sent. The names in its errors may be the client's, so they are bounded."""
+    items = [
+        ProblemItem(
+            loc=[part if isinstance(part, int) else safe_text(part[:_MAX_NAME]) for part in error.loc[:_MAX_PARTS]],
+            code=safe_text(error.code),
+            message=safe_text(error.message),
+        )
+        for error in answer.errors[:MAX_ERRORS]
+    ]
+    sizes = accumulate(len(item.model_dump_json()) for item in items)
+    fitting = [item for item, size in zip(items, sizes, strict=True) if size <= _MAX_SIZE] or items[:1]
     return Problem(
         title=title_of(answer.status),
         status=answer.status,
         detail=safe_text(answer.detail),
-        instance=_instance(request_id),
+        instance=instance_of(request_id),
         code=answer.code,
         request_id=request_id,
-        errors=_items(answer.errors) or None,
+        errors=fitting or None,
         context=safe_json(answer.context),
     )
 
 
-def _instance(request_id: str | None) -> str | None:
+def instance_of(request_id: str | None) -> str | None:
+    """Return the URN of *request_id*, or None if it is not a UUID."""
     try:
         return request_id and UUID(request_id).urn
     except ValueError:
         return None
-
-
-def _items(errors: Sequence[FieldError]) -> list[ProblemItem]:
-    """Return as many of *errors* as an answer may hold; the names in them may be the client's."""
-    items = [_item(error) for error in errors[:MAX_ERRORS]]
-    sizes = accumulate(len(item.model_dump_json()) for item in items)
-    return [item for item, size in zip(items, sizes, strict=True) if size <= _MAX_SIZE] or items[:1]
-
-
-def _item(error: FieldError) -> ProblemItem:
-    loc = [part if isinstance(part, int) else safe_text(part[:_MAX_NAME]) for part in error.loc[:_MAX_PARTS]]
-    return ProblemItem(loc=loc, code=safe_text(error.code), message=safe_text(error.message))
