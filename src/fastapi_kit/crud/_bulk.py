@@ -12,9 +12,9 @@ from fastapi_kit._compat import mark_inserted
 from fastapi_kit.crud._flushing import flushing_of
 from fastapi_kit.crud._objects import build
 from fastapi_kit.crud._rows import loading_of
+from fastapi_kit.crud.attributes import Values, attributes_of
 from fastapi_kit.crud.identity import identity_of
-from fastapi_kit.crud.values import Values, attributes_of
-from fastapi_kit.db.checks import check_offsets
+from fastapi_kit.db.checks.values import check_offsets
 from fastapi_kit.db.sessions import execute
 from fastapi_kit.errors import ConflictError
 

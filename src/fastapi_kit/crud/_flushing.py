@@ -25,8 +25,7 @@ from sqlalchemy.orm import Mapper, RelationshipDirection, RelationshipProperty, 
 from sqlalchemy.types import TypeEngine
 
 from fastapi_kit.crud._conversions import is_sql
-from fastapi_kit.crud.identity import per_mapper
-from fastapi_kit.crud.values import Values, attributes_of
+from fastapi_kit.crud.attributes import Values, attributes_of, per_mapper
 from fastapi_kit.db.sessions import executes_plainly
 from fastapi_kit.db.types import UTCDateTime
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm.attributes import flag_modified, instance_dict, set_attribut
 from sqlalchemy.types import TypeEngine
 
 from fastapi_kit.crud._conversions import is_sql
-from fastapi_kit.crud.values import attributes_of
+from fastapi_kit.crud.attributes import attributes_of
 
 __all__ = ["assign", "build", "change"]
 

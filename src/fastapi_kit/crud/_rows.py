@@ -10,7 +10,8 @@ from sqlalchemy.orm import Mapper, QueryableAttribute, RelationshipDirection, Se
 from sqlalchemy.orm.attributes import instance_dict
 
 from fastapi_kit._compat import demands_unique, refresh_row
-from fastapi_kit.crud.identity import identity_of, per_mapper
+from fastapi_kit.crud.attributes import per_mapper
+from fastapi_kit.crud.identity import identity_of
 from fastapi_kit.db.sessions import execute
 
 __all__ = ["MOST_KEYS", "Loading", "chunks", "loading_of"]

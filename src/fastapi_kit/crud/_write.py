@@ -30,9 +30,9 @@ from fastapi_kit.crud._conversions import is_sql
 from fastapi_kit.crud._flushing import Flushing, flushing_of
 from fastapi_kit.crud._objects import change
 from fastapi_kit.crud._rows import Loading, loading_of
+from fastapi_kit.crud.attributes import Values, attributes_of
 from fastapi_kit.crud.identity import Identity, Key, identity_of, may_hold
-from fastapi_kit.crud.values import Values, attributes_of
-from fastapi_kit.db.checks import check_offsets
+from fastapi_kit.db.checks.values import check_offsets
 from fastapi_kit.db.sessions import execute
 from fastapi_kit.errors import ConfigurationError, ConflictError, NotFoundError, StaleVersionError
 

@@ -1,44 +1,22 @@
 """Primary keys: what may be given for one, the SQL that finds it, and the key of a row."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cached_property
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import Column, ColumnElement, Select, TypeDecorator, bindparam, inspect, select, tuple_
+from sqlalchemy import Column, ColumnElement, Select, TypeDecorator, bindparam, select, tuple_
 from sqlalchemy.orm import Mapper, QueryableAttribute, Session
 
-from fastapi_kit.db.checks import key_is_possible
+from fastapi_kit.crud.attributes import per_mapper
+from fastapi_kit.db.checks.column_types import key_is_possible
 from fastapi_kit.errors import ConfigurationError
 
-__all__ = ["Identity", "Key", "identity_of", "mapper_of", "may_hold", "per_mapper"]
+__all__ = ["Identity", "Key", "identity_of", "may_hold"]
 
 Key = tuple[object, ...]
-
-FactsT = TypeVar("FactsT")
-
-
-def mapper_of(model: type[object]) -> Mapper[Any]:
-    """Return the mapper of *model*. Raises ConfigurationError if it is not mapped."""
-    mapper: Mapper[Any] | None = inspect(model, raiseerr=False)
-    if mapper is None:
-        raise ConfigurationError(f"{model!r} is not a mapped class")
-    return mapper
-
-
-def per_mapper(make: Callable[[Mapper[Any]], FactsT]) -> Callable[[Mapper[Any]], FactsT]:
-    """Let *make* work out its facts once for each mapper; they live as long as the model does."""
-
-    def of(mapper: Mapper[Any]) -> FactsT:
-        known: dict[Any, Any] = cast("Any", mapper.class_manager).info
-        if make not in known:
-            known[make] = make(mapper)
-        found: FactsT = known[make]
-        return found
-
-    return of
 
 
 @dataclass(frozen=True, eq=False)

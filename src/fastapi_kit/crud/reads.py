@@ -17,12 +17,13 @@ from fastapi_kit._compat import is_ungrouped, options_of
 from fastapi_kit.crud._base_query import BaseQuery, window
 from fastapi_kit.crud._generics import overrides, type_arguments
 from fastapi_kit.crud._rows import MOST_KEYS, Loading, chunks, loading_of
-from fastapi_kit.crud.identity import Identity, Key, identity_of, mapper_of, may_hold
+from fastapi_kit.crud.attributes import attributes_of, mapper_of
+from fastapi_kit.crud.identity import Identity, Key, identity_of, may_hold
 from fastapi_kit.crud.ordering import OrderBy, total_order
-from fastapi_kit.crud.read_plan import ReadPlan, read_plan
-from fastapi_kit.crud.values import attributes_of
-from fastapi_kit.db.reads import read, read_locked, stream
+from fastapi_kit.crud.read_plan.plan import ReadPlan, read_plan
+from fastapi_kit.db.reads import read, stream
 from fastapi_kit.db.sessions import execute, is_idle
+from fastapi_kit.db.transactions import read_locked
 from fastapi_kit.errors import ConfigurationError, InvalidQueryError, MultipleMatchesError, NotFoundError
 from fastapi_kit.pagination import Page, PageParams
 

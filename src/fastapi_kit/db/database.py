@@ -16,10 +16,10 @@ from fastapi_kit.db.engines.make import adopt_engine, make_engine
 from fastapi_kit.db.engines.options import DatabaseOptions
 from fastapi_kit.db.engines.sqlite import PrivateFile, begin_immediate
 from fastapi_kit.db.engines.urls import masked
-from fastapi_kit.db.errors import as_kit_error
+from fastapi_kit.db.errors.translate import as_kit_error, typed
 from fastapi_kit.db.hooks import OWN, has_uncommitted_writes, note_writes
 from fastapi_kit.db.sessions import NO_AUTOCOMMIT, Place, close, log_application_commits, report_second_commit
-from fastapi_kit.db.transactions import keep_clean, put_back_kept, typed, unit_of_work
+from fastapi_kit.db.transactions import keep_clean, put_back_kept, unit_of_work
 from fastapi_kit.errors import ConfigurationError, UnavailableError
 from fastapi_kit.settings import KitSettings
 

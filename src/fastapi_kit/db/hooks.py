@@ -22,7 +22,7 @@ from sqlalchemy.util import await_only
 __all__ = [
     "OWN",
     "OWN_LISTENERS",
-    "close_quietly",
+    "close_reading",
     "drop_waiting_calls",
     "has_uncommitted_writes",
     "note_writes",
@@ -95,12 +95,14 @@ def restore_calls(session: Session, saved: Sequence["_Entry"]) -> None:
         _record_of(session).entries = list(saved)
 
 
-def close_quietly(session: Session, transaction: SessionTransaction) -> None:
-    """End *transaction*, in which was only read, by neither commit nor rollback: calls go on waiting, what was loaded is not expired."""
-    record = session.info.pop(_RECORD, None)
-    transaction.close()
-    if record is not None:
-        session.info[_RECORD] = record
+def close_reading(session: Session) -> None:
+    """End a transaction in which *session* only read, by neither commit nor rollback: calls go on waiting, nothing is expired."""
+    transaction = session.get_transaction()
+    if transaction is not None:
+        record = session.info.pop(_RECORD, None)
+        transaction.close()
+        if record is not None:
+            session.info[_RECORD] = record
 
 
 @dataclass(eq=False)

@@ -21,6 +21,7 @@ from fastapi_kit.errors import ConfigurationError
 __all__ = [
     "AUTOCOMMIT",
     "NO_AUTOCOMMIT",
+    "STREAMS",
     "Place",
     "close",
     "commit",
@@ -34,12 +35,15 @@ __all__ = [
     "may_autocommit",
     "one_task",
     "report_second_commit",
+    "streaming",
 ]
 
 ResultT = TypeVar("ResultT")
 
 NO_AUTOCOMMIT = "fastapi_kit.no_autocommit"
 """Key in ``session.info`` of a ``Database`` that was told to read in transactions."""
+STREAMS = "fastapi_kit.streams"
+"""Key in ``session.info`` of the number of open cursors."""
 _TASK = "fastapi_kit.task"
 _COMMITTER = "fastapi_kit.committer"
 _SELF_COMMITS = "fastapi_kit.self_commits"
@@ -150,6 +154,16 @@ async def _roll_back_and_close(session: AsyncSession) -> None:
         await session.invalidate()
     else:
         await session.close()
+
+
+@contextmanager
+def streaming(session: AsyncSession) -> Generator[None]:
+    """Mark *session* as having an open cursor, which a COMMIT would close."""
+    session.info[STREAMS] = session.info.get(STREAMS, 0) + 1
+    try:
+        yield
+    finally:
+        session.info[STREAMS] -= 1
 
 
 async def finish(work: Coroutine[Any, Any, ResultT]) -> ResultT:

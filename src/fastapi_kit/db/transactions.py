@@ -17,10 +17,11 @@ from sqlalchemy.util import await_only, greenlet_spawn
 
 from fastapi_kit._compat import binds_of, discard_clean, has_sent_sql, is_clean, put_back
 from fastapi_kit.db.engines.sqlite import begin_immediate
-from fastapi_kit.db.errors import as_kit_error, is_retryable, watch
-from fastapi_kit.db.hooks import OWN, drop_waiting_calls, on_commit, restore_calls, save_calls
-from fastapi_kit.db.sessions import AUTOCOMMIT, commit, count_self_commit, finish, may_autocommit, one_task
-from fastapi_kit.errors import ConfigurationError, KitError
+from fastapi_kit.db.errors.translate import is_retryable, typed
+from fastapi_kit.db.errors.written import watch
+from fastapi_kit.db.hooks import OWN, close_reading, drop_waiting_calls, on_commit, restore_calls, save_calls
+from fastapi_kit.db.sessions import AUTOCOMMIT, STREAMS, commit, count_self_commit, finish, is_idle, may_autocommit, one_task
+from fastapi_kit.errors import ConfigurationError
 
 __all__ = [
     "Boundary",
@@ -31,9 +32,8 @@ __all__ = [
     "keep_clean",
     "on_commit",
     "put_back_kept",
+    "read_locked",
     "run_transaction",
-    "streaming",
-    "typed",
     "typed_errors",
     "unit_of_work",
     "write",
@@ -47,7 +47,6 @@ SessionFactory: TypeAlias = Callable[[], AbstractAsyncContextManager[AsyncSessio
 
 _ROOT = "fastapi_kit.boundary"
 _KEPT = "fastapi_kit.kept"
-_STREAMS = "fastapi_kit.streams"
 
 
 def is_opened(session: AsyncSession | Session) -> bool:
@@ -104,7 +103,7 @@ class Boundary:
     def begin(self) -> None:
         """Begin. Pending changes of the application are flushed first; an error there is its own, and comes as SQLAlchemy raises it."""
         session = self.session
-        if self.commits and session.info.get(_STREAMS):
+        if self.commits and session.info.get(STREAMS):
             raise ConfigurationError(
                 "a write that commits would end the stream that is being read: put both into one unit_of_work(session)"
             )
@@ -318,6 +317,19 @@ async def typed_errors(session: AsyncSession) -> AsyncGenerator[None]:
             await session.flush()
 
 
+async def read_locked(session: AsyncSession, work: Callable[[Session], ResultT], *, mapper: Mapper[Any]) -> ResultT:
+    """Let *work* read and lock rows. The transaction, and with it the lock, stays; a refused lock undoes nothing that was before."""
+    with one_task(session), typed(mapper):
+        if not is_idle(session.sync_session):
+            async with typed_errors(session):
+                return await session.run_sync(work)
+        try:
+            return await session.run_sync(work)
+        except BaseException:
+            await finish(session.run_sync(close_reading))
+            raise
+
+
 async def run_transaction(begin: SessionFactory, work: Callable[[AsyncSession], Awaitable[ResultT]], *, attempts: int = 3) -> ResultT:
     """Run *work* in a transaction, again on deadlock or serialization failure (40P01, 40001), at most *attempts* times.
 
@@ -332,30 +344,6 @@ async def run_transaction(begin: SessionFactory, work: Callable[[AsyncSession], 
                 raise
         await asyncio.sleep(random.uniform(0, 0.05 * attempt))
     raise ConfigurationError("attempts must be at least 1")
-
-
-@contextmanager
-def typed(mapper: Mapper[Any] | None) -> Generator[None]:
-    """Raise database errors as the library's, fields named as attributes of *mapper*."""
-    try:
-        yield
-    except KitError:
-        raise
-    except Exception as error:
-        mapped = as_kit_error(error, mapper=mapper)
-        if mapped is None:
-            raise
-        raise mapped from error
-
-
-@contextmanager
-def streaming(session: AsyncSession) -> Generator[None]:
-    """Mark *session* as having an open cursor, which a COMMIT would close."""
-    session.info[_STREAMS] = session.info.get(_STREAMS, 0) + 1
-    try:
-        yield
-    finally:
-        session.info[_STREAMS] -= 1
 
 
 @asynccontextmanager

@@ -8,12 +8,14 @@ from math import isfinite
 from sys import float_info
 from typing import Any, TypeAlias, cast
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import (
     ARRAY,
     JSON,
     REAL,
     BigInteger,
+    Column,
     DateTime,
     Enum,
     Float,
@@ -30,7 +32,7 @@ from sqlalchemy.types import TypeEngine
 from fastapi_kit._text import MAX_DEPTH, children, is_storable
 from fastapi_kit.db.types import UTCDateTime
 
-__all__ = ["Check", "converts", "value_check"]
+__all__ = ["Check", "converts", "key_is_possible", "value_check"]
 
 Check: TypeAlias = Callable[[object], str | None]
 """Returns the reason why a value is refused, or None."""
@@ -62,6 +64,22 @@ def value_check(type_: TypeEngine[Any], *, bound: bool = False) -> Check | None:
     variants: Mapping[str, TypeEngine[Any]] = getattr(type_, "_variant_mapping", {})
     checks = [_type_check(type_), *(value_check(variant, bound=bound) for variant in variants.values())]
     return checks[0] if len(checks) == 1 else _every(checks)
+
+
+_key_checks: "WeakKeyDictionary[TypeEngine[Any], Check | None]" = WeakKeyDictionary()
+
+
+def key_is_possible(column: Column[Any], value: object, *, dialect: str = "") -> bool:
+    """Return False if no row of the table can have *value* in the key *column*, so that a read by key needs no SQL.
+
+    With *dialect* ``"sqlite"`` an integer may have 64 bits whatever the column's type, because SQLite stores it.
+    """
+    if dialect == "sqlite" and isinstance(value, int):
+        return -(2**63) <= value < 2**63
+    if column.type not in _key_checks:
+        _key_checks[column.type] = value_check(column.type)
+    check = _key_checks[column.type]
+    return check is None or check(value) is None
 
 
 def converts(type_: TypeDecorator[Any]) -> bool:

@@ -14,10 +14,9 @@ from fastapi_kit.db.engines.sqlite import drops_offsets
 from fastapi_kit.db.types import UTCDateTime
 from fastapi_kit.errors import ConfigurationError, InvalidDataError
 
-__all__ = ["check_offsets", "check_values", "key_is_possible"]
+__all__ = ["check_offsets", "check_values"]
 
 _REASONS = ("null", "wrong_type", "too_long", "out_of_range", "invalid_text", "too_deep", "check", "naive_datetime")
-_key_checks: "WeakKeyDictionary[TypeEngine[Any], Check | None]" = WeakKeyDictionary()
 _checks_of: "WeakKeyDictionary[Mapper[Any], tuple[Mapping[str, Check], Mapping[str, Check]]]" = WeakKeyDictionary()
 
 
@@ -58,19 +57,6 @@ def check_offsets(mapper: Mapper[Any], values: Mapping[str, object], dialect: Di
             f"SQLite would drop the offset of {mapper.class_.__name__}.{', '.join(lost)}: make the column a UTCDateTime, "
             "or give the engine to Database(engine)"
         )
-
-
-def key_is_possible(column: Column[Any], value: object, *, dialect: str = "") -> bool:
-    """Return False if no row of the table can have *value* in the key *column*, so that a read by key needs no SQL.
-
-    With *dialect* ``"sqlite"`` an integer may have 64 bits whatever the column's type, because SQLite stores it.
-    """
-    if dialect == "sqlite" and isinstance(value, int):
-        return -(2**63) <= value < 2**63
-    if column.type not in _key_checks:
-        _key_checks[column.type] = value_check(column.type)
-    check = _key_checks[column.type]
-    return check is None or check(value) is None
 
 
 def _is_plain_moment(type_: TypeEngine[Any]) -> bool:

@@ -15,7 +15,7 @@ from fastapi_kit.db.engines.options import DatabaseOptions
 from fastapi_kit.db.engines.postgres import connect_as
 from fastapi_kit.db.engines.sqlite import PrivateFile, check_url, is_memory, make_honest
 from fastapi_kit.db.engines.urls import async_url
-from fastapi_kit.db.errors import watch
+from fastapi_kit.db.errors.written import watch
 from fastapi_kit.errors import ConfigurationError
 
 __all__ = ["adopt_engine", "make_engine"]

@@ -3,21 +3,24 @@
 What a driver says is read in ``drivers``, what the statement wrote in ``written``, and which constraint that is in ``constraints``.
 """
 
+import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from traceback import walk_tb
 from typing import Any
 
-from sqlalchemy import Column, ForeignKeyConstraint, MetaData
+from sqlalchemy import JSON, Column, ForeignKeyConstraint, MetaData, Table
 from sqlalchemy.exc import IntegrityError, InvalidRequestError, PendingRollbackError, SQLAlchemyError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Mapper
 from sqlalchemy.orm.exc import ObjectDeletedError, StaleDataError
 
-from fastapi_kit.db.errors.constraints import columns_named_in, columns_of, find_rule, find_unique, name_of, target_of
-from fastapi_kit.db.errors.drivers import driver_error, raised_by_database, read_failure
-from fastapi_kit.db.errors.refusal import Refusal, values_at_fault
-from fastapi_kit.db.errors.written import failed_statement
+from fastapi_kit.db.checks.column_types import value_check
+from fastapi_kit.db.errors.constraints import columns_named_in, columns_of, find_rule, find_unique, indexed_columns, name_of, target_of
+from fastapi_kit.db.errors.drivers import Failure, driver_error, raised_by_database, read_failure
+from fastapi_kit.db.errors.refusal import Refusal
+from fastapi_kit.db.errors.written import Written, failed_statement
 from fastapi_kit.errors import (
     ConflictError,
     InvalidDataError,
@@ -28,9 +31,10 @@ from fastapi_kit.errors import (
     UnknownReferenceError,
 )
 
-__all__ = ["as_kit_error", "is_retryable"]
+__all__ = ["as_kit_error", "is_retryable", "typed"]
 
 _RETRYABLE = {"40001", "40P01", "0A000", "XX000"}
+_INDEX_ROW_TOO_LONG = "54000"
 _DISK_FULL = {"53100", "SQLITE_FULL"}
 _LOST_SAVEPOINT = "no such savepoint: sa_savepoint_"
 _VERBS = {"INSERT", "UPDATE", "DELETE", "MERGE", "COMMIT"}
@@ -69,6 +73,20 @@ def as_kit_error(error: BaseException, *, metadata: MetaData | None = None, mapp
     elif metadata is None and written is not None:
         metadata = written.table.metadata
     return _ANSWERS.get(failure.kind, _refused_value)(Refusal(failure, verb, written, metadata, mapper))
+
+
+@contextmanager
+def typed(mapper: Mapper[Any] | None) -> Generator[None]:
+    """Raise database errors as the library's, fields named as attributes of *mapper*."""
+    try:
+        yield
+    except KitError:
+        raise
+    except Exception as error:
+        mapped = as_kit_error(error, mapper=mapper)
+        if mapped is None:
+            raise
+        raise mapped from error
 
 
 def is_retryable(error: BaseException) -> bool:
@@ -136,6 +154,37 @@ def _refused_value(refusal: Refusal) -> KitError:
     elif refusal.table is not None and refusal.written is not None:
         reason, columns = values_at_fault(refusal.table, refusal.written, refusal.failure)
     return InvalidDataError(refusal.fields(columns), reason=reason, table=refusal.table_name)
+
+
+def values_at_fault(table: Table, written: Written, failure: Failure) -> tuple[str, list[Column[Any]]]:
+    """Return the columns whose type cannot hold what was written, for a driver that names none, and the reason."""
+    found: dict[str, list[Column[Any]]] = {}
+    values = written.values
+    only = written.column_at(failure.position) if failure.position is not None else None
+    for column in table.columns:
+        if column.name not in values or (failure.position is not None and column.name != only):
+            continue
+        check = value_check(column.type, bound=True)
+        bound = map(_document, values[column.name]) if isinstance(column.type, JSON) else values[column.name]
+        reason = next(filter(None, map(check, bound)), None) if check is not None else None
+        if reason or only is not None:
+            found.setdefault(reason or failure.kind, []).append(column)
+    if not found and failure.code == _INDEX_ROW_TOO_LONG:
+        # An entry of PostgreSQL's indexes has at most 2,704 bytes after compression.
+        long = {name for name, sent in values.items() if any(isinstance(value, str) and len(value) > 2000 for value in sent)}
+        found[failure.kind] = [column for column in table.columns if column.name in long and column in indexed_columns(table)]
+    reason = failure.kind if failure.kind in found else next(iter(found), failure.kind)
+    return reason, found.get(reason, [])
+
+
+def _document(value: object) -> object:
+    # Drivers get JSON as text, or in a wrapper.
+    if not isinstance(value, str):
+        return getattr(value, "obj", value)
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
 
 
 def _generated(refusal: Refusal) -> KitError:
