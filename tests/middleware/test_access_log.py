@@ -315,7 +315,7 @@ async def test_skip_is_about_whole_paths(path: str, root_path: str, logged: bool
 
 def test_one_text_is_no_list_of_paths() -> None:
     """A text would be a list of letters."""
-    with pytest.raises(ConfigurationError, match="not one text"):
+    with pytest.raises(ConfigurationError, match="not one string"):
         AccessLogMiddleware(FastAPI(), skip="/livez")
 
 

@@ -3,9 +3,8 @@
 import math
 import re
 import traceback
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from http import HTTPStatus
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import cast
 
 from fastapi import FastAPI
@@ -16,12 +15,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
-from fastapi_kit.db.errors import as_kit_error
+from fastapi_kit.db.errors.translate import as_kit_error
 from fastapi_kit.errors import (
     AuthenticationError,
     ConfigurationError,
     ConflictError,
-    FieldError,
     InsufficientScopeError,
     InvalidDataError,
     InvalidQueryError,
@@ -36,21 +34,19 @@ from fastapi_kit.errors import (
     UnavailableError,
     UserInputError,
 )
-from fastapi_kit.handlers.validation import field_errors, known_words, shown_name
+from fastapi_kit.handlers.problems import INVALID_REQUEST, TEXTS, Answer, code_of, title_of
+from fastapi_kit.handlers.validation import field_errors, known_words, shown_names
 from fastapi_kit.middleware.errors import closing_headers
 from fastapi_kit.middleware.routes import app_path
 
 __all__ = [
     "STATUSES",
-    "Answer",
     "answer_database_error",
     "answer_http_error",
     "answer_known_error",
     "answer_unhandled_error",
     "answer_validation_error",
     "kinds_of",
-    "title_of",
-    "typical_answer",
 ]
 
 STATUSES: Mapping[type[Exception], int] = {
@@ -73,55 +69,6 @@ StaleVersionError is 409, or 412 if the request sent ``If-Match`` (RFC 9110, 13.
 server, and neither its code nor its text is sent.
 """
 
-_TEXTS = {
-    "not_found": "There is nothing here.",
-    "multiple_matches": "More than one resource matches.",
-    "conflict": "The change conflicts with what is stored.",
-    "stale_version": "The resource has been changed by somebody else.",
-    "still_referenced": "Other resources still refer to this one.",
-    "invalid_data": "The values cannot be stored.",
-    "unknown_reference": "A resource that is referred to does not exist.",
-    "precondition_required": "The request must be conditional.",
-    "not_authenticated": "Not authenticated.",
-    "invalid_credentials": "The credentials are not valid.",
-    "invalid_token": "The token is not valid.",
-    "permission_denied": "Not allowed.",
-    "insufficient_scope": "The token does not allow this.",
-    "rate_limited": "Too many requests. Try again later.",
-    "unavailable": "The service cannot answer now. Try again later.",
-}
-_INVALID_REQUEST = ("invalid_request", "The request is not valid.")
-_CODES = {401: "not_authenticated", 403: "permission_denied", 429: "rate_limited", 500: "internal_error", 503: "unavailable"}
-# Python renamed these between 3.11 and 3.13.
-_TITLES = {413: "Content Too Large", 414: "URI Too Long", 416: "Range Not Satisfiable", 422: "Unprocessable Content"}
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What is sent for an error, whatever the shape of the body."""
-
-    status: int
-    code: str
-    detail: str
-    errors: Sequence[FieldError] = ()
-    context: object = None
-    headers: Mapping[str, str] | None = None
-
-
-def title_of(status: int) -> str:
-    """Return the phrase of *status*. It is the same on every version of Python."""
-    if status in _TITLES:
-        return _TITLES[status]
-    return HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "Error"
-
-
-def typical_answer(status: int) -> Answer:
-    """Return the most usual answer with *status*: the example in OpenAPI."""
-    if status == 422:
-        return Answer(422, *_INVALID_REQUEST, [FieldError(("body", "name"), "missing", "Field required")])
-    code = code_of(status)
-    return Answer(status, code, _TEXTS.get(code) or title_of(status))
-
 
 def answer_known_error(connection: HTTPConnection, error: Exception, statuses: Mapping[type[Exception], int]) -> Answer | None:
     """Answer *error* with its status in *statuses*, or return None if that is 500.
@@ -135,11 +82,9 @@ def answer_known_error(connection: HTTPConnection, error: Exception, statuses: M
         return Answer(status, code_of(status), title_of(status))
     if status == 409 and isinstance(error, StaleVersionError) and "if-match" in connection.headers:
         status = 412
-    errors = error.errors
-    if any(each.code == "unknown_field" for each in errors):
-        # The client has chosen the names of unknown fields.
-        errors = [replace(each, loc=tuple(part if isinstance(part, int) else shown_name(part) for part in each.loc)) for each in errors]
-    detail = error.detail or _TEXTS.get(error.code) or title_of(status)
+    # The client has chosen the names of unknown fields.
+    errors = [replace(each, loc=shown_names(each.loc)) if each.code == "unknown_field" else each for each in error.errors]
+    detail = error.detail or TEXTS.get(error.code) or title_of(status)
     context = {"allowed": error.allowed} if isinstance(error, InvalidQueryError) and error.allowed else None
     return Answer(status, error.code, detail, errors, context, headers_of(error))
 
@@ -172,7 +117,7 @@ def answer_http_error(connection: HTTPConnection, error: HTTPException) -> Answe
 
 def answer_validation_error(connection: HTTPConnection, error: RequestValidationError) -> Answer:
     """Answer a request that FastAPI rejects."""
-    return Answer(422, *_INVALID_REQUEST, field_errors(error, known_words(connection.scope)))
+    return Answer(422, *INVALID_REQUEST, field_errors(error, known_words(connection.scope)))
 
 
 def answer_unhandled_error(connection: HTTPConnection, error: Exception) -> Answer:
@@ -184,11 +129,6 @@ def kinds_of(error: BaseException) -> str:
     """Return the classes of *error* and of its causes, for logs: the texts of drivers hold addresses and values."""
     kind = type(error).__name__
     return kind if error.__cause__ is None else f"{kind} from {kinds_of(error.__cause__)}"
-
-
-def code_of(status: int) -> str:
-    """Return the machine code for *status*: the phrase in snake case, except for the statuses of the library's errors."""
-    return _CODES.get(status) or re.sub(r"\W+", "_", title_of(status).lower().replace("'", ""))
 
 
 def methods_of(scope: Scope) -> list[str]:

@@ -16,8 +16,7 @@ from pydantic import BaseModel, TypeAdapter
 from starlette.routing import BaseRoute
 
 from fastapi_kit.dependencies import statuses_of
-from fastapi_kit.handlers.answers import title_of, typical_answer
-from fastapi_kit.handlers.problems import JSON, PROBLEM_JSON, ErrorBody, Problem, ProblemItem, make_problem
+from fastapi_kit.handlers.problems import JSON, PROBLEM_JSON, ErrorBody, Problem, ProblemItem, make_problem, title_of, typical_answer
 
 __all__ = ["DocumentedBodies", "extend_document", "problem_responses"]
 

@@ -1,6 +1,9 @@
-"""The error body, and the response that carries it."""
+"""The error body, what it says for each status, and the response that carries it."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
 from itertools import accumulate
 from typing import Annotated, Any, TypeAlias
 from uuid import UUID
@@ -11,17 +14,88 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from fastapi_kit._text import safe_json, safe_text
-from fastapi_kit.handlers.answers import Answer, title_of
+from fastapi_kit.errors import FieldError
 from fastapi_kit.handlers.validation import MAX_ERRORS
 from fastapi_kit.middleware.request_id import read_request_id
 
-__all__ = ["JSON", "PROBLEM_JSON", "ErrorBody", "Problem", "ProblemItem", "legacy_body", "make_problem", "problem_body", "respond"]
+__all__ = [
+    "INVALID_REQUEST",
+    "JSON",
+    "PROBLEM_JSON",
+    "TEXTS",
+    "Answer",
+    "ErrorBody",
+    "Problem",
+    "ProblemItem",
+    "code_of",
+    "legacy_body",
+    "make_problem",
+    "problem_body",
+    "respond",
+    "title_of",
+    "typical_answer",
+]
 
 JSON = "application/json"
 PROBLEM_JSON = "application/problem+json"
 _MAX_NAME = 100
 _MAX_PARTS = 20
 _MAX_SIZE = 50_000
+
+
+TEXTS = {
+    "not_found": "There is nothing here.",
+    "multiple_matches": "More than one resource matches.",
+    "conflict": "The change conflicts with what is stored.",
+    "stale_version": "The resource has been changed since it was read.",
+    "still_referenced": "Other resources still refer to this one.",
+    "invalid_data": "The values cannot be stored.",
+    "unknown_reference": "A resource that is referred to does not exist.",
+    "precondition_required": "The request must be conditional.",
+    "not_authenticated": "Not authenticated.",
+    "invalid_credentials": "The credentials are not valid.",
+    "invalid_token": "The token is not valid.",
+    "permission_denied": "Not allowed.",
+    "insufficient_scope": "The token does not allow this.",
+    "rate_limited": "Too many requests. Try again later.",
+    "unavailable": "The service cannot answer now. Try again later.",
+}
+INVALID_REQUEST = ("invalid_request", "The request is not valid.")
+_CODES = {401: "not_authenticated", 403: "permission_denied", 429: "rate_limited", 500: "internal_error", 503: "unavailable"}
+# Python renamed these between 3.11 and 3.13.
+_TITLES = {413: "Content Too Large", 414: "URI Too Long", 416: "Range Not Satisfiable", 422: "Unprocessable Content"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is sent for an error, whatever the shape of the body."""
+
+    status: int
+    code: str
+    detail: str
+    errors: Sequence[FieldError] = ()
+    context: object = None
+    headers: Mapping[str, str] | None = None
+
+
+def title_of(status: int) -> str:
+    """Return the phrase of *status*. It is the same on every version of Python."""
+    if status in _TITLES:
+        return _TITLES[status]
+    return HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "Error"
+
+
+def typical_answer(status: int) -> Answer:
+    """Return the most usual answer with *status*: the example in OpenAPI."""
+    if status == 422:
+        return Answer(422, *INVALID_REQUEST, [FieldError(("body", "name"), "missing", "Field required")])
+    code = code_of(status)
+    return Answer(status, code, TEXTS.get(code) or title_of(status))
+
+
+def code_of(status: int) -> str:
+    """Return the machine code for *status*: the phrase in snake case, except for the statuses of the library's errors."""
+    return _CODES.get(status) or re.sub(r"\W+", "_", title_of(status).lower().replace("'", ""))
 
 
 class ProblemItem(BaseModel):

@@ -20,7 +20,6 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from fastapi_kit.errors import ConfigurationError, ConflictError, InvalidDataError, KitError, UnavailableError, UserInputError
 from fastapi_kit.handlers.answers import (
     STATUSES,
-    Answer,
     answer_database_error,
     answer_http_error,
     answer_known_error,
@@ -29,7 +28,7 @@ from fastapi_kit.handlers.answers import (
     kinds_of,
 )
 from fastapi_kit.handlers.openapi import DocumentedBodies, extend_document
-from fastapi_kit.handlers.problems import ErrorBody, problem_body, respond
+from fastapi_kit.handlers.problems import Answer, ErrorBody, problem_body, respond
 from fastapi_kit.middleware.errors import UnhandledErrorMiddleware
 from fastapi_kit.middleware.request_id import read_request_id
 

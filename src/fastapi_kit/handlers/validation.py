@@ -15,7 +15,7 @@ from fastapi_kit._text import is_items, is_mapping
 from fastapi_kit.errors import FieldError, UserInputError
 from fastapi_kit.middleware.routes import effective_route
 
-__all__ = ["MAX_ERRORS", "field_errors", "known_words", "shown_name"]
+__all__ = ["MAX_ERRORS", "field_errors", "known_words", "shown_names"]
 
 MAX_ERRORS = 100
 _UNKNOWN_TEXT = "is not valid"
@@ -54,6 +54,11 @@ def field_errors(error: RequestValidationError, words: frozenset[str] = frozense
 def shown_name(name: str) -> str:
     """Return the *name* of an unknown field if it looks like a name, and ``*`` if not. Clients need it to find a typing error."""
     return name if _NAME.fullmatch(name) else _UNKNOWN_NAME
+
+
+def shown_names(place: Sequence[str | int]) -> tuple[str | int, ...]:
+    """Return *place* with each part as ``shown_name`` shows it."""
+    return tuple(part if isinstance(part, int) else shown_name(part) for part in place)
 
 
 def shown_place(item: Mapping[str, Any], words: frozenset[str]) -> tuple[str | int, ...]:
