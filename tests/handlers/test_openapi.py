@@ -365,3 +365,20 @@ async def test_the_document_is_served_with_its_errors() -> None:
     assert document["paths"]["/items"]["post"]["responses"]["422"]["content"]["application/json"]["schema"] == {
         "$ref": "#/components/schemas/HostError"
     }
+
+
+def test_problems_can_be_documented() -> None:
+    """A route shows its errors under their media type, in place of FastAPI's 422."""
+    app = FastAPI()
+
+    @app.get("/{number}", responses=problem_responses(404, 422))
+    async def read(number: int) -> None:
+        pass
+
+    document = app.openapi()
+    responses = document["paths"]["/{number}"]["get"]["responses"]
+
+    assert list(responses["404"]["content"]) == list(responses["422"]["content"]) == ["application/problem+json"]
+    assert responses["404"]["content"]["application/problem+json"]["schema"]["required"] == ["title", "status", "detail", "code"]
+    assert "$defs" not in json.dumps(document)
+    assert "HTTPValidationError" not in json.dumps(document)

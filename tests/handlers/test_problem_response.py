@@ -1,0 +1,102 @@
+"""problem_response() answers as the app does: in a middleware, and in a handler of the application."""
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+from fastapi import FastAPI, HTTPException, Request, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+from tests.handlers.apps import HostError, client_of, failing_app, realworld
+
+from fastapi_kit.errors import NotFoundError, PermissionDeniedError, RateLimitedError, UnavailableError
+from fastapi_kit.handlers import legacy_body, problem_response, register_exception_handlers, register_value_error_handler
+from fastapi_kit.testing.client import app_client
+
+
+def answering_app(answer: Callable[[Request], Awaitable[Response]]) -> FastAPI:
+    app = FastAPI()
+    app.add_api_route("/", answer, response_model=None)
+    return app
+
+
+@pytest.mark.parametrize(("error", "status"), [(RateLimitedError(5), 429), (HTTPException(413), 413), (ZeroDivisionError(), 500)])
+async def test_a_middleware_can_answer_like_the_app(error: Exception, status: int) -> None:
+    """With the app's body where handlers are registered, with the default where none are."""
+
+    async def answer(request: Request) -> Response:
+        return problem_response(request, error)
+
+    async with app_client(answering_app(answer)) as client:
+        plain = await client.get("/")
+    async with client_of(answering_app(answer), body=realworld) as client:
+        own = await client.get("/")
+
+    assert (plain.status_code, plain.json()["status"]) == (status, status)
+    assert (own.status_code, list(own.json())) == (status, ["errors", "hint"])
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (NotFoundError(dict, 7), 404),
+        (HTTPException(404), 404),
+        (HostError(), 418),
+        (UnavailableError("database"), 503),
+        (ValueError("x"), 400),
+    ],
+)
+async def test_a_handler_in_the_place_of_ours_can_answer_like_the_app(error: Exception, status: int) -> None:
+    """The body and the statuses are those that were registered, whoever handles the error."""
+    app = failing_app(error)
+
+    @app.exception_handler(type(error))
+    async def own(request: Request, error: Exception) -> Response:
+        return problem_response(request, error)
+
+    register_value_error_handler(app, body=realworld)
+    async with client_of(app, body=realworld, statuses={HostError: 418}) as client:
+        app.add_exception_handler(type(error), own)
+        answer = await client.get("/")
+
+    assert (answer.status_code, list(answer.json())) == (status, ["errors", "hint"])
+
+
+async def test_the_last_registrar_says_how_a_middleware_answers() -> None:
+    """An earlier body and earlier statuses are gone, as they are from the handlers."""
+
+    async def answer(request: Request) -> Response:
+        return problem_response(request, HostError())
+
+    app = answering_app(answer)
+    register_exception_handlers(app, body=realworld, statuses={HostError: 418})
+    async with client_of(app) as client:
+        answered = await client.get("/")
+
+    assert (answered.status_code, answered.json()["code"]) == (500, "internal_error")
+
+
+async def test_a_mounted_app_answers_in_its_own_body() -> None:
+    """The inner app's in the inner app, its own middleware included; the outer app's around it."""
+
+    class Refusing:
+        def __init__(self, app: ASGIApp) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "http" and scope["path"].endswith("/refused"):
+                await problem_response(Request(scope), PermissionDeniedError())(scope, receive, send)
+            else:
+                await self.app(scope, receive, send)
+
+    async def fails(request: Request) -> Response:
+        return problem_response(request, NotFoundError(dict, 7))
+
+    outer, inner, bare = answering_app(fails), answering_app(fails), answering_app(fails)
+    inner.add_middleware(Refusing)
+    register_exception_handlers(inner, body=realworld)
+    outer.mount("/inner", inner)
+    outer.mount("/bare", bare)
+    async with client_of(outer, body=legacy_body) as client:
+        answers = [await client.get(path) for path in ("/", "/inner/", "/inner/refused", "/bare/")]
+
+    assert [answer.status_code for answer in answers] == [404, 404, 403, 404]
+    assert [next(iter(answer.json())) for answer in answers] == ["detail", "errors", "errors", "type"]
