@@ -127,6 +127,7 @@ class SchemaReader:
         return self._models[cls]
 
     def field_of(self, cls: type[BaseModel], name: str, node: Node) -> ReadField:
+        """Return the field *name* of *cls*, which *node* describes."""
         alias: str | list[Any] | None = node.get("validation_alias")
         if alias is None:
             paths: list[Path] = []

@@ -88,6 +88,7 @@ class NeedsCompiler:
         return found
 
     def of_model(self, node: Node, mapper: Mapper[Any]) -> Needs:
+        """Return what the model of *node* needs of *mapper*, compiled once for each pair."""
         key = (node["cls"], mapper)
         if key not in self._of_models:
             needs = self._of_models[key] = Needs(mapper)
@@ -99,6 +100,7 @@ class NeedsCompiler:
         return self._of_models[key]
 
     def fill(self, needs: Needs, model: ModelSchema) -> None:
+        """Add to *needs* what the fields and the code of *model* read."""
         if model.functions:
             merge(needs, self.of_code(names_in(model.functions), needs.mapper))
         if model.sees_input or hasattr(model.cls, "__mapper__"):
@@ -109,6 +111,7 @@ class NeedsCompiler:
             self.fill_field(needs, each, model)
 
     def fill_field(self, needs: Needs, read: ReadField, model: ModelSchema) -> None:
+        """Add what one field of *model* reads. Raises ConfigurationError where nothing of the mapped class can fill it."""
         found = 0
         for path in read.paths:
             if len(path) == 1:
@@ -138,6 +141,7 @@ class NeedsCompiler:
         return any(known)
 
     def read_attribute(self, needs: Needs, owner: Mapper[Any], name: str, rest: Path, read: ReadField) -> bool:
+        """Add the attribute *name* of *owner*, and *rest* inside its value. Return whether it exists."""
         attribute = attribute_of(owner, name)
         if isinstance(attribute, ColumnProperty):
             self.read_column(needs, name, attribute, rest, read)
@@ -152,6 +156,7 @@ class NeedsCompiler:
         return True
 
     def read_unmapped(self, needs: Needs, owner: Mapper[Any], name: str, value: object, rest: Path, read: ReadField) -> bool:
+        """Add what a proxy, a property or a plain value of *owner* reads. Return whether it exists."""
         if isinstance(value, AssociationProxy):
             return self.read_path(needs, owner, (value.target_collection, value.value_attr, *rest), read)
         if isinstance(value, MetaData | registry):
@@ -165,6 +170,7 @@ class NeedsCompiler:
         return True
 
     def read_column(self, needs: Needs, name: str, column: Column, rest: Path, read: ReadField) -> None:
+        """Add a column: selected if the schema is flat, loaded otherwise."""
         sql_type = column.columns[0].type
         if read.content.models and read.content.types <= {"model", *_WRAPPERS} and not rest and is_scalar(sql_type):
             raise ConfigurationError(
@@ -178,6 +184,7 @@ class NeedsCompiler:
             needs.selected[name] = column
 
     def read_relationship(self, needs: Needs, relationship: Relationship, rest: Path, read: ReadField) -> bool:
+        """Add a relationship and what is needed of its objects. Return whether it is one that can be loaded."""
         where = f"{relationship.parent.class_.__name__}.{relationship.key}"
         if relationship.lazy in _NEVER_LOADED:
             raise ConfigurationError(
@@ -223,6 +230,7 @@ class NeedsCompiler:
         return self._of_names[key]
 
     def use(self, needs: Needs, attribute: Attribute | None, names: frozenset[str]) -> None:
+        """Add an attribute that code reads by one of *names*."""
         if isinstance(attribute, ColumnProperty):
             needs.columns[attribute] = None
         elif isinstance(attribute, CompositeProperty):
