@@ -308,9 +308,14 @@ class ReadService(Generic[ModelT]):
         dialect = "" if order_by is None else self.session.sync_session.get_bind(self.mapper).dialect.name
         if self._is_overridden("base_query"):
             return self._base.rows(conditions, order_by, dialect=dialect, skip=skip, limit=limit)
-        rows = select(self.model).where(*conditions)
-        if order_by is not None:
-            rows = rows.order_by(*total_order(order_by, self._identity.attributes, dialect=dialect))
+        if isinstance(order_by, Sequence) and not order_by:
+            rows = self._identity.in_order
+        elif order_by is None:
+            rows = select(self.model)
+        else:
+            rows = select(self.model).order_by(*total_order(order_by, self._identity.attributes, dialect=dialect))
+        if conditions:
+            rows = rows.where(*conditions)
         return window(rows, skip=skip, limit=limit)
 
     def _window(
