@@ -95,7 +95,7 @@ class Attributes:
     @cached_property
     def defaulted(self) -> frozenset[str]:
         """Columns for which no value is something else than null: a default, or SQL's NULL where None is the null of JSON."""
-        return frozenset(name for name, column in self.columns.items() if _has_default(column))
+        return frozenset(name for name, column in self.columns.items() if has_default(column))
 
     @cached_property
     def fixed(self) -> frozenset[str]:
@@ -154,7 +154,7 @@ class Attributes:
                     f"{self.model_name}.{name}: {misfit} does not fit the column; convert it in create_values() and update_values()"
                 ) from None
         for name in values.keys() & {*self.related, *self.mapper.composites.keys()}:
-            if _is_nested(values[name]) and not self._is_composite(name, values[name]):
+            if is_nested(values[name]) and not self._is_composite(name, values[name]):
                 raise ConfigurationError(
                     f"{self.model_name}.{name} takes objects of its class, no nested data; make them in create_values()"
                 )
@@ -176,18 +176,18 @@ _PLAIN = {str, int, float, bool, type(None)}
 """What no column takes otherwise than it is."""
 
 
-def _has_default(column: Column[Any]) -> bool:
+def has_default(column: Column[Any]) -> bool:
     defaults = column.default is not None or column.server_default is not None or column.autoincrement is True
     return defaults or bool(column.primary_key) or column.type.should_evaluate_none
 
 
-def _is_nested(value: object) -> bool:
+def is_nested(value: object) -> bool:
     # A collection by key takes a mapping of objects.
     if isinstance(value, Mapping):
-        return not all(_is_mapped(each) for each in cast("Mapping[object, object]", value).values())
+        return not all(is_mapped(each) for each in cast("Mapping[object, object]", value).values())
     items = cast("list[object]", value) if isinstance(value, list) else [value]
-    return any(isinstance(each, Mapping | BaseModel) and not _is_mapped(cast("object", each)) for each in items)
+    return any(isinstance(each, Mapping | BaseModel) and not is_mapped(cast("object", each)) for each in items)
 
 
-def _is_mapped(value: object) -> bool:
+def is_mapped(value: object) -> bool:
     return inspect(type(value), raiseerr=False) is not None

@@ -47,7 +47,7 @@ class Identity:
 
     def key_of(self, ident: object) -> Key:
         """Return *ident* as a tuple: a scalar, a tuple or a mapping by name. Raises ConfigurationError for a wrong shape or type."""
-        key, names, model = _as_tuple(ident, self.names), self.names, self.mapper.class_.__name__
+        key, names, model = as_tuple(ident, self.names), self.names, self.mapper.class_.__name__
         if key is None:
             shape = names[0] if len(names) == 1 else f"a tuple ({', '.join(names)}), or a mapping by these names"
             raise ConfigurationError(f"the key of {model} is {shape}; what was given does not fit")
@@ -80,6 +80,11 @@ class Identity:
         pairs = zip(self.names, self.attributes, strict=True)
         return select(self.mapper.class_).where(*(attribute == bindparam(f"key_{name}", type_=attribute.type) for name, attribute in pairs))
 
+    @cached_property
+    def in_order(self) -> Select[Any]:
+        """The select of all rows in the order of the key: a statement that is made once."""
+        return select(self.mapper.class_).order_by(*self.attributes)
+
     def parameters(self, key: Key) -> dict[str, object]:
         """Return *key* as the parameters of ``select``."""
         return {f"key_{name}": value for name, value in zip(self.names, key, strict=True)}
@@ -92,7 +97,7 @@ class Identity:
 
     @cached_property
     def _types(self) -> tuple[type[Any] | None, ...]:
-        return tuple(kind if (kind := _python_type(column)) in _KEY_TYPES else None for column in self.columns)
+        return tuple(kind if (kind := python_type(column)) in _KEY_TYPES else None for column in self.columns)
 
 
 def may_hold(column: Column[Any], value: object, session: Session, mapper: Mapper[Any]) -> bool:
@@ -103,7 +108,7 @@ def may_hold(column: Column[Any], value: object, session: Session, mapper: Mappe
 identity_of = per_mapper(Identity)
 
 
-def _as_tuple(ident: object, names: tuple[str, ...]) -> Key | None:
+def as_tuple(ident: object, names: tuple[str, ...]) -> Key | None:
     if isinstance(ident, Mapping):
         by_name = cast("Mapping[object, object]", ident)
         return tuple(by_name[name] for name in names) if set(by_name) == set(names) else None
@@ -116,7 +121,7 @@ def _as_tuple(ident: object, names: tuple[str, ...]) -> Key | None:
 _KEY_TYPES = {int, str, UUID, date, datetime}
 
 
-def _python_type(column: Column[Any]) -> type[Any] | None:
+def python_type(column: Column[Any]) -> type[Any] | None:
     if isinstance(column.type, TypeDecorator):
         return None
     try:

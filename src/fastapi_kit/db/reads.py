@@ -27,14 +27,14 @@ async def read(session: AsyncSession, work: Callable[[Session], ResultT], *, map
     session is used as ``session.execute`` would.
     """
     with one_task(session), typed(mapper):
-        return await session.run_sync(_read_and_end if is_idle(session.sync_session) else _read, work)
+        return await session.run_sync(read_and_end if is_idle(session.sync_session) else read_only, work)
 
 
-def _read(session: Session, work: Callable[[Session], ResultT]) -> ResultT:
+def read_only(session: Session, work: Callable[[Session], ResultT]) -> ResultT:
     return work(session)
 
 
-def _read_and_end(session: Session, work: Callable[[Session], ResultT]) -> ResultT:
+def read_and_end(session: Session, work: Callable[[Session], ResultT]) -> ResultT:
     try:
         if may_autocommit(session):
             session.connection(execution_options=AUTOCOMMIT)

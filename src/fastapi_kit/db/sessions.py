@@ -141,12 +141,12 @@ async def close(session: AsyncSession) -> None:
     The rollback is explicit: after a failed COMMIT, closing alone would leave SQLite's connection inside the transaction.
     """
     if session.sync_session.in_transaction():
-        await finish(_roll_back_and_close(session))
+        await finish(roll_back_and_close(session))
     else:
         session.sync_session.close()
 
 
-async def _roll_back_and_close(session: AsyncSession) -> None:
+async def roll_back_and_close(session: AsyncSession) -> None:
     try:
         await session.rollback()
     except Exception:
@@ -208,7 +208,7 @@ def count_self_commit(session: AsyncSession, committer: str) -> None:
     if commits is None:
         return
     commits.append(committer)
-    if len(commits) == 2 and (place := _application_line()) not in reported:
+    if len(commits) == 2 and (place := application_line()) not in reported:
         reported.add(place)
         _log.warning(
             "%s:%d: %s and %s each committed in one request; if the second fails the first stays. "
@@ -218,7 +218,7 @@ def count_self_commit(session: AsyncSession, committer: str) -> None:
         )
 
 
-def _application_line() -> Place:
+def application_line() -> Place:
     frame = currentframe()
     while frame is not None and (frame.f_globals.get("__name__") or "").split(".")[0] in {"fastapi_kit", "contextlib"}:
         frame = frame.f_back

@@ -64,7 +64,7 @@ def as_kit_error(error: BaseException, *, metadata: MetaData | None = None, mapp
         return None
     failure = read_failure(cause)
     if failure is None:
-        return _without_code(error, cause, metadata, mapper)
+        return without_code(error, cause, metadata, mapper)
     verb, written = failed_statement(error)
     if failure.kind in {"refused", "denied"} and verb not in _VERBS:
         return None
@@ -72,7 +72,7 @@ def as_kit_error(error: BaseException, *, metadata: MetaData | None = None, mapp
         metadata = getattr(mapper.local_table, "metadata", mapper.registry.metadata)
     elif metadata is None and written is not None:
         metadata = written.table.metadata
-    return _ANSWERS.get(failure.kind, _refused_value)(Refusal(failure, verb, written, metadata, mapper))
+    return _ANSWERS.get(failure.kind, refused_value)(Refusal(failure, verb, written, metadata, mapper))
 
 
 @contextmanager
@@ -100,7 +100,7 @@ def is_retryable(error: BaseException) -> bool:
     return failure is not None and failure.kind == "unavailable" and failure.code in _RETRYABLE
 
 
-def _without_code(error: BaseException, cause: BaseException, metadata: MetaData | None, mapper: Mapper[Any] | None) -> KitError | None:
+def without_code(error: BaseException, cause: BaseException, metadata: MetaData | None, mapper: Mapper[Any] | None) -> KitError | None:
     if str(cause).startswith(_LOST_SAVEPOINT):
         # SQLite has undone the whole transaction; why, stands before the attempt to undo a part of it.
         before = as_kit_error(error.__context__, metadata=metadata, mapper=mapper) if isinstance(error.__context__, Exception) else None
@@ -109,12 +109,12 @@ def _without_code(error: BaseException, cause: BaseException, metadata: MetaData
         return UnavailableError("database")
     if isinstance(error, IntegrityError):
         return ConflictError()
-    if type(error) is StatementError and _is_unfit_value(cause):
+    if type(error) is StatementError and is_unfit_value(cause):
         return InvalidDataError(reason="invalid_text" if isinstance(cause, UnicodeEncodeError) else "wrong_type")
     return None
 
 
-def _is_unfit_value(error: BaseException) -> bool:
+def is_unfit_value(error: BaseException) -> bool:
     # SQLAlchemy wraps what a column type raises for a value, and what a column's default raises; the name of its own function tells them
     # apart. Its own types raise nearly anything.
     if raised_by_database(error):
@@ -126,7 +126,7 @@ def _is_unfit_value(error: BaseException) -> bool:
 # --- One answer for each kind of failure. ---
 
 
-def _conflict(refusal: Refusal) -> KitError:
+def conflict(refusal: Refusal) -> KitError:
     rule, table, name = refusal.rule, refusal.table, refusal.failure.constraint
     if name is None and table is not None:
         rule = find_unique(table, refusal.columns)
@@ -134,11 +134,11 @@ def _conflict(refusal: Refusal) -> KitError:
     return ConflictError(fields, constraint=name_of(rule) or name, table=refusal.table_name)
 
 
-def _null(refusal: Refusal) -> KitError:
+def null(refusal: Refusal) -> KitError:
     return InvalidDataError(refusal.fields(refusal.columns), reason="null", table=refusal.table_name)
 
 
-def _check(refusal: Refusal) -> KitError:
+def check_error(refusal: Refusal) -> KitError:
     said, table, rule = refusal.failure.text, refusal.table, refusal.rule
     columns: Sequence[Column[Any]] = columns_of(rule) if rule is not None else []
     if rule is None and refusal.failure.constraint is None and table is not None:
@@ -147,7 +147,7 @@ def _check(refusal: Refusal) -> KitError:
     return InvalidDataError(refusal.fields(columns), reason="check", table=refusal.table_name)
 
 
-def _refused_value(refusal: Refusal) -> KitError:
+def refused_value(refusal: Refusal) -> KitError:
     reason, columns = refusal.failure.kind, list[Column[Any]]()
     if refusal.rule is not None:
         columns = list(columns_of(refusal.rule))
@@ -165,7 +165,7 @@ def values_at_fault(table: Table, written: Written, failure: Failure) -> tuple[s
         if column.name not in values or (failure.position is not None and column.name != only):
             continue
         check = value_check(column.type, bound=True)
-        bound = map(_document, values[column.name]) if isinstance(column.type, JSON) else values[column.name]
+        bound = map(document, values[column.name]) if isinstance(column.type, JSON) else values[column.name]
         reason = next(filter(None, map(check, bound)), None) if check is not None else None
         if reason or only is not None:
             found.setdefault(reason or failure.kind, []).append(column)
@@ -177,7 +177,7 @@ def values_at_fault(table: Table, written: Written, failure: Failure) -> tuple[s
     return reason, found.get(reason, [])
 
 
-def _document(value: object) -> object:
+def document(value: object) -> object:
     # Drivers get JSON as text, or in a wrapper.
     if not isinstance(value, str):
         return getattr(value, "obj", value)
@@ -187,42 +187,42 @@ def _document(value: object) -> object:
         return value
 
 
-def _generated(refusal: Refusal) -> KitError:
+def generated(refusal: Refusal) -> KitError:
     return InvalidDataError(refusal.fields(refusal.columns), reason="read_only", table=refusal.table_name)
 
 
-def _refused(refusal: Refusal) -> KitError:
+def refused(refusal: Refusal) -> KitError:
     # A trigger's text may show data. RAISE may name the column that is at fault.
     if refusal.failure.columns:
         return InvalidDataError(refusal.fields(refusal.columns), reason="check", table=refusal.table_name)
     return ConflictError(constraint=refusal.failure.constraint, table=refusal.table_name)
 
 
-def _denied(refusal: Refusal) -> KitError:
+def denied(refusal: Refusal) -> KitError:
     return PermissionDeniedError(f"a policy of {refusal.table_name or 'the database'} refuses the row")
 
 
-def _unavailable(refusal: Refusal) -> KitError:
+def unavailable(refusal: Refusal) -> KitError:
     return UnavailableError("database", retry_after=30.0 if refusal.failure.code in _DISK_FULL else 1.0)
 
 
 # --- Foreign keys. PostgreSQL names the constraint, of the referencing table in both directions; SQLite names nothing. ---
 
 
-def _reference(refusal: Refusal) -> KitError:
+def reference(refusal: Refusal) -> KitError:
     if not refusal.failure.constraint:
-        return _guessed_reference(refusal)
+        return guessed_reference(refusal)
     rule = refusal.rule if isinstance(refusal.rule, ForeignKeyConstraint) else None
     known = {"still_referenced": True}.get(refusal.failure.kind, {"DELETE": True, "INSERT": False}.get(refusal.verb))
     if known is None and rule is not None:
-        known = _detail_says_so(refusal, rule)
+        known = detail_says_so(refusal, rule)
     if "is still referenced" in refusal.failure.text if known is None else known:
-        return _still_referenced(refusal, rule)
+        return still_referenced(refusal, rule)
     columns = columns_of(rule) if rule is not None else refusal.columns
     return UnknownReferenceError(refusal.fields(columns), table=refusal.table_name)
 
 
-def _detail_says_so(refusal: Refusal, rule: ForeignKeyConstraint) -> bool | None:
+def detail_says_so(refusal: Refusal, rule: ForeignKeyConstraint) -> bool | None:
     # PostgreSQL translates the words of a DETAIL, not its names. Where the row is still referenced, they are the referenced key and the
     # referencing table; where the reference is unknown, the other way round.
     target = target_of(rule)
@@ -234,13 +234,13 @@ def _detail_says_so(refusal: Refusal, rule: ForeignKeyConstraint) -> bool | None
     return says_own if says_own != says_other else None
 
 
-def _still_referenced(refusal: Refusal, rule: ForeignKeyConstraint | None) -> KitError:
+def still_referenced(refusal: Refusal, rule: ForeignKeyConstraint | None) -> KitError:
     fields = refusal.fields(columns_of(rule)) if rule is not None else ()
     table = rule.table.fullname if rule is not None else refusal.failure.table
     return StillReferencedError(fields, constraint=name_of(rule) or refusal.failure.constraint, table=table)
 
 
-def _guessed_reference(refusal: Refusal) -> KitError:
+def guessed_reference(refusal: Refusal) -> KitError:
     table = refusal.table
     values: Mapping[str, Sequence[object]] = refusal.written.values if refusal.written is not None else {}
     pointing = set[Column[Any]]()
@@ -254,20 +254,20 @@ def _guessed_reference(refusal: Refusal) -> KitError:
         keys = [key for other in refusal.tables for key in other.foreign_key_constraints]
         rules = [key for key in keys if table is not None and any(column.table is table for column in target_of(key))]
         only = rules[0] if len(rules) == 1 and rules[0].ondelete in {None, "NO ACTION", "RESTRICT"} else None
-        return _still_referenced(refusal, only)
+        return still_referenced(refusal, only)
     columns = [column for column in table.columns if column in pointing] if table is not None else []
     return UnknownReferenceError(refusal.fields(columns), table=refusal.table_name, precise=False)
 
 
 _ANSWERS: Mapping[str, Callable[[Refusal], KitError]] = {
-    "unique": _conflict,
+    "unique": conflict,
     "integrity": lambda refusal: ConflictError(constraint=refusal.failure.constraint, table=refusal.table_name),
-    "foreign_key": _reference,
-    "still_referenced": _reference,
-    "null": _null,
-    "check": _check,
-    "generated": _generated,
-    "refused": _refused,
-    "denied": _denied,
-    "unavailable": _unavailable,
+    "foreign_key": reference,
+    "still_referenced": reference,
+    "null": null,
+    "check": check_error,
+    "generated": generated,
+    "refused": refused,
+    "denied": denied,
+    "unavailable": unavailable,
 }
