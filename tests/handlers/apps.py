@@ -19,9 +19,9 @@ from fastapi_kit.testing.client import app_client
 __all__ = [
     "JSON",
     "SECRET",
+    "AppBase",
+    "AppError",
     "ErrorList",
-    "HostBase",
-    "HostError",
     "Named",
     "OutOfStockError",
     "Person",
@@ -39,7 +39,7 @@ JSON = {"Content-Type": "application/json"}
 
 
 def failing_app(error: Exception) -> FastAPI:
-    """An app without handlers, whose only route raises *error*."""
+    """Return an app without handlers, whose only route raises *error*."""
     app = FastAPI()
 
     @app.get("/")
@@ -50,7 +50,7 @@ def failing_app(error: Exception) -> FastAPI:
 
 
 async def answer_to(error: Exception, *, headers: dict[str, str] | None = None, **options: Any) -> ClientResponse:
-    """What the client gets for *error* when all handlers are registered."""
+    """Return the response to *error* if all handlers are registered."""
     app = failing_app(error)
     register_exception_handlers(app, **options)
     async with app_client(app) as client:
@@ -69,8 +69,8 @@ class OutOfStockError(KitError):
     detail = "We have only 12 of these."
 
 
-class HostError(Exception):
-    """Not the library's."""
+class AppError(Exception):
+    """An error of the application."""
 
 
 class Named(BaseModel):
@@ -94,11 +94,11 @@ def realworld(problem: Problem) -> RealWorldError:
     return RealWorldError(errors=ErrorList(body=lines or [problem.detail]))
 
 
-class HostBase(DeclarativeBase):
+class AppBase(DeclarativeBase):
     metadata = MetaData()
 
 
-class Person(HostBase):
+class Person(AppBase):
     __tablename__ = "persons"
     id: Mapped[int] = mapped_column(primary_key=True)
     email: Mapped[str] = mapped_column(String(20), unique=True)

@@ -14,7 +14,7 @@ from fastapi_kit.handlers import Problem, legacy_body
     [("0190163d-8694-739b-aea5-966c26f8ad91", "urn:uuid:0190163d-8694-739b-aea5-966c26f8ad91"), ("abc", None)],
 )
 async def test_a_known_request_id_is_in_the_body(request_id: str, instance: str | None) -> None:
-    """Instance is the id, never the path; an id that is no UUID makes no URN."""
+    """The body has the request id, and a URN of it as instance if it is a UUID."""
     app = failing_app(NotFoundError(dict, 1))
 
     class Naming:
@@ -36,8 +36,8 @@ class BrandedProblem(Problem):
     brand: str = "acme"
 
 
-async def test_a_host_may_have_a_body_of_its_own() -> None:
-    """Any model, sent as JSON as it is, for errors of every family."""
+async def test_an_application_may_have_its_own_body() -> None:
+    """Any model can be the error body, and is sent as JSON for all kinds of errors."""
     for error, lines in [
         (ConflictError(["email"]), ["email is already taken"]),
         (HTTPException(404), ["Not Found"]),
@@ -49,7 +49,7 @@ async def test_a_host_may_have_a_body_of_its_own() -> None:
         assert response.json() == {"errors": {"body": lines}, "hint": None}
 
 
-async def test_a_bigger_problem_is_still_a_problem() -> None:
+async def test_a_subclass_of_problem_is_a_problem() -> None:
     """A subclass of Problem keeps the media type."""
     response = await answer_to(NotFoundError(dict, 1), body=lambda problem: BrandedProblem(**problem.model_dump()))
 
@@ -58,7 +58,7 @@ async def test_a_bigger_problem_is_still_a_problem() -> None:
 
 
 async def test_the_legacy_body_is_fastapis() -> None:
-    """Hosts whose clients know FastAPI's shapes keep them, without what was sent."""
+    """legacy_body keeps FastAPI's own bodies, without what the client sent."""
     app = failing_app(HTTPException(404, {"a": 1}))
 
     @app.post("/")

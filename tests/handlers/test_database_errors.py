@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI
 from sqlalchemy import text
-from tests.handlers.apps import HostBase, answer_to, client_of, reading_app, writing_app
+from tests.handlers.apps import AppBase, answer_to, client_of, reading_app, writing_app
 
 from fastapi_kit.db import Database, DatabaseOptions
 from fastapi_kit.errors import UnavailableError
@@ -15,9 +15,9 @@ from fastapi_kit.testing.client import app_client
 
 
 @pytest.mark.parametrize("register", [register_exception_handlers, register_integrity_error_handler])
-async def test_a_refused_write_of_the_hosts_is_no_500(database: Database, register: Callable[[FastAPI], None]) -> None:
-    """Unique 409, null 422, the field named, nothing of the SQL told."""
-    await database.create_tables(HostBase.metadata)
+async def test_a_rejected_write_of_the_application_is_a_4xx(database: Database, register: Callable[[FastAPI], None]) -> None:
+    """A violated unique constraint is a 409 and a null a 422; the field is named and the SQL is not shown."""
+    await database.create_tables(AppBase.metadata)
     app = writing_app(database)
     register(app)
 
@@ -30,9 +30,9 @@ async def test_a_refused_write_of_the_hosts_is_no_500(database: Database, regist
     assert not [answer for answer in answers[1:] if "INSERT" in answer.text or "a@example" in answer.text]
 
 
-async def test_values_that_postgresql_refuses_are_no_500(postgres_database: Database) -> None:
-    """Too long texts and NUL arrive as errors that are no IntegrityError."""
-    await postgres_database.create_tables(HostBase.metadata)
+async def test_values_that_postgresql_rejects_are_a_422(postgres_database: Database) -> None:
+    """Too long text and NUL are a 422, although PostgreSQL raises no IntegrityError for them."""
+    await postgres_database.create_tables(AppBase.metadata)
 
     async with client_of(writing_app(postgres_database)) as client:
         answers = [await client.post(f"/{email}") for email in ("x" * 21, "NUL")]
@@ -42,7 +42,7 @@ async def test_values_that_postgresql_refuses_are_no_500(postgres_database: Data
 
 @pytest.mark.parametrize("register", [register_exception_handlers, register_unavailable_error_handler])
 async def test_a_lost_database_is_a_503(register: Callable[[FastAPI], None]) -> None:
-    """Asyncpg's raw ConnectionRefusedError becomes 503 with Retry-After, without the address."""
+    """asyncpg's ConnectionRefusedError becomes a 503 with Retry-After, without the address."""
     database = Database("postgresql+asyncpg://someone:secret@127.0.0.1:1/db")
     app = reading_app(database)
     register(app)
@@ -56,7 +56,7 @@ async def test_a_lost_database_is_a_503(register: Callable[[FastAPI], None]) -> 
 
 
 async def test_a_503_is_logged_by_its_kinds(caplog: pytest.LogCaptureFixture) -> None:
-    """An operator sees what was lost; the log knows no address and no text of the driver."""
+    """The log names the classes of the errors, without addresses and texts of the driver."""
     database = Database("postgresql+asyncpg://someone:secret@127.0.0.1:1/db")
     app = reading_app(database)
 
@@ -74,7 +74,7 @@ async def test_a_503_is_logged_by_its_kinds(caplog: pytest.LogCaptureFixture) ->
 
 
 async def test_an_exhausted_pool_is_a_503(tmp_path: Path) -> None:
-    """No connection to be had in time is worth a retry."""
+    """A timeout of the pool is a 503."""
     options = DatabaseOptions(pool_size=1, max_overflow=0, pool_timeout=0.01)
     database = Database(f"sqlite+aiosqlite:///{tmp_path / 'small.db'}", options=options)
 
@@ -90,12 +90,12 @@ NO_TEXT = UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed")
 
 @pytest.mark.parametrize("error", [FileNotFoundError("a"), ConnectionRefusedError("mail"), TimeoutError(), OverflowError(), NO_TEXT])
 async def test_errors_that_are_not_the_databases_are_bugs(error: Exception) -> None:
-    """The host's own files, sockets and numbers are not taken for a lost database."""
+    """Errors of the application's own files, sockets and numbers are a 500."""
     assert (await answer_to(error)).status_code == 500
 
 
 async def test_a_mistake_in_sql_is_a_bug(database: Database) -> None:
-    """Wrong SQL is the host's fault and told to nobody."""
+    """Wrong SQL is a 500 that does not show the SQL."""
     app = FastAPI()
 
     @app.get("/")

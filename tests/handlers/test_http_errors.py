@@ -11,7 +11,7 @@ from fastapi_kit.testing.client import app_client
 
 
 async def test_an_unknown_path_is_a_problem(client: AsyncClient) -> None:
-    """404 of the framework."""
+    """FastAPI's own 404 is a problem."""
     response = await client.get("/nope/4711")
 
     assert response.status_code == 404
@@ -19,7 +19,7 @@ async def test_an_unknown_path_is_a_problem(client: AsyncClient) -> None:
 
 
 async def test_a_wrong_method_is_a_problem_and_keeps_allow(client: AsyncClient) -> None:
-    """405 of the framework."""
+    """FastAPI's own 405 is a problem and keeps its Allow header."""
     response = await client.put("/items")
 
     assert (response.status_code, response.json()["code"]) == (405, "method_not_allowed")
@@ -27,7 +27,7 @@ async def test_a_wrong_method_is_a_problem_and_keeps_allow(client: AsyncClient) 
 
 
 async def test_allow_names_every_method_of_the_path() -> None:
-    """A path is often several routes, and routers several deep (RFC 9110, 15.5.6)."""
+    """Allow names the methods of all routes with this path, in nested routers too (RFC 9110, 15.5.6)."""
     inner, outer = APIRouter(), APIRouter()
     inner.add_api_route("/{number}", Named, methods=["GET", "HEAD"])
     outer.add_api_route("/{number}", Named, methods=["PATCH"])
@@ -42,13 +42,13 @@ async def test_allow_names_every_method_of_the_path() -> None:
         assert (await mounted.delete("/api/things/1")).headers["allow"] == "GET, HEAD, PATCH"
 
 
-async def test_allow_is_the_hosts_where_the_host_says_405() -> None:
-    """An HTTPException raised by hand keeps its header."""
+async def test_a_405_of_the_application_keeps_its_allow() -> None:
+    """An HTTPException(405) of the application keeps its own Allow header."""
     assert (await answer_to(HTTPException(405, headers={"Allow": "POST"}))).headers["allow"] == "POST"
 
 
 async def test_an_http_exception_keeps_text_and_headers(client: AsyncClient) -> None:
-    """What the host raises by hand is the host's to say."""
+    """An HTTPException of the application keeps its text and its headers."""
     response = await client.get("/teapot")
 
     assert (response.status_code, response.json()["detail"], response.headers["x-pot"]) == (418, "short and stout", "tea")
@@ -63,22 +63,22 @@ async def test_fastapis_security_is_a_problem_with_a_challenge(client: AsyncClie
 
 @pytest.mark.parametrize("status", [204, 304])
 async def test_some_statuses_have_no_body(status: int) -> None:
-    """204 and 304 end after the headers (RFC 9110, 15.3.5 and 15.4.5)."""
+    """204 and 304 have no body (RFC 9110, 15.3.5 and 15.4.5)."""
     response = await answer_to(HTTPException(status, headers={"ETag": '"1"'}))
 
     assert (response.status_code, response.content, response.headers["etag"]) == (status, b"", '"1"')
 
 
 @pytest.mark.parametrize("detail", [{"left": 3}, ["a", {"b": None}], 7])
-async def test_a_detail_that_is_no_text_is_kept_beside_one(detail: Any) -> None:
-    """Detail stays text; the host's structure is under context."""
+async def test_a_detail_that_is_not_a_string_is_the_context(detail: Any) -> None:
+    """A detail that is not a string is sent as context, and the detail is the phrase."""
     body = (await answer_to(HTTPException(409, detail))).json()
 
     assert (body["detail"], body["context"]) == ("Conflict", detail)
 
 
 async def test_a_detail_may_hold_anything() -> None:
-    """What JSON cannot carry does not make a 4xx a 5xx, and an exception tells its kind only."""
+    """Objects that JSON cannot carry are replaced, and an exception shows only its class."""
     deep: list[Any] = []
     for _ in range(5000):
         deep = [deep]
@@ -97,8 +97,8 @@ class Untold:
         raise RuntimeError
 
 
-async def test_a_detail_without_a_text_is_its_kind() -> None:
-    """What cannot be written does not crash the handler."""
+async def test_an_object_whose_str_raises_is_its_class() -> None:
+    """An object in the detail whose str() raises is sent as the name of its class."""
     response = await answer_to(HTTPException(400, {"x": Untold()}))
 
     assert (response.status_code, response.json()["context"]) == (400, {"x": "<Untold whose text is a RuntimeError>"})

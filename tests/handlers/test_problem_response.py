@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from fastapi import FastAPI, HTTPException, Request, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
-from tests.handlers.apps import HostError, client_of, failing_app, realworld
+from tests.handlers.apps import AppError, client_of, failing_app, realworld
 
 from fastapi_kit.errors import NotFoundError, PermissionDeniedError, RateLimitedError, UnavailableError
 from fastapi_kit.handlers import legacy_body, problem_response, register_exception_handlers, register_value_error_handler
@@ -20,7 +20,7 @@ def answering_app(answer: Callable[[Request], Awaitable[Response]]) -> FastAPI:
 
 @pytest.mark.parametrize(("error", "status"), [(RateLimitedError(5), 429), (HTTPException(413), 413), (ZeroDivisionError(), 500)])
 async def test_a_middleware_can_answer_like_the_app(error: Exception, status: int) -> None:
-    """With the app's body where handlers are registered, with the default where none are."""
+    """The response has the body of the app if handlers are registered, and the default body if not."""
 
     async def answer(request: Request) -> Response:
         return problem_response(request, error)
@@ -39,13 +39,13 @@ async def test_a_middleware_can_answer_like_the_app(error: Exception, status: in
     [
         (NotFoundError(dict, 7), 404),
         (HTTPException(404), 404),
-        (HostError(), 418),
+        (AppError(), 418),
         (UnavailableError("database"), 503),
         (ValueError("x"), 400),
     ],
 )
-async def test_a_handler_in_the_place_of_ours_can_answer_like_the_app(error: Exception, status: int) -> None:
-    """The body and the statuses are those that were registered, whoever handles the error."""
+async def test_an_own_handler_can_answer_like_the_app(error: Exception, status: int) -> None:
+    """In a handler of the application, the response has the registered body and statuses."""
     app = failing_app(error)
 
     @app.exception_handler(type(error))
@@ -53,21 +53,21 @@ async def test_a_handler_in_the_place_of_ours_can_answer_like_the_app(error: Exc
         return problem_response(request, error)
 
     register_value_error_handler(app, body=realworld)
-    async with client_of(app, body=realworld, statuses={HostError: 418}) as client:
+    async with client_of(app, body=realworld, statuses={AppError: 418}) as client:
         app.add_exception_handler(type(error), own)
         answer = await client.get("/")
 
     assert (answer.status_code, list(answer.json())) == (status, ["errors", "hint"])
 
 
-async def test_the_last_registrar_says_how_a_middleware_answers() -> None:
-    """An earlier body and earlier statuses are gone, as they are from the handlers."""
+async def test_the_last_registration_counts() -> None:
+    """A second registration replaces the body and the statuses of the first."""
 
     async def answer(request: Request) -> Response:
-        return problem_response(request, HostError())
+        return problem_response(request, AppError())
 
     app = answering_app(answer)
-    register_exception_handlers(app, body=realworld, statuses={HostError: 418})
+    register_exception_handlers(app, body=realworld, statuses={AppError: 418})
     async with client_of(app) as client:
         answered = await client.get("/")
 
@@ -75,7 +75,7 @@ async def test_the_last_registrar_says_how_a_middleware_answers() -> None:
 
 
 async def test_a_mounted_app_answers_in_its_own_body() -> None:
-    """The inner app's in the inner app, its own middleware included; the outer app's around it."""
+    """A mounted app uses its own body, in its middleware too; the outer app keeps its own."""
 
     class Refusing:
         def __init__(self, app: ASGIApp) -> None:

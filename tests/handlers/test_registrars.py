@@ -7,7 +7,7 @@ from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 from tests.handlers.apps import (
     SECRET,
-    HostBase,
+    AppBase,
     Named,
     OutOfStockError,
     answer_to,
@@ -34,18 +34,18 @@ from fastapi_kit.handlers import (
 from fastapi_kit.testing.client import app_client
 
 
-@pytest.mark.parametrize("hosts_first", [True, False])
-async def test_the_hosts_handler_of_value_errors_stays(hosts_first: bool) -> None:
-    """Registering ours does not undo what an app does with its ValueErrors."""
+@pytest.mark.parametrize("own_first", [True, False])
+async def test_an_own_handler_of_value_errors_stays(own_first: bool) -> None:
+    """register_exception_handlers keeps the application's own handler for ValueError, in either order."""
     app = failing_app(ValueError("odd"))
 
     async def answer(request: Request, error: Exception) -> Response:
         return JSONResponse({"mine": True}, 410)
 
-    if not hosts_first:
+    if not own_first:
         register_exception_handlers(app)
     app.add_exception_handler(ValueError, answer)
-    if hosts_first:
+    if own_first:
         register_exception_handlers(app)
 
     async with app_client(app) as client:
@@ -53,7 +53,7 @@ async def test_the_hosts_handler_of_value_errors_stays(hosts_first: bool) -> Non
 
 
 async def test_each_registrar_takes_its_family_only() -> None:
-    """An app that exists may take one and keep FastAPI's answers to the rest."""
+    """One registrar answers its own errors, and FastAPI answers the others."""
     register: Callable[[FastAPI], None]
     for register, error, status in [
         (register_kit_error_handler, NotFoundError(dict, 1), 404),
@@ -71,7 +71,7 @@ async def test_each_registrar_takes_its_family_only() -> None:
 
 
 async def test_the_validation_registrar_takes_the_422() -> None:
-    """The rest stays FastAPI's."""
+    """The validation registrar answers only FastAPI's 422."""
     app = FastAPI()
     register_validation_error_handler(app)
 
@@ -84,9 +84,9 @@ async def test_the_validation_registrar_takes_the_422() -> None:
         assert (await client.get("/1")).json() == {"detail": "Not Found"}
 
 
-async def test_two_database_registrars_do_not_push_each_other_out(database: Database) -> None:
-    """Both families may arrive as the same class."""
-    await database.create_tables(HostBase.metadata)
+async def test_two_database_registrars_work_together(database: Database) -> None:
+    """The registrars for integrity errors and lost databases work in either order, although both handle SQLAlchemyError."""
+    await database.create_tables(AppBase.metadata)
     lost = Database("postgresql+asyncpg://127.0.0.1:1/db")
     for registrars in (
         [register_integrity_error_handler, register_unavailable_error_handler],
@@ -102,8 +102,8 @@ async def test_two_database_registrars_do_not_push_each_other_out(database: Data
     await lost.dispose()
 
 
-async def test_value_errors_are_bugs_unless_the_host_says_otherwise() -> None:
-    """A ValueError is a 500; UserInputError is shown; the registrar of the page's pattern is opt-in and has a status of its own."""
+async def test_value_errors_are_bugs_by_default() -> None:
+    """A ValueError is a 500 and a UserInputError a 422; register_value_error_handler shows every ValueError."""
     assert (await answer_to(ValueError("secret"))).status_code == 500
     assert (await answer_to(UserInputError("shown"))).json()["detail"] == "shown"
 
@@ -115,8 +115,8 @@ async def test_value_errors_are_bugs_unless_the_host_says_otherwise() -> None:
     assert (response.status_code, response.json()["detail"], response.json()["code"]) == (422, "odd", "invalid_input")
 
 
-async def test_a_failed_model_is_a_bug_even_then() -> None:
-    """Pydantic's ValidationError is a ValueError whose text is full of values."""
+async def test_a_validation_error_of_pydantic_is_always_a_bug() -> None:
+    """Pydantic's ValidationError is a 500 even with register_value_error_handler, because its text shows values."""
     app = FastAPI()
     register_value_error_handler(app)
     register_unhandled_error_handler(app)
@@ -131,8 +131,8 @@ async def test_a_failed_model_is_a_bug_even_then() -> None:
     assert SECRET not in response.text
 
 
-async def test_registering_twice_is_harmless_and_the_last_wins() -> None:
-    """One middleware, one body."""
+async def test_a_second_call_replaces_the_first() -> None:
+    """After two calls there is one middleware, and the last body counts."""
     app = failing_app(ZeroDivisionError())
     register_exception_handlers(app, body=realworld)
     register_exception_handlers(app)
@@ -143,7 +143,7 @@ async def test_registering_twice_is_harmless_and_the_last_wins() -> None:
 
 
 async def test_routes_may_come_before_or_after() -> None:
-    """Registration needs no order relative to routes, routers and middleware."""
+    """Routes, routers and middleware may be added after the registration."""
     app = FastAPI()
     register_exception_handlers(app)
     router = APIRouter()
@@ -157,8 +157,8 @@ async def test_routes_may_come_before_or_after() -> None:
         assert (await client.get("/a/")).json()["code"] == "not_found"
 
 
-async def test_registering_too_late_is_refused() -> None:
-    """After the first request it would have no effect, silently."""
+async def test_registering_after_the_start_raises() -> None:
+    """A registration after the first request raises ConfigurationError, because it would have no effect."""
     app = FastAPI()
     async with app_client(app) as client:
         await client.get("/")
@@ -167,8 +167,8 @@ async def test_registering_too_late_is_refused() -> None:
         register_exception_handlers(app)
 
 
-async def test_the_hosts_narrower_handler_goes_first() -> None:
-    """Adopting the library does not undo what an app has already."""
+async def test_an_own_narrower_handler_goes_first() -> None:
+    """A handler of the application for a narrower class goes first."""
     app = failing_app(OutOfStockError())
 
     @app.exception_handler(OutOfStockError)
@@ -181,7 +181,7 @@ async def test_the_hosts_narrower_handler_goes_first() -> None:
 
 
 async def test_a_second_registration_replaces_the_first_and_its_statuses() -> None:
-    """Also for the host's own errors: afterwards every error has the new body."""
+    """After a second call the statuses of the first are gone."""
 
     class OwnError(Exception):
         pass
@@ -193,8 +193,8 @@ async def test_a_second_registration_replaces_the_first_and_its_statuses() -> No
     assert OwnError not in app.exception_handlers
 
 
-async def test_a_refused_registration_changes_nothing() -> None:
-    """Too late is refused before anything is taken away."""
+async def test_a_late_registration_changes_nothing() -> None:
+    """A registration that raises leaves the handlers as they are."""
     app = failing_app(NotFoundError(dict, 1))
     register_exception_handlers(app)
     async with app_client(app) as client:
@@ -205,8 +205,8 @@ async def test_a_refused_registration_changes_nothing() -> None:
         assert KitError in app.exception_handlers
 
 
-async def test_a_value_error_stays_answered_whoever_comes_first() -> None:
-    """The opt-in is no part of what register_exception_handlers replaces."""
+async def test_the_value_error_registrar_works_in_either_order() -> None:
+    """register_exception_handlers keeps what register_value_error_handler has registered before."""
     app = failing_app(ValueError("must be even"))
     register_value_error_handler(app)
     register_exception_handlers(app)

@@ -1,7 +1,7 @@
 """Status, code, text and headers of the library's errors."""
 
 import pytest
-from tests.handlers.apps import HostError, OutOfStockError, answer_to
+from tests.handlers.apps import AppError, OutOfStockError, answer_to
 
 from fastapi_kit.errors import (
     AuthenticationError,
@@ -50,7 +50,7 @@ from fastapi_kit.errors import (
     ],
 )
 async def test_an_error_has_its_status_and_code(error: Exception, status: int, code: str) -> None:
-    """One body for all: RFC 9457's members, the machine code, a text, and nothing empty."""
+    """Every error has the members of RFC 9457, its code and a text, and no empty member."""
     response = await answer_to(error)
     body = response.json()
 
@@ -63,7 +63,7 @@ async def test_an_error_has_its_status_and_code(error: Exception, status: int, c
 
 
 async def test_the_text_for_logs_is_not_sent() -> None:
-    """Str(error) names the key that was asked for; the client gets the fixed text of the code."""
+    """The client gets the fixed text of the code, not str(error), which names the key."""
     response = await answer_to(NotFoundError(dict, "4711-secret"))
 
     assert response.json()["detail"] == "There is nothing here."
@@ -71,12 +71,12 @@ async def test_the_text_for_logs_is_not_sent() -> None:
 
 
 async def test_a_declared_text_is_sent() -> None:
-    """An error may declare a text that is safe to send."""
+    """The text of a UserInputError is sent."""
     assert (await answer_to(UserInputError("sold in sixes"))).json()["detail"] == "sold in sixes"
 
 
-async def test_fields_at_fault_are_named() -> None:
-    """A conflict and a refused input say which fields."""
+async def test_invalid_fields_are_named() -> None:
+    """A conflict and a UserInputError name their fields."""
     conflict = await answer_to(ConflictError(["email"]))
     refused = await answer_to(UserInputError("no", errors=[FieldError(("body", "lines", 0), "not_a_six", "must be six")]))
 
@@ -84,15 +84,15 @@ async def test_fields_at_fault_are_named() -> None:
     assert refused.json()["errors"] == [{"loc": ["body", "lines", 0], "code": "not_a_six", "message": "must be six"}]
 
 
-async def test_a_refused_query_says_what_is_allowed() -> None:
-    """The names that exist come with the refusal."""
+async def test_a_rejected_query_shows_what_is_allowed() -> None:
+    """An InvalidQueryError shows the allowed names."""
     response = await answer_to(InvalidQueryError("unknown sort key", allowed=["name", "age"]))
 
     assert response.json()["context"] == {"allowed": ["name", "age"]}
 
 
-async def test_a_stale_version_is_a_failed_precondition_where_there_was_one() -> None:
-    """With If-Match the status is 412 (RFC 9110, 13.1.1)."""
+async def test_a_stale_version_is_a_412_after_if_match() -> None:
+    """With If-Match the status of a StaleVersionError is 412 (RFC 9110, 13.1.1)."""
     response = await answer_to(StaleVersionError(expected=1), headers={"If-Match": '"1"'})
 
     assert (response.status_code, response.json()["status"]) == (412, 412)
@@ -107,7 +107,7 @@ async def test_a_stale_version_is_a_failed_precondition_where_there_was_one() ->
         (InsufficientScopeError(frozenset({"b", "a"})), 'Bearer error="insufficient_scope", scope="a b"'),
     ],
 )
-async def test_who_is_not_known_is_challenged(error: Exception, challenge: str) -> None:
+async def test_a_401_has_a_challenge(error: Exception, challenge: str) -> None:
     """R21, R22, R23: WWW-Authenticate says what is wrong with the token (RFC 6750, 3), and no more."""
     response = await answer_to(error)
 
@@ -116,40 +116,40 @@ async def test_who_is_not_known_is_challenged(error: Exception, challenge: str) 
 
 
 @pytest.mark.parametrize(("error", "seconds"), [(RateLimitedError(0.2), "1"), (RateLimitedError(59.5), "60"), (UnavailableError("x"), "1")])
-async def test_try_again_later_says_when(error: Exception, seconds: str) -> None:
+async def test_retry_after_has_whole_seconds(error: Exception, seconds: str) -> None:
     """Retry-After has whole seconds, rounded up."""
     assert (await answer_to(error)).headers["retry-after"] == seconds
 
 
-async def test_a_hosts_error_gets_the_status_the_host_says() -> None:
-    """*statuses* adds errors, the library's kind with their code and text, others with nothing of theirs."""
+async def test_an_error_of_the_application_gets_its_status() -> None:
+    """*statuses* sets the status of an application's error; only a KitError shows its code and text."""
     own = await answer_to(OutOfStockError("left: 12"), statuses={OutOfStockError: 409})
-    foreign = await answer_to(HostError("secret"), statuses={HostError: 402})
+    foreign = await answer_to(AppError("secret"), statuses={AppError: 402})
 
     assert (own.status_code, own.json()["code"], own.json()["detail"]) == (409, "out_of_stock", "We have only 12 of these.")
     assert (foreign.status_code, foreign.json()["code"], foreign.json()["detail"]) == (402, "payment_required", "Payment Required")
 
 
-async def test_a_host_may_change_a_status() -> None:
-    """*statuses* wins over the library's table, for database errors too."""
+async def test_an_application_may_change_a_status() -> None:
+    """*statuses* wins over the status of the library."""
     assert (await answer_to(ConflictError(), statuses={ConflictError: 422})).status_code == 422
 
 
-async def test_an_unknown_field_of_a_service_is_named_if_that_is_a_name() -> None:
-    """The same where an open schema lets it through to the model."""
+async def test_an_unknown_field_of_a_service_is_shown_if_it_looks_like_a_name() -> None:
+    """The name of an unknown field from an open schema is shown only if it looks like a name."""
     response = await answer_to(InvalidDataError(["colour", "my secret"], reason="unknown_field"))
 
     assert [item["loc"] for item in response.json()["errors"]] == [["colour"], ["*"]]
 
 
 @pytest.mark.parametrize("seconds", [float("inf"), float("nan"), -3.0, 0.0])
-async def test_a_wait_that_is_no_number_of_seconds_is_one(seconds: float) -> None:
-    """Retry-After is a whole number of seconds, at least one."""
+async def test_retry_after_is_at_least_one(seconds: float) -> None:
+    """Retry-After is at least one second, also for infinity and NaN."""
     assert (await answer_to(RateLimitedError(seconds))).headers["retry-after"] == "1"
 
 
 async def test_scopes_cannot_break_the_challenge() -> None:
-    """RFC 6749, 3.3: only tokens stand in scope=."""
+    """Only tokens of RFC 6749, 3.3 are in the scope of a challenge."""
     response = await answer_to(InsufficientScopeError(frozenset({"read", 'a"b', "lösen→"})))
 
     assert response.headers["www-authenticate"] == 'Bearer error="insufficient_scope", scope="read"'

@@ -20,8 +20,8 @@ from fastapi_kit.testing.client import app_client
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("secret"), ConfigurationError("secret"), OutOfStockError("secret"), OSError("secret")])
-async def test_a_bug_is_a_500_that_tells_nothing(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
-    """What has no status is answered, logged in one line without its text, and the connection is closed."""
+async def test_a_bug_is_a_500_that_shows_nothing(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    """A bug is a 500 without its text, logged in one line, and the connection is closed."""
     with caplog.at_level(logging.INFO, logger="fastapi_kit"):
         response = await answer_to(error)
 
@@ -34,7 +34,7 @@ async def test_a_bug_is_a_500_that_tells_nothing(error: Exception, caplog: pytes
 
 @pytest.mark.parametrize("error", [ZeroDivisionError(), ConfigurationError()])
 async def test_a_bug_reaches_the_server(error: Exception) -> None:
-    """The error itself is raised on, so that the server and OpenTelemetry see it."""
+    """The exception itself is raised on, so that the server and OpenTelemetry see it."""
     app = failing_app(error)
     register_exception_handlers(app)
 
@@ -46,7 +46,7 @@ async def test_a_bug_reaches_the_server(error: Exception) -> None:
 
 @pytest.mark.parametrize("cors_first", [True, False])
 async def test_a_500_passes_through_cors(cors_first: bool) -> None:
-    """A browser may read the answer; the order of registration does not matter."""
+    """A 500 has its CORS headers, whichever was added first."""
     app = failing_app(ZeroDivisionError())
     if not cors_first:
         register_exception_handlers(app)
@@ -61,7 +61,7 @@ async def test_a_500_passes_through_cors(cors_first: bool) -> None:
 
 
 async def test_an_error_in_a_middleware_has_the_same_body() -> None:
-    """Outside the innermost middleware the server's last resort answers, in the same shape."""
+    """An exception in a middleware of the application has the same error body."""
 
     class Failing:
         def __init__(self, app: ASGIApp) -> None:
@@ -79,7 +79,7 @@ async def test_an_error_in_a_middleware_has_the_same_body() -> None:
 
 
 async def sent_by(app: ASGIApp, *, http_version: str = "1.1") -> list[Any]:
-    """What the last resort sends for an *app* that divides by zero."""
+    """Return what UnhandledErrorMiddleware sends for an *app* that divides by zero."""
     sent: list[Any] = []
 
     async def receive() -> Any:
@@ -95,7 +95,7 @@ async def sent_by(app: ASGIApp, *, http_version: str = "1.1") -> list[Any]:
 
 
 async def test_a_started_response_is_left_alone() -> None:
-    """An error in a stream sends no second response; it is only raised on."""
+    """After the response has started, an exception is only raised on."""
 
     async def stream(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -105,8 +105,8 @@ async def test_a_started_response_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize(("version", "headers"), [("1.1", [b"close"]), ("2", [])])
-async def test_http2_knows_no_connection_header(version: str, headers: list[bytes]) -> None:
-    """HTTP/2 forbids it (RFC 9113, 8.2.2); without a host's answer there is a plain problem."""
+async def test_http2_has_no_connection_header(version: str, headers: list[bytes]) -> None:
+    """HTTP/2 forbids the Connection header (RFC 9113, 8.2.2)."""
 
     async def fail(scope: Scope, receive: Receive, send: Send) -> None:
         raise ZeroDivisionError
@@ -117,8 +117,8 @@ async def test_http2_knows_no_connection_header(version: str, headers: list[byte
     assert [value for name, value in start["headers"] if name == b"connection"] == headers
 
 
-async def test_an_answer_that_cannot_be_written_is_a_bug() -> None:
-    """Lone surrogates, NaN and deep nesting in an answer are a 500 without their text, also where the route sends back what it got."""
+async def test_a_response_that_json_cannot_carry_is_a_bug() -> None:
+    """Lone surrogates, NaN and deep nesting in a response are a 500, also if the client has sent them."""
     deep: Any = []
     for _ in range(5000):
         deep = [deep]
@@ -153,8 +153,8 @@ class Ratio(BaseModel):
     ratio: FiniteFloat
 
 
-async def test_gunicorns_worker_leaves_the_traceback_to_the_line(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """That server logs no error whose answer is complete; over HTTP/2, and where the answer had begun, it does."""
+async def test_under_gunicorn_the_line_has_the_traceback(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """gunicorn's worker logs no exception after a complete response, so the library's line has the traceback."""
 
     async def breaks_off(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})

@@ -10,8 +10,8 @@ from pydantic import BaseModel, field_validator
 from tests.handlers.apps import JSON, SECRET, Named, client_of
 
 
-async def test_a_refused_body_names_fields(client: AsyncClient) -> None:
-    """422 of the framework: where, which rule, and a text."""
+async def test_an_invalid_body_names_its_fields(client: AsyncClient) -> None:
+    """FastAPI's 422 names the field, the rule and a text."""
     response = await client.post("/items", json={"name": 1, "kind": "cow"})
 
     assert response.status_code == 422
@@ -23,7 +23,7 @@ async def test_a_refused_body_names_fields(client: AsyncClient) -> None:
 
 
 async def test_the_schemas_own_texts_are_always_shown(client: AsyncClient) -> None:
-    """A value that happens to be a word of pydantic's text hides nothing, and one it would quote is not quoted."""
+    """Pydantic's own texts are shown, except those that would quote a value."""
     response = await client.post("/items", json={"name": ["should"], "kind": "Input", "id": "zq", "pet": {"tag": "zq"}})
 
     assert [item["message"] for item in response.json()["errors"]] == [
@@ -51,7 +51,7 @@ async def test_the_schemas_own_texts_are_always_shown(client: AsyncClient) -> No
     ],
 )
 async def test_what_was_sent_is_not_sent_back(client: AsyncClient, item: Any) -> None:
-    """No value of the request is in the answer, whoever wrote the message."""
+    """No value of the body is in the response, whoever wrote the message."""
     response = await client.post("/items", json=item)
 
     assert response.status_code == 422
@@ -59,7 +59,7 @@ async def test_what_was_sent_is_not_sent_back(client: AsyncClient, item: Any) ->
 
 
 async def test_what_was_sent_in_the_address_is_not_sent_back(client: AsyncClient) -> None:
-    """Neither path nor query come back."""
+    """No value of the path or the query is in the response."""
     response = await client.get(f"/items/{SECRET}?page={SECRET}")
 
     assert response.status_code == 422
@@ -79,7 +79,7 @@ async def test_what_was_sent_in_the_address_is_not_sent_back(client: AsyncClient
     ],
 )
 async def test_a_validators_text_is_shown_if_it_is_declared_safe(client: AsyncClient, code: str, message: str) -> None:
-    """UserInputError, and a template with nothing but names of the schema; a bare ValueError may hold anything."""
+    """The text of UserInputError, and of a custom error with names of the schema, is shown; that of a ValueError is not."""
     response = await client.post("/items", json={"name": "n", "code": code})
 
     assert [item["message"] for item in response.json()["errors"]] == [message]
@@ -87,14 +87,14 @@ async def test_a_validators_text_is_shown_if_it_is_declared_safe(client: AsyncCl
 
 @pytest.mark.parametrize("value", ["hun", "h", "7", "12"])
 async def test_not_even_a_short_value_is_sent_back(client: AsyncClient, value: str) -> None:
-    """What is too short to be looked for in a text is not told either."""
+    """A value of one letter is not in the response either."""
     response = await client.post("/items", json={"name": "n", "code": f"echo {value}"})
 
     assert [item["message"] for item in response.json()["errors"]] == ["is not valid"]
 
 
 async def test_keys_that_the_client_chose_are_not_sent_back(client: AsyncClient) -> None:
-    """In a dict, at any depth, and in JSON within a text; fields, labels of unions and aliases of any spelling stay."""
+    """Keys of dicts are * in loc; fields, labels of unions and aliases are shown."""
     item = {"scores": {"hunter2": "x"}, "inner": {"hunter2": {"hunter3": "x"}}, "text": '{"hunter2": "x"}', "choice": {}, "Straße 1": 1}
     response = await client.post("/items", json=item)
 
@@ -109,8 +109,8 @@ async def test_keys_that_the_client_chose_are_not_sent_back(client: AsyncClient)
     ]
 
 
-async def test_a_key_of_the_schemas_words_and_something_else_is_the_clients(client: AsyncClient) -> None:
-    """Not a single sign of it is told."""
+async def test_a_key_that_only_resembles_a_field_is_not_sent_back(client: AsyncClient) -> None:
+    """A key that contains a word of the schema and more is * in loc."""
     keys = ["name!hunter2", "name 4111111111111111", "4111name", "name!", "1", "\ud800", "name\n"]
     body = json.dumps({"name": "n", "scores": dict.fromkeys(keys, "x")})
     response = await client.post("/items", content=body, headers=JSON)
@@ -119,7 +119,7 @@ async def test_a_key_of_the_schemas_words_and_something_else_is_the_clients(clie
 
 
 async def test_parameters_of_dependencies_and_included_routers_are_known() -> None:
-    """Wherever a route has its parameters from, they are named."""
+    """loc names parameters of dependencies and of included routers."""
 
     def page(
         size: Annotated[int, Query(alias="page[size]")] = 1, x_odd: Annotated[int, Header()] = 1, visits: Annotated[int, Cookie()] = 1
@@ -150,15 +150,15 @@ async def test_parameters_of_dependencies_and_included_routers_are_known() -> No
     ("name", "shown"),
     [("colour", "colour"), ("$ref", "$ref"), ("page[size]", "page[size]"), ("my secret", "*"), ("a@b.example", "*"), ("x" * 65, "*")],
 )
-async def test_an_unknown_field_is_named_if_that_is_a_name(client: AsyncClient, name: str, shown: str) -> None:
-    """A typing error can be found, and a value that stands where a name should is not told."""
+async def test_an_unknown_field_is_shown_if_it_looks_like_a_name(client: AsyncClient, name: str, shown: str) -> None:
+    """The name of an unknown field is shown only if it looks like a name."""
     response = await client.post("/items", json={"name": "n", name: 1})
 
     assert [item["loc"] for item in response.json()["errors"]] == [["body", shown]]
 
 
 async def test_the_number_of_errors_is_bounded() -> None:
-    """A small request cannot make a huge answer."""
+    """A response has at most 100 errors."""
     app = FastAPI()
 
     @app.post("/")
@@ -192,7 +192,7 @@ async def test_the_number_of_errors_is_bounded() -> None:
     ],
     ids=lambda value: str(value)[:30],
 )
-async def test_hostile_bodies_are_the_clients_fault(client: AsyncClient, content: bytes, status: int) -> None:
+async def test_hostile_bodies_are_a_4xx(client: AsyncClient, content: bytes, status: int) -> None:
     """Broken JSON, lone surrogates, NaN, huge numbers and deep nesting are never a 5xx."""
     response = await client.post("/items", content=content, headers=JSON)
 
@@ -203,15 +203,15 @@ async def test_hostile_bodies_are_the_clients_fault(client: AsyncClient, content
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "a" * 500, ""])
 async def test_a_wrong_content_type_is_a_problem(client: AsyncClient, content_type: str) -> None:
-    """JSON that is not called JSON."""
+    """JSON with another content type is a 422."""
     response = await client.post("/items", content=b'{"name": "n"}', headers={"Content-Type": content_type})
 
     assert (response.status_code, response.json()["code"]) == (422, "invalid_request")
 
 
 @pytest.mark.parametrize("path", ["/items/%ff", "/items/%00", "/items/%ED%A0%80", f"/items/{'9' * 5000}", "/items/1?page=%ff", "/%ff"])
-async def test_hostile_addresses_are_the_clients_fault(client: AsyncClient, path: str) -> None:
-    """Bytes that are no text, NUL and huge numbers in path and query are never a 5xx."""
+async def test_hostile_addresses_are_a_4xx(client: AsyncClient, path: str) -> None:
+    """Invalid UTF-8, NUL and huge numbers in path and query are never a 5xx."""
     response = await client.get(path)
 
     assert response.status_code in {404, 422}
@@ -236,7 +236,7 @@ class Checked(BaseModel):
 
 @pytest.mark.parametrize("password", ["repr|p\\ass'word-hunter2-long", "cut|hunter2-and-more", "part|secret-corp.example", "part|hunter2"])
 async def test_a_part_of_what_was_sent_is_not_sent_back(password: str) -> None:
-    """Not in another spelling, cut or split either."""
+    """The text of a ValueError is not shown if it quotes a part of the value or spells it in another way."""
     app = FastAPI()
 
     @app.post("/")

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from httpx import AsyncClient
-from tests.routing.models import HostBase, NoteRead, NoteService, client_of
+from tests.routing.models import AppBase, NoteRead, NoteService, client_of
 
 from fastapi_kit.db import Database
 from fastapi_kit.routing import crud_router
@@ -12,8 +12,8 @@ from fastapi_kit.routing import crud_router
 
 @pytest.fixture
 async def notes(database: Database) -> Database:
-    """A database with the tables of this module."""
-    await database.create_tables(HostBase.metadata)
+    """A database with the tables of the models."""
+    await database.create_tables(AppBase.metadata)
     return database
 
 

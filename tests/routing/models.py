@@ -20,12 +20,12 @@ from fastapi_kit.testing.client import app_client
 
 __all__ = [
     "ALL",
+    "AppBase",
     "Folder",
     "FolderCreate",
     "FolderRead",
     "FolderService",
     "FolderWithNotes",
-    "HostBase",
     "NestedNote",
     "Note",
     "NoteCreate",
@@ -44,46 +44,46 @@ __all__ = [
     "client_of",
     "document_of",
     "endpoints_of",
+    "forbid",
     "get_service",
     "get_session",
     "operations_of",
-    "refuse",
 ]
 
 
-class HostBase(DeclarativeBase):
+class AppBase(DeclarativeBase):
     metadata = MetaData()
 
 
-class Note(HostBase):
+class Note(AppBase):
     __tablename__ = "notes"
     id: Mapped[int] = mapped_column(primary_key=True)
     title: Mapped[str] = mapped_column(String(50), unique=True)
     folder_id: Mapped[int | None] = mapped_column(ForeignKey("folders.id"))
 
 
-class Pin(HostBase):
-    """Keeps its note from being deleted."""
+class Pin(AppBase):
+    """Its foreign key keeps a note from being deleted."""
 
     __tablename__ = "pins"
     id: Mapped[int] = mapped_column(primary_key=True)
     note_id: Mapped[int] = mapped_column(ForeignKey("notes.id"))
 
 
-class Folder(HostBase):
+class Folder(AppBase):
     __tablename__ = "folders"
     id: Mapped[int] = mapped_column(primary_key=True)
     notes: Mapped[list[Note]] = relationship(lazy="selectin")
 
 
-class SeatPlan(HostBase):
+class SeatPlan(AppBase):
     __tablename__ = "seat_plans"
     hall: Mapped[str] = mapped_column("hall_name", String(20), primary_key=True)
     day: Mapped[date] = mapped_column(primary_key=True)
     seats: Mapped[int]
 
 
-class Word(HostBase):
+class Word(AppBase):
     __tablename__ = "words"
     text: Mapped[str] = mapped_column(String(20), primary_key=True)
 
@@ -98,7 +98,7 @@ class NoteUpdate(BaseModel):
 
 
 class NoteRead(BaseModel):
-    """Says nothing of from_attributes."""
+    """Its configuration has no from_attributes."""
 
     id: int
     title: str
@@ -180,7 +180,7 @@ def endpoints_of(router: APIRouter) -> set[tuple[str, str]]:
 ALL = {("GET", ""), ("POST", ""), ("GET", "/{id}"), ("PATCH", "/{id}"), ("DELETE", "/{id}")}
 
 
-async def refuse() -> None:
+async def forbid() -> None:
     raise PermissionDeniedError
 
 

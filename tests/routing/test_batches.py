@@ -14,7 +14,7 @@ from fastapi_kit.testing.queries import assert_max_queries
 
 @pytest.fixture
 async def batches(notes: Database) -> AsyncIterator[AsyncClient]:
-    """A client of notes with a batch of three at most."""
+    """A client of notes whose batches have at most three rows."""
     router = crud_router(
         NoteService,
         read=NoteRead,
@@ -27,7 +27,7 @@ async def batches(notes: Database) -> AsyncIterator[AsyncClient]:
 
 
 async def test_a_batch_is_created_in_its_order(batches: AsyncClient, notes: Database) -> None:
-    """201 and the rows, one statement and committed."""
+    """A batch returns 201 and its rows in order, stored by one statement."""
     with assert_max_queries(notes, 1):
         response = await batches.post("/notes/batch", json=[{"title": title} for title in "cab"])
 
@@ -36,35 +36,33 @@ async def test_a_batch_is_created_in_its_order(batches: AsyncClient, notes: Data
     assert (await batches.get("/notes")).json()["total"] == 3
 
 
-@pytest.mark.parametrize(
-    ("titles", "status", "loc"),
-    [
+async def test_a_batch_is_stored_whole_or_not_at_all(batches: AsyncClient) -> None:
+    """A conflict, an invalid row, an empty batch and too many rows store nothing."""
+    cases: list[tuple[list[object], int, list[object]]] = [
         (["a", "a"], 409, ["title"]),
         (["a", "x" * 51], 422, ["title"]),
         (["a", 7], 422, ["body", 1, "title"]),
         ([], 422, ["body"]),
         (list("abcd"), 422, ["body"]),
-    ],
-)
-async def test_a_batch_is_stored_whole_or_not_at_all(batches: AsyncClient, titles: list[object], status: int, loc: list[object]) -> None:
-    """A conflict, a wrong row, none and too many: nothing is stored."""
-    response = await batches.post("/notes/batch", json=[{"title": title} for title in titles])
+    ]
+    for titles, status, loc in cases:
+        response = await batches.post("/notes/batch", json=[{"title": title} for title in titles])
 
-    assert response.status_code == status
-    assert [item["loc"] for item in response.json()["errors"]] == [loc]
-    assert (await batches.get("/notes")).json()["total"] == 0
+        assert response.status_code == status
+        assert [item["loc"] for item in response.json()["errors"]] == [loc]
+        assert (await batches.get("/notes")).json()["total"] == 0
 
 
-@pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE", "PUT", "OPTIONS"])
-async def test_a_batch_is_no_row(batches: AsyncClient, method: str) -> None:
-    """RFC 9110, 15.5.6: its path has POST alone, and no other method takes the word for a key."""
-    response = await batches.request(method, "/notes/batch", json={})
+async def test_other_methods_on_the_batch_are_a_405(batches: AsyncClient) -> None:
+    """Allow names only POST, and no other method reads the word batch as a key (RFC 9110, 15.5.6)."""
+    for method in ("GET", "PATCH", "DELETE", "PUT", "OPTIONS"):
+        response = await batches.request(method, "/notes/batch", json={} if method == "PATCH" else None)
 
-    assert (response.status_code, response.headers["allow"]) == (405, "POST")
+        assert (response.status_code, response.headers["allow"]) == (405, "POST"), method
 
 
 async def test_a_row_called_batch_is_found(notes: Database) -> None:
-    """A key of text may be that word."""
+    """A row whose string key is "batch" can be reached."""
     router = crud_router(WordService, read=WordIn, session=notes.session, endpoints=Endpoint.CRUD | Endpoint.CREATE_MANY)
 
     async with client_of(router, prefix="/words") as client:
@@ -75,7 +73,7 @@ async def test_a_row_called_batch_is_found(notes: Database) -> None:
 
 
 async def test_a_batch_gets_another_method(notes: Database) -> None:
-    """What a host declares under its path is found, whatever comes first, and told."""
+    """A route of the application for the path of the batch is found, and Allow names its method."""
     router = crud_router(NoteService, read=NoteRead, session=notes.session, endpoints=Endpoint.CRUD | Endpoint.CREATE_MANY)
 
     @router.get("/batch")
@@ -83,14 +81,14 @@ async def test_a_batch_gets_another_method(notes: Database) -> None:
         return "mine"
 
     async with client_of(router, prefix="/notes") as client:
-        found, refused = await client.get("/notes/batch"), await client.delete("/notes/batch")
+        found, rejected = await client.get("/notes/batch"), await client.delete("/notes/batch")
 
     assert (found.status_code, found.json()) == (200, "mine")
-    assert (refused.status_code, refused.headers["allow"]) == (405, "GET, POST")
+    assert (rejected.status_code, rejected.headers["allow"]) == (405, "GET, POST")
 
 
 async def test_a_batch_shows_its_relationships(notes: Database) -> None:
-    """In the order given, loaded for all rows at once."""
+    """The response has the relationships of all rows, loaded at once."""
     router = crud_router(FolderService, read=FolderWithNotes, session=notes.session, endpoints=Endpoint.CREATE_MANY)
     async with client_of(router, prefix="/folders") as client:
         with assert_max_queries(notes, 9) as log:
@@ -100,7 +98,7 @@ async def test_a_batch_shows_its_relationships(notes: Database) -> None:
     assert [folder["id"] for folder in response.json()] == [3, 1, 2]
 
 
-def test_a_batch_without_rows_is_refused() -> None:
-    """Found at start-up."""
+def test_max_batch_of_zero_raises() -> None:
+    """max_batch=0 raises ConfigurationError."""
     with pytest.raises(ConfigurationError, match="max_batch"):
         crud_router(NoteService, read=NoteRead, session=get_session, options=RouterOptions(max_batch=0))

@@ -11,8 +11,8 @@ from tests.routing.models import (
     SeatPlanService,
     client_of,
     endpoints_of,
+    forbid,
     get_session,
-    refuse,
 )
 
 from fastapi_kit.db import Database
@@ -32,12 +32,12 @@ from fastapi_kit.testing.client import app_client
     ],
 )
 def test_endpoints_are_chosen(endpoints: Endpoint, expected: set[tuple[str, str]]) -> None:
-    """Any combination."""
+    """endpoints= takes any combination."""
     assert endpoints_of(crud_router(NoteService, read=NoteRead, session=get_session, endpoints=endpoints)) == expected
 
 
 def test_groups_are_what_they_say() -> None:
-    """READ, WRITE and CRUD; what is asked for rarely is in none of them."""
+    """READ, WRITE and CRUD have the endpoints that they name."""
     assert Endpoint.CREATE_MANY not in Endpoint.CRUD
     assert Endpoint.LIST | Endpoint.GET == Endpoint.READ
     assert Endpoint.CREATE | Endpoint.UPDATE | Endpoint.DELETE == Endpoint.WRITE
@@ -45,7 +45,7 @@ def test_groups_are_what_they_say() -> None:
 
 
 async def test_an_endpoint_is_replaced_by_ordinary_means(notes: Database) -> None:
-    """Leave it out and declare your own; the others stay."""
+    """An endpoint that is left out can be declared by the application."""
     router = crud_router(NoteService, read=NoteRead, session=notes.session, endpoints=Endpoint.CRUD & ~Endpoint.GET)
 
     @router.get("/{id}")
@@ -58,7 +58,7 @@ async def test_an_endpoint_is_replaced_by_ordinary_means(notes: Database) -> Non
 
 
 async def test_own_routes_are_found_before_keys(notes: Database) -> None:
-    """A path that the host declares on the router, or includes in it, is no key, whenever it is declared."""
+    """A route that is declared on the router or included in it is found before the paths of single rows."""
     router = crud_router(SeatPlanService, read=SeatPlanIn, session=notes.session)
     inner = APIRouter()
     app = FastAPI()
@@ -80,7 +80,7 @@ async def test_own_routes_are_found_before_keys(notes: Database) -> None:
 
 
 async def test_own_routes_keep_their_own_order(notes: Database) -> None:
-    """Two paths of the host's that both match are found as declared, as FastAPI does it."""
+    """Of two own routes that match, the first declared is found."""
     router = crud_router(NoteService, read=NoteRead, session=notes.session)
 
     @router.get("/first")
@@ -98,9 +98,9 @@ async def test_own_routes_keep_their_own_order(notes: Database) -> None:
 
 
 async def test_routers_do_not_disturb_each_other(notes: Database) -> None:
-    """Three of one service, one of them included twice, another in two apps, each with its own guards and additions."""
+    """Several routers of one service, included twice and in two apps, keep their own guards and routes."""
     router = crud_router(NoteService, read=NoteRead, session=notes.session)
-    guarded = crud_router(NoteService, read=NoteTitle, session=notes.session, dependencies={Endpoint.READ: [Depends(refuse)]})
+    guarded = crud_router(NoteService, read=NoteTitle, session=notes.session, dependencies={Endpoint.READ: [Depends(forbid)]})
     extended = crud_router(NoteService, read=NoteRead, session=notes.session)
     first, second = FastAPI(), FastAPI()
     for app in (first, second):
@@ -121,7 +121,7 @@ async def test_routers_do_not_disturb_each_other(notes: Database) -> None:
 
 
 async def test_a_replaced_row_route_takes_no_other_path(notes: Database) -> None:
-    """One's own ``GET /{id}`` stays behind what is declared later, as the generated one does."""
+    """An own GET /{id} is found after routes that are declared later."""
     router = crud_router(NoteService, read=NoteRead, session=notes.session, endpoints=Endpoint.CRUD & ~Endpoint.GET)
 
     @router.get("/{id}")

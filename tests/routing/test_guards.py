@@ -8,7 +8,7 @@ from fastapi import Depends, FastAPI, Security
 from fastapi.routing import APIRoute
 from fastapi.security import SecurityScopes
 from sqlalchemy.ext.asyncio import AsyncSession
-from tests.routing.models import NoteRead, NoteService, client_of, get_session, refuse
+from tests.routing.models import NoteRead, NoteService, client_of, forbid, get_session
 
 from fastapi_kit.db import Database
 from fastapi_kit.errors import ConfigurationError
@@ -17,8 +17,8 @@ from fastapi_kit.testing.client import app_client
 
 
 async def test_dependencies_guard_the_endpoints_of_their_key(notes: Database) -> None:
-    """A key may be several endpoints; nothing is written behind a guard that refuses."""
-    guards = {Endpoint.WRITE: [Depends(refuse)], Endpoint.LIST: [Depends(refuse)]}
+    """A key may be several endpoints, and a guard that raises keeps them from writing."""
+    guards = {Endpoint.WRITE: [Depends(forbid)], Endpoint.LIST: [Depends(forbid)]}
     async with client_of(crud_router(NoteService, read=NoteRead, session=notes.session, dependencies=guards), prefix="/notes") as client:
         answers = [
             await client.get("/notes"),
@@ -34,7 +34,7 @@ async def test_dependencies_guard_the_endpoints_of_their_key(notes: Database) ->
 
 
 async def test_dependencies_run_in_order(notes: Database) -> None:
-    """Those of the app, of the inclusion, then of the endpoint as given; before the session is opened; of every kind."""
+    """Guards of the app run first, then those of include_router, then those of the endpoint, all before the session is opened."""
     order: list[str] = []
 
     def noting(name: str) -> Any:
@@ -72,20 +72,20 @@ async def test_dependencies_run_in_order(notes: Database) -> None:
     ("endpoints", "key"),
     [(Endpoint.READ, Endpoint.WRITE), (Endpoint.CRUD, Endpoint.CREATE_MANY), (Endpoint.CRUD, Endpoint(0))],
 )
-def test_a_guard_that_guards_nothing_is_refused(endpoints: Endpoint, key: Endpoint) -> None:
-    """Somebody believes that an endpoint is guarded which is not there, or which another key was meant for."""
+def test_a_guard_without_an_endpoint_raises(endpoints: Endpoint, key: Endpoint) -> None:
+    """A key whose endpoints the router does not have raises ConfigurationError."""
     with pytest.raises(ConfigurationError, match="guard nothing"):
-        crud_router(NoteService, read=NoteRead, session=get_session, endpoints=endpoints, dependencies={key: [Depends(refuse)]})
+        crud_router(NoteService, read=NoteRead, session=get_session, endpoints=endpoints, dependencies={key: [Depends(forbid)]})
 
 
 def test_a_guard_of_several_may_guard_one() -> None:
-    """WRITE guards what there is of it."""
+    """A key of several endpoints guards those that the router has."""
     router = crud_router(
         NoteService,
         read=NoteRead,
         session=get_session,
         endpoints=Endpoint.READ | Endpoint.CREATE,
-        dependencies={Endpoint.WRITE: [Depends(refuse)]},
+        dependencies={Endpoint.WRITE: [Depends(forbid)]},
     )
     guarded = {route.name for route in router.routes if isinstance(route, APIRoute) and route.dependencies}
 
@@ -105,20 +105,20 @@ def test_a_guard_of_several_may_guard_one() -> None:
     ],
 )
 def test_what_guards_new_rows_guards_the_batch(keys: list[Endpoint], guarded: set[str]) -> None:
-    """A batch is not open where one new row is not."""
+    """A guard of CREATE guards CREATE_MANY too."""
     router = crud_router(
         NoteService,
         read=NoteRead,
         session=get_session,
         endpoints=Endpoint.CRUD | Endpoint.CREATE_MANY,
-        dependencies={key: [Depends(refuse)] for key in keys},
+        dependencies={key: [Depends(forbid)] for key in keys},
     )
 
     assert {route.name for route in router.routes if isinstance(route, APIRoute) and route.dependencies} == guarded
 
 
 async def test_a_batch_runs_the_guards_of_all_its_keys_in_order(notes: Database) -> None:
-    """Its own beside those of new rows, each once; also where it is the only one that writes."""
+    """A batch runs its own guards and those of CREATE, each once."""
     order: list[str] = []
 
     def noting(name: str) -> Any:

@@ -14,7 +14,7 @@ from fastapi_kit.testing.client import app_client
 
 
 async def test_location_finds_the_row_under_any_prefix(notes: Database) -> None:
-    """Nested prefixes and their parameters are part of it."""
+    """Location includes nested prefixes and their parameters."""
     async with client_of(crud_router(NoteService, read=NoteRead, session=notes.session), prefix="/api/{tenant}/notes") as client:
         location = (await client.post("/api/ä b/notes", json={"title": "a"})).headers["location"]
 
@@ -23,14 +23,14 @@ async def test_location_finds_the_row_under_any_prefix(notes: Database) -> None:
 
 
 async def test_location_names_no_host(client: AsyncClient) -> None:
-    """The Host header is the client's to choose."""
+    """Location is a path, whatever the Host header says."""
     response = await client.post("/notes", json={"title": "a"}, headers={"Host": "evil.example"})
 
     assert response.headers["location"] == "/notes/1"
 
 
 class Proxy:
-    """What a server does that was told of a prefix."""
+    """Sets a root path, as a server does behind a proxy."""
 
     def __init__(self, app: ASGIApp, root_path: str) -> None:
         self.app = app
@@ -50,7 +50,7 @@ class Proxy:
     ],
 )
 async def test_location_knows_mounts_and_proxies(notes: Database, mount: str, path: str, root_path: str, location: str) -> None:
-    """What the client sees in front of the app is in front of the row."""
+    """Location includes the path of a mount and the prefix of a proxy."""
     inner, outer = FastAPI(), FastAPI()
     inner.include_router(crud_router(NoteService, read=NoteRead, session=notes.session), prefix="/notes")
     outer.mount(mount, inner)
@@ -61,8 +61,8 @@ async def test_location_knows_mounts_and_proxies(notes: Database, mount: str, pa
         assert (await client.post(path, json={"title": "a"})).headers["location"] == location
 
 
-async def test_a_path_that_is_no_text(notes: Database) -> None:
-    """A server may decode a path into surrogates; links and locations are made of it all the same."""
+async def test_a_path_with_lone_surrogates(notes: Database) -> None:
+    """Links and locations can be made of a path that a server has decoded into lone surrogates."""
 
     async def call(method: str, body: bytes) -> dict[str, Any]:
         scope = {"type": "http", "method": method, "path": "/api/\ud800/notes", "query_string": b"", "root_path": "", "http_version": "1.1"}

@@ -27,7 +27,7 @@ from fastapi_kit.testing.client import app_client
 
 
 def test_the_document_shows_real_models() -> None:
-    """Bodies and answers are the schemas of the service and of the router."""
+    """Bodies and responses are the schemas of the service and the router."""
     operations = operations_of(crud_router(NoteService, read=NoteRead, session=get_session))
 
     def schema(message: dict[str, Any]) -> str:
@@ -41,7 +41,7 @@ def test_the_document_shows_real_models() -> None:
 
 
 def test_the_document_shows_the_errors() -> None:
-    """Each endpoint its own, as problems; FastAPI's 422 is gone."""
+    """Each endpoint documents its own errors as problems."""
     router = crud_router(NoteService, read=NoteRead, session=get_session, endpoints=Endpoint.CRUD | Endpoint.CREATE_MANY)
     errors = {
         key: {status for status, response in operation["responses"].items() if "application/problem+json" in response.get("content", {})}
@@ -65,7 +65,7 @@ async def error_statuses(client: AsyncClient, *requests: tuple[str, str, Any]) -
 
 
 async def test_the_documented_errors_happen(notes: Database) -> None:
-    """Every status that the document names can be caused, and those that are caused are in it."""
+    """Every documented status can be caused, and every status that is caused is documented."""
     router = crud_router(NoteService, read=NoteRead, session=notes.session, endpoints=Endpoint.CRUD | Endpoint.CREATE_MANY)
     lost = Database("postgresql+asyncpg://postgres@127.0.0.1:1/test")
     away = crud_router(NoteService, read=NoteRead, session=lost.session, endpoints=Endpoint.CRUD | Endpoint.CREATE_MANY)
@@ -108,7 +108,7 @@ async def test_the_documented_errors_happen(notes: Database) -> None:
 
 
 def test_the_document_reads_as_if_written_by_hand() -> None:
-    """Words of the table and the model, no names from inside the library."""
+    """Summaries and descriptions use the names of the table and the model."""
     router = crud_router(SeatPlanService, read=SeatPlanIn, session=get_session, endpoints=Endpoint.CRUD | Endpoint.CREATE_MANY)
     operations = operations_of(router)
     listing, creating, batch = operations["", "get"], operations["", "post"], operations["/batch", "post"]
@@ -142,7 +142,7 @@ def test_the_document_reads_as_if_written_by_hand() -> None:
 
 
 def test_functions_have_the_names_of_their_routes() -> None:
-    """Logs and traces show what is called."""
+    """The endpoint functions have the names of their routes, for logs and traces."""
     router = crud_router(NoteService, read=NoteRead, session=get_session)
 
     for route in router.routes:
@@ -151,7 +151,7 @@ def test_functions_have_the_names_of_their_routes() -> None:
 
 
 def test_routes_are_named_after_table_and_model() -> None:
-    """Names are stable and readable, also of models of several words."""
+    """Routes of a model whose name has several words have readable names."""
     router = crud_router(SeatPlanService, read=SeatPlanIn, session=get_session, endpoints=Endpoint.CRUD | Endpoint.CREATE_MANY)
 
     assert {route.name for route in router.routes if isinstance(route, APIRoute)} == {

@@ -11,7 +11,7 @@ from fastapi_kit.routing import Endpoint, check_operation_ids, crud_router, oper
 
 
 def test_operation_ids_are_unique_even_twice() -> None:
-    """One router under two prefixes has ten operation ids."""
+    """One router under two prefixes has ten different operation ids."""
     router = crud_router(NoteService, read=NoteRead, session=get_session)
     paths = document_of(("/a", router), ("/b", router))["paths"]
 
@@ -30,7 +30,7 @@ def ids_of(app: FastAPI) -> list[str]:
 
 
 def test_operation_ids_are_tag_and_name() -> None:
-    """What a generated client calls."""
+    """An operation id is the tag and the name of the route."""
     app = app_with_ids((crud_router(NoteService, read=NoteRead, session=get_session, endpoints=Endpoint.READ), ["notes"]))
 
     assert ids_of(app) == ["notes_list_notes", "notes_get_note"]
@@ -54,7 +54,7 @@ class Tag(enum.Enum):
     ],
 )
 def test_operation_ids_are_identifiers(included: list[str | enum.Enum], own: list[str | enum.Enum], name: str, expected: str) -> None:
-    """Of the first tag, whatever it is."""
+    """An operation id is an identifier, whatever the first tag is."""
     router = APIRouter()
 
     @router.get("/x", tags=own, name=name)
@@ -66,8 +66,8 @@ def test_operation_ids_are_identifiers(included: list[str | enum.Enum], own: lis
     assert found.isidentifier()
 
 
-def test_a_router_may_be_there_twice_under_two_tags() -> None:
-    """The tag is part of the id."""
+def test_a_router_may_be_included_twice_with_two_tags() -> None:
+    """A router that is included with two tags has different ids."""
     router = crud_router(NoteService, read=NoteRead, session=get_session)
     app = app_with_ids((router, ["a"]), (router, ["b"]))
 
@@ -75,16 +75,16 @@ def test_a_router_may_be_there_twice_under_two_tags() -> None:
     assert len(set(ids_of(app))) == 10
 
 
-def test_a_router_twice_under_one_tag_is_refused() -> None:
-    """Both operations are named."""
+def test_a_router_included_twice_with_one_tag_raises() -> None:
+    """The error names both operations."""
     router = crud_router(NoteService, read=NoteRead, session=get_session)
 
     with pytest.raises(ConfigurationError, match=r"GET /0 and GET /1 have the operation id notes_list_notes"):
         check_operation_ids(app_with_ids((router, ["notes"]), (router, ["notes"])))
 
 
-def test_ids_of_the_hosts_own_are_looked_at_too() -> None:
-    """Two equal ``operation_id=``, one that a router was included with, and a webhook."""
+def test_own_operation_ids_count_too() -> None:
+    """Two routes with the same operation_id= raise ConfigurationError."""
     app, inner = FastAPI(), APIRouter()
 
     @app.get("/a", operation_id="same")
@@ -99,22 +99,22 @@ def test_ids_of_the_hosts_own_are_looked_at_too() -> None:
         check_operation_ids(app)
 
 
-def test_ids_of_webhooks_are_looked_at_too() -> None:
-    """They are in the same document."""
+def test_ids_of_webhooks_count_too() -> None:
+    """A webhook and a route with the same id raise ConfigurationError."""
     app = FastAPI()
 
     @app.get("/a", operation_id="same")
     async def first() -> None: ...
 
-    @app.webhooks.post("told", operation_id="same")
-    async def told() -> None: ...
+    @app.webhooks.post("noticed", operation_id="same")
+    async def noticed() -> None: ...
 
-    with pytest.raises(ConfigurationError, match="GET /a and POST told"):
+    with pytest.raises(ConfigurationError, match="GET /a and POST noticed"):
         check_operation_ids(app)
 
 
-def test_a_route_of_several_methods_has_one_id_too_many() -> None:
-    """The document would show one id twice."""
+def test_a_route_with_several_methods_raises() -> None:
+    """A route with two methods has one id for both and raises ConfigurationError."""
     app = FastAPI()
 
     @app.api_route("/a", methods=["GET", "HEAD"])
@@ -124,8 +124,8 @@ def test_a_route_of_several_methods_has_one_id_too_many() -> None:
         check_operation_ids(app)
 
 
-def test_what_is_not_in_the_document_has_no_id() -> None:
-    """Hidden routes, hidden inclusions, mounts, and plain Starlette routes."""
+def test_what_is_not_in_the_document_does_not_count() -> None:
+    """Hidden routes, mounts and plain Starlette routes may share names."""
     app, hidden = FastAPI(), APIRouter()
 
     @app.get("/a", operation_id="same")

@@ -17,7 +17,7 @@ class NoteWithRating(NoteRead):
 
 
 async def test_an_app_whose_rows_cannot_be_shown_does_not_start(notes: Database) -> None:
-    """The error names the schema's field, before the first request; the schema of list items counts too."""
+    """A read or list schema with a field that the model does not have raises ConfigurationError at start-up."""
     for read, item in ((NoteWithRating, None), (NoteRead, NoteWithRating)):
         router = crud_router(NoteService, read=read, session=notes.session, options=RouterOptions(list_item=item))
 
@@ -27,7 +27,7 @@ async def test_an_app_whose_rows_cannot_be_shown_does_not_start(notes: Database)
 
 
 async def test_what_was_written_is_shown(notes: Database) -> None:
-    """The answer to a write is the row, also where the service would not show it to a reader."""
+    """The response to a write shows the row even if base_query hides it."""
 
     class HidingService(FolderService):
         def base_query(self) -> Any:
@@ -41,7 +41,7 @@ async def test_what_was_written_is_shown(notes: Database) -> None:
 
 
 class QuietNote(NoteRead):
-    """Refuses what is stored."""
+    """Its validator rejects what is stored."""
 
     @field_validator("title")
     @classmethod
@@ -60,7 +60,7 @@ class QuietNote(NoteRead):
     ],
 )
 async def test_a_write_whose_answer_cannot_be_made_stores_nothing(notes: Database, method: str, path: str, body: Any) -> None:
-    """The answer is made before the COMMIT."""
+    """If the response cannot be built, the write is rolled back."""
     async with notes.begin() as session:
         await NoteService(session).create(NoteCreate(title="kept"))
     router = crud_router(NoteService, read=QuietNote, session=notes.session, endpoints=Endpoint.CRUD | Endpoint.CREATE_MANY)
@@ -73,7 +73,7 @@ async def test_a_write_whose_answer_cannot_be_made_stores_nothing(notes: Databas
 
 
 async def test_a_list_may_show_less(notes: Database) -> None:
-    """List_item is the schema of the rows in a list."""
+    """list_item is the schema of the rows in a list."""
     options = RouterOptions(list_item=NoteTitle)
     async with client_of(crud_router(NoteService, read=NoteRead, session=notes.session, options=options), prefix="/notes") as client:
         await client.post("/notes", json={"title": "a"})
@@ -83,7 +83,7 @@ async def test_a_list_may_show_less(notes: Database) -> None:
 
 
 async def test_a_written_row_shows_its_relationships(notes: Database) -> None:
-    """A new row is read again where the schema has more than its columns."""
+    """The response to a write has the relationships of the schema."""
     router = crud_router(FolderService, read=FolderWithNotes, session=notes.session)
     async with client_of(router, prefix="/folders") as client:
         created = await client.post("/folders", json={"id": 1})
@@ -99,7 +99,7 @@ class CamelNote(BaseModel):
 
 
 async def test_a_read_schema_may_have_aliases(notes: Database) -> None:
-    """Attributes are found by the names of the fields, too; the answer has the aliases."""
+    """Attributes are found by the names of the fields, and the response has the aliases."""
     async with client_of(crud_router(NoteService, read=CamelNote, session=notes.session), prefix="/notes") as client:
         created = await client.post("/notes", json={"title": "a"})
         listed = await client.get("/notes")
