@@ -1,4 +1,4 @@
-"""Types of fields, and the error of a field that only a service can judge."""
+"""Field types, and an error for one field of the body."""
 
 from typing import Annotated, TypeAlias
 
@@ -11,5 +11,5 @@ from fastapi_kit.schemas import NonBlank
 Name: TypeAlias = Annotated[NonBlank, Field(max_length=255)]
 
 
-def refused(field: str, code: str, message: str) -> UserInputError:
+def field_error(field: str, code: str, message: str) -> UserInputError:
     return UserInputError(f"{field} {message}", errors=[FieldError(("body", field), code, message)])
