@@ -7,11 +7,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from fastapi_kit import UserInputError, unit_of_work
 from fastapi_kit.auth.sql import UserAccounts
+from fastapi_kit.errors import FieldError
 
 from ..models import User
 from ..schemas import UserChange, UserCreate, UserRegister, UserUpdate
 from ..utils.security import get_password_hash, policy, verify_password
-from ..utils.validators import field_error
 
 
 class UserService(UserAccounts[User, UserRegister, UserChange]):
@@ -63,7 +63,8 @@ class UserService(UserAccounts[User, UserRegister, UserChange]):
 
 
 def wrong_password() -> UserInputError:
-    return field_error("current_password", "wrong_password", "is not the current password")
+    error = FieldError(("body", "current_password"), "wrong_password", "is not the current password")
+    return UserInputError("wrong current password", errors=[error])
 
 
 async def with_hash(values: dict[str, Any]) -> dict[str, Any]:
