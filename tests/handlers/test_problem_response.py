@@ -1,14 +1,22 @@
 """problem_response() answers as the app does: in a middleware, and in a handler of the application."""
 
+import sqlite3
 from collections.abc import Awaitable, Callable
 
 import pytest
 from fastapi import FastAPI, HTTPException, Request, Response
+from sqlalchemy.exc import IntegrityError
 from starlette.types import ASGIApp, Receive, Scope, Send
 from tests.handlers.apps import AppError, client_of, failing_app, realworld
 
 from fastapi_kit.errors import NotFoundError, PermissionDeniedError, RateLimitedError, UnavailableError
-from fastapi_kit.handlers import legacy_body, problem_response, register_exception_handlers, register_value_error_handler
+from fastapi_kit.handlers import (
+    legacy_body,
+    problem_response,
+    register_exception_handlers,
+    register_validation_error_handler,
+    register_value_error_handler,
+)
 from fastapi_kit.testing.client import app_client
 
 
@@ -100,3 +108,17 @@ async def test_a_mounted_app_answers_in_its_own_body() -> None:
 
     assert [answer.status_code for answer in answers] == [404, 404, 403, 404]
     assert [next(iter(answer.json())) for answer in answers] == ["detail", "errors", "errors", "type"]
+
+
+async def test_an_error_that_no_registrar_covers_has_the_default_body() -> None:
+    """With only the validation registrar, an error of the database gets the default status and body."""
+
+    async def answer(request: Request) -> Response:
+        return problem_response(request, IntegrityError("INSERT", None, sqlite3.IntegrityError("UNIQUE constraint failed: persons.email")))
+
+    app = answering_app(answer)
+    register_validation_error_handler(app, body=realworld)
+    async with app_client(app) as client:
+        answered = await client.get("/")
+
+    assert (answered.status_code, answered.json()["code"]) == (409, "conflict")

@@ -186,11 +186,12 @@ def problem_response(request: Request, error: Exception) -> Response:
 
     Call it in a middleware, or in a handler of your own. An error that no registrar covers gets the default answer.
     """
-    handlers = getattr(getattr(request.scope.get("app"), "state", None), _STATE, None) or ErrorHandlers(database_errors={KitError})
-    bodies = dict.fromkeys([*_ALL_KINDS, *STATUSES], problem_body) | handlers.bodies
-    kinds = [kind for kind in type(error).__mro__ if kind in bodies]
-    answers = ((handlers.answer(request, error, kind), bodies[kind]) for kind in kinds)
-    return next(respond(request.scope, answer, body) for answer, body in answers if answer is not None)
+    registered: ErrorHandlers = getattr(getattr(request.scope.get("app"), "state", None), _STATE, _DEFAULT)
+    for kind in type(error).__mro__:
+        handlers = registered if kind in registered.bodies else _DEFAULT
+        if kind in handlers.bodies and (answer := handlers.answer(request, error, kind)):
+            return respond(request.scope, answer, handlers.bodies[kind])
+    raise error
 
 
 _STATE = "fastapi_kit_error_handlers"
@@ -238,9 +239,10 @@ class ErrorHandlers:
                 return response
             return respond(connection.scope, answer_unhandled_error(connection, error), self.bodies[Exception])
 
-        factories: list[tuple[object, Middleware]] = [(middleware.cls, middleware) for middleware in app.user_middleware]
-        others = [middleware for factory, middleware in factories if factory is not UnhandledErrorMiddleware]
-        app.user_middleware[:] = [*others, Middleware(UnhandledErrorMiddleware, respond=answer)]
+        present: list[object] = [middleware.cls for middleware in app.user_middleware]
+        if UnhandledErrorMiddleware in present:
+            del app.user_middleware[present.index(UnhandledErrorMiddleware)]
+        app.user_middleware.append(Middleware(UnhandledErrorMiddleware, respond=answer))
 
     def clear(self, app: FastAPI) -> None:
         """Remove everything but what ``register_value_error_handler`` has registered."""
@@ -293,6 +295,9 @@ class ErrorHandlers:
             for kind in (RequestValidationError, HTTPException, KitError, Exception)
         )
         return DocumentedBodies(validation=validation, declared=kit or http, other=other)
+
+
+_DEFAULT = ErrorHandlers(bodies=dict.fromkeys([*_ALL_KINDS, *STATUSES], problem_body), database_errors={KitError})
 
 
 async def end_socket(socket: WebSocket, response: Response, *, reason: str) -> None:
