@@ -1,17 +1,14 @@
 """The endpoints of a generated router, and what OpenAPI shows of them."""
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, TypeAlias
 
-from fastapi import APIRouter, Body, HTTPException, Query, Request, Response
+from fastapi import APIRouter, Body, Query, Request, Response
 from fastapi.params import Depends
-from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 from sqlalchemy import ColumnElement
-from starlette.routing import Match
-from starlette.types import Receive, Scope, Send
 
 from fastapi_kit.crud.identity import identity_of
 from fastapi_kit.crud.reads import FOR_UPDATE, ReadService
@@ -19,12 +16,12 @@ from fastapi_kit.crud.service import CRUDService
 from fastapi_kit.db.transactions import unit_of_work
 from fastapi_kit.dependencies import declare
 from fastapi_kit.errors import InvalidDataError, NotFoundError, UnknownReferenceError
-from fastapi_kit.handlers.openapi import problem_responses
 from fastapi_kit.pagination import Page, PageParams
 from fastapi_kit.routing.keys import collection_path, column_in_path, row_path
 from fastapi_kit.routing.resource import Parent, Resource
+from fastapi_kit.routing.routes import BatchRoute, RowRoute, add_route
 
-__all__ = ["BatchRoute", "RowRoute", "Source", "add_create", "add_create_many", "add_delete", "add_get", "add_list", "add_update"]
+__all__ = ["Source", "add_create", "add_create_many", "add_delete", "add_get", "add_list", "add_update"]
 
 Service: TypeAlias = CRUDService[Any, Any, Any]
 
@@ -156,29 +153,6 @@ class Source:
         return Rows(self.serve(given), self.resource) if self.parent is None else given
 
 
-class RowRoute(APIRoute):
-    """The route of one row. Its path matches any key."""
-
-
-class BatchRoute(APIRoute):
-    """The route of many rows. It takes every method of its path, which is not a row."""
-
-    allowed: frozenset[str] = frozenset({"POST"})
-    """The methods of the path in its router."""
-
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Match every method of the path."""
-        match, child_scope = super().matches(scope)
-        return (Match.NONE if match is Match.NONE else Match.FULL), child_scope
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve ``POST``, and answer 405 to other methods (RFC 9110, 15.5.6)."""
-        if scope["method"] != "POST":
-            # FastAPI's class, of which the handlers keep the header. To Starlette the path of a row is this one's too.
-            raise HTTPException(405, headers={"Allow": ", ".join(sorted(self.allowed))})
-        await super().handle(scope, receive, send)
-
-
 class Window(PageParams):
     """The page of a list."""
 
@@ -204,7 +178,7 @@ def add_list(router: APIRouter, source: Source, guards: Sequence[Depends]) -> No
         return page
 
     confined = "" if parent is None else f" with this {parent.name.replace('_', ' ')}"
-    add(
+    add_route(
         router,
         "GET",
         "",
@@ -228,7 +202,7 @@ def add_get(router: APIRouter, source: Source, guards: Sequence[Depends]) -> Non
         rows = source.rows(given)
         return await rows.service.get_as(resource.read, __key__, *rows.conditions)
 
-    add(
+    add_route(
         router,
         "GET",
         resource.path,
@@ -254,7 +228,7 @@ def add_create(router: APIRouter, source: Source, guards: Sequence[Depends]) -> 
         response.headers["Location"] = row_path(request.scope, segments)
         return answer
 
-    add(
+    add_route(
         router,
         "POST",
         "",
@@ -279,7 +253,7 @@ def add_create_many(router: APIRouter, source: Source, guards: Sequence[Depends]
     async def create_rows(given: Annotated[Any, source.given], __data__: Any) -> Sequence[BaseModel]:
         return await source.rows(given).create_many(__data__)
 
-    add(
+    add_route(
         router,
         "POST",
         "/batch",
@@ -304,7 +278,7 @@ def add_update(router: APIRouter, source: Source, guards: Sequence[Depends]) -> 
     async def update_row(given: Annotated[Any, source.given], __key__: Any, __data__: Any) -> BaseModel:
         return await source.rows(given).update(__key__, __data__)
 
-    add(
+    add_route(
         router,
         "PATCH",
         resource.path,
@@ -327,7 +301,7 @@ def add_delete(router: APIRouter, source: Source, guards: Sequence[Depends]) -> 
     async def delete_row(given: Annotated[Any, source.given], __key__: Any) -> None:
         await source.rows(given).delete(__key__)
 
-    add(
+    add_route(
         router,
         "DELETE",
         resource.path,
@@ -339,31 +313,4 @@ def add_delete(router: APIRouter, source: Source, guards: Sequence[Depends]) -> 
         errors=(404, 409, 422, 503),
         dependencies=guards,
         route_class_override=RowRoute,
-    )
-
-
-def add(
-    router: APIRouter,
-    method: str,
-    path: str,
-    endpoint: Callable[..., Any],
-    *,
-    name: str,
-    errors: Sequence[int],
-    status_code: int = 200,
-    headers: Mapping[str, str] | None = None,
-    **documented: Any,
-) -> None:
-    """Add a route for *endpoint*, with its *errors* and the *headers* of its answer."""
-    # Traces and logs show the function's name.
-    endpoint.__name__ = endpoint.__qualname__ = name
-    documents = {header: {"description": text, "schema": {"type": "string"}} for header, text in (headers or {}).items()}
-    router.add_api_route(
-        path,
-        endpoint,
-        methods=[method],
-        name=name,
-        status_code=status_code,
-        responses={**problem_responses(*errors), **({status_code: {"headers": documents}} if documents else {})},
-        **documented,
     )

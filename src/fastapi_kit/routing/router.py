@@ -12,24 +12,14 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped
-from starlette.routing import BaseRoute
 
 from fastapi_kit.crud.read_plan.plan import read_plan
 from fastapi_kit.crud.service import CRUDService
 from fastapi_kit.dependencies import Dependency, as_depends
 from fastapi_kit.errors import ConfigurationError
-from fastapi_kit.routing.endpoints import (
-    BatchRoute,
-    RowRoute,
-    Source,
-    add_create,
-    add_create_many,
-    add_delete,
-    add_get,
-    add_list,
-    add_update,
-)
+from fastapi_kit.routing.endpoints import Source, add_create, add_create_many, add_delete, add_get, add_list, add_update
 from fastapi_kit.routing.resource import Resource
+from fastapi_kit.routing.routes import CRUDRouter
 
 __all__ = ["Endpoint", "RouterOptions", "crud_router"]
 
@@ -182,54 +172,24 @@ def crud_router(
         if endpoint in endpoints:
             guards = [guard for key, several in dependencies.items() if endpoint in guarded[key] for guard in several]
             add(router, source, guards)
-    router.lifespan_context = router.checking(resource)
+    router.lifespan_context = checking(router, resource)
     return router
 
 
-class CRUDRouter(APIRouter):
-    """Keeps the routes of single rows behind all others, because they would take ``/mine`` for a key, and the batch behind those.
+def checking(router: APIRouter, resource: Resource) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """Return the lifespan that rejects an app whose rows cannot be shown, or whose prefix lacks the parent's parameter."""
+    # Routes that the application adds later need no parent.
+    endpoints = [route.endpoint for route in router.routes if isinstance(route, APIRoute)]
 
-    The batch answers 405 to methods that no route before it takes.
-    """
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        for schema in (resource.read, resource.item):
+            read_plan(schema, resource.mapper)
+        if resource.parent is not None:
+            parameter = resource.parent.name
+            for route in iter_route_contexts(app.routes):
+                if any(route.endpoint is each for each in endpoints) and parameter not in route.param_convertors:
+                    raise ConfigurationError(f"{route.path_format} needs {{{parameter}}} in the prefix of its router")
+        yield
 
-    row_path = ""
-
-    def add_api_route(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-        """Add a route in its place."""
-        super().add_api_route(path, endpoint, **options)
-        self.sort()
-
-    def include_router(self, router: APIRouter, **options: Any) -> None:
-        """Add the routes of *router* in their place."""
-        super().include_router(router, **options)
-        self.sort()
-
-    def sort(self) -> None:
-        """Put the routes in order, and tell the batch which methods its path has."""
-        self.routes.sort(key=lambda route: (self.is_of_rows(route), isinstance(route, BatchRoute)))
-        for batch in self.routes:
-            if isinstance(batch, BatchRoute):
-                same = (route for route in self.routes if isinstance(route, APIRoute) and route.path == batch.path)
-                batch.allowed = frozenset(method for route in same for method in route.methods or ())
-
-    def is_of_rows(self, route: BaseRoute) -> bool:
-        """Return whether *route* is for single rows: one of the library's, or one of the application for the same path."""
-        return isinstance(route, RowRoute) or (isinstance(route, APIRoute) and route.path == self.row_path)
-
-    def checking(self, resource: Resource) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
-        """Return the lifespan that rejects an app whose rows cannot be shown, or whose prefix lacks the parent's parameter."""
-        # Routes that the application adds later need no parent.
-        endpoints = [route.endpoint for route in self.routes if isinstance(route, APIRoute)]
-
-        @asynccontextmanager
-        async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-            for schema in (resource.read, resource.item):
-                read_plan(schema, resource.mapper)
-            if resource.parent is not None:
-                parameter = resource.parent.name
-                for route in iter_route_contexts(app.routes):
-                    if any(route.endpoint is each for each in endpoints) and parameter not in route.param_convertors:
-                        raise ConfigurationError(f"{route.path_format} needs {{{parameter}}} in the prefix of its router")
-            yield
-
-        return lifespan
+    return lifespan
