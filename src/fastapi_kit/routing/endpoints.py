@@ -28,14 +28,14 @@ Service: TypeAlias = CRUDService[Any, Any, Any]
 
 @dataclass
 class Rows:
-    """All rows of *service*. A write and its answer are one transaction: if the answer cannot be made, nothing is stored."""
+    """All rows of *service*. A write and its response are one transaction: if the response cannot be built, nothing is stored."""
 
     service: Service
     resource: Resource
     conditions: Sequence[ColumnElement[bool]] = ()
 
     async def create(self, data: BaseModel, **values: object) -> tuple[BaseModel, Sequence[object]]:
-        """Insert a row. Return the answer, and the segments of the row's path."""
+        """Insert a row. Return the response, and the segments of the row's path."""
         async with unit_of_work(self.service.session):
             row = await self.service.create(data, **values)
             (answer,) = await self.service.rows_as(self.resource.read, [row])
@@ -133,7 +133,7 @@ class ChildRows(Rows):
 class Source:
     """Where the rows of a request come from.
 
-    *dependency* gives a session, or the service itself, and *serve* makes the service of it.
+    *dependency* gives a session, or the service itself. *serve* makes the service from it.
     """
 
     def __init__(self, resource: Resource, dependency: Depends, serve: Callable[[Any], Service]) -> None:
@@ -149,7 +149,7 @@ class Source:
             self.given = Depends(declare(get_rows, __value__=column_in_path(parent.column, parent.name, of=resource.plural)))
 
     def rows(self, given: Any) -> Rows:
-        """Return the rows for what *self.given* gives: under a parent these are they."""
+        """Return the rows for *given*, the value of the dependency. Under a parent it is the rows already."""
         return Rows(self.serve(given), self.resource) if self.parent is None else given
 
 
