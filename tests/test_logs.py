@@ -145,7 +145,7 @@ def test_console_indents_the_traceback(lines: Any) -> None:
 @pytest.mark.parametrize("style", ["console", "json"])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029"])
 def test_nothing_forges_a_second_record(style: Any, end: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Whatever ends a line for some reader is escaped, in message, arguments, extras and logger.name."""
+    """Whatever ends a line for some reader is escaped, in message, arguments, extras and logger name."""
     configure_logging(style=style)
     text = f"a{end}2026-01-01T00:00:00.000Z INFO     forged{end}{{}}"
 
@@ -224,7 +224,7 @@ def test_a_lost_stderr_breaks_nothing(stream: str | None, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("style", ["console", "json"])
 def test_no_secret_is_in_any_part_of_a_record(style: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    """Message, arguments, exceptions with their causes and source lines, stack, extras and logger.name are masked."""
+    """Message, arguments, exceptions with their causes and source lines, stack, extras and logger name are masked."""
     configure_logging(style=style, level="DEBUG")
     password, token = SECRETS
     login = {"user": "bob", "password": password, "tokens": [token]}

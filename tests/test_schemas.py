@@ -354,7 +354,7 @@ def test_lengths_count_the_trimmed_text() -> None:
 def slow() -> TypeAdapter[str]:
     """Email without its short cut for plain addresses."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(schemas, "_PLAIN_ADDRESS", r"[^\s\S]")
+        patch.setattr(schemas, "PLAIN_ADDRESS", r"[^\s\S]")
         return TypeAdapter(Email)
 
 
@@ -446,7 +446,7 @@ ODD = st.builds(
 
 
 @fuzz
-@given(address=PLAIN | ODD | st.emails() | st.from_regex(schemas._PLAIN_ADDRESS.removesuffix("$") + r"\Z"))
+@given(address=PLAIN | ODD | st.emails() | st.from_regex(schemas.PLAIN_ADDRESS.removesuffix("$") + r"\Z"))
 @example(address="ada@foo.LOCAL")
 @example(address="\u212aim@example.com")
 @example(address="a@b.c-d")
@@ -479,7 +479,7 @@ def test_special_domains_never_take_the_short_cut(name: str) -> None:
     assert verdict(adapter("Email"), f"ada@example.{name.upper()}") is None
 
 
-@pytest.mark.parametrize("address", ["ada@example.com", " Ada.L+news@MAIL.example-shop.co.uk ", "a_b@x.info", "a@b.online"])
+@pytest.mark.parametrize("address", ["ada@example.com", " Ada.L+news@MAIL.example-shop.co.uk ", "a_b@x.io"])
 def test_a_plain_address_does_not_leave_rust(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     """Email_validator is not asked."""
     monkeypatch.delattr(email_validator, "validate_email")
