@@ -846,7 +846,7 @@ async def test_work_past_the_limit_is_cut_off_and_named(log: pytest.LogCaptureFi
 
     (record,) = records(log)
     assert cleaned == ["cleaned"]
-    assert record.getMessage().startswith("Shutdown: 3 background tasks were cut off after 0 seconds: ")
+    assert record.getMessage().startswith("Shutdown: 3 background tasks cancelled after 0 seconds: ")
     assert "endless_work (2), fail (1)" in record.getMessage()
     assert "secret" not in log.text
 
@@ -864,7 +864,7 @@ async def test_work_that_swallows_its_cancellation_does_not_hang_the_shutdown(
             except asyncio.CancelledError:
                 continue
 
-    monkeypatch.setattr(tasks_module, "_GRACE", 0.01)
+    monkeypatch.setattr(tasks_module, "CLEANUP_SECONDS", 0.01)
     async with own.lifespan(None):
         own.start(deaf)
         await asyncio.sleep(0)
