@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from starlette.types import ASGIApp, Receive, Scope, Send
 from tests.handlers.apps import AppError, client_of, failing_app, realworld
 
-from fastapi_kit.errors import NotFoundError, PermissionDeniedError, RateLimitedError, UnavailableError
+from fastapi_kit.errors import NotFoundError, PermissionDeniedError, UnavailableError
 from fastapi_kit.handlers import (
     legacy_body,
     problem_response,
@@ -26,7 +26,7 @@ def answering_app(answer: Callable[[Request], Awaitable[Response]]) -> FastAPI:
     return app
 
 
-@pytest.mark.parametrize(("error", "status"), [(RateLimitedError(5), 429), (HTTPException(413), 413), (ZeroDivisionError(), 500)])
+@pytest.mark.parametrize(("error", "status"), [(UnavailableError("x"), 503), (HTTPException(413), 413), (ZeroDivisionError(), 500)])
 async def test_a_middleware_can_answer_like_the_app(error: Exception, status: int) -> None:
     """The response has the body of the app if handlers are registered, and the default body if not."""
 

@@ -28,8 +28,6 @@ from fastapi_kit.errors import (
     MultipleMatchesError,
     NotFoundError,
     PermissionDeniedError,
-    PreconditionRequiredError,
-    RateLimitedError,
     StaleVersionError,
     UnavailableError,
     UserInputError,
@@ -56,10 +54,8 @@ STATUSES: Mapping[type[Exception], int] = {
     ConflictError: 409,
     InvalidDataError: 422,
     UserInputError: 422,
-    PreconditionRequiredError: 428,
     AuthenticationError: 401,
     PermissionDeniedError: 403,
-    RateLimitedError: 429,
     UnavailableError: 503,
     ConfigurationError: 500,
 }
@@ -144,7 +140,7 @@ _NOT_STORED = {"Cache-Control": "no-store"}
 def headers_of(error: KitError) -> dict[str, str] | None:
     """Return ``Retry-After`` or ``WWW-Authenticate`` for *error*, or None."""
     match error:
-        case RateLimitedError() | UnavailableError():
+        case UnavailableError():
             seconds = error.retry_after
             return {"Retry-After": str(math.ceil(seconds) if math.isfinite(seconds) and seconds > 0 else 1)}
         case InvalidTokenError():

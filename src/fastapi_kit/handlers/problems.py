@@ -51,7 +51,6 @@ TEXTS = {
     "still_referenced": "Other resources still refer to this one.",
     "invalid_data": "The values cannot be stored.",
     "unknown_reference": "A resource that is referred to does not exist.",
-    "precondition_required": "The request must be conditional.",
     "not_authenticated": "Not authenticated.",
     "invalid_credentials": "The credentials are not valid.",
     "invalid_token": "The token is not valid.",
