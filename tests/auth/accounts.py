@@ -10,11 +10,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from tests.auth.people import SECRET
 
 from fastapi_kit.auth import BearerTransport, JWTService, TokenClaims, get_current_user_factory
-from fastapi_kit.auth.flow import AuthFlow
-from fastapi_kit.auth.router import AuthEndpoint, auth_router
-from fastapi_kit.auth.schemas import UserRegister
-from fastapi_kit.auth.sessions import StatelessLogins
-from fastapi_kit.auth.sql import UserAccounts, UserMixin
+from fastapi_kit.auth.logins import StatelessLogins
+from fastapi_kit.auth.users import AuthEndpoint, AuthFlow, UserAccounts, UserMixin, UserRegister, auth_router
 from fastapi_kit.db import NAMING_CONVENTION, Database
 from fastapi_kit.handlers import register_exception_handlers
 from fastapi_kit.testing import FrozenClock, cheap_hasher

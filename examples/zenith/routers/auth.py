@@ -1,6 +1,6 @@
 """Registering, logging in, and who one is."""
 
-from fastapi_kit.auth.router import AuthEndpoint, auth_router
+from fastapi_kit.auth.users import AuthEndpoint, auth_router
 from fastapi_kit.handlers import problem_responses
 
 from ..database import db

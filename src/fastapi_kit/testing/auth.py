@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 from fastapi import FastAPI
 from fastapi.security import SecurityScopes
 
-from fastapi_kit.auth._passlib import bcrypt_context
-from fastapi_kit.auth.passwords import PasswordHasher
-from fastapi_kit.auth.tokens import JWTService, TokenClaims
+from fastapi_kit.auth.passwords.contexts import bcrypt_context
+from fastapi_kit.auth.passwords.hasher import PasswordHasher
+from fastapi_kit.auth.tokens.claims import TokenClaims
+from fastapi_kit.auth.tokens.service import JWTService
 from fastapi_kit.errors import InsufficientScopeError
 
 __all__ = ["FrozenClock", "bearer", "cheap_hasher", "login_as"]
