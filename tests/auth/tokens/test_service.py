@@ -363,7 +363,7 @@ def test_settings_that_do_not_fit(algorithm: str) -> None:
     assert SECRET not in str(caught.value)
 
 
-# --- Subjects, impersonation ---
+# --- Subjects ---
 
 
 @pytest.mark.parametrize("sub", ["1 ", "+1", "01", "1_0", "1.0", "0x1", "one", "\u0661", "1e3"])

@@ -66,7 +66,7 @@ def fold(text: str) -> str:
 @cache
 def common_passwords() -> frozenset[str]:
     """Return the 5,000 most used passwords of 8 characters and more."""
-    return frozenset(files(__package__).joinpath("common_passwords.txt").read_text("utf-8").split())
+    return frozenset(files("fastapi_kit.auth.passwords").joinpath("common_passwords.txt").read_text("utf-8").split())
 
 
 def is_repeated(text: str) -> bool:

@@ -78,17 +78,17 @@ def read_object(raw: bytes, *, part: str) -> JsonObject:
 
 def write_object(value: Mapping[str, JsonValue]) -> bytes:
     """Return *value* as JSON that ``read_object`` reads as the same value. Raises ConfigurationError, TypeError."""
+    message = "extra claims must be plain JSON: str, numbers, bool, None, list, and dict with str keys"
     try:
         raw = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
-        is_plain = read_object(raw, part="payload") == value
+        if read_object(raw, part="payload") != value:
+            raise TypeError(message)
     except (ValueError, RecursionError, InvalidTokenError):
         raise ConfigurationError(
             "extra claims must have finite numbers, strings without lone surrogates, no key twice and at most 100 levels"
         ) from None
     except TypeError:
-        is_plain = False
-    if not is_plain:
-        raise TypeError("extra claims must be plain JSON: str, numbers, bool, None, list, and dict with str keys")
+        raise TypeError(message) from None
     return raw
 
 
