@@ -49,7 +49,7 @@ class Users(UserAccounts[User, Registration, UserChange]): ...
 
 
 class Site:
-    """An app over *database*, with what its tests look at."""
+    """An app over *database*, and its parts."""
 
     def __init__(self, database: Database, *, scopes: Sequence[str] = (), endpoints: AuthEndpoint = AuthEndpoint.ALL) -> None:
         self.database = database
@@ -80,7 +80,7 @@ async def load_user(session: AsyncSession, claims: TokenClaims) -> User | None:
 
 
 async def store_user(database: Database, email: str = "ann@example.com", **values: object) -> User:
-    """Store a user who logs in with PASSWORD, unless *values* say otherwise."""
+    """Store a user with the password PASSWORD, unless *values* has another hash."""
     given = {"email": email, "hashed_password": await cheap_hasher().hash(PASSWORD), **values}
     async with database.begin() as session:
         return await Users(session).create(given)

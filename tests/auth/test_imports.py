@@ -20,7 +20,7 @@ PATHS = {
 
 @pytest.mark.parametrize(("path", "home"), PATHS.items())
 def test_a_short_path(path: str, home: str) -> None:
-    """``fastapi_kit.auth.sql`` and its like have the names of the room that they belong to."""
+    """``fastapi_kit.auth.sql`` and the other short paths export the names of their rooms."""
     short, room = (importlib.import_module(f"fastapi_kit.auth.{name}") for name in (path, home))
 
     assert [name for name in short.__all__ if getattr(short, name) is not getattr(room, name)] == []

@@ -1,4 +1,4 @@
-"""Logins that are nowhere but in their tokens."""
+"""Logins without a store."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -23,7 +23,7 @@ def logins(clock: FrozenClock) -> StatelessLogins:
 
 
 async def test_a_login(logins: StatelessLogins) -> None:
-    """R17: a login is an access and a refresh token of one session, in the form of RFC 6749."""
+    """R17: a login is an access token and a refresh token with the same ``sid``, in the form of RFC 6749."""
     pair = await logins.start("7", scopes=["b", "a"])
 
     access = await logins.verify(pair.access_token)
@@ -47,7 +47,7 @@ async def refreshed(logins: Logins, refresh_token: str) -> TokenPair:
 
 
 async def test_an_end_that_stays(logins: StatelessLogins, clock: FrozenClock) -> None:
-    """R39: a refreshed login ends when the first refresh token would have."""
+    """R39: a refreshed login ends when its first refresh token expires."""
     pair = await logins.start("7")
     clock.advance(timedelta(minutes=59, seconds=58))
 
@@ -80,7 +80,7 @@ async def test_no_access_beyond_the_end(logins: StatelessLogins, clock: FrozenCl
 
 
 async def test_only_a_refresh_token_refreshes(logins: StatelessLogins) -> None:
-    """R17: an access token, and what is no token, refreshes nothing."""
+    """R17: only a refresh token refreshes a login."""
     pair = await logins.start("7")
 
     for token in (pair.access_token, "", "x.y.z", pair.refresh_token[:-2]):
@@ -105,7 +105,7 @@ async def test_a_renewal_adds_no_scope(logins: StatelessLogins) -> None:
 
 
 async def test_an_access_token_renews_nothing(logins: StatelessLogins) -> None:
-    """R17: the claims of an access token do not renew a login either."""
+    """R17: a login cannot be renewed with the claims of an access token."""
     claims = await logins.verify((await logins.start("7")).access_token)
 
     with pytest.raises(InvalidTokenError, match="type"):
@@ -113,7 +113,7 @@ async def test_an_access_token_renews_nothing(logins: StatelessLogins) -> None:
 
 
 async def test_a_verifier_of_your_own(logins: StatelessLogins) -> None:
-    """Logins ask ``verify`` of their token service, so a subclass that rejects more tokens is obeyed."""
+    """Logins call ``verify`` of their token service, so a subclass can reject more tokens."""
 
     class Strict(JWTService):
         async def verify(self, token: str, /) -> TokenClaims:

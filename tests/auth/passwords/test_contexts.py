@@ -1,4 +1,4 @@
-"""The formats of bcrypt that are read and written, whichever bcrypt and passlib are installed."""
+"""The formats of bcrypt, with every supported version of bcrypt and passlib."""
 
 import base64
 import hmac
@@ -51,7 +51,7 @@ MALFORMED = [
 @pytest.mark.parametrize(("password", "hashed"), PUBLISHED)
 @pytest.mark.parametrize("ident", ["$2a$", "$2b$", "$2y$"])
 def test_published_vectors_fit(password: str, hashed: str, ident: str) -> None:
-    """R33: hashes that other implementations published verify, under each of the three names of the format."""
+    """R33: hashes that other implementations published match, with each of the three prefixes."""
     stored = ident + hashed[4:]
 
     assert context.verify(password, stored)
@@ -60,7 +60,7 @@ def test_published_vectors_fit(password: str, hashed: str, ident: str) -> None:
 
 @pytest.mark.parametrize("password", ["", "correct horse", "pässwörd", "a" * 72, "🔑" * 18])
 def test_new_hashes_are_plain_bcrypt(password: str) -> None:
-    """R30: up to 72 bytes a hash is one that bcrypt itself checks."""
+    """R30: the hash of a password of up to 72 bytes is plain bcrypt."""
     hashed = context.hash(password)
 
     assert hashed.startswith("$2b$04$")
@@ -70,7 +70,7 @@ def test_new_hashes_are_plain_bcrypt(password: str) -> None:
 
 @pytest.mark.parametrize("password", ["", "correct horse", "pässwörd", "a" * 72])
 def test_hashes_of_bcrypt_fit(password: str) -> None:
-    """R33: what a host hashed with bcrypt verifies, as text and as the bytes that bcrypt returns."""
+    """R33: hashes made with bcrypt match, as str and as the bytes that bcrypt returns."""
     hashed = bcrypt.hashpw(password.encode(), bcrypt.gensalt(4))
 
     assert context.verify(password, hashed)
@@ -79,7 +79,7 @@ def test_hashes_of_bcrypt_fit(password: str) -> None:
 
 @pytest.mark.parametrize("password", ["a" * 73, "🔑" * 64, "ä" * 37, "nul\0inside", "x" * 4096])
 def test_what_bcrypt_would_cut_is_hashed_first(password: str) -> None:
-    """R30: nothing is cut after 72 bytes or at NUL; the last character counts."""
+    """R30: a password is not cut after 72 bytes or at NUL; its last character counts."""
     hashed = context.hash(password)
 
     assert hashed.startswith("$bcrypt-sha256$v=2,t=2b,r=4$")
@@ -88,7 +88,7 @@ def test_what_bcrypt_would_cut_is_hashed_first(password: str) -> None:
 
 
 def test_a_hash_of_a_cut_password_is_replaced() -> None:
-    """R30: it fits as it did in the program that cut the password, and the new hash is of the whole one."""
+    """R30: a hash of a cut password still matches, and the new hash is of the whole password."""
     cut = bcrypt.hashpw(b"a" * 72, bcrypt.gensalt(4)).decode()
 
     fits, replacement = context.verify_and_update("a" * 80, cut)
@@ -100,7 +100,7 @@ def test_a_hash_of_a_cut_password_is_replaced() -> None:
 
 
 def test_nul_ends_no_password() -> None:
-    """R35: a password with NUL does not fit the hash of what stands before it."""
+    """R35: a password with NUL does not match the hash of the part before it."""
     assert not context.verify("secret\0more", context.hash("secret"))
     assert not context.verify("secret\0", context.hash("secret"))
 
@@ -118,14 +118,14 @@ FOREIGN_SHA256 = [
 
 @pytest.mark.parametrize(("password", "hashed"), FOREIGN_SHA256)
 def test_hashes_of_passlibs_bcrypt_sha256_fit(password: str, hashed: str) -> None:
-    """R33: what passlib and libpass hashed verifies, and is kept if its cost is right."""
+    """R33: hashes of passlib and libpass match, and are kept if their cost is right."""
     assert bcrypt_context(rounds=5).verify_and_update(password, hashed) == (True, None)
     assert not context.verify(password + "x", hashed)
 
 
 @pytest.mark.parametrize("password", ["a" * 100, "nul\0inside", "🔑" * 64])
 def test_passlibs_bcrypt_sha256_reads_ours(password: str) -> None:
-    """R33: the hashes are recomputed as passlib documents its format: bcrypt of base64 of HMAC-SHA256, the salt being its key."""
+    """R33: the hashes have the format that passlib documents: bcrypt of base64 of HMAC-SHA256 with the salt as the key."""
     _, _, settings, salt, digest = context.hash(password).split("$")
     key = base64.b64encode(hmac.digest(salt.encode(), password.encode(), "sha256"))
 
@@ -134,7 +134,7 @@ def test_passlibs_bcrypt_sha256_reads_ours(password: str) -> None:
 
 
 def test_the_first_version_of_bcrypt_sha256_is_replaced() -> None:
-    """R33: the older format, without HMAC, fits and is then due for an update."""
+    """R33: a hash of the older format, without HMAC, matches and is replaced."""
     plain = bcrypt.hashpw(base64.b64encode(sha256(b"correct horse").digest()), bcrypt.gensalt(4)).decode()
     hashed = f"$bcrypt-sha256$2b,4${plain[7:29]}${plain[29:]}"
 
@@ -148,7 +148,7 @@ def test_the_first_version_of_bcrypt_sha256_is_replaced() -> None:
 @pytest.mark.parametrize("rounds", [4, 6])
 @pytest.mark.parametrize("password", ["correct horse", "a" * 100])
 def test_another_cost_is_replaced(rounds: int, password: str) -> None:
-    """R33: a hash of a lower or a higher cost fits, and is replaced by one of today's."""
+    """R33: a hash of a lower or a higher cost matches and is replaced."""
     today = bcrypt_context(rounds=5)
 
     fits, replacement = today.verify_and_update(password, bcrypt_context(rounds=rounds).hash(password))
@@ -159,7 +159,7 @@ def test_another_cost_is_replaced(rounds: int, password: str) -> None:
 
 
 def test_unused_bits_are_ignored() -> None:
-    """R33: a hash whose unused bits another program left set fits, though bcrypt calls its salt invalid, and is replaced."""
+    """R33: a hash with unused bits set, whose salt bcrypt calls invalid, matches and is replaced."""
     alphabet = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
     tidy = context.hash("correct horse")
     untidy = tidy[:28] + alphabet[alphabet.index(tidy[28]) + 1] + tidy[29:59] + alphabet[alphabet.index(tidy[59]) + 1]
@@ -173,7 +173,7 @@ def test_unused_bits_are_ignored() -> None:
 
 @pytest.mark.parametrize("hashed", MALFORMED)
 def test_a_malformed_hash_is_a_value_error(hashed: str) -> None:
-    """R33: one kind of error for all that can be wrong with a stored hash, without the hash in its text."""
+    """R33: every malformed hash raises ValueError, without the hash in the text."""
     with pytest.raises(ValueError, match=r"hash") as caught:
         context.verify_and_update("correct horse", hashed)
 
@@ -181,7 +181,7 @@ def test_a_malformed_hash_is_a_value_error(hashed: str) -> None:
 
 
 def test_a_random_hash_looks_like_any_other() -> None:
-    """R32: the hash for unknown users is well-formed, of the cost asked for, never the same, and fits nothing."""
+    """R32: the hash for unknown users is well-formed and random, has the given cost, and matches no password."""
     dummies = {random_bcrypt_hash(rounds=4) for _ in range(20)}
 
     assert len(dummies) == 20
@@ -190,7 +190,7 @@ def test_a_random_hash_looks_like_any_other() -> None:
 
 
 def test_argon2_takes_over_from_bcrypt() -> None:
-    """R33: with argon2 new hashes are argon2id; bcrypt ones of both kinds fit and are replaced."""
+    """R33: with argon2 new hashes are argon2id; bcrypt hashes of both formats match and are replaced."""
     argon2 = argon2_context()
 
     for password in ("correct horse", "a" * 100):
@@ -202,7 +202,7 @@ def test_argon2_takes_over_from_bcrypt() -> None:
 
 
 def test_argon2_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """R33: without argon2-cffi the error is the command that installs it."""
+    """R33: without argon2-cffi the error shows the command that installs it."""
     monkeypatch.setitem(sys.modules, "argon2", None)
 
     with pytest.raises(MissingExtraError, match=r"\[argon2\]"):
@@ -227,7 +227,7 @@ assert not {"fastapi", "sqlalchemy", "starlette"} & sys.modules.keys()
 
 
 def test_nothing_is_logged_or_warned_of() -> None:
-    """R33: a new interpreter that imports the hasher and uses it prints no warning and no log line, and loads no web framework."""
+    """R33: importing and using the hasher prints no warning and no log line, and loads no web framework."""
     done = subprocess.run([sys.executable, "-W", "error", "-c", QUIET], capture_output=True, text=True, check=False)
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -98,7 +98,7 @@ def assert_invalid(response: Response) -> None:
 
 
 async def test_a_valid_token(client: AsyncClient) -> None:
-    """R22: a valid token of an active user is let in."""
+    """R22: a valid token of an active user gives the user."""
     response = await client.get("/me", headers=bearer(tokens, "1"))
 
     assert (response.status_code, response.json()) == (200, {"id": 1})
@@ -117,7 +117,7 @@ async def test_another_scheme_is_no_credentials(client: AsyncClient, header: str
 
 @pytest.mark.parametrize("scheme", ["bearer", "BEARER", "bEaReR"])
 async def test_the_case_of_the_scheme_does_not_matter(client: AsyncClient, scheme: str) -> None:
-    """R25: the scheme is compared without regard to case (RFC 9110, 11.1)."""
+    """R25: the case of the scheme does not matter (RFC 9110, 11.1)."""
     header = bearer(tokens, "1")["Authorization"].replace("Bearer", scheme)
 
     assert (await client.get("/me", headers={"Authorization": header})).status_code == 200
@@ -125,12 +125,12 @@ async def test_the_case_of_the_scheme_does_not_matter(client: AsyncClient, schem
 
 @pytest.mark.parametrize("header", ["Bearer", "Bearer ", "bearer    "])
 async def test_an_empty_token(client: AsyncClient, header: str) -> None:
-    """R25: the scheme without a token is a bad token."""
+    """R25: an empty token is an invalid token."""
     assert_invalid(await client.get("/me", headers={"Authorization": header}))
 
 
 async def test_two_tokens(client: AsyncClient) -> None:
-    """R22: which of two headers counts is nothing to guess about."""
+    """R22: a request with two tokens is rejected."""
     header = ("Authorization", bearer(tokens, "1")["Authorization"])
 
     assert_invalid(await client.get("/me", headers=[header, header]))
@@ -138,7 +138,7 @@ async def test_two_tokens(client: AsyncClient) -> None:
 
 @pytest.mark.parametrize("path", ["/me", "/greeting", "/claims", "/notes"])
 async def test_every_hostile_token_is_the_same_401(client: AsyncClient, path: str) -> None:
-    """R22: whatever is wrong with a token, the answer is one and the same."""
+    """R22: every invalid token has the same answer."""
     answers: set[tuple[str, ...]] = set()
     for name, token in hostile_tokens(JWTService(secret_key=SECRET)):
         # White space around it is the header's own: 1*SP before it (RFC 6750, 2.1), none after it (RFC 9110, 5.5).
@@ -153,12 +153,12 @@ async def test_every_hostile_token_is_the_same_401(client: AsyncClient, path: st
 
 @pytest.mark.parametrize("raw", [b"\xff\xfe.\xff.\xff", "é.é.é".encode(), b"a\x00b", b"." * 9000])
 async def test_bytes_that_are_no_token(client: AsyncClient, raw: bytes) -> None:
-    """R20: bytes that no token has are a 401 too."""
+    """R20: bytes that are not in any token are a 401."""
     assert_invalid(await client.get("/me", headers=[(b"Authorization", b"Bearer " + raw)]))
 
 
 async def test_an_expired_token() -> None:
-    """R22: an expired token is refused as any bad one."""
+    """R22: an expired token has the answer of an invalid one."""
     clock = FrozenClock()
     service, people = JWTService(secret_key=SECRET, clock=clock), People(Person(1))
     get_user = get_current_user_factory(service, people.load, session=no_session)
@@ -179,24 +179,24 @@ def _shown(get_user: object) -> object:
 
 @pytest.mark.parametrize("subject", ["3", "no-number", "1.0", "0x1", " 1", "99999999999999999999999999"])
 async def test_an_unknown_user(client: AsyncClient, subject: str) -> None:
-    """R22: a user that is not there, or cannot be, is answered as a bad token is."""
+    """R22: a missing user, and a subject that cannot be a key, have the answer of an invalid token."""
     assert_invalid(await client.get("/me", headers=bearer(tokens, subject)))
 
 
 async def test_a_deleted_user(client: AsyncClient, people: People) -> None:
-    """R22: a user that was deleted meanwhile is answered so as well."""
+    """R22: a user who was deleted since has the same answer."""
     del people.rows[1]
 
     assert_invalid(await client.get("/me", headers=bearer(tokens, "1")))
 
 
 async def test_an_inactive_user(client: AsyncClient) -> None:
-    """R24: an inactive user is a 401, never a 400, and never told apart."""
+    """R24: an inactive user is a 401 with the answer of an invalid token."""
     assert_invalid(await client.get("/me", headers=bearer(tokens, "2")))
 
 
-async def test_the_host_says_who_is_active(people: People) -> None:
-    """R29: *active* takes the place of ``is_active``."""
+async def test_a_rule_for_active_users(people: People) -> None:
+    """R29: *active* replaces ``is_active``."""
     get_user = get_current_user_factory(tokens, people.load, session=no_session, active=lambda person: person.id == 2)
 
     async with client_of(lambda app: app.get("/me", response_model=None)(_shown(get_user))) as client:
@@ -205,7 +205,7 @@ async def test_the_host_says_who_is_active(people: People) -> None:
 
 
 async def test_a_user_model_without_the_flag_is_active() -> None:
-    """R29: activity is the user's ``is_active`` only where it has one."""
+    """R29: a user without ``is_active`` is active."""
 
     async def load(session: object, claims: TokenClaims) -> str | None:
         return claims.sub
@@ -222,7 +222,7 @@ async def test_a_user_model_without_the_flag_is_active() -> None:
 
 
 async def test_an_optional_user(client: AsyncClient) -> None:
-    """R21: where the user is optional, no credentials are nobody; bad ones are refused all the same."""
+    """R21: an optional user is None without credentials; an invalid token is still a 401."""
     assert (await client.get("/greeting")).json() is None
     assert (await client.get("/greeting", headers={"Authorization": "Basic eDp5"})).json() is None
     assert (await client.get("/greeting", headers=bearer(tokens, "1"))).json() == 1
@@ -238,13 +238,13 @@ async def test_claims_alone(client: AsyncClient, people: People) -> None:
 
 
 async def test_a_refresh_token_is_no_access_token(client: AsyncClient) -> None:
-    """R17: a token for one purpose opens nothing else."""
+    """R17: a refresh token is not an access token."""
     for token in (tokens.create_refresh_token("1"), tokens.create_token("1", type="reset", lifetime=timedelta(hours=1))):
         assert_invalid(await client.get("/me", headers={"Authorization": f"Bearer {token}"}))
 
 
 async def test_a_token_in_the_query_is_not_read(client: AsyncClient) -> None:
-    """R28: a token in the query string, in a cookie or in a form is no credentials."""
+    """R28: a token in the query string, in a cookie or in a form is ignored."""
     token = tokens.create_access_token("1")
 
     assert_refused(await client.get("/me", params={"access_token": token, "token": token}), "Bearer", "not_authenticated")
@@ -252,7 +252,7 @@ async def test_a_token_in_the_query_is_not_read(client: AsyncClient) -> None:
 
 
 async def test_a_token_is_not_echoed_or_logged(client: AsyncClient, caplog: pytest.LogCaptureFixture) -> None:
-    """R28: neither body nor log nor header has the token, whatever is wrong with it."""
+    """R28: no body, log or header contains the token."""
     caplog.set_level(0)
     token = tokens.create_access_token("2")
 
@@ -262,7 +262,7 @@ async def test_a_token_is_not_echoed_or_logged(client: AsyncClient, caplog: pyte
 
 
 async def test_a_missing_scope(client: AsyncClient) -> None:
-    """R23: a scope that the token lacks is a 403 that names what is needed."""
+    """R23: a missing scope is a 403 that names the required scopes."""
     assert_refused(
         await client.get("/notes", headers=bearer(tokens, "1")),
         'Bearer error="insufficient_scope", scope="notes:read"',
@@ -272,24 +272,24 @@ async def test_a_missing_scope(client: AsyncClient) -> None:
 
 
 async def test_fastapis_own_scopes(client: AsyncClient) -> None:
-    """R29: ``Security(get_current_user, scopes=[...])`` is obeyed."""
+    """R29: ``Security(get_current_user, scopes=[...])`` requires scopes."""
     assert (await client.get("/notes", headers=bearer(tokens, "1", scopes=["notes:read", "x"]))).status_code == 200
 
 
-async def test_nobody_is_told_of_scopes_before_her_token_is_good(client: AsyncClient) -> None:
-    """R22: an unknown or inactive user is a 401, also where scopes are missing."""
+async def test_scopes_are_checked_after_the_user(client: AsyncClient) -> None:
+    """R22: an unknown or inactive user is a 401, also if scopes are missing."""
     assert_invalid(await client.get("/notes", headers=bearer(tokens, "2")))
 
 
 async def test_the_user_is_loaded_once(client: AsyncClient, people: People) -> None:
-    """R29: Depends and Security in one request are one user, loaded once."""
+    """R29: Depends and Security in one request load the user once."""
     response = await client.get("/twice", headers=bearer(tokens, "1", scopes=["notes:read"]))
 
     assert (response.json(), people.loads) == (True, 1)
 
 
 async def test_required_optional_and_guarded_users_are_one(people: People) -> None:
-    """R29: two factories with one loader and one session, and a guard on each, load one user."""
+    """R29: two factories with the same loader and session, and a guard on each, load the user once."""
     get_user = get_current_user_factory(tokens, people.load, session=no_session)
     get_optional = get_current_user_factory(tokens, people.load, session=no_session, optional=True)
     guards = [Depends(require(get_user, verified=True)), Depends(require(get_optional, scopes=["a"]))]
@@ -310,7 +310,7 @@ async def test_required_optional_and_guarded_users_are_one(people: People) -> No
 
 
 async def test_users_of_other_loaders_sessions_and_tokens_are_others() -> None:
-    """R29: what could give another user is asked again: another loader, another session, another token of the same subject."""
+    """R29: another loader, another session and another token of the same subject load another user."""
     elsewhere, loaded = JWTService(secret_key=SECRET[::-1]), list[tuple[str, object, frozenset[str]]]()
 
     def loader(name: str) -> Callable[[object, TokenClaims], Awaitable[str | None]]:
@@ -343,8 +343,8 @@ async def test_users_of_other_loaders_sessions_and_tokens_are_others() -> None:
     assert loaded == [("ours", None, nothing), ("theirs", None, nothing), ("ours", "replica", nothing), ("ours", None, frozenset("b"))]
 
 
-async def test_an_override_of_one_is_none_of_the_other(people: People) -> None:
-    """R29: overriding the required user leaves the optional one to the token; overriding the session reaches both."""
+async def test_an_override_of_one_factory(people: People) -> None:
+    """R29: overriding the required user does not override the optional one; overriding the session affects both."""
     sessions = list[object]()
 
     async def load(session: object, claims: TokenClaims) -> Person | None:
@@ -367,7 +367,7 @@ async def test_an_override_of_one_is_none_of_the_other(people: People) -> None:
 
 
 async def test_a_loader_and_a_transport_may_be_unhashable(people: People) -> None:
-    """R29: a dataclass with ``__call__`` is a loader as good as any."""
+    """R29: a loader and a transport need not be hashable."""
 
     @dataclass
     class Loader:
@@ -383,7 +383,7 @@ async def test_a_loader_and_a_transport_may_be_unhashable(people: People) -> Non
 
 
 async def test_the_token_is_verified_once(people: People) -> None:
-    """R29: however often it is asked for, a token is verified once in a request; the next request asks again."""
+    """R29: a token is verified once in a request, and again in the next one."""
 
     class Counting:
         verified = 0
@@ -415,7 +415,7 @@ async def test_the_token_is_verified_once(people: People) -> None:
 
 
 async def test_an_error_of_the_loader_stays_what_it_is() -> None:
-    """R22: only InvalidTokenError is a 401: a loader's own errors are not hidden behind one."""
+    """R22: an error of the loader other than InvalidTokenError is not a 401."""
 
     async def load(session: object, claims: TokenClaims) -> Person | None:
         if claims.sub == "invalid":
@@ -432,7 +432,7 @@ async def test_an_error_of_the_loader_stays_what_it_is() -> None:
 
 
 async def test_without_a_token_no_session_is_opened(people: People) -> None:
-    """R21: a request without a valid token costs no session."""
+    """R21: a request without a valid token opens no session."""
     opened: list[str] = []
 
     async def get_db() -> None:
@@ -449,7 +449,7 @@ async def test_without_a_token_no_session_is_opened(people: People) -> None:
 
 
 def test_how_many_dependencies_a_user_takes(people: People) -> None:
-    """R29: FastAPI's work for a dependency is much of what a request costs: the claims, the session and the user are one each."""
+    """R29: a user takes three dependencies: the claims, the session and the user."""
     get_user = get_current_user_factory(tokens, people.load, session=no_session)
     get_optional = get_current_user_factory(tokens, people.load, session=no_session, optional=True)
     guard = require(get_user, verified=True)
@@ -462,7 +462,7 @@ def test_how_many_dependencies_a_user_takes(people: People) -> None:
 
 
 async def test_a_request_made_of_a_request(people: People) -> None:
-    """R22: a host that sends a copy of a request on, with another token, gets that token's user, and none for a bad one."""
+    """R22: an inner request made from a copy of the scope has the user of its own token."""
     people.rows[3] = Person(3)
     get_user = get_current_user_factory(tokens, people.load, session=no_session)
     app = app_with(lambda app: app.get("/me", response_model=None)(_shown(get_user)))
@@ -485,8 +485,8 @@ async def test_a_request_made_of_a_request(people: People) -> None:
         assert (await client.get("/batch", headers=bearer(tokens, "1"))).json() == [[200, "3"], [401, "{"]]
 
 
-async def test_nobody_has_no_scopes(people: People) -> None:
-    """R23: where a user is optional and a scope is asked for, nobody is a 401."""
+async def test_scopes_of_an_optional_user(people: People) -> None:
+    """R23: a required scope over an optional user is a 401 for anonymous requests."""
     get_optional = get_current_user_factory(tokens, people.load, session=no_session, optional=True)
 
     def build(app: FastAPI) -> None:
@@ -500,7 +500,7 @@ async def test_nobody_has_no_scopes(people: People) -> None:
 
 
 def test_a_factory_needs_a_transport(people: People) -> None:
-    """R21: without a transport nobody could come in."""
+    """R21: a factory without transports raises ConfigurationError."""
     with pytest.raises(ConfigurationError, match="transport"):
         get_current_user_factory(tokens, people.load, session=no_session, transports=[])
 
@@ -509,7 +509,7 @@ def test_a_factory_needs_a_transport(people: People) -> None:
 
 
 class HeaderTransport(Transport):
-    """A key of the host's own, whose scheme would refuse by itself."""
+    """A header of the application, whose scheme would reject requests if it were called."""
 
     @property
     def scheme(self) -> SecurityBase:
@@ -527,7 +527,7 @@ def two_ways(people: People) -> FastAPI:
 
 
 async def test_transports_are_tried_in_order(two_ways: FastAPI) -> None:
-    """R26: each transport is asked in turn; what its scheme would refuse by itself does not matter."""
+    """R26: each transport is tried in order, and its scheme is never called."""
     good, bad = tokens.create_access_token("1"), "x.y.z"
     async with app_client(two_ways) as client:
         assert (await client.get("/me", headers={"X-Key": good})).json() == 1
@@ -538,7 +538,7 @@ async def test_transports_are_tried_in_order(two_ways: FastAPI) -> None:
 
 
 class NamedTransport(Transport):
-    """A header and a scheme of that name."""
+    """A header and a scheme with that name."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -554,7 +554,7 @@ class NamedTransport(Transport):
 
 @pytest.mark.parametrize("optional", [False, True])
 async def test_the_first_of_three_tokens_counts(people: People, optional: bool) -> None:
-    """R26: a transport after one that has a token is not asked, whichever of them it is; a list of transports is read once."""
+    """R26: the first transport with a token decides, and changing the list later has no effect."""
     ways: list[Transport] = [NamedTransport("A"), NamedTransport("B"), NamedTransport("C")]
     get_user: Callable[..., Awaitable[Person | None]]
     if optional:
@@ -588,7 +588,7 @@ async def test_the_first_of_three_tokens_counts(people: People, optional: bool) 
 
 
 async def test_each_transport_is_in_the_document(two_ways: FastAPI) -> None:
-    """R29: every way in has its own entry in OpenAPI, one of which is enough."""
+    """R29: each transport has its own entry in OpenAPI, and one is enough."""
     document = two_ways.openapi()
 
     assert document["paths"]["/me"]["get"]["security"] == [{"Key": []}, {"Bearer": []}]
@@ -618,6 +618,6 @@ def test_a_websocket(app: FastAPI) -> None:
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer x.y.z"}, bearer(tokens, "2")])
 def test_a_websocket_without_a_valid_token(app: FastAPI, headers: dict[str, str]) -> None:
-    """R29: a WebSocket without a valid token is refused before it is accepted."""
+    """R29: a WebSocket without a valid token is rejected before it is accepted."""
     with TestClient(app) as client, pytest.raises(WebSocketDisconnect), client.websocket_connect("/talk", headers=headers):
         pass

@@ -1,4 +1,4 @@
-"""Who may do what."""
+"""Guards."""
 
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
@@ -32,7 +32,7 @@ def guarded(guard: Callable[..., Any]) -> Callable[[FastAPI], None]:
 
 
 async def let_in(guard: Callable[..., Any], headers: Callable[[int], Mapping[str, str]] | None = None) -> list[int]:
-    """Return the people whom *guard* lets in; the others must get a 403."""
+    """Return the people who pass *guard*; the others must get a 403."""
     entered: list[int] = []
     async with client_of(guarded(guard)) as client:
         for ident in people.rows:
@@ -43,12 +43,12 @@ async def let_in(guard: Callable[..., Any], headers: Callable[[int], Mapping[str
 
 
 async def test_no_condition() -> None:
-    """R23: a guard without conditions lets in whoever is somebody."""
+    """R23: a guard without conditions passes every user."""
     assert await let_in(require(get_user)) == [1, 2, 3, 4, 5]
 
 
 async def test_superuser() -> None:
-    """R23: a guard for superusers lets in no other."""
+    """R23: a guard for superusers rejects other users."""
     assert await let_in(require(get_user, superuser=True)) == [2]
 
 
@@ -73,7 +73,7 @@ async def test_conditions_together() -> None:
 
 
 async def test_a_check() -> None:
-    """R23: any predicate of the host's, sync or async."""
+    """R23: a check of your own may be sync or async."""
 
     async def is_odd(user: Person) -> bool:
         return user.id % 2 == 1
@@ -83,26 +83,26 @@ async def test_a_check() -> None:
 
 
 async def test_a_guard_over_a_guard() -> None:
-    """R23: guards stand on guards."""
+    """R23: a guard can be built on a guard."""
     assert await let_in(require(require(get_user, verified=True), check=lambda user: user.id < 4)) == [1, 2]
 
 
 async def test_scopes() -> None:
-    """R23: scopes are the token's, and all of them are needed."""
+    """R23: scopes are read from the token, and all of them are required."""
     guard = require(get_user, scopes=["a", "b"])
 
     assert await let_in(guard, lambda ident: bearer(tokens, str(ident), scopes=["a", "b", "c"] if ident < 3 else ["a"])) == [1, 2]
 
 
 async def test_scopes_of_a_guard_over_a_guard() -> None:
-    """R23: a guard hands the claims on."""
+    """R23: a guard over a guard can require scopes."""
     guard = require(require(get_user, superuser=True), scopes=["a"])
 
     assert await let_in(guard, lambda ident: bearer(tokens, str(ident), scopes=["a"])) == [2]
 
 
 async def test_missing_scopes_are_named() -> None:
-    """R23: the challenge says which scopes are needed."""
+    """R23: the challenge names the required scopes."""
     async with client_of(guarded(require(get_user, scopes=["b", "a"]))) as client:
         response = await client.get("/", headers=bearer(tokens, "1", scopes=["a"]))
 
@@ -111,7 +111,7 @@ async def test_missing_scopes_are_named() -> None:
 
 
 async def test_a_403_names_no_condition() -> None:
-    """R23: what is missing of roles and flags is for the log, not for the client."""
+    """R23: the answer does not name missing roles and flags."""
     async with client_of(guarded(require(get_user, roles=["chief"]))) as client:
         response = await client.get("/", headers=bearer(tokens, "1"))
 
@@ -119,15 +119,15 @@ async def test_a_403_names_no_condition() -> None:
     assert "chief" not in response.text
 
 
-async def test_nobody_is_a_401() -> None:
-    """R21: a guard asks who it is before what she may, over an optional user as well."""
+async def test_an_anonymous_request_is_a_401() -> None:
+    """R21: a guard answers 401 to anonymous requests, over an optional user as well."""
     for guard in (require(get_user, superuser=True), require(get_optional, superuser=True), require(get_user, scopes=["a"])):
         async with client_of(guarded(guard)) as client:
             assert (await client.get("/")).status_code == 401
 
 
-async def test_a_flag_that_the_user_lacks_is_the_hosts_mistake() -> None:
-    """R23: a condition that cannot be judged lets nobody in, and says so to the host."""
+async def test_a_flag_that_the_user_lacks_is_an_error() -> None:
+    """R23: a condition on an attribute that the user lacks raises ConfigurationError."""
 
     class Visitor:
         id = 1
@@ -141,8 +141,8 @@ async def test_a_flag_that_the_user_lacks_is_the_hosts_mistake() -> None:
             assert (await client.get("/")).status_code == 500
 
 
-async def test_the_hosts_own_dependency() -> None:
-    """R29: a guard stands on any dependency that gives a user."""
+async def test_a_dependency_of_your_own() -> None:
+    """R29: a guard can be built on any dependency that gives a user."""
 
     async def get_visitor() -> Person:
         return Person(9, is_superuser=True)
@@ -152,7 +152,7 @@ async def test_the_hosts_own_dependency() -> None:
 
 
 def test_scopes_need_a_token() -> None:
-    """R29: a dependency without claims has no scopes to ask for."""
+    """R29: scopes over a dependency without claims raise TypeError."""
 
     async def get_visitor() -> Person:
         return Person(9)
@@ -161,8 +161,8 @@ def test_scopes_need_a_token() -> None:
         require(get_visitor, scopes=["a"])
 
 
-async def test_scopes_that_nobody_reads() -> None:
-    """R29: Security() over a guard whose user has no token asks for scopes in vain: that is the host's mistake, and lets nobody in."""
+async def test_scopes_without_a_token() -> None:
+    """R29: Security() with scopes over a guard whose user has no token raises ConfigurationError."""
 
     async def get_visitor() -> Person:
         return Person(9)
@@ -182,7 +182,7 @@ async def test_scopes_that_nobody_reads() -> None:
 
 @pytest.mark.parametrize("condition", ["scopes", "roles", "permissions"])
 def test_a_text_is_no_collection(condition: str) -> None:
-    """R23: ``roles="admin"`` would mean five roles of one letter."""
+    """R23: one string instead of a collection raises TypeError."""
     options: dict[str, Any] = {condition: "admin"}
 
     with pytest.raises(TypeError, match=rf"{condition}=\['admin'\]"):
@@ -199,7 +199,7 @@ async def test_guards_are_in_the_document() -> None:
 
 
 async def test_a_guard_without_scopes_is_in_the_document() -> None:
-    """R23: 403 is documented wherever a guard may refuse, and nowhere else."""
+    """R23: OpenAPI documents 403 for every route with a guard, and for no other."""
 
     def build(app: FastAPI) -> None:
         for name, dependency in {"user": get_user, "guard": require(get_user, superuser=True)}.items():
@@ -229,7 +229,7 @@ def notes(guard: Callable[..., Any]) -> Callable[[FastAPI], None]:
 
 
 async def test_access_to_an_object() -> None:
-    """R23: a guard on the object of the request: mine or nobody's."""
+    """R23: require_access gives the object to its owner, and answers 403 to other users."""
     guard = require_access(get_user, get_note, check=lambda user, note: user.is_superuser or note.id == user.id)
 
     async with client_of(notes(guard)) as client:
@@ -243,7 +243,7 @@ async def test_access_to_an_object() -> None:
 
 
 async def test_access_by_an_async_check_that_hides() -> None:
-    """R23: a check may await, and may say that there is nothing."""
+    """R23: a check may be async, and may raise NotFoundError."""
 
     async def check(user: Person, note: Person) -> bool:
         if note.id != user.id:
@@ -255,13 +255,13 @@ async def test_access_by_an_async_check_that_hides() -> None:
         assert (await client.get("/1", headers=bearer(tokens, "1"))).json() == 1
 
 
-async def test_access_of_nobody() -> None:
-    """R21: nobody has access to nothing, over an optional user as well."""
+async def test_access_of_an_anonymous_request() -> None:
+    """R21: require_access answers 401 to anonymous requests, over an optional user as well."""
     async with client_of(notes(require_access(get_optional, get_note, check=lambda user, note: True))) as client:
         assert (await client.get("/1")).status_code == 401
 
 
-# --- Overrides in hosts' tests ---
+# --- Overrides in tests ---
 
 
 @pytest.fixture
@@ -286,7 +286,7 @@ PATHS = ("plain", "superuser", "scoped", "both")
 
 
 async def test_overriding_only_the_user(app: FastAPI) -> None:
-    """R29: guards on the user ask the user that a test puts in; guards on scopes find no token."""
+    """R29: with only the user overridden, guards on the user see that user, and guards on scopes answer 401."""
     app.dependency_overrides[get_user] = lambda: Person(8, is_superuser=True)
 
     async with app_client(app) as client:
@@ -294,7 +294,7 @@ async def test_overriding_only_the_user(app: FastAPI) -> None:
 
 
 async def test_login_as(app: FastAPI) -> None:
-    """R29: ``login_as`` overrides the user and the claims, and takes both back."""
+    """R29: ``login_as`` overrides the user and the claims, and restores both."""
     async with app_client(app) as client:
         with login_as(app, get_user, Person(8, is_superuser=True), scopes=["a"]):
             assert [(await client.get(f"/{path}")).status_code for path in PATHS] == [200, 200, 200, 200]

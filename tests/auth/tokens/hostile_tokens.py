@@ -1,4 +1,4 @@
-"""Tokens that must be refused, each one step away from a token that is accepted."""
+"""Tokens that must be rejected. Each differs in one thing from a token that is accepted."""
 
 import json
 import time
@@ -63,7 +63,7 @@ class Forge:
 
 
 def valid_neighbours(forge: Forge) -> Named:
-    """Tokens that are accepted, so that what is refused beside them is refused for its one fault."""
+    """Tokens that are accepted, so that a hostile token is rejected for its one fault."""
     now = forge.now
     yield "as it is", forge.token()
     yield "no typ", forge.token({"typ": ...})
@@ -96,7 +96,7 @@ def _nested(levels: int) -> Any:
 
 
 def hostile_tokens(tokens: JWTService | None = None, *, forge: Forge | None = None, type: str = "access") -> Named:
-    """Yield a name and a token, a few hundred times. *tokens* says what time it is."""
+    """Yield a few hundred names and tokens. *tokens* has the clock."""
     forge = forge or Forge(type=type, now=tokens.now().timestamp() if tokens else None)
     for group in (_segments, _spellings, _json_faults, _deep, _headers, _claims, _times, _signatures, _sizes):
         yield from ((f"{group.__name__.strip('_')}: {name}", token) for name, token in group(forge))

@@ -1,4 +1,4 @@
-"""Every hostile token is an InvalidTokenError, and nothing else; every valid neighbour of theirs is accepted."""
+"""Hostile tokens raise InvalidTokenError and nothing else; their valid neighbours are accepted."""
 
 import asyncio
 import json
@@ -64,8 +64,8 @@ def test_the_neighbours_are_accepted(world: str) -> None:
 
 
 @EVERY_WORLD
-def test_hostile_tokens_are_refused(world: str) -> None:
-    """R20: each of several hundred hostile tokens is an InvalidTokenError, as text and as bytes; its reason shows nothing of it."""
+def test_hostile_tokens_are_rejected(world: str) -> None:
+    """R20: several hundred hostile tokens raise InvalidTokenError, as str and as bytes, with a reason that shows nothing of them."""
     service, forge = WORLDS[world]
     count = 0
     for name, token in hostile_tokens(forge=forge()):
@@ -99,20 +99,20 @@ def test_depth_at_every_depth_of_the_stack(depth: int) -> None:
 
 @pytest.mark.parametrize("odd", [None, 1, 1.5, True, [], {}, object(), b"", "", bytearray(b"x.y.z"), memoryview(b"x.y.z"), ("a", "b")])
 def test_what_is_no_text(odd: object) -> None:
-    """R20: None, such as a cookie that is missing, and whatever else is no text are refused alike."""
+    """R20: None, such as a missing cookie, and other objects that are not strings raise InvalidTokenError."""
     with pytest.raises(InvalidTokenError):
         tokens.decode(odd)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("text", ["\ud800.\ud800.\ud800", "é.é.é", "\0.\0.\0", "🦊" * 3000, "a.b.c\ud800"], ids=ascii)
 def test_text_that_cannot_be_encoded(text: str) -> None:
-    """R20: lone surrogates and the like never leave as UnicodeEncodeError."""
+    """R20: lone surrogates raise InvalidTokenError, not UnicodeEncodeError."""
     with pytest.raises(InvalidTokenError):
         tokens.decode(text)
 
 
 def test_the_public_key_is_no_secret() -> None:
-    """R6: a token signed by HMAC with the public key, in any of its forms, is refused (algorithm confusion)."""
+    """R6: a token signed by HMAC with the public key, in any of its forms, is rejected (algorithm confusion)."""
     public = RSA.public_key()
     subject = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     der = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
@@ -137,7 +137,7 @@ def test_the_public_key_is_no_secret() -> None:
 
 
 def test_the_size_of_a_token() -> None:
-    """R2: the longest token that may be is read; one character more is refused before anything is parsed."""
+    """R2: a token of the maximal length is decoded; one character more is rejected before it is parsed."""
     token = Forge().token(x="x" * 1000)
 
     assert JWTService(secret_key=SECRET, policy=TokenPolicy(max_length=len(token))).decode(token)
@@ -146,8 +146,8 @@ def test_the_size_of_a_token() -> None:
             JWTService(secret_key=SECRET, policy=TokenPolicy(max_length=len(token) - 1)).decode(refused)
 
 
-async def test_verify_refuses_as_decode_does() -> None:
-    """R20: the async form raises the same, and takes access tokens only."""
+async def test_verify_rejects_as_decode_does() -> None:
+    """R20: verify raises as decode does, and accepts access tokens only."""
     assert (await tokens.verify(tokens.create_access_token("1"))).sub == "1"
     for token in ("", tokens.create_refresh_token("1")):
         with pytest.raises(InvalidTokenError):
@@ -155,7 +155,7 @@ async def test_verify_refuses_as_decode_does() -> None:
 
 
 def test_a_gathering_of_threads() -> None:
-    """R20: a service is shared by threads."""
+    """R20: several threads can use one service."""
 
     async def check() -> list[str]:
         return [
@@ -171,14 +171,14 @@ def test_a_gathering_of_threads() -> None:
 
 @given(st.one_of(st.text(max_size=300), st.binary(max_size=300), st.none()))
 def test_any_input(token: str | bytes | None) -> None:
-    """R20: whatever is given, nothing but InvalidTokenError is raised."""
+    """R20: any input raises InvalidTokenError and nothing else."""
     with pytest.raises(InvalidTokenError):
         tokens.decode(token)  # type: ignore[arg-type]
 
 
 @given(st.lists(st.text(ALPHABET, min_size=1, max_size=80), min_size=3, max_size=3))
 def test_any_three_segments(parts: list[str]) -> None:
-    """R20: three segments of the right alphabet are no token."""
+    """R20: three random segments of base64url raise InvalidTokenError."""
     with pytest.raises(InvalidTokenError):
         tokens.decode(".".join(parts))
 
@@ -195,7 +195,7 @@ JSON = st.recursive(
     st.dictionaries(st.sampled_from(["sub", "exp", "iat", "nbf", "jti", "type", "aud", "iss", "scope", "sid", "act", "x"]), JSON),
 )
 def test_any_signed_claims(header: dict[str, object], claims: dict[str, object]) -> None:
-    """R20: whatever is validly signed, it is claims or an InvalidTokenError."""
+    """R20: any signed payload gives claims or raises InvalidTokenError."""
     forge = Forge()
     token = forge.raw(json.dumps({**forge.header, **header}).encode(), json.dumps({**forge.payload, **claims}).encode())
     with suppress(InvalidTokenError):
@@ -207,7 +207,7 @@ GOOD = Forge().token()
 
 @given(st.integers(0, len(GOOD) - 1), st.sampled_from(ALPHABET + ".=+/ \n\u200b"))
 def test_any_change_of_one_character(place: int, character: str) -> None:
-    """R1: a valid token has one spelling: with any one character changed or added it is refused."""
+    """R1: a token has one spelling: with any character changed or added it is rejected."""
     assert tokens.decode(GOOD)
     changed, longer = GOOD[:place] + character + GOOD[place + 1 :], GOOD[:place] + character + GOOD[place:]
 
@@ -218,7 +218,7 @@ def test_any_change_of_one_character(place: int, character: str) -> None:
 
 @given(st.integers(0, len(GOOD) - 1), st.integers(0, len(GOOD) - 1))
 def test_any_part_of_a_token(start: int, end: int) -> None:
-    """R1: a part of a token, and two tokens cut together, are refused."""
+    """R1: a part of a token, and parts of two tokens together, are rejected."""
     other = Forge().token(sub="2")
 
     for token in (GOOD[start:end], GOOD[:start] + other[start:end] + GOOD[end:], GOOD[:start] + other[start:]):
@@ -228,7 +228,7 @@ def test_any_part_of_a_token(start: int, end: int) -> None:
 
 
 def test_the_forge_signs_as_the_library_does() -> None:
-    """R1: the tests' own signature is that of the library."""
+    """R1: the signatures of these tests are those of the library."""
     signing_input, _, signature = tokens.create_access_token("1").rpartition(".")
 
     assert encode(hs256(signing_input.encode())) == signature

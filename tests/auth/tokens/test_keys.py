@@ -1,4 +1,4 @@
-"""Keys and keyrings: what is refused before the first token is made."""
+"""Keys and keyrings, and what they reject."""
 
 import json
 from base64 import b64encode, urlsafe_b64decode
@@ -29,7 +29,7 @@ def public_pem(key: Any) -> bytes:
 
 @pytest.mark.parametrize(("algorithm", "least"), [("HS256", 32), ("HS384", 48), ("HS512", 64)])
 def test_a_short_secret(algorithm: Algorithm, least: int) -> None:
-    """R9: a secret is as long as the hash; one byte less is refused."""
+    """R9: a secret must be as long as the hash; one byte less is rejected."""
     secret = (SECRET + OTHER)[:least]
 
     assert Key(secret, algorithm).sign(b"x")
@@ -52,8 +52,8 @@ def test_a_short_secret(algorithm: Algorithm, least: int) -> None:
         bytes(range(8)) * 8,
     ],
 )
-def test_a_secret_that_everybody_knows(secret: str | bytes) -> None:
-    """R9: placeholders and repetitions are refused, and not repeated in the text."""
+def test_a_well_known_secret(secret: str | bytes) -> None:
+    """R9: placeholders and repetitions are rejected, and the error does not show them."""
     with pytest.raises(ConfigurationError) as caught:
         Key(secret, "HS256")
 
@@ -99,14 +99,14 @@ DER = PUBLIC.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     ],
 )
 def test_a_key_file_is_no_secret(secret: bytes) -> None:
-    """R9: what is a public key somewhere must not be the secret of an HMAC, in whatever form."""
+    """R9: a public key, in any form, is rejected as the secret of an HMAC."""
     with pytest.raises(ConfigurationError, match="key file"):
         Key(secret, "HS256")
 
 
 @pytest.mark.parametrize("secret", [SECRET, SECRET.encode(), SecretStr(SECRET), sha512(b"x").digest(), "пароль-" + SECRET])
 def test_a_good_secret(secret: str | bytes | SecretStr) -> None:
-    """R9: texts, bytes and SecretStr are taken, and are one key."""
+    """R9: a secret may be a str, bytes or a SecretStr."""
     service = JWTService(secret_key=secret)
 
     assert service.decode(service.create_access_token("1")).sub == "1"
@@ -114,7 +114,7 @@ def test_a_good_secret(secret: str | bytes | SecretStr) -> None:
 
 @pytest.mark.parametrize("secret", [f'"{SECRET}"', f'["{SECRET}"]', f'{{"k": "{SECRET}"}}'])
 def test_a_secret_is_never_read_as_json(secret: str) -> None:
-    """R9: a secret that looks like JSON is its own bytes, not what is in it."""
+    """R9: a secret that looks like JSON is not read as JSON."""
     service, inner = JWTService(secret_key=secret), JWTService(secret_key=SECRET)
 
     assert service.decode(service.create_access_token("1")).sub == "1"
@@ -149,7 +149,7 @@ WRONG: list[tuple[str, Algorithm, Any]] = [
 
 @pytest.mark.parametrize(("algorithm", "material"), [pytest.param(algorithm, material, id=name) for name, algorithm, material in WRONG])
 def test_a_key_that_does_not_fit(algorithm: Algorithm, material: str | bytes) -> None:
-    """R10: weak keys, other curves and what is no key are refused at once, by a text that shows nothing of them."""
+    """R10: weak keys, other curves and malformed keys are rejected at once, and the error does not show them."""
     with pytest.raises(ConfigurationError) as caught:
         Key(material, algorithm)
 
@@ -166,7 +166,7 @@ def test_an_unknown_algorithm(algorithm: Any) -> None:
 
 @pytest.mark.parametrize("algorithm", [None, ["HS256"], {"HS256"}, ("HS256", "RS256"), 1])
 def test_algorithms_are_no_list(algorithm: Any) -> None:
-    """R4: a key has one algorithm: a list, a set or None is a TypeError at start."""
+    """R4: a list, a set or None as the algorithm raises TypeError."""
     with pytest.raises(TypeError, match="one name"):
         Key(SECRET, algorithm)
     with pytest.raises(TypeError):
@@ -175,14 +175,14 @@ def test_algorithms_are_no_list(algorithm: Any) -> None:
 
 @pytest.mark.parametrize("material", [None, 1, ["x"], bytearray(b"x" * 40), object()])
 def test_what_is_no_key_material(material: Any) -> None:
-    """R9: a key of another type is a TypeError."""
+    """R9: a key of another type raises TypeError."""
     with pytest.raises(TypeError):
         Key(material, "HS256")
 
 
 @pytest.mark.parametrize("kid", [1, b"k", ["k"], "", "k\n", "k" * 129, "schlüssel"])
 def test_a_bad_kid(kid: Any) -> None:
-    """R8: a kid is a short printable text."""
+    """R8: a kid must be a short printable string."""
     with pytest.raises((TypeError, ConfigurationError)):
         Key(SECRET, "HS256", kid=kid)
 
@@ -203,19 +203,19 @@ def mixed() -> list[tuple[Key, ...]]:
 
 @pytest.mark.parametrize("keys", mixed(), ids=range(len(mixed())))
 def test_a_mixed_keyring(keys: tuple[Key, ...]) -> None:
-    """R6: keys without names, with one name, or one key under two algorithms are no keyring."""
+    """R6: several keys without a kid or with the same kid, and one key with two algorithms, raise ConfigurationError."""
     with pytest.raises(ConfigurationError):
         Keyring(*keys)
 
 
 def test_a_keyring_takes_keys() -> None:
-    """R6: a secret is no key yet."""
+    """R6: a keyring takes objects of Key only."""
     with pytest.raises(TypeError):
         Keyring(SECRET)  # type: ignore[arg-type]
 
 
 def test_rotation() -> None:
-    """R8: the first key signs, every key verifies; without the old one its tokens are refused."""
+    """R8: the first key signs, every key verifies; without the old key its tokens are rejected."""
     old, new = Key(SECRET, "HS256", kid="old"), Key(pem(ED), "EdDSA", kid="new")
     before, during, after = (JWTService(keyring=Keyring(*keys)) for keys in ((old,), (new, old), (new,)))
     token = before.create_access_token("1")
@@ -228,7 +228,7 @@ def test_rotation() -> None:
 
 
 def test_a_kid_chooses_one_key() -> None:
-    """R4, R8: a token is checked with the key that it names and with no other, by that key's algorithm."""
+    """R4, R8: a token is verified with the key that it names and no other, by the algorithm of that key."""
     ring = Keyring(Key(SECRET, "HS256", kid="a"), Key(OTHER, "HS256", kid="b"))
     forged = JWTService(keyring=Keyring(Key(OTHER, "HS256", kid="a"))).create_access_token("1")
 
@@ -237,7 +237,7 @@ def test_a_kid_chooses_one_key() -> None:
 
 
 def test_a_token_without_a_kid() -> None:
-    """R8: as soon as a key has a name, a token must name its key; a lone key without a name checks every token."""
+    """R8: if a key has a kid, a token must name it; a single key without a kid verifies every token."""
     plain, named = JWTService(secret_key=SECRET), JWTService(keyring=Keyring(Key(SECRET, "HS256", kid="a")))
 
     with pytest.raises(InvalidTokenError, match="kid"):
@@ -246,7 +246,7 @@ def test_a_token_without_a_kid() -> None:
 
 
 def test_a_public_key_only_verifies() -> None:
-    """R6: whoever has the public key can check tokens and make none."""
+    """R6: a service with a public key decodes tokens and cannot create them."""
     private, public = JWTService(secret_key=pem(RSA), algorithm="RS256"), JWTService(secret_key=public_pem(RSA), algorithm="RS256")
 
     assert public.decode(private.create_access_token("1")).sub == "1"
@@ -270,7 +270,7 @@ ASYMMETRIC: dict[Algorithm, bytes] = {
 
 @pytest.mark.parametrize("algorithm", ASYMMETRIC)
 def test_every_algorithm(algorithm: Algorithm) -> None:
-    """R10: each algorithm signs and verifies, and its JWK is public: none of its members is a secret."""
+    """R10: each algorithm signs and verifies, and its JWK has public members only."""
     service = JWTService(keyring=Keyring(Key(ASYMMETRIC[algorithm], algorithm, kid="k")))
 
     assert service.decode(service.create_access_token("1")).sub == "1"
@@ -282,7 +282,7 @@ def test_every_algorithm(algorithm: Algorithm) -> None:
 
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256", "ES384", "ES512"])
 def test_a_jwk_verifies(algorithm: Algorithm) -> None:
-    """R8: who has only the JWKS document can verify a token with another library."""
+    """R8: another library can verify a token with the JWKS document."""
     service = JWTService(secret_key=ASYMMETRIC[algorithm], algorithm=algorithm)
     signing_input, _, signature = service.create_access_token("1").rpartition(".")
 
@@ -291,7 +291,7 @@ def test_a_jwk_verifies(algorithm: Algorithm) -> None:
 
 
 def test_a_jwk_of_ed25519_verifies() -> None:
-    """R10: the JWK of an Ed25519 key is that of RFC 8037."""
+    """R10: the JWK of an Ed25519 key is as in RFC 8037."""
     service = JWTService(secret_key=pem(ED), algorithm="EdDSA")
     document = service.jwks()["keys"][0]
 
@@ -302,7 +302,7 @@ def test_a_jwk_of_ed25519_verifies() -> None:
 
 
 def test_secrets_are_in_no_document() -> None:
-    """R8: a symmetric key has no public half."""
+    """R8: a secret is not in the JWKS document."""
     ring = Keyring(Key(pem(P256), "ES256", kid="a"), Key(SECRET, "HS256", kid="b"))
 
     assert [key["kid"] for key in ring.jwks()["keys"]] == ["a"]
@@ -310,7 +310,7 @@ def test_secrets_are_in_no_document() -> None:
 
 
 def test_nothing_shows_a_key() -> None:
-    """R9: neither a repr nor a text of a key, a keyring or a service shows the material."""
+    """R9: the repr of a key, a keyring or a service does not show the material."""
     key = Key(SECRET, "HS256", kid="a")
     service = JWTService(keyring=Keyring(key))
 
@@ -329,10 +329,10 @@ def test_one_way_to_say_it(options: dict[str, Any]) -> None:
 
 
 def test_the_back_end_is_cryptography(monkeypatch: pytest.MonkeyPatch) -> None:
-    """R10: where python-jose falls back to pure Python, an asymmetric key is refused at start."""
+    """R10: if python-jose uses pure Python, an asymmetric key raises ConfigurationError."""
 
     class Pure:
-        """What jose would put there."""
+        """The key of jose's pure Python."""
 
         def __init__(self, *_: object) -> None: ...
 
@@ -343,7 +343,7 @@ def test_the_back_end_is_cryptography(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_a_route_for_the_document() -> None:
-    """R8: the JWKS document is the answer of a route as it stands, and has its schema."""
+    """R8: a route can return the JWKS document, which has a schema in OpenAPI."""
     app = FastAPI()
     service = JWTService(keyring=Keyring(Key(pem(P256), "ES256", kid="a")))
 

@@ -1,4 +1,4 @@
-"""The steps without a web."""
+"""The steps of AuthFlow, without HTTP."""
 
 import asyncio
 import logging
@@ -16,7 +16,7 @@ from fastapi_kit.testing import app_client, assert_max_queries
 
 
 class Counting:
-    """Counts what it verifies, and finds every hash outdated that is not its own."""
+    """Counts its calls, and calls every hash outdated that it did not make."""
 
     def __init__(self) -> None:
         self.hashed: list[str] = []
@@ -67,7 +67,7 @@ async def test_one_verification_whatever_happens(site: Site, values: dict[str, o
 
 
 async def test_an_outdated_hash_is_replaced(site: Site) -> None:
-    """R34: a login with the right password replaces an outdated hash, the next one finds it new."""
+    """R34: a login with the right password replaces an outdated hash."""
     user = await store_user(site.database, hashed_password="old:right password")
     flow = flow_with(site, Counting()).flow
 
@@ -79,7 +79,7 @@ async def test_an_outdated_hash_is_replaced(site: Site) -> None:
 
 
 async def test_a_wrong_password_replaces_nothing(site: Site) -> None:
-    """R34: only who knows the password has the hash replaced."""
+    """R34: a login with a wrong password replaces no hash."""
     user = await store_user(site.database, hashed_password="old:right password")
 
     async with site.database.begin() as session:
@@ -90,7 +90,7 @@ async def test_a_wrong_password_replaces_nothing(site: Site) -> None:
 
 
 async def test_a_hash_that_cannot_be_replaced(site: Site, caplog: pytest.LogCaptureFixture) -> None:
-    """R34: the login succeeds when the better hash cannot be stored; the log says so by kind, and the session is usable."""
+    """R34: a login succeeds if the better hash cannot be stored; the type of the error is logged, and the session is usable."""
 
     class Stubborn(Users):
         async def set_password(self, user: User, /, *, hashed_password: str, replacing: str | None = None) -> bool:
@@ -111,7 +111,7 @@ async def test_a_hash_that_cannot_be_replaced(site: Site, caplog: pytest.LogCapt
 
 
 async def test_the_short_write_of_an_upgrade(site: Site) -> None:
-    """R34: the upgrade is a write of its own: a login is one statement, one that upgrades is one more."""
+    """R34: a login is one statement, and one more if it replaces the hash."""
     user = await store_user(site.database, hashed_password="old:right password")
     flow = flow_with(site, Counting()).flow
 
@@ -123,7 +123,7 @@ async def test_the_short_write_of_an_upgrade(site: Site) -> None:
 
 
 async def test_a_password_that_was_changed_meanwhile_stays_changed(site: Site) -> None:
-    """R34: an upgrade replaces the hash that was verified, and no other."""
+    """R34: a login replaces only the hash that it verified."""
     user = await store_user(site.database, hashed_password="old:right password")
 
     class Slow(Counting):
@@ -142,8 +142,8 @@ async def test_a_password_that_was_changed_meanwhile_stays_changed(site: Site) -
     assert await stored_hash(site, user.id) == "new:another password"
 
 
-async def test_a_weak_password_is_refused_before_it_is_hashed(site: Site) -> None:
-    """R30: the policy is asked first; what is like the other details of the form is weak."""
+async def test_a_weak_password_is_rejected_before_it_is_hashed(site: Site) -> None:
+    """R30: a weak password is rejected before it is hashed, also if it is similar to other fields."""
     context = Counting()
     flow = flow_with(site, context).flow
     data = Registration(email="ann@example.com", password="Margaret Hamilton", full_name="Margaret Hamilton")  # type: ignore[arg-type]
@@ -157,8 +157,8 @@ async def test_a_weak_password_is_refused_before_it_is_hashed(site: Site) -> Non
     assert len(context.hashed) == made
 
 
-async def test_a_policy_of_the_hosts(site: Site) -> None:
-    """R30: the flow takes the host's policy, breach check included."""
+async def test_a_policy_of_your_own(site: Site) -> None:
+    """R30: the flow uses the policy of the application, breach check included."""
 
     async def is_breached(password: str) -> bool:
         return password == PASSWORD
@@ -173,15 +173,15 @@ async def test_a_policy_of_the_hosts(site: Site) -> None:
 
 
 @pytest.mark.parametrize("subject", ["1.5", "ann@example.com", "00", "99999999999999999999", "-1"])
-async def test_a_refresh_of_nobody(site: Site, subject: str) -> None:
-    """R22: a refresh token whose subject is nobody's id is an invalid token."""
+async def test_a_refresh_of_an_unknown_user(site: Site, subject: str) -> None:
+    """R22: a refresh token is invalid if its subject is not the id of a user."""
     async with site.database.begin() as session:
         with pytest.raises(InvalidTokenError):
             await site.flow.refresh(session, site.tokens.create_refresh_token(subject))
 
 
 async def test_registration_in_a_transaction(site: Site) -> None:
-    """Inside an opened transaction a registration is kept or undone with it."""
+    """A registration inside an opened transaction is rolled back with it."""
     data = Registration(email="ann@example.com", password=PASSWORD)  # type: ignore[arg-type]
 
     async def register_and_fail() -> None:
@@ -196,7 +196,7 @@ async def test_registration_in_a_transaction(site: Site) -> None:
 
 
 async def test_one_winner(site: Site) -> None:
-    """R51: of many who register one address at once, in any form, one wins, and nobody gets a 5xx."""
+    """R51: of many registrations of one address at once, in any form, one succeeds and the others are a 409."""
     async with app_client(site.app) as client:
         forms = [{"email": email, "password": PASSWORD} for email in ("ann@example.com", "ANN@example.com") * 5]
         answers = await asyncio.gather(*(client.post("/auth/register", json=form) for form in forms))
@@ -211,7 +211,7 @@ WORKERS = 4
 
 
 class Gate:
-    """Verifies when it is opened; until then the threads wait. *full* is done when all of them do."""
+    """Verifies when it is opened. *full* is done when all threads wait."""
 
     def __init__(self) -> None:
         self.opened = threading.Event()

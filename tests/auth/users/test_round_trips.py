@@ -1,4 +1,4 @@
-"""What authentication costs: statements on both databases, round trips on PostgreSQL's wire."""
+"""Statements and round trips of authentication."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated
@@ -17,7 +17,7 @@ from fastapi_kit.testing import app_client, assert_max_queries, bearer
 
 
 def site_on(database: Database) -> Site:
-    """The app, with a list for everybody and one behind guards."""
+    """The app, with a public list and one behind guards."""
     site = Site(database)
     guard = require(require(site.get_user, scopes=["a"]), check=lambda user: user.is_active)
 
@@ -34,7 +34,7 @@ REQUESTS = {"/auth/me": 1, "/users": 2, "/guarded": 2}
 
 @pytest.mark.parametrize("path", REQUESTS)
 async def test_statements_of_a_request(users: Database, path: str) -> None:
-    """R29: the user is one statement, however many guards ask for her."""
+    """R29: a request loads its user with one statement, whatever its guards."""
     user, site = await store_user(users), site_on(users)
 
     async with app_client(site.app) as client:
@@ -45,8 +45,8 @@ async def test_statements_of_a_request(users: Database, path: str) -> None:
 
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer x.y.z"}])
-async def test_a_refused_request_costs_no_statement(users: Database, headers: dict[str, str]) -> None:
-    """R21, R22: who has no valid token costs the database nothing."""
+async def test_a_rejected_request_costs_no_statement(users: Database, headers: dict[str, str]) -> None:
+    """R21, R22: a request without a valid token runs no statement."""
     site = site_on(users)
 
     async with app_client(site.app) as client:
@@ -56,7 +56,7 @@ async def test_a_refused_request_costs_no_statement(users: Database, headers: di
 
 @pytest.fixture
 async def wired(postgres_url: URL, postgres_database: Database) -> AsyncIterator[tuple[Wire, AsyncClient, Site]]:
-    """The app behind a counting proxy, its connections made."""
+    """The app behind a counting proxy, with open connections."""
     await postgres_database.create_tables(UsersBase.metadata)
     await store_user(postgres_database)
     async with counted(postgres_url) as wire:
@@ -70,7 +70,7 @@ async def wired(postgres_url: URL, postgres_database: Database) -> AsyncIterator
 
 @pytest.mark.parametrize("path", REQUESTS)
 async def test_round_trips_of_a_request(wired: tuple[Wire, AsyncClient, Site], path: str) -> None:
-    """R29: an authenticated read is one round trip for the user and one for the rows, and BEGIN is none of them."""
+    """R29: an authenticated read is one round trip for the user and one for the rows."""
     wire, client, site = wired
     before = wire.round_trips
 
@@ -80,7 +80,7 @@ async def test_round_trips_of_a_request(wired: tuple[Wire, AsyncClient, Site], p
 
 
 async def test_round_trips_of_a_login(wired: tuple[Wire, AsyncClient, Site]) -> None:
-    """R31: a login is one round trip, whether it succeeds or not; a refresh is one as well."""
+    """R31: a login is one round trip, also if it fails; a refresh is one, too."""
     wire, client, _ = wired
     known, unknown = ({"username": name, "password": PASSWORD} for name in ("ann@example.com", "bob@example.com"))
 

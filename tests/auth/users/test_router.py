@@ -29,7 +29,7 @@ async def refresh(client: AsyncClient, token: str) -> Response:
 
 
 async def test_the_whole_walk(client: AsyncClient) -> None:
-    """R29: register, log in, show oneself, refresh, show oneself again."""
+    """R29: a user registers, logs in, reads the profile, refreshes and reads it again."""
     registered = await client.post("/auth/register", json=ANN)
     pair = (await log_in(client)).json()
     first = await client.get("/auth/me", headers={"Authorization": f"Bearer {pair['access_token']}"})
@@ -46,7 +46,7 @@ async def test_the_whole_walk(client: AsyncClient) -> None:
 
 
 async def test_a_taken_address(client: AsyncClient) -> None:
-    """R37: a taken address is a 409 that names the field, and changes nothing."""
+    """R37: a taken address is a 409 that names the field, and the stored user stays the same."""
     await client.post("/auth/register", json=ANN)
 
     response = await client.post("/auth/register", json={**ANN, "password": "another long password", "full_name": "Mallory"})
@@ -58,7 +58,7 @@ async def test_a_taken_address(client: AsyncClient) -> None:
 
 @pytest.mark.parametrize("twin", ["ANN@example.com", " ann@example.com ", "ann@EXAMPLE.com", "\uff41nn@example.com"])
 async def test_no_twins(client: AsyncClient, twin: str) -> None:
-    """R51: an address has one form: no twin by case, white space or Unicode form, and any form of it logs in."""
+    """R51: an address cannot be registered twice by case, white space or Unicode form, and every form logs in."""
     await client.post("/auth/register", json=ANN)
 
     assert (await client.post("/auth/register", json={**ANN, "email": twin})).status_code == 409
@@ -66,8 +66,8 @@ async def test_no_twins(client: AsyncClient, twin: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(PRIVILEGES))
-async def test_privileges_are_refused(client: AsyncClient, site: Site, name: str) -> None:
-    """R52: what would be a privilege is refused at registration, and nobody is registered."""
+async def test_privileges_are_rejected(client: AsyncClient, site: Site, name: str) -> None:
+    """R52: a registration with a privilege is a 422, and creates no user."""
     response = await client.post("/auth/register", json={**ANN, name: True})
 
     assert response.status_code == 422
@@ -88,7 +88,7 @@ async def test_who_registers_has_no_privileges(client: AsyncClient, site: Site) 
     "password", ["short", "password123", "ann@example.com", "x" * 129, "aaaaaaaaaaaa", "\ud800\ud800\ud800\ud800abcd"], ids=ascii
 )
 async def test_a_bad_password(client: AsyncClient, site: Site, password: str) -> None:
-    """R30, R35: a password that is too short, too long, common, or like the address is a 422 that does not echo it."""
+    """R30, R35: a password that is too short, too long, common or similar to the address is a 422 that does not show it."""
     body = b'{"email": "ann@example.com", "password": "%s"}' % password.encode("ascii", "backslashreplace")
 
     response = await client.post("/auth/register", content=body, headers={"Content-Type": "application/json"})
@@ -106,7 +106,7 @@ async def test_a_bad_password(client: AsyncClient, site: Site, password: str) ->
     ids=range(4),
 )
 async def test_an_unusual_password(client: AsyncClient, password: str) -> None:
-    """R30: long ones, other scripts and spaces are passwords like others, to the last character; NUL is refused."""
+    """R30: long passwords, other scripts and spaces work to the last character; NUL is rejected."""
     response = await client.post("/auth/register", json={**ANN, "password": password})
 
     if "\0" in password:
@@ -121,7 +121,7 @@ async def test_an_unusual_password(client: AsyncClient, password: str) -> None:
     "email", ["", "ann", "ann@", "a b@example.com", "ann@example.com\0", "Ann <ann@example.com>", "\ud800@example.com"], ids=ascii
 )
 async def test_a_bad_address(client: AsyncClient, email: str) -> None:
-    """R51: what is no address is refused."""
+    """R51: a malformed address is a 422."""
     body = b'{"email": "%s", "password": "correct horse battery"}' % email.encode("ascii", "backslashreplace").replace(b"\0", b"\\u0000")
 
     assert (await client.post("/auth/register", content=body, headers={"Content-Type": "application/json"})).status_code == 422
@@ -132,7 +132,7 @@ async def test_a_bad_address(client: AsyncClient, email: str) -> None:
 
 @pytest.mark.parametrize(("email", "password"), [("ann@example.com", "wrong"), ("bob@example.com", PASSWORD), ("no address", PASSWORD)])
 async def test_a_failed_login(client: AsyncClient, site: Site, email: str, password: str) -> None:
-    """R32: one answer, whether the password is wrong, the address unknown, or none."""
+    """R32: a wrong password, an unknown address and a malformed one have the same answer."""
     await store_user(site.database)
 
     response = await log_in(client, email, password)
@@ -146,7 +146,7 @@ async def test_a_failed_login(client: AsyncClient, site: Site, email: str, passw
     "values", [{"is_active": False}, {"hashed_password": None}, {"hashed_password": "garbage"}, {"hashed_password": ""}], ids=str
 )
 async def test_a_user_who_cannot_log_in(client: AsyncClient, site: Site, values: dict[str, Any]) -> None:
-    """R24, R33: an inactive user, one without a password and one whose hash is malformed are failed logins, never a 500."""
+    """R24, R33: an inactive user, a user without a password and a malformed hash are failed logins."""
     await store_user(site.database, **values)
 
     response = await log_in(client)
@@ -156,7 +156,7 @@ async def test_a_user_who_cannot_log_in(client: AsyncClient, site: Site, values:
 
 @pytest.mark.parametrize("form", [{}, {"username": "a"}, {"password": "x"}, {"username": "a", "password": "x", "grant_type": "code"}])
 async def test_an_incomplete_form(client: AsyncClient, form: dict[str, str]) -> None:
-    """R35: a form that is none is a 422."""
+    """R35: an incomplete form is a 422."""
     assert (await client.post("/auth/login", data=form)).status_code == 422
 
 
@@ -183,7 +183,7 @@ async def test_a_hostile_form(client: AsyncClient, raw: bytes) -> None:
 
 
 async def test_scopes_at_login(client: AsyncClient, site: Site) -> None:
-    """R23: a token gets what was asked for of what the user may have, and nothing that was not asked for."""
+    """R23: a token gets the scopes that the login asks for and the user may have."""
     await store_user(site.database)
 
     asked = (await log_in(client, scope="notes:read admin")).json()
@@ -204,7 +204,7 @@ async def test_the_subject_is_the_id(client: AsyncClient, site: Site) -> None:
 
 
 async def test_a_login_does_not_live_for_ever(client: AsyncClient, site: Site) -> None:
-    """R39: refreshing does not lengthen a login: it ends when it would have ended anyway."""
+    """R39: a refresh does not lengthen a login."""
     await store_user(site.database)
     pair = (await log_in(client)).json()
     ends = site.tokens.decode(pair["refresh_token"], type="refresh").exp
@@ -219,7 +219,7 @@ async def test_a_login_does_not_live_for_ever(client: AsyncClient, site: Site) -
 
 
 async def test_a_refresh_keeps_login_and_scopes(client: AsyncClient, site: Site) -> None:
-    """R40: a refresh belongs to its login, and never widens its scopes."""
+    """R40: a refresh keeps the ``sid`` and adds no scope."""
     await store_user(site.database)
     pair = (await log_in(client, scope="notes:read")).json()
 
@@ -232,7 +232,7 @@ async def test_a_refresh_keeps_login_and_scopes(client: AsyncClient, site: Site)
 
 
 async def test_a_scope_that_was_taken_away(users: Database) -> None:
-    """R40: a refresh gives no scope that the user may not have any more."""
+    """R40: a refresh drops scopes that the user may no longer have."""
     scopes = ["notes:read", "admin"]
     site = Site(users, scopes=scopes)
     await store_user(users)
@@ -246,7 +246,7 @@ async def test_a_scope_that_was_taken_away(users: Database) -> None:
 
 
 async def test_an_access_token_refreshes_nothing(client: AsyncClient, site: Site) -> None:
-    """R17: access and refresh tokens do not stand in for each other."""
+    """R17: an access token cannot refresh, and a refresh token gives no access."""
     await store_user(site.database)
     pair = (await log_in(client)).json()
 
@@ -261,7 +261,7 @@ async def test_an_access_token_refreshes_nothing(client: AsyncClient, site: Site
 
 @pytest.mark.parametrize("change", [{"is_active": False}, None], ids=["inactive", "deleted"])
 async def test_who_may_not_log_in_any_more_cannot_refresh(client: AsyncClient, site: Site, change: dict[str, object] | None) -> None:
-    """R40: a refresh asks again whether the user is there and active; her access token ends at once as well."""
+    """R40: a deleted or inactive user cannot refresh, and the access token ends at once."""
     user = await store_user(site.database)
     pair = (await log_in(client)).json()
     async with site.database.begin() as session:
@@ -272,7 +272,7 @@ async def test_who_may_not_log_in_any_more_cannot_refresh(client: AsyncClient, s
 
 
 async def test_hostile_refresh_tokens(client: AsyncClient, site: Site) -> None:
-    """R20, R22: whatever is sent as a refresh token, the answer is a 401 or a 422, never a 5xx, and says nothing of why."""
+    """R20, R22: a hostile refresh token is a 401 or a 422, without the reason."""
     await store_user(site.database)
     for name, token in hostile_tokens(site.tokens, type="refresh"):
         body = (
@@ -291,7 +291,7 @@ async def test_hostile_refresh_tokens(client: AsyncClient, site: Site) -> None:
 
 
 async def test_no_answer_is_stored(client: AsyncClient, site: Site) -> None:
-    """R27: answers of the routes have ``Cache-Control: no-store``, errors too."""
+    """R27: every answer has ``Cache-Control: no-store``, errors included."""
     await store_user(site.database)
     pair = (await log_in(client)).json()
     answers = [
@@ -312,7 +312,7 @@ async def test_no_answer_is_stored(client: AsyncClient, site: Site) -> None:
 
 
 async def test_no_answer_has_a_hash_or_a_password(client: AsyncClient) -> None:
-    """R28: neither the hash nor the password of a user is ever shown."""
+    """R28: no answer contains a hash or a password."""
     answer = await client.post("/auth/register", json=ANN)
     me = await client.get("/auth/me", headers={"Authorization": f"Bearer {(await log_in(client)).json()['access_token']}"})
 
@@ -322,7 +322,7 @@ async def test_no_answer_has_a_hash_or_a_password(client: AsyncClient) -> None:
 
 
 async def test_nothing_is_logged(client: AsyncClient, site: Site, caplog: pytest.LogCaptureFixture) -> None:
-    """R28: passwords, hashes and tokens reach no log record."""
+    """R28: no log record contains a password, a hash or a token."""
     caplog.set_level(0)
     # At DEBUG it logs every statement with its values; configure_logging() does the same.
     caplog.set_level(logging.INFO, "aiosqlite")
@@ -337,7 +337,7 @@ async def test_nothing_is_logged(client: AsyncClient, site: Site, caplog: pytest
 
 @pytest.mark.parametrize("left_out", list(AuthEndpoint))
 async def test_leaving_one_out(users: Database, left_out: AuthEndpoint) -> None:
-    """R29: each route can be left out; the others stay."""
+    """R29: each route can be left out."""
     paths = {AuthEndpoint.REGISTER: "register", AuthEndpoint.LOGIN: "login", AuthEndpoint.REFRESH: "refresh", AuthEndpoint.ME: "me"}
     site = Site(users, endpoints=AuthEndpoint.ALL & ~left_out)
 
@@ -345,7 +345,7 @@ async def test_leaving_one_out(users: Database, left_out: AuthEndpoint) -> None:
 
 
 async def test_replacing_one(users: Database) -> None:
-    """R29: a route that was left out is declared anew on the router, and is unstored as the others."""
+    """R29: a route that was left out can be declared on the router, and has ``no-store``, too."""
     site = Site(users, endpoints=AuthEndpoint.REFRESH)
     router = site.router(AuthEndpoint.ME)
 
@@ -360,8 +360,8 @@ async def test_replacing_one(users: Database) -> None:
     assert (response.json(), response.headers["Cache-Control"]) == (42, "no-store")
 
 
-async def test_a_router_of_the_hosts_own(users: Database) -> None:
-    """R27: the route class serves the host's own router."""
+async def test_a_router_of_your_own(users: Database) -> None:
+    """R27: ``NoStoreRoute`` works on a router of your own."""
     site, router = Site(users), APIRouter(route_class=NoStoreRoute)
 
     @router.get("/secret")
@@ -399,8 +399,8 @@ async def test_the_document(site: Site) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(PRIVILEGES))
-def test_a_form_with_privileges_is_refused_at_start(site: Site, name: str) -> None:
-    """R52: a registration schema that declares a privilege is the host's mistake."""
+def test_a_form_with_privileges_is_rejected_at_start(site: Site, name: str) -> None:
+    """R52: a registration schema with a privilege raises ConfigurationError."""
     schema: type[Any] = create_model("Form", __base__=UserRegister, **{name: (bool, False)})
 
     for endpoints in (AuthEndpoint.ALL, AuthEndpoint.ME):
@@ -411,7 +411,7 @@ def test_a_form_with_privileges_is_refused_at_start(site: Site, name: str) -> No
 
 
 def test_a_form_needs_address_and_password(site: Site) -> None:
-    """R52: a schema without address or password registers nobody."""
+    """R52: a registration schema without e-mail address or password raises ConfigurationError."""
 
     class Form(BaseModel):
         email: str
