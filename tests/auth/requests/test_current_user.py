@@ -221,6 +221,28 @@ async def test_a_user_model_without_the_flag_is_active() -> None:
         assert (await client.get("/me", headers=bearer(tokens, "ann"))).json() == "ann"
 
 
+async def test_a_method_is_no_flag() -> None:
+    """R24: ``is_active`` as a method is always true, so it raises ConfigurationError unless *active* calls it."""
+
+    class Visitor:
+        def is_active(self) -> bool:
+            return False
+
+    async def load(session: object, claims: TokenClaims) -> Visitor | None:
+        return Visitor()
+
+    get_user = get_current_user_factory(tokens, load, session=no_session)
+    get_active = get_current_user_factory(tokens, load, session=no_session, active=lambda user: user.is_active())
+
+    def build(app: FastAPI) -> None:
+        app.get("/flag", dependencies=[Depends(get_user)])(no_session)
+        app.get("/call", dependencies=[Depends(get_active)])(no_session)
+
+    async with client_of(build) as client:
+        assert (await client.get("/flag", headers=bearer(tokens, "1"))).status_code == 500
+        assert_invalid(await client.get("/call", headers=bearer(tokens, "1")))
+
+
 async def test_an_optional_user(client: AsyncClient) -> None:
     """R21: an optional user is None without credentials; an invalid token is still a 401."""
     assert (await client.get("/greeting")).json() is None

@@ -141,6 +141,20 @@ async def test_a_flag_that_the_user_lacks_is_an_error() -> None:
             assert (await client.get("/")).status_code == 500
 
 
+async def test_a_flag_that_is_a_method_is_an_error() -> None:
+    """R23: a method is always true, so a condition on one raises ConfigurationError and passes no user."""
+
+    class Visitor:
+        def is_superuser(self) -> bool:
+            return False
+
+    async def get_visitor() -> Visitor:
+        return Visitor()
+
+    async with client_of(guarded(require(get_visitor, superuser=True))) as client:
+        assert (await client.get("/")).status_code == 500
+
+
 async def test_a_dependency_of_your_own() -> None:
     """R29: a guard can be built on any dependency that gives a user."""
 

@@ -123,6 +123,13 @@ def test_a_refresh_token(clock: FrozenClock) -> None:
     assert short.exp == NOON + timedelta(hours=1)
 
 
+def test_scopes_from_a_generator() -> None:
+    """R19: scopes from a generator are not lost."""
+    scopes: Any = (name for name in ("b", "a"))
+
+    assert tokens.decode(tokens.create_access_token("7", scopes=scopes)).scopes == {"a", "b"}
+
+
 def test_the_arguments_stay_as_they_are() -> None:
     """R19: the arguments are not changed."""
     extra: dict[str, Any] = {"a": [1]}

@@ -42,8 +42,11 @@ class UserDependency(Protocol[UserT_co]):
 
 
 def is_active(user: object) -> bool:
-    """Return ``user.is_active``, or True if there is no such attribute."""
-    return bool(getattr(user, "is_active", True))
+    """Return ``user.is_active``, or True without such an attribute. Raises ConfigurationError for a method, which is always true."""
+    flag = getattr(user, "is_active", True)
+    if callable(flag):
+        raise ConfigurationError(f"{type(user).__name__}.is_active is a method: pass active=lambda user: user.is_active()")
+    return bool(flag)
 
 
 @overload

@@ -161,11 +161,14 @@ def check_user(user: object, *, flags: Collection[str], roles: frozenset[str], p
 
 
 def attribute_of(user: object, name: str) -> object:
-    """Return an attribute that a condition needs."""
+    """Return an attribute that a condition needs. Raises ConfigurationError if it is missing, or a method, which is always true."""
     try:
-        return getattr(user, name)
+        value: object = getattr(user, name)
     except AttributeError:
         raise ConfigurationError(f"{type(user).__name__} has no {name}: add it, or use check= instead") from None
+    if callable(value):
+        raise ConfigurationError(f"{type(user).__name__}.{name} is a method: use check= instead")
+    return value
 
 
 def names_in(user: object, attribute: str) -> frozenset[object]:

@@ -111,9 +111,10 @@ def join_scopes(scopes: Collection[str]) -> str:
     """Return the value of ``scope`` (RFC 9068, 2.2.3). Raises ConfigurationError, TypeError."""
     if isinstance(scopes, str | bytes):
         raise TypeError("scopes must be a collection of strings, not one string")
-    if not all(map(is_scope, scopes)):
+    names = set(scopes)
+    if not all(map(is_scope, names)):
         raise ConfigurationError("a scope is printable ASCII without space, quotation mark and backslash (RFC 6749, 3.3)")
-    return " ".join(sorted(set(scopes)))
+    return " ".join(sorted(names))
 
 
 def is_scope(value: object) -> bool:
