@@ -1,4 +1,4 @@
-"""Signs of a secret that is not random."""
+"""Recognise placeholders that are used as secrets."""
 
 import re
 
@@ -14,14 +14,11 @@ TEMPLATE_WORDS = re.compile(
 
 
 def is_placeholder(secret: str) -> bool:
-    """Return whether *secret* is the placeholder of a template.
-
-    It is one if fewer than 16 characters, or fewer than 6 different ones, are left without the words of templates, or if it repeats itself.
-    """
+    """Return whether *secret* consists of little more than the words of templates, or repeats itself."""
     rest = TEMPLATE_WORDS.sub("", re.sub(r"[\W_]+", "", secret.lower()))
     return len(rest) < 16 or len(set(rest)) < 6 or repeats(secret)
 
 
 def repeats(secret: str | bytes) -> bool:
-    """Return whether *secret* is one unit over and over."""
+    """Return whether *secret* is one part, at most its half, repeated."""
     return any(secret[unit:] == secret[:-unit] for unit in range(1, len(secret) // 2 + 1))
