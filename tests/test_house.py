@@ -42,7 +42,7 @@ ON_DATABASE = TOOLS | {"crud"}
 WEB_MEMBERS = "_masking _signals dependencies handlers health metrics logs tasks etags idempotency ratelimit routing"
 AUTH_WEB_MEMBERS = "auth.__init__ auth.requests auth.users.__init__ auth.users.router auth.users.schemas"
 # Import paths beside those of the rooms: they only pass names on.
-AUTH_PATHS = "auth.accounts auth.dependencies auth.flow auth.keys auth.router auth.schemas auth.sql auth.transports"
+AUTH_PATHS = "auth.accounts auth.dependencies auth.flow auth.keys auth.router auth.schemas auth.sessions auth.sql auth.transports"
 EVERYTHING_BUT_APP = ON_DATABASE | set(WEB_MEMBERS.split()) | {"auth"}
 
 PLACES = [
@@ -69,7 +69,7 @@ PLACES = [
     # it hands a session of SQLAlchemy through and never uses it
     place(FLOW_MEMBERS, GROUND | TOKENS | PASSWORDS | LOGINS, f"{PYDANTIC} sqlalchemy"),
     place(AUTH_WEB_MEMBERS, TOOLS - {"db"} | LOGINS | FLOW | {"_lazy", "auth.users.sql", "dependencies", "handlers"}, WEB),
-    place(AUTH_PATHS, TOKENS | FLOW | {"auth.requests", "auth.users"}),
+    place(AUTH_PATHS, TOKENS | LOGINS | FLOW | {"auth.requests", "auth.users"}),
     # the roof
     place("app", EVERYTHING_BUT_APP, WEB),
     place("testing", EVERYTHING_BUT_APP, None),

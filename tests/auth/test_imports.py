@@ -13,6 +13,7 @@ PATHS = {
     "keys": "tokens.keys",
     "router": "users.router",
     "schemas": "users.schemas",
+    "sessions": "logins",
     "sql": "users.sql",
     "transports": "requests.transports",
 }

@@ -9,6 +9,7 @@ import pytest
 from tests.auth.accounts import PASSWORD, Registration, Site, User, Users, store_user
 
 from fastapi_kit.auth.passwords import HashContext, PasswordHasher, PasswordPolicy
+from fastapi_kit.auth.users import Account, sql
 from fastapi_kit.db import Database, DatabaseOptions
 from fastapi_kit.errors import InvalidCredentialsError, InvalidTokenError, UserInputError
 from fastapi_kit.health import health_router
@@ -170,6 +171,38 @@ async def test_a_policy_of_your_own(site: Site) -> None:
         with pytest.raises(UserInputError) as caught:
             await flow.register(session, data, password=data.password)
     assert [error.code for error in caught.value.errors] == ["breached"]
+
+
+async def test_each_step_is_done_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A login normalises its address and describes its user once; a refresh decodes its token once."""
+    calls: list[str] = []
+
+    class Counted(Users):
+        def describe(self, user: User, /) -> Account:
+            calls.append("describe")
+            return super().describe(user)
+
+    def count(owner: object, name: str) -> None:
+        original = getattr(owner, name)
+
+        def counted(*args: object, **kwargs: object) -> object:
+            calls.append(name)
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, counted)
+
+    user = await store_user(site.database)
+    flow = replace(site.flow, accounts=Counted)
+    count(sql, "normalize_email")
+    count(site.tokens, "decode")
+
+    async with site.database.sessions() as session:
+        pair = await flow.login(session, email=user.email, password=PASSWORD)
+        assert sorted(calls) == ["describe", "normalize_email"]
+        calls.clear()
+        await flow.refresh(session, pair.refresh_token)
+
+    assert sorted(calls) == ["decode", "describe"]
 
 
 @pytest.mark.parametrize("subject", ["1.5", "ann@example.com", "00", "99999999999999999999", "-1"])

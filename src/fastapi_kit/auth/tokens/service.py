@@ -19,6 +19,7 @@ Clock: TypeAlias = Callable[[], datetime]
 """Returns the current time, with a time zone."""
 
 DEFAULT_POLICY = TokenPolicy()
+CLOCK_MESSAGE = "the clock must return a datetime with a time zone: datetime.now(UTC)"
 
 
 def utc_now() -> datetime:
@@ -88,6 +89,7 @@ class JWTService:
         self.policy = policy
         self._keyring = keyring
         self._clock = clock
+        check_type(clock(), datetime, CLOCK_MESSAGE)
         self.now()
 
     @classmethod
@@ -171,10 +173,9 @@ class JWTService:
 
     def now(self) -> datetime:
         """Return the time by which tokens are created and decoded. Raises TypeError if the clock returns no time zone."""
-        now, message = self._clock(), "the clock must return a datetime with a time zone: datetime.now(UTC)"
-        check_type(now, datetime, message)
+        now = self._clock()
         if now.utcoffset() is None:
-            raise TypeError(message)
+            raise TypeError(CLOCK_MESSAGE)
         return now
 
     def jwks(self) -> JWKSet:
