@@ -1,18 +1,20 @@
 """Build an app from all parts of the library. You can do everything here by hand with the parts."""
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any, TypeAlias
 
 from fastapi import APIRouter, FastAPI
 from fastapi.telemetry import TelemetryConfig
+from sqlalchemy import MetaData
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from fastapi_kit.db.base import Base
 from fastapi_kit.db.database import Database
 from fastapi_kit.handlers.problems import ErrorBody, problem_body
 from fastapi_kit.handlers.registrars import problem_response, register_exception_handlers
@@ -38,8 +40,10 @@ def create_app(
     routers: Sequence[APIRouter] = (),
     lifespans: Sequence[Lifespan] = (),
     checks: Sequence[HealthCheck] = (),
-    error_body: ErrorBody = problem_body,
+    body: ErrorBody = problem_body,
+    statuses: Mapping[type[Exception], int] | None = None,
     create_tables: bool = False,
+    metadata: MetaData = Base.metadata,
     **fastapi: Any,
 ) -> FastAPI:
     """Build a FastAPI app with error handlers, request id, access log, security headers, CORS, body limit, health checks and lifespan.
@@ -54,14 +58,16 @@ def create_app(
         routers: Are included under ``API_V1_STR``.
         lifespans: Are entered after the database is connected.
         checks: Health checks beside that of the database.
-        error_body: Makes the error body from a ``Problem``. The default sends the problem itself.
-        create_tables: Create the missing tables of ``Base`` at start-up. It needs a *database*.
+        body: Makes the error body from a ``Problem``. The default sends the problem itself.
+        statuses: Statuses for errors of your application, and for errors of the library that should get another status.
+        create_tables: Create the missing tables of *metadata* at start-up. It needs a *database*.
+        metadata: That of your own declarative base, if your models do not use ``Base``.
         **fastapi: Arguments of ``FastAPI``. They win over *settings*. A ``lifespan`` is entered last, and ``exception_handlers`` replace
             those of the library.
 
     Raises:
-        TypeError: *create_tables* without a *database*, or an argument that ``FastAPI`` does not know.
-        ConfigurationError: At start-up, if two operations have the same id.
+        TypeError: *create_tables* without a *database*, *metadata* without *create_tables*, or an argument that ``FastAPI`` does not know.
+        ConfigurationError: At start-up, if two operations have the same id, or *metadata* has no tables to create.
 
     Example:
         ```python
@@ -74,6 +80,8 @@ def create_app(
     """
     if create_tables and database is None:
         raise TypeError("create_tables needs a database")
+    if metadata is not Base.metadata and not create_tables:
+        raise TypeError("metadata is for create_tables=True: without it no tables are created")
     defaults: dict[str, Any] = {
         "title": settings.PROJECT_NAME,
         "version": settings.VERSION,
@@ -83,7 +91,7 @@ def create_app(
     }
     telemetry: TelemetryConfig = fastapi.pop("telemetry", None) or TelemetryConfig()
     app = FastAPI(**(defaults | fastapi), telemetry={"exclude": is_probe, **telemetry})
-    register_exception_handlers(app, body=error_body)
+    register_exception_handlers(app, body=body, statuses=statuses)
     app.exception_handlers.update(fastapi.get("exception_handlers") or {})
     add_middleware(app, settings)
     database_checks = [HealthCheck("database", database.ping)] if database else []
@@ -102,7 +110,7 @@ def create_app(
             if database:
                 await stack.enter_async_context(database.lifespan(app))
                 if create_tables:
-                    await database.create_tables()
+                    await database.create_tables(metadata)
             for each in (*lifespans, own, health.lifespan_context):
                 state.update(await stack.enter_async_context(each(app)) or {})
             yield state
@@ -148,4 +156,4 @@ class RejectedPreflight(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the problem."""
-        await problem_response(Request(scope), self.error)(scope, receive, send)
+        await problem_response(HTTPConnection(scope), self.error)(scope, receive, send)

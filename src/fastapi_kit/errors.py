@@ -73,7 +73,7 @@ class KitError(Exception):
     code: ClassVar[str] = "error"
     """A word for machines. It stays the same when texts change."""
     detail: str | None = None
-    """A text that is safe to send. With None, the client gets the standard text for the code."""
+    """A text that is safe to send. With None, the client gets the phrase of the status."""
 
     @property
     def errors(self) -> Sequence[FieldError]:
@@ -85,6 +85,7 @@ class NotFoundError(KitError):
     """No row of *model* has the key *ident*."""
 
     code = "not_found"
+    detail = "There is nothing here."
 
     def __init__(self, model: type[object], ident: object) -> None:
         super().__init__(f"{model.__name__} {ident!r} does not exist")
@@ -96,6 +97,7 @@ class MultipleMatchesError(KitError):
     """More than one row of *model* matches *fields*."""
 
     code = "multiple_matches"
+    detail = "More than one resource matches."
 
     def __init__(self, model: type[object], fields: Sequence[str]) -> None:
         super().__init__(f"more than one {model.__name__} has the given {', '.join(fields)}")
@@ -107,6 +109,7 @@ class ConflictError(KitError):
     """A constraint over *fields* rejected the write."""
 
     code = "conflict"
+    detail = "The change conflicts with what is stored."
 
     def __init__(self, fields: Sequence[str] = (), *, constraint: str | None = None, table: str | None = None) -> None:
         super().__init__(describe(self.code, fields, table=table, constraint=constraint))
@@ -125,6 +128,7 @@ class StaleVersionError(ConflictError):
     """The row is at version *found*, not at *expected*. *found* is None if the version is unknown or the row does not exist."""
 
     code = "stale_version"
+    detail = "The resource has been changed since it was read."
 
     def __init__(self, *, expected: int, found: int | None = None) -> None:
         super().__init__()
@@ -139,6 +143,7 @@ class StillReferencedError(ConflictError):
     """Rows of another table reference this one."""
 
     code = "still_referenced"
+    detail = "Other resources still refer to this one."
 
 
 class InvalidDataError(KitError):
@@ -149,6 +154,7 @@ class InvalidDataError(KitError):
     """
 
     code = "invalid_data"
+    detail = "The values cannot be stored."
 
     def __init__(self, fields: Sequence[str] = (), *, reason: str = "invalid", table: str | None = None) -> None:
         super().__init__(describe(reason, fields, table=table))
@@ -167,6 +173,7 @@ class UnknownReferenceError(InvalidDataError):
     """A foreign key among *fields* references no row. *precise* is False if the database does not say which of them."""
 
     code = "unknown_reference"
+    detail = "A resource that is referred to does not exist."
 
     def __init__(self, fields: Sequence[str] = (), *, table: str | None = None, precise: bool = True) -> None:
         super().__init__(fields, reason=self.code, table=table)
@@ -206,18 +213,21 @@ class AuthenticationError(KitError):
     """The caller is not known."""
 
     code = "not_authenticated"
+    detail = "Not authenticated."
 
 
 class InvalidCredentialsError(AuthenticationError):
     """The login failed. Does not say why."""
 
     code = "invalid_credentials"
+    detail = "The credentials are not valid."
 
 
 class InvalidTokenError(AuthenticationError):
     """The token is not accepted. *reason* is for logs and tests and is never sent."""
 
     code = "invalid_token"
+    detail = "The token is not valid."
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -228,6 +238,7 @@ class PermissionDeniedError(KitError):
     """The caller is not allowed to do this. *message* is for logs."""
 
     code = "permission_denied"
+    detail = "Not allowed."
 
     def __init__(self, message: str = "not allowed") -> None:
         super().__init__(message)
@@ -237,6 +248,7 @@ class InsufficientScopeError(PermissionDeniedError):
     """The token does not have all of *scopes*."""
 
     code = "insufficient_scope"
+    detail = "The token does not allow this."
 
     def __init__(self, scopes: frozenset[str]) -> None:
         super().__init__(f"the token does not have all of {', '.join(sorted(scopes))}")
@@ -247,6 +259,7 @@ class UnavailableError(KitError):
     """*service* cannot answer now. The client may try again in *retry_after* seconds."""
 
     code = "unavailable"
+    detail = "The service cannot answer now. Try again later."
 
     def __init__(self, service: str, *, retry_after: float = 1.0) -> None:
         super().__init__(f"{service} is unavailable")

@@ -123,15 +123,20 @@ class Database:
         async with self._open_session() as session, unit_of_work(session):
             yield session
 
-    async def create_tables(self, metadata: MetaData | None = None) -> None:
-        """Create missing tables of *metadata*, or of ``Base``, one process at a time. For development and tests; commits.
+    async def create_tables(self, metadata: MetaData = Base.metadata) -> None:
+        """Create missing tables of *metadata*, one process at a time. For development and tests; commits.
 
-        Raises UnavailableError if the database does not answer.
+        Raises ConfigurationError if *metadata* has no tables, and UnavailableError if the database does not answer.
         """
+        if not metadata.tables:
+            raise ConfigurationError(
+                "create_tables found no tables: import the modules of your models first; if they have a declarative base of their own,"
+                " pass metadata=YourBase.metadata"
+            )
         bound = self._bound_connection
         with typed(None):
             async with nullcontext(bound) if bound is not None else self.engine.begin() as connection:
-                await connection.run_sync(create_all, metadata or Base.metadata)
+                await connection.run_sync(create_all, metadata)
 
     async def ping(self) -> None:
         """Ask the database for an answer. Raises UnavailableError; a mistake, such as an argument unknown to the driver, as it comes."""

@@ -32,7 +32,7 @@ from fastapi_kit.errors import (
     UnavailableError,
     UserInputError,
 )
-from fastapi_kit.handlers.problems import INVALID_REQUEST, TEXTS, Answer, code_of, title_of
+from fastapi_kit.handlers.problems import INVALID_REQUEST, Answer, code_of, title_of
 from fastapi_kit.handlers.validation import field_errors, known_words, shown_names
 from fastapi_kit.middleware.errors import closing_headers
 from fastapi_kit.middleware.routes import app_path
@@ -45,6 +45,7 @@ __all__ = [
     "answer_unhandled_error",
     "answer_validation_error",
     "kinds_of",
+    "only_error",
 ]
 
 STATUSES: Mapping[type[Exception], int] = {
@@ -80,7 +81,7 @@ def answer_known_error(connection: HTTPConnection, error: Exception, statuses: M
         status = 412
     # The client has chosen the names of unknown fields.
     errors = [replace(each, loc=shown_names(each.loc)) if each.code == "unknown_field" else each for each in error.errors]
-    detail = error.detail or TEXTS.get(error.code) or title_of(status)
+    detail = error.detail or title_of(status)
     context = {"allowed": error.allowed} if isinstance(error, InvalidQueryError) and error.allowed else None
     return Answer(status, error.code, detail, errors, context, headers_of(error))
 
@@ -119,6 +120,13 @@ def answer_validation_error(connection: HTTPConnection, error: RequestValidation
 def answer_unhandled_error(connection: HTTPConnection, error: Exception) -> Answer:
     """Answer a bug with nothing of *error*."""
     return Answer(500, code_of(500), title_of(500), headers=closing_headers(connection.scope))
+
+
+def only_error(error: Exception) -> Exception:
+    """Return the error in a group of one, at any depth, and every other error as it is: a task group wraps what its tasks raise."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 def kinds_of(error: BaseException) -> str:

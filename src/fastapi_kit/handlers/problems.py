@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from fastapi_kit._text import safe_json, safe_text
-from fastapi_kit.errors import FieldError
+from fastapi_kit.errors import AuthenticationError, ConflictError, FieldError, NotFoundError, PermissionDeniedError, UnavailableError
 from fastapi_kit.handlers.validation import MAX_ERRORS
 from fastapi_kit.middleware.request_id import read_request_id
 
@@ -22,7 +22,6 @@ __all__ = [
     "INVALID_REQUEST",
     "JSON",
     "PROBLEM_JSON",
-    "TEXTS",
     "Answer",
     "ErrorBody",
     "Problem",
@@ -41,26 +40,12 @@ PROBLEM_JSON = "application/problem+json"
 _MAX_NAME = 100
 _MAX_PARTS = 20
 _MAX_SIZE = 50_000
-
-
-TEXTS = {
-    "not_found": "There is nothing here.",
-    "multiple_matches": "More than one resource matches.",
-    "conflict": "The change conflicts with what is stored.",
-    "stale_version": "The resource has been changed since it was read.",
-    "still_referenced": "Other resources still refer to this one.",
-    "invalid_data": "The values cannot be stored.",
-    "unknown_reference": "A resource that is referred to does not exist.",
-    "not_authenticated": "Not authenticated.",
-    "invalid_credentials": "The credentials are not valid.",
-    "invalid_token": "The token is not valid.",
-    "permission_denied": "Not allowed.",
-    "insufficient_scope": "The token does not allow this.",
-    "rate_limited": "Too many requests. Try again later.",
-    "unavailable": "The service cannot answer now. Try again later.",
-}
 INVALID_REQUEST = ("invalid_request", "The request is not valid.")
 _CODES = {401: "not_authenticated", 403: "permission_denied", 429: "rate_limited", 500: "internal_error", 503: "unavailable"}
+_TEXTS = {
+    **{kind.code: kind.detail for kind in (NotFoundError, ConflictError, AuthenticationError, PermissionDeniedError, UnavailableError)},
+    "rate_limited": "Too many requests. Try again later.",
+}
 # Python renamed these between 3.11 and 3.13.
 _TITLES = {413: "Content Too Large", 414: "URI Too Long", 416: "Range Not Satisfiable", 422: "Unprocessable Content"}
 
@@ -89,7 +74,7 @@ def typical_answer(status: int) -> Answer:
     if status == 422:
         return Answer(422, *INVALID_REQUEST, [FieldError(("body", "name"), "missing", "Field required")])
     code = code_of(status)
-    return Answer(status, code, TEXTS.get(code) or title_of(status))
+    return Answer(status, code, _TEXTS.get(code) or title_of(status))
 
 
 def code_of(status: int) -> str:

@@ -4,12 +4,14 @@ import logging
 from collections.abc import Awaitable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from inspect import iscoroutinefunction
 from typing import Any, overload
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection, Request
@@ -26,6 +28,7 @@ from fastapi_kit.handlers.answers import (
     answer_unhandled_error,
     answer_validation_error,
     kinds_of,
+    only_error,
 )
 from fastapi_kit.handlers.openapi import DocumentedBodies, extend_document
 from fastapi_kit.handlers.problems import Answer, ErrorBody, problem_body, respond
@@ -181,11 +184,13 @@ def register_unhandled_error_handler(app: FastAPI, *, body: ErrorBody = problem_
     handlers.add_last_resort(app)
 
 
-def problem_response(request: Request, error: Exception) -> Response:
+def problem_response(request: HTTPConnection, error: Exception) -> Response:
     """Return the answer of the app to *error*, with the body and the statuses that were registered.
 
-    Call it in a middleware, or in a handler of your own. An error that no registrar covers gets the default answer.
+    Call it in a middleware, or in a handler of your own. A group of one error is answered as that error. An error that no registrar covers
+    gets the default answer.
     """
+    error = only_error(error)
     registered: ErrorHandlers = getattr(getattr(request.scope.get("app"), "state", None), _STATE, _DEFAULT)
     for kind in type(error).__mro__:
         handlers = registered if kind in registered.bodies else _DEFAULT
@@ -226,6 +231,7 @@ class ErrorHandlers:
         for kind in kinds:
             self.bodies[kind] = body
             app.add_exception_handler(kind, self.handle)
+        app.exception_handlers.setdefault(ExceptionGroup, self.handle_group)
         app.openapi_schema = None
 
     def add_last_resort(self, app: FastAPI) -> None:
@@ -268,6 +274,22 @@ class ErrorHandlers:
             return response
         await end_socket(connection, response, reason=answer.code)
         return None
+
+    async def handle_group(self, connection: Request | WebSocket, group: ExceptionGroup[Exception]) -> Response | None:
+        """Answer a group of one error as that error, with the handler that the app has for it. All other groups are raised on."""
+        error = only_error(group)
+        by_kind, by_status = connection.scope["starlette.exception_handlers"]
+        handler = by_status.get(error.status_code) if isinstance(error, HTTPException) else None
+        handler = handler or next((by_kind[kind] for kind in type(error).__mro__ if kind in by_kind), None)
+        if handler is None or isinstance(error, ExceptionGroup):
+            raise group
+        try:
+            is_async = iscoroutinefunction(handler)
+            return await (handler(connection, error) if is_async else run_in_threadpool(handler, connection, error))
+        except Exception as raised:
+            if raised is error:
+                raise group from group.__cause__
+            raise
 
     def answer(self, connection: HTTPConnection, error: Exception, kind: type[Exception]) -> Answer | None:
         """Return the answer to *error* as one of *kind*, or None if it has none."""

@@ -25,6 +25,16 @@ def closing_headers(scope: Scope) -> dict[str, str]:
     return {"Connection": "close"} if scope.get("http_version", "1.1").startswith("1") else {}
 
 
+def is_served(scope: Scope) -> bool:
+    """Return whether a server sent the request. Servers name their version of ASGI's HTTP specification, test clients name none."""
+    return "spec_version" in scope.get("asgi", {})
+
+
+def log_unhandled(scope: Scope, error: Exception, *, with_traceback: bool) -> None:
+    """Log the class of *error* and the id of the request."""
+    _logger.error("Unhandled %s in request %s", type(error).__name__, read_request_id(scope), exc_info=with_traceback)
+
+
 def answer_plainly(connection: HTTPConnection, error: Exception) -> Response:
     """Return a 500 as a plain problem (RFC 9457)."""
     content = {"type": "about:blank", "title": "Internal Server Error", "status": 500}
@@ -36,8 +46,8 @@ class UnhandledErrorMiddleware:
     """Answer an unhandled exception with *respond*, log one line, and raise it on to the server.
 
     It has to be the innermost middleware, so that the answer passes through CORS and the others. Nothing is sent after the response has
-    started, or to a client that has left while its body was read. The server logs the traceback of what is raised. Only gunicorn's asgi
-    worker does not, if the answer is complete: then the line has the traceback.
+    started, or to a client that has left while its body was read. The line has the traceback if nothing else logs it: the server logs what
+    is raised, but a test client does not, and neither does gunicorn's asgi worker if the answer is complete.
 
     A WebSocket that was accepted is closed with the code 1011 (RFC 6455, 7.4.1), unless either side has closed it. Before that, *respond*
     is called with the WebSocket if the server can send an answer to the handshake. Other servers send a 500 of their own.
@@ -73,9 +83,8 @@ class UnhandledErrorMiddleware:
             raise
         except Exception as error:
             # gunicorn's asgi worker is the only one that loads this module. Over HTTP/2 it logs as others do.
-            is_silent = "gunicorn.workers.gasgi" in sys.modules and scope.get("http_version", "1.1").startswith("1")
-            traceback = True if is_silent and not started else None
-            _logger.error("Unhandled %s in request %s", type(error).__name__, read_request_id(scope), exc_info=traceback)
+            is_silent = "gunicorn.workers.gasgi" in sys.modules and scope.get("http_version", "1.1").startswith("1") and not started
+            log_unhandled(scope, error, with_traceback=is_silent or not is_served(scope))
             if not started:
                 await self._answer(Request(scope), error, scope, receive, send)
             raise
@@ -100,7 +109,7 @@ class UnhandledErrorMiddleware:
         except WebSocketDisconnect:
             raise
         except Exception as error:
-            _logger.error("Unhandled %s in request %s", type(error).__name__, read_request_id(scope))
+            log_unhandled(scope, error, with_traceback=not is_served(scope))
             # The first error says more than that the client has left.
             with suppress(OSError):
                 if accepted and not ended:
