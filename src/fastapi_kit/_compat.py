@@ -1,6 +1,9 @@
-"""The one place that uses private names of SQLAlchemy. ``tests/test_compat.py`` tries each on the lowest and the newest version."""
+"""The one place that uses what is private to other packages. ``tests/test_compat.py`` tries each on the lowest and the newest version."""
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from inspect import CO_ASYNC_GENERATOR
+from types import CodeType, FrameType
 from typing import Any, cast
 
 from sqlalchemy import ColumnElement, Connection, Engine, Result, Select
@@ -11,6 +14,7 @@ from sqlalchemy.orm.interfaces import LoaderOption, ORMOption
 
 __all__ = [
     "binds_of",
+    "code_of_dependency",
     "criteria_options",
     "demands_unique",
     "discard_clean",
@@ -18,6 +22,7 @@ __all__ = [
     "has_begin_listener",
     "has_sent_sql",
     "is_clean",
+    "is_running",
     "is_ungrouped",
     "limits_rows",
     "loads_from_joins",
@@ -226,3 +231,27 @@ def plain_criteria(statement: Select[Any], mapper: Mapper[Any]) -> Sequence[Colu
 def demands_unique(result: Result[Any]) -> bool:
     """Return whether the rows of *result* come more than once, because a collection is joined, so that ``unique()`` must be called."""
     return getattr(result, "_unique_filter_state", None) is not None
+
+
+# --- Dependencies of FastAPI ---
+
+
+def code_of_dependency() -> CodeType | None:
+    """Return the code of the dependency of FastAPI that enters the context manager which calls this. None if anything else enters it.
+
+    A dependency stays open while the route runs, so the route is not inside its ``async with`` block.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    code: CodeType | None = None
+    while frame is not None and (frame.f_code.co_flags & CO_ASYNC_GENERATOR or frame.f_globals.get("__name__") == "contextlib"):
+        code = frame.f_code if frame.f_code.co_flags & CO_ASYNC_GENERATOR else code
+        frame = frame.f_back
+    return code if frame is not None and frame.f_globals.get("__name__") == "fastapi.dependencies.utils" else None
+
+
+def is_running(code: CodeType) -> bool:
+    """Return whether *code* is running now, and called this."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code is not code:
+        frame = frame.f_back
+    return frame is not None

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import anyio
 import httpx
@@ -18,7 +18,9 @@ from tests.models import Author, AuthorCreate, AuthorService, BookService, Loan,
 
 from fastapi_kit.crud import FOR_UPDATE
 from fastapi_kit.db import Database, DatabaseOptions, on_commit, unit_of_work
+from fastapi_kit.db.transactions import UnitOfWork
 from fastapi_kit.errors import KitError, UnknownReferenceError
+from fastapi_kit.testing import isolated
 
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -598,3 +600,116 @@ async def test_the_requests_session_cannot_be_used_after_it(library: Database, l
 
 def _one_connection() -> DatabaseOptions:
     return DatabaseOptions(pool_size=1, max_overflow=0, pool_timeout=2)
+
+
+# --- A unit that a dependency opened. ---
+
+
+def app_with_unit(library: Database, *, scope: Literal["function", "request"] = "function") -> FastAPI:
+    """Return an app whose dependency opens a unit of work, with routes that roll it back."""
+    app = FastAPI()
+
+    async def get_db() -> AsyncIterator[AsyncSession]:
+        async with library.sessions() as session:
+            yield session
+
+    Session = Annotated[AsyncSession, library.session if scope == "function" else Depends(get_db)]
+
+    async def get_unit(session: Session, read: bool = False) -> AsyncIterator[UnitOfWork]:
+        if read:
+            await session.execute(select(Author))  # SQLAlchemy begins a transaction, so the unit is a savepoint
+        async with unit_of_work(session) as unit:
+            yield unit
+
+    async def get_checked(session: Session) -> AsyncIterator[bool]:
+        left = True
+        async with unit_of_work(session) as unit:
+            await AuthorService(session).create(AuthorCreate(email="dependency@example.org"))
+            await unit.rollback()
+            left = False
+        yield left
+
+    Unit = Annotated[UnitOfWork, Depends(get_unit, scope=scope)]
+
+    @app.post("/try/{email}")
+    async def try_out(email: str, session: Session, unit: Unit) -> str:
+        author = await AuthorService(session).create(AuthorCreate(email=email))
+        unit.on_commit(pytest.fail, "the call of a unit that is undone ran")
+        shown = author.email
+        await unit.rollback()
+        await unit.rollback()
+        return f"{shown} and {await AuthorService(session).count()} others"
+
+    @app.post("/task/{email}")
+    async def try_out_in_a_task(email: str, session: Session, unit: Unit) -> str:
+        await AuthorService(session).create(AuthorCreate(email=email))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(unit.rollback())
+        return email
+
+    @app.post("/nested/{email}")
+    async def leave_a_unit_inside(email: str, session: Session, unit: Unit) -> str:
+        async with unit_of_work(session) as inner:
+            await AuthorService(session).create(AuthorCreate(email="undone@example.org"))
+            await inner.rollback()
+        await AuthorService(session).create(AuthorCreate(email=email))
+        return email
+
+    @app.post("/go-on/{email}")
+    async def write_afterwards(email: str, session: Session, unit: Unit) -> None:
+        await unit.rollback()
+        await session.execute(insert(Author).values(email="raw@example.org"))
+        await AuthorService(session).create(AuthorCreate(email=email))
+
+    @app.post("/helper/{email}")
+    async def leave_a_helper_of_the_application(email: str, session: Session) -> bool:
+        left = True
+        async with asynccontextmanager(get_unit)(session) as unit:
+            await AuthorService(session).create(AuthorCreate(email=email))
+            await unit.rollback()
+            left = False
+        return left
+
+    @app.post("/checked")
+    async def checked(checked: Annotated[bool, Depends(get_checked, scope=scope)]) -> bool:
+        return checked
+
+    return app
+
+
+@pytest.mark.parametrize("scope", ["function", "request"])
+@pytest.mark.parametrize(
+    ("path", "status", "stored"),
+    [
+        ("/try/a@example.org", 200, []),
+        ("/try/a@example.org?read=yes", 200, []),
+        ("/task/a@example.org", 200, []),
+        ("/nested/a@example.org", 200, ["a@example.org"]),
+        ("/go-on/a@example.org", 500, []),
+        ("/helper/a@example.org", 200, []),
+        ("/checked", 200, []),
+    ],
+)
+async def test_a_unit_of_a_dependency_can_be_rolled_back(
+    library: Database, scope: Literal["function", "request"], path: str, status: int, stored: list[str]
+) -> None:
+    """The unit is undone and the route answers. A service that writes afterwards raises, and a block inside is left as always."""
+    async with client_of(app_with_unit(library, scope=scope)) as client:
+        answer = await client.post(path)
+        again = await client.post("/nested/again@example.org")
+
+    assert (answer.status_code, again.status_code) == (status, 200), answer.text
+    if status == 200:
+        assert answer.json() in {"a@example.org and 0 others", "a@example.org", True}
+    async with library.begin() as session:
+        assert list(await session.scalars(select(Author.email).order_by(Author.id))) == [*stored, "again@example.org"]
+    assert checked_out(library) == 0
+
+
+@pytest.mark.parametrize("path", ["/try/a@example.org", "/task/a@example.org"])
+async def test_a_unit_of_a_dependency_can_be_rolled_back_under_isolated(library: Database, path: str) -> None:
+    """The same in a test that is rolled back as a whole: what was there before the request stays."""
+    async with isolated(library), client_of(app_with_unit(library)) as client:
+        await client.post("/nested/before@example.org")
+        assert (await client.post(path)).status_code == 200
+        assert await count(library) == 1

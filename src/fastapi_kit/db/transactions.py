@@ -8,6 +8,7 @@ import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from traceback import clear_frames
+from types import CodeType
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, event, insert
@@ -15,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapper, Session, SessionTransaction, SessionTransactionOrigin
 from sqlalchemy.util import await_only, greenlet_spawn
 
-from fastapi_kit._compat import binds_of, discard_clean, has_sent_sql, is_clean, put_back
+from fastapi_kit._compat import binds_of, code_of_dependency, discard_clean, has_sent_sql, is_clean, is_running, put_back
 from fastapi_kit.db.engines.sqlite import begin_immediate
 from fastapi_kit.db.errors.translate import is_retryable, typed
 from fastapi_kit.db.errors.written import watch
@@ -47,6 +48,7 @@ SessionFactory: TypeAlias = Callable[[], AbstractAsyncContextManager[AsyncSessio
 
 _ROOT = "fastapi_kit.boundary"
 _KEPT = "fastapi_kit.kept"
+_UNDONE = "fastapi_kit.undone"
 
 
 def is_opened(session: AsyncSession | Session) -> bool:
@@ -103,6 +105,8 @@ class Boundary:
     def begin(self) -> None:
         """Begin. Pending changes of the application are flushed first; an error there is its own, and comes as SQLAlchemy raises it."""
         session = self.session
+        if _UNDONE in session.info and not self._keeps_open:
+            raise ConfigurationError(f"{self.committer}: the unit of work was rolled back, so nothing can be written in it any more")
         if self.commits and session.info.get(STREAMS):
             raise ConfigurationError(
                 "a write that commits would end the stream that is being read: put both into one unit_of_work(session)"
@@ -173,6 +177,11 @@ class Boundary:
             else:
                 roll_back(session)
         self._leave()
+
+    def reopen(self) -> None:
+        """Undo what was done, and begin again."""
+        self.undo()
+        self.begin()
 
     def _leave(self) -> None:
         info = self.session.info
@@ -259,8 +268,11 @@ def dropping_calls(session: AsyncSession) -> Generator[None]:
 class UnitOfWork:
     """An open unit of work over *session*."""
 
-    def __init__(self, session: AsyncSession) -> None:
+    def __init__(self, session: AsyncSession, boundary: Boundary, *, dependency: CodeType | None) -> None:
         self.session = session
+        self._boundary = boundary
+        self._dependency = dependency
+        self._is_undone = False
 
     def on_commit(self, fn: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
         """Call *fn*, sync or async, once, directly after the outermost commit and before the response.
@@ -270,8 +282,16 @@ class UnitOfWork:
         on_commit(self.session, fn, *args, **kwargs)
 
     async def rollback(self) -> None:
-        """Undo this unit and leave it; the code after ``async with`` goes on."""
-        raise LeavingUnit(self)
+        """Undo this unit and leave its block; the code after ``async with`` goes on.
+
+        A route is not inside the block of a unit that its dependency opened. There the unit is undone and the route goes on: it may read,
+        but nothing that it writes is stored. A service that writes raises ConfigurationError.
+        """
+        if self._dependency is None or is_running(self._dependency):
+            raise LeavingUnit(self)
+        if not self._is_undone:
+            await finish(self.session.run_sync(lambda _: self._boundary.reopen()))
+            self._is_undone = self.session.info[_UNDONE] = True
 
 
 class LeavingUnit(BaseException):
@@ -289,10 +309,13 @@ async def unit_of_work(session: AsyncSession) -> AsyncGenerator[UnitOfWork]:
     readable. A failing COMMIT is raised as a typed error. Committing or rolling back *session* by hand inside raises ConfigurationError at
     the exit.
     """
-    unit = UnitOfWork(session)
+    boundary = Boundary(session.sync_session, committer="unit_of_work")
+    unit = UnitOfWork(session, boundary, dependency=code_of_dependency())
     try:
-        async with bounded(session, Boundary(session.sync_session, committer="unit_of_work")):
+        async with bounded(session, boundary):
             yield unit
+            if unit._is_undone:
+                raise LeavingUnit(unit)
     except LeavingUnit as leaving:
         if leaving.unit is not unit:
             raise
@@ -303,6 +326,9 @@ async def unit_of_work(session: AsyncSession) -> AsyncGenerator[UnitOfWork]:
             raise
         if others is not None:
             raise others from None
+    finally:
+        if unit._is_undone:
+            session.info.pop(_UNDONE, None)
 
 
 @asynccontextmanager
