@@ -14,6 +14,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from pydantic import BaseModel, SecretStr
+from sqlalchemy import Column, Integer, MetaData, Table, inspect
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
@@ -22,7 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fastapi_kit.app import Lifespan, create_app
 from fastapi_kit.db import Database
 from fastapi_kit.errors import ConfigurationError, NotFoundError
-from fastapi_kit.handlers import Problem
+from fastapi_kit.handlers import Problem, problem_response, problem_responses
 from fastapi_kit.health import PROBE_PATHS, HealthCheck, is_probe
 from fastapi_kit.settings import KitSettings
 from fastapi_kit.testing.client import app_client
@@ -102,6 +104,36 @@ def test_tables_need_a_database() -> None:
     """create_tables without a database raises TypeError."""
     with pytest.raises(TypeError, match="database"):
         create_app(settings(), create_tables=True)
+    with pytest.raises(TypeError, match="create_tables"):
+        create_app(settings(), database=Database("sqlite://"), metadata=MetaData())
+
+
+class OwnBase(DeclarativeBase):
+    """The declarative base of an application."""
+
+
+class Ticket(OwnBase):
+    __tablename__ = "tickets"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+@pytest.mark.parametrize("metadata", [OwnBase.metadata, MetaData()])
+async def test_tables_of_an_own_base_are_created(database: Database, metadata: MetaData) -> None:
+    """metadata= creates the tables of any declarative base. If it has none, the app does not start and says what to do."""
+    Table("made_by_hand", metadata, Column("id", Integer, primary_key=True), extend_existing=True)
+    async with app_client(create_app(settings(), database=database, create_tables=True, metadata=metadata)), database.begin() as session:
+        names = await session.run_sync(lambda each: inspect(each.connection()).get_table_names())
+    assert set(names) == set(metadata.tables)
+
+
+async def test_no_tables_are_never_created_silently(database: Database) -> None:
+    """If the metadata has no tables, such as that of Base in an application with a base of its own, the app does not start."""
+    app = create_app(settings(), database=database, create_tables=True, metadata=MetaData())
+
+    with pytest.raises(ConfigurationError, match=r"metadata=YourBase\.metadata"):
+        await run(app)
+    with pytest.raises(ConfigurationError, match="import the modules of your models"):
+        await database.create_tables(MetaData())
 
 
 async def test_routers_are_under_the_prefix() -> None:
@@ -140,9 +172,33 @@ def complain(problem: Problem) -> Complaint:
 
 
 async def test_the_error_body_can_be_replaced() -> None:
-    """error_body= is the body of every error."""
-    async with app_client(create_app(settings(), error_body=complain)) as client:
+    """body= is the body of every error."""
+    async with app_client(create_app(settings(), body=complain)) as client:
         assert (await client.get("/nope")).json() == {"text": "Not Found"}
+
+
+async def test_errors_of_the_application_have_their_status() -> None:
+    """statuses= and body= are for the routes, for problem_response() in a middleware, and for the document."""
+
+    class SoldOutError(Exception):
+        """An error of the application."""
+
+    class Closing(BaseHTTPMiddleware):
+        async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
+            return problem_response(request, SoldOutError()) if request.url.path == "/closed" else await call_next(request)
+
+    app = create_app(settings(), body=complain, statuses={SoldOutError: 410}, middleware=[Middleware(Closing)])
+
+    @app.get("/sold-out", responses=problem_responses(410))
+    async def sold_out() -> None:
+        raise SoldOutError
+
+    async with app_client(app) as client:
+        answers = [await client.get(path) for path in ("/sold-out", "/closed")]
+
+    assert [(answer.status_code, answer.json()) for answer in answers] == [(410, {"text": "Gone"})] * 2
+    shown = app.openapi()["paths"]["/sold-out"]["get"]["responses"]["410"]["content"]
+    assert shown["application/json"]["schema"] == {"$ref": "#/components/schemas/Complaint"}
 
 
 async def test_own_exception_handlers_go_first() -> None:

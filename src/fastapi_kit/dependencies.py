@@ -31,9 +31,10 @@ def as_depends(dependency: Dependency[ValueT]) -> Depends:
 
 
 def answering(*statuses: int) -> Callable[[CallT], CallT]:
-    """Mark a dependency with the statuses of the errors that it raises: ``@answering(403)``.
+    """Mark a dependency, or the function of a route, with the statuses of the errors that it raises: ``@answering(404, 409)``.
 
-    OpenAPI shows them for the routes that depend on it, with the error body of the app, if the app has registered the handlers.
+    OpenAPI shows them for the route, or for every route that depends on it at any depth, with the error body of the app, if the app has
+    registered the handlers. It goes below the decorator of a route.
     """
 
     def mark(dependency: CallT) -> CallT:

@@ -2,13 +2,15 @@
 
 import copy
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import pytest
-from fastapi import FastAPI
+from fastapi import APIRouter, Depends, FastAPI, Form
 from pydantic import BaseModel
 
 from fastapi_kit.app import create_app
+from fastapi_kit.db import Database
+from fastapi_kit.dependencies import answering
 from fastapi_kit.errors import NotFoundError
 from fastapi_kit.handlers import (
     ErrorBody,
@@ -353,7 +355,7 @@ def test_an_app_without_paths_has_a_document() -> None:
 
 async def test_the_document_is_served_with_its_errors() -> None:
     """/openapi.json of create_app shows the error body."""
-    app = create_app(KitSettings(), error_body=own_body)
+    app = create_app(KitSettings(), body=own_body)
 
     @app.post("/items")
     async def create_item(item: Item) -> Item:
@@ -382,3 +384,81 @@ def test_problems_can_be_documented() -> None:
     assert responses["404"]["content"]["application/problem+json"]["schema"]["required"] == ["title", "status", "detail", "code"]
     assert "$defs" not in json.dumps(document)
     assert "HTTPValidationError" not in json.dumps(document)
+
+
+def statuses_in(app: FastAPI) -> dict[str, list[str]]:
+    """Return the documented statuses of each operation."""
+    return {
+        f"{method} {path}": list(operation["responses"])
+        for path, methods in app.openapi()["paths"].items()
+        for method, operation in methods.items()
+    }
+
+
+def test_errors_are_declared_once_for_a_router_or_an_app() -> None:
+    """responses= of an app, a router or include_router() holds for all routes, in the body of the app."""
+    app, router, inner = create_app(KitSettings(), body=own_body, responses=problem_responses(429)), APIRouter(), APIRouter()
+    router.responses |= problem_responses(404)
+
+    @inner.get("/deep")
+    async def read_deep() -> None: ...
+
+    @router.get("/flat")
+    async def read_flat() -> None: ...
+
+    router.include_router(inner, responses=problem_responses(410))
+    app.include_router(router)
+
+    assert statuses_in(app) == {"get /flat": ["200", "429", "404", "default"], "get /deep": ["200", "429", "404", "410", "default"]}
+    for status in ("429", "404", "410", "default"):
+        assert media_of(responses_of(app, "/deep", "get")[status])[1]["schema"] == {"$ref": "#/components/schemas/AppError"}
+
+
+@pytest.mark.parametrize("has_body_limit", [True, False])
+def test_bodies_and_sessions_declare_their_errors(has_body_limit: bool) -> None:
+    """A route with a body shows 400, and 413 if there is a limit; a route that uses the database, at any depth, shows 503."""
+    db = Database("sqlite://")
+    app = create_app(KitSettings(), database=db) if has_body_limit else FastAPI()
+    register_exception_handlers(app)
+
+    async def get_service(session: Annotated[object, Depends(db.session)]) -> None: ...
+
+    @app.post("/items")
+    async def create(item: Item) -> None: ...
+
+    @app.post("/form")
+    async def send(name: Annotated[str, Form()]) -> None: ...
+
+    @app.get("/items")
+    async def read(session: Annotated[object, db.session]) -> None: ...
+
+    @app.get("/deep", dependencies=[Depends(get_service)])
+    async def read_deep() -> None: ...
+
+    @app.get("/transaction")
+    async def read_more(session: Annotated[object, db.transaction]) -> None: ...
+
+    @app.get("/plain")
+    async def plain() -> None: ...
+
+    of_body = ["200", "422", "400", *(["413"] if has_body_limit else []), "default"]
+    assert statuses_in(app) == {
+        "post /items": of_body,
+        "post /form": of_body,
+        "get /items": ["200", "503", "default"],
+        "get /deep": ["200", "503", "default"],
+        "get /transaction": ["200", "503", "default"],
+        "get /plain": ["200", "default"],
+    }
+
+
+def test_the_function_of_a_route_can_be_marked() -> None:
+    """answering() below the decorator of a route declares the errors of that route."""
+    app = FastAPI()
+    register_exception_handlers(app, body=own_body)
+
+    @app.get("/one")
+    @answering(404, 409)
+    async def read() -> None: ...
+
+    assert statuses_in(app) == {"get /one": ["200", "404", "409", "default"]}

@@ -222,3 +222,10 @@ async def test_the_middleware_alone(caplog: pytest.LogCaptureFixture) -> None:
 
     assert closing(accepted) == [(1011, "internal_error")]
     assert (before.status, len(caplog.records)) == (500, 2)
+
+
+async def test_a_group_of_one_error_closes_as_that_error() -> None:
+    """A task group wraps what its tasks raise. The socket is closed as for the error itself."""
+    group = ExceptionGroup("tasks", [ExceptionGroup("tasks", [PermissionDeniedError()])])
+
+    assert closing(await talk(app_with(raising(group)))) == [(1008, "permission_denied")]

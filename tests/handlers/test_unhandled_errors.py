@@ -3,13 +3,15 @@
 import json
 import logging
 import sys
+from contextlib import suppress
 from typing import Any
 
 import pytest
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response, WebSocket
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, FiniteFloat
+from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 from tests.handlers.apps import JSON, OutOfStockError, answer_to, client_of, failing_app
 
@@ -21,15 +23,65 @@ from fastapi_kit.testing.client import app_client
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("secret"), ConfigurationError("secret"), OutOfStockError("secret"), OSError("secret")])
 async def test_a_bug_is_a_500_that_shows_nothing(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
-    """A bug is a 500 without its text, logged in one line, and the connection is closed."""
+    """A bug is a 500 without its text, logged once, and the connection is closed."""
     with caplog.at_level(logging.INFO, logger="fastapi_kit"):
         response = await answer_to(error)
 
     assert response.status_code == 500
     assert response.headers["connection"] == "close"
     assert response.json()["code"] == "internal_error"
-    assert "secret" not in response.text + caplog.text
-    assert [record.exc_info for record in caplog.records] == [None]
+    assert "secret" not in response.text
+    [record] = caplog.records
+    assert record.getMessage() == f"Unhandled {type(error).__name__} in request None"
+
+
+@pytest.mark.parametrize("raise_errors", [True, False])
+async def test_in_a_test_the_log_has_the_traceback_once(caplog: pytest.LogCaptureFixture, raise_errors: bool) -> None:
+    """No server logs what a test client is sent, so the library's line has the class and the traceback."""
+    error = ZeroDivisionError("found in the test")
+    app = failing_app(error)
+    register_exception_handlers(app)
+
+    async with app_client(app, raise_errors=raise_errors) as client:
+        with suppress(ZeroDivisionError):
+            await client.get("/")
+    with suppress(ZeroDivisionError):
+        TestClient(app, raise_server_exceptions=raise_errors).get("/")
+
+    assert caplog.text.count("Unhandled ZeroDivisionError") == caplog.text.count("Traceback (most recent call last)") == 2
+    assert caplog.text.count("ZeroDivisionError: found in the test") == 2
+    assert "in fail" in caplog.text
+
+
+async def test_in_a_test_the_log_has_the_traceback_of_a_socket(caplog: pytest.LogCaptureFixture) -> None:
+    """A WebSocket that fails is logged in the same way."""
+    app = FastAPI()
+    register_exception_handlers(app)
+
+    @app.websocket("/")
+    async def talk(socket: WebSocket) -> None:
+        await socket.accept()
+        raise ZeroDivisionError("found in the test")
+
+    with pytest.raises(ZeroDivisionError), TestClient(app).websocket_connect("/") as socket:
+        socket.receive_text()
+
+    assert caplog.text.count("Unhandled ZeroDivisionError") == caplog.text.count("Traceback (most recent call last)") == 1
+
+
+async def test_under_a_server_the_line_has_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    """The server logs the traceback of what is raised. It is not logged twice."""
+
+    async def fails(scope: Scope, receive: Receive, send: Send) -> None:
+        raise ZeroDivisionError
+
+    async def drop(message: Any) -> None: ...
+
+    for kind in ("http", "websocket"):
+        with pytest.raises(ZeroDivisionError):
+            await UnhandledErrorMiddleware(fails)({"type": kind, "asgi": {"version": "3.0", "spec_version": "2.3"}}, never, drop)
+
+    assert [record.exc_info for record in caplog.records] == [None, None]
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError(), ConfigurationError()])
@@ -168,7 +220,8 @@ async def test_under_gunicorn_the_line_has_the_traceback(caplog: pytest.LogCaptu
     monkeypatch.setitem(sys.modules, "gunicorn.workers.gasgi", sys)
     for app, version in ((fails, "1.1"), (breaks_off, "1.1"), (fails, "2")):
         with pytest.raises(ZeroDivisionError):
-            await UnhandledErrorMiddleware(app)({"type": "http", "http_version": version}, never, drop)
+            scope = {"type": "http", "http_version": version, "asgi": {"version": "3.0", "spec_version": "2.4"}}
+            await UnhandledErrorMiddleware(app)(scope, never, drop)
 
     assert [bool(record.exc_info) for record in caplog.records] == [True, False, False]
 

@@ -2,9 +2,9 @@
 
 import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
@@ -13,10 +13,11 @@ from fastapi.openapi.constants import METHODS_WITH_BODY, REF_PREFIX
 from fastapi.openapi.utils import validation_error_definition, validation_error_response_definition
 from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel, TypeAdapter
-from starlette.routing import BaseRoute
 
+from fastapi_kit.db.database import Database
 from fastapi_kit.dependencies import statuses_of
 from fastapi_kit.handlers.problems import JSON, PROBLEM_JSON, ErrorBody, Problem, ProblemItem, make_problem, title_of, typical_answer
+from fastapi_kit.middleware.body_limit import BodyLimitMiddleware
 
 __all__ = ["DocumentedBodies", "extend_document", "problem_responses"]
 
@@ -35,7 +36,7 @@ _REQUEST_ID = "0b9dd5b4-3a1c-4f0f-9e06-5d3c8a1f2b77"
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the OpenAPI responses for *statuses*: ``responses=problem_responses(404, 409)`` of a route.
+    """Return the OpenAPI responses for *statuses*: ``responses=problem_responses(404, 409)`` of an app, a router or a route.
 
     They show ``Problem``. Where your app has registered handlers with a body of its own, they show that body.
     """
@@ -71,7 +72,7 @@ def extend_document(app: FastAPI, bodies: Callable[[], DocumentedBodies]) -> Non
         document = generate()
         # FastAPI makes the document once and keeps it.
         if document is not shown:
-            add_statuses(document, app.routes)
+            add_statuses(document, app)
             add_bodies(document, bodies())
             shown = document
         return document
@@ -80,20 +81,31 @@ def extend_document(app: FastAPI, bodies: Callable[[], DocumentedBodies]) -> Non
     vars(app)["openapi"] = openapi
 
 
-def add_statuses(document: Json, routes: Sequence[BaseRoute]) -> None:
-    """Add to the operations the statuses that their security schemes and dependencies answer with."""
-    for route in iter_route_contexts(routes):
+def add_statuses(document: Json, app: FastAPI) -> None:
+    """Add to the operations the statuses that their bodies, security schemes and dependencies answer with."""
+    has_body_limit = any(middleware.cls is BodyLimitMiddleware for middleware in cast("list[Any]", app.user_middleware))
+    of_bodies = {400, 413} if has_body_limit else {400}
+    for route in iter_route_contexts(app.routes):
         dependant = getattr(route, "dependant", None)
         path: Json = document.get("paths", {}).get(route.path_format, {})
         for operation in (path[method.lower()] for method in route.methods or () if method.lower() in path):
             security: list[dict[str, list[str]]] = operation.get("security", [])
-            statuses = {401} if security else set[int]()
+            statuses = of_bodies.copy() if "requestBody" in operation else set[int]()
+            if security:
+                statuses.add(401)
             if any(scopes for each in security for scopes in each.values()):
                 statuses.add(403)
             if isinstance(dependant, Dependant):
                 statuses |= statuses_of(dependant)
-            for status in statuses:
+                if depends_on_database(dependant):
+                    statuses.add(503)
+            for status in sorted(statuses):
                 operation.setdefault("responses", {}).setdefault(str(status), empty_response(status))
+
+
+def depends_on_database(dependant: Dependant) -> bool:
+    """Return whether a route gets a session of a Database."""
+    return isinstance(getattr(dependant.call, "__self__", None), Database) or any(map(depends_on_database, dependant.dependencies))
 
 
 def add_bodies(document: Json, bodies: DocumentedBodies) -> None:

@@ -32,7 +32,7 @@ def is_served(scope: Scope) -> bool:
 
 def log_unhandled(scope: Scope, error: Exception, *, with_traceback: bool) -> None:
     """Log the class of *error* and the id of the request."""
-    _logger.error("Unhandled %s in request %s", type(error).__name__, read_request_id(scope), exc_info=with_traceback)
+    _logger.error("Unhandled %s in request %s", type(error).__name__, read_request_id(scope), exc_info=with_traceback or None)
 
 
 def answer_plainly(connection: HTTPConnection, error: Exception) -> Response:
