@@ -1,10 +1,14 @@
-"""Each private name of SQLAlchemy that ``_compat`` uses, tried alone. Run it on the lowest and the newest version."""
+"""Each private part of another package that ``_compat`` uses, tried alone. Run it on the lowest and the newest version."""
 
 import gc
 import inspect as python_inspect
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from types import CodeType
+from typing import Annotated
 
 import pytest
+from fastapi import Depends, FastAPI
 from sqlalchemy import JSON, ForeignKey, create_engine, event, func, insert, literal_column, select
 from sqlalchemy import inspect as orm_inspect
 from sqlalchemy.dialects.postgresql import distinct_on
@@ -26,6 +30,7 @@ from sqlalchemy.pool import StaticPool
 from fastapi_kit import _compat
 from fastapi_kit._compat import (
     binds_of,
+    code_of_dependency,
     criteria_options,
     demands_unique,
     discard_clean,
@@ -33,6 +38,7 @@ from fastapi_kit._compat import (
     has_begin_listener,
     has_sent_sql,
     is_clean,
+    is_running,
     is_ungrouped,
     limits_rows,
     loads_from_joins,
@@ -46,6 +52,7 @@ from fastapi_kit._compat import (
     put_back,
     refresh_row,
 )
+from fastapi_kit.testing import app_client
 
 
 class Base(DeclarativeBase): ...
@@ -309,3 +316,49 @@ def test_demands_unique(session: Session) -> None:
     assert demands_unique(session.execute(select(Owner).options(joinedload(Owner.pets))))
     assert not demands_unique(session.execute(select(Owner).options(selectinload(Owner.pets))))
     assert not demands_unique(session.execute(select(Owner.id)))
+
+
+@asynccontextmanager
+async def note_code() -> AsyncIterator[CodeType | None]:
+    yield code_of_dependency()
+
+
+async def test_code_of_dependency() -> None:
+    """It is the code of the dependency whose block is open while the route runs, at any depth; None in a block of the route."""
+
+    @asynccontextmanager
+    async def helper() -> AsyncIterator[CodeType | None]:
+        async with note_code() as code:
+            yield code
+
+    async def get_code() -> AsyncIterator[CodeType | None]:
+        async with helper() as code:
+            assert code is not None
+            assert is_running(code)
+            yield code
+
+    async def get_own_code() -> CodeType | None:
+        async with note_code() as code:
+            return code
+
+    app = FastAPI()
+
+    @app.get("/")
+    async def read(
+        mine: Annotated[CodeType, Depends(get_code, use_cache=False)], own: Annotated[CodeType | None, Depends(get_own_code)]
+    ) -> bool:
+        async with helper() as here:
+            return mine is get_code.__code__ and not is_running(mine) and own is here is None
+
+    async with app_client(app) as client:
+        assert (await client.get("/")).json() is True
+
+
+def test_is_running() -> None:
+    """A function is running in everything that it calls."""
+
+    def outer() -> bool:
+        return is_running(outer.__code__)
+
+    assert outer()
+    assert not is_running(outer.__code__)

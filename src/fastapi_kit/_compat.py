@@ -243,10 +243,15 @@ def code_of_dependency() -> CodeType | None:
     """
     frame: FrameType | None = sys._getframe(1)
     code: CodeType | None = None
-    while frame is not None and (frame.f_code.co_flags & CO_ASYNC_GENERATOR or frame.f_globals.get("__name__") == "contextlib"):
-        code = frame.f_code if frame.f_code.co_flags & CO_ASYNC_GENERATOR else code
+    while frame is not None and (frame.f_code.co_flags & CO_ASYNC_GENERATOR or module_of(frame) == "contextlib"):
+        # Newer versions of FastAPI have a generator of their own around each dependency.
+        code = code if module_of(frame) in {"contextlib", "fastapi.concurrency"} else frame.f_code
         frame = frame.f_back
-    return code if frame is not None and frame.f_globals.get("__name__") == "fastapi.dependencies.utils" else None
+    return code if frame is not None and module_of(frame) == "fastapi.dependencies.utils" else None
+
+
+def module_of(frame: FrameType) -> object:
+    return frame.f_globals.get("__name__")
 
 
 def is_running(code: CodeType) -> bool:

@@ -613,15 +613,15 @@ def app_with_unit(library: Database, *, scope: Literal["function", "request"] = 
         async with library.sessions() as session:
             yield session
 
-    Session = Annotated[AsyncSession, library.session if scope == "function" else Depends(get_db)]
+    marker = library.session if scope == "function" else Depends(get_db)
 
-    async def get_unit(session: Session, read: bool = False) -> AsyncIterator[UnitOfWork]:
+    async def get_unit(session: Annotated[AsyncSession, marker], read: bool = False) -> AsyncIterator[UnitOfWork]:
         if read:
             await session.execute(select(Author))  # SQLAlchemy begins a transaction, so the unit is a savepoint
         async with unit_of_work(session) as unit:
             yield unit
 
-    async def get_checked(session: Session) -> AsyncIterator[bool]:
+    async def get_checked(session: Annotated[AsyncSession, marker]) -> AsyncIterator[bool]:
         left = True
         async with unit_of_work(session) as unit:
             await AuthorService(session).create(AuthorCreate(email="dependency@example.org"))
@@ -629,10 +629,10 @@ def app_with_unit(library: Database, *, scope: Literal["function", "request"] = 
             left = False
         yield left
 
-    Unit = Annotated[UnitOfWork, Depends(get_unit, scope=scope)]
+    opened = Depends(get_unit, scope=scope)
 
     @app.post("/try/{email}")
-    async def try_out(email: str, session: Session, unit: Unit) -> str:
+    async def try_out(email: str, session: Annotated[AsyncSession, marker], unit: Annotated[UnitOfWork, opened]) -> str:
         author = await AuthorService(session).create(AuthorCreate(email=email))
         unit.on_commit(pytest.fail, "the call of a unit that is undone ran")
         shown = author.email
@@ -641,14 +641,14 @@ def app_with_unit(library: Database, *, scope: Literal["function", "request"] = 
         return f"{shown} and {await AuthorService(session).count()} others"
 
     @app.post("/task/{email}")
-    async def try_out_in_a_task(email: str, session: Session, unit: Unit) -> str:
+    async def try_out_in_a_task(email: str, session: Annotated[AsyncSession, marker], unit: Annotated[UnitOfWork, opened]) -> str:
         await AuthorService(session).create(AuthorCreate(email=email))
         async with asyncio.TaskGroup() as group:
             group.create_task(unit.rollback())
         return email
 
     @app.post("/nested/{email}")
-    async def leave_a_unit_inside(email: str, session: Session, unit: Unit) -> str:
+    async def leave_a_unit_inside(email: str, session: Annotated[AsyncSession, marker], unit: Annotated[UnitOfWork, opened]) -> str:
         async with unit_of_work(session) as inner:
             await AuthorService(session).create(AuthorCreate(email="undone@example.org"))
             await inner.rollback()
@@ -656,19 +656,26 @@ def app_with_unit(library: Database, *, scope: Literal["function", "request"] = 
         return email
 
     @app.post("/go-on/{email}")
-    async def write_afterwards(email: str, session: Session, unit: Unit) -> None:
+    async def write_afterwards(email: str, session: Annotated[AsyncSession, marker], unit: Annotated[UnitOfWork, opened]) -> None:
         await unit.rollback()
         await session.execute(insert(Author).values(email="raw@example.org"))
         await AuthorService(session).create(AuthorCreate(email=email))
 
     @app.post("/helper/{email}")
-    async def leave_a_helper_of_the_application(email: str, session: Session) -> bool:
-        left = True
+    async def leave_a_helper_of_the_application(email: str, session: Annotated[AsyncSession, marker]) -> bool:
         async with asynccontextmanager(get_unit)(session) as unit:
             await AuthorService(session).create(AuthorCreate(email=email))
             await unit.rollback()
-            left = False
-        return left
+            return False
+        return True
+
+    async def undo(unit: Annotated[UnitOfWork, opened]) -> AsyncIterator[str]:
+        await unit.rollback()
+        yield "a@example.org"
+
+    @app.post("/later-dependency")
+    async def undo_in_a_dependency(undone: Annotated[str, Depends(undo, scope=scope)]) -> str:
+        return undone
 
     @app.post("/checked")
     async def checked(checked: Annotated[bool, Depends(get_checked, scope=scope)]) -> bool:
@@ -687,6 +694,7 @@ def app_with_unit(library: Database, *, scope: Literal["function", "request"] = 
         ("/nested/a@example.org", 200, ["a@example.org"]),
         ("/go-on/a@example.org", 500, []),
         ("/helper/a@example.org", 200, []),
+        ("/later-dependency", 200, []),
         ("/checked", 200, []),
     ],
 )

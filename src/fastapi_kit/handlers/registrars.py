@@ -231,7 +231,8 @@ class ErrorHandlers:
         for kind in kinds:
             self.bodies[kind] = body
             app.add_exception_handler(kind, self.handle)
-        app.exception_handlers.setdefault(ExceptionGroup, self.handle_group)
+        all_handlers: dict[Any, Any] = app.exception_handlers
+        all_handlers.setdefault(ExceptionGroup, self.handle_group)
         app.openapi_schema = None
 
     def add_last_resort(self, app: FastAPI) -> None:
