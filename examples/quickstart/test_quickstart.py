@@ -49,7 +49,7 @@ def imported(path: Path, *, name: str) -> ModuleType:
 @pytest.fixture
 async def client(quickstart: ModuleType) -> AsyncIterator[AsyncClient]:
     """A client of the started application. What a test writes is rolled back."""
-    async with app_client(quickstart.app) as client, isolated(quickstart.db):
+    async with app_client(quickstart.app, raise_errors=True) as client, isolated(quickstart.db):
         yield client
 
 

@@ -1,34 +1,26 @@
 """The application. Run ``python -m uvicorn examples.zenith.main:app`` from the root of the repository."""
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-
-from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from fastapi_kit import create_app
 from fastapi_kit.logs import configure_logging
 
 from .config import settings
-from .database import db, init_db
+from .database import db
 from .dependencies import runner
 from .middleware import AuditMiddleware
+from .models import Base
 from .routers import auth, organizations, users
 from .services import logins
-
-
-@asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-    if not settings.is_production:
-        await init_db()
-    yield
 
 
 configure_logging(level=settings.LOG_LEVEL)
 app = create_app(
     settings,
     database=db,
-    lifespans=[lifespan, runner.lifespan],
+    create_tables=not settings.is_production,
+    metadata=Base.metadata,
+    lifespans=[runner.lifespan],
     middleware=[Middleware(AuditMiddleware, tokens=logins)],
 )
 

@@ -19,7 +19,7 @@ router = auth_router(
 )
 
 
-@router.post("/register", status_code=201, response_model=UserRead, responses=problem_responses(400, 409, 413, 422, 503))
+@router.post("/register", status_code=201, response_model=UserRead, responses=problem_responses(409))
 async def register(data: UserRegister, session: Session, tasks: AfterResponse) -> User:
     """Create an account. A welcome mail is sent after the commit and the response."""
     user = await flow.register(session, data, password=data.password)

@@ -27,7 +27,7 @@ router = crud_router(
     summary="Update privileges",
     response_model=UserRead,
     dependencies=[Depends(require_superuser)],
-    responses=problem_responses(400, 404, 409, 413, 422, 503),
+    responses=problem_responses(404, 409),
 )
 async def update_privileges(id: Int32, changes: PrivilegesUpdate, session: Session) -> User:
     """Set who may log in, and who is a superuser. It applies from the next request on."""

@@ -115,7 +115,7 @@ async def zenith(imported: ModuleType) -> AsyncIterator[Zenith]:
 @pytest.fixture
 async def client(zenith: Zenith) -> AsyncIterator[AsyncClient]:
     """A client of the started application. What a test writes is rolled back."""
-    async with isolated(zenith.db), app_client(zenith.app) as client:
+    async with isolated(zenith.db), app_client(zenith.app, raise_errors=True) as client:
         yield client
 
 
