@@ -1,8 +1,12 @@
-"""The one place that uses private names of SQLAlchemy. ``tests/test_compat.py`` tries each on the lowest and the newest version."""
+"""Private names of SQLAlchemy, and what differs between the versions of it and of pydantic that the library supports.
+
+``tests/test_compat.py`` tries each on the lowest and the newest version.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
+from pydantic_core import SchemaValidator
 from sqlalchemy import ColumnElement, Connection, Engine, Result, Select
 from sqlalchemy.orm import InstanceState, LoaderCallableStatus, Mapper, Session, SessionTransaction
 from sqlalchemy.orm.attributes import set_committed_value
@@ -14,6 +18,7 @@ __all__ = [
     "criteria_options",
     "demands_unique",
     "discard_clean",
+    "emulated_cause",
     "froms_of",
     "has_begin_listener",
     "has_sent_sql",
@@ -25,11 +30,13 @@ __all__ = [
     "mark_inserted",
     "mark_updated",
     "options_of",
+    "options_of_session",
     "order_of",
     "own_isolation_level",
     "plain_criteria",
     "put_back",
     "refresh_row",
+    "validator_of",
 ]
 
 # --- Sessions and their transactions ---
@@ -48,6 +55,11 @@ def has_sent_sql(transaction: SessionTransaction) -> bool:
 def is_clean(session: Session) -> bool:
     """Return whether a flush of *session* would do nothing."""
     return bool(cast("Any", session)._is_clean())
+
+
+def options_of_session(session: Session) -> Mapping[str, Any]:
+    """Return the execution options of every statement of *session*. Sessions of SQLAlchemy 2.0 have none."""
+    return cast("Mapping[str, Any]", getattr(session, "execution_options", {}))
 
 
 def discard_clean(session: Session) -> list[object]:
@@ -163,6 +175,17 @@ def own_isolation_level(engine: Engine) -> str | None:
     return level
 
 
+# --- Drivers ---
+
+
+def emulated_cause(error: BaseException) -> BaseException | None:
+    """Return the driver's exception where *error* is of SQLAlchemy's own classes, which stand for those of asyncpg; None otherwise.
+
+    SQLAlchemy 2.1 calls the base of these classes EmulatedDBAPIException.
+    """
+    return error.__cause__ if type(error).__module__.startswith("sqlalchemy.dialects.") else None
+
+
 # --- Statements and results ---
 
 
@@ -226,3 +249,17 @@ def plain_criteria(statement: Select[Any], mapper: Mapper[Any]) -> Sequence[Colu
 def demands_unique(result: Result[Any]) -> bool:
     """Return whether the rows of *result* come more than once, because a collection is joined, so that ``unique()`` must be called."""
     return getattr(result, "_unique_filter_state", None) is not None
+
+
+# --- Pydantic ---
+
+
+def validator_of(schema: Any) -> SchemaValidator:
+    """Return a validator of *schema* itself: by default classes bring their own validators, also in place of a changed node.
+
+    pydantic 2.12 cannot be asked for that.
+    """
+    try:
+        return cast("SchemaValidator", cast("Any", SchemaValidator)(schema, _use_prebuilt=False))
+    except TypeError:
+        return SchemaValidator(schema)

@@ -5,7 +5,6 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from typing import Any, TypeAlias
 
 from fastapi import APIRouter, FastAPI
-from fastapi.telemetry import TelemetryConfig
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -50,8 +49,9 @@ def create_app(
     """
     if create_tables and database is None:
         raise TypeError("create_tables needs a database")
-    telemetry: TelemetryConfig = fastapi.pop("telemetry", None) or TelemetryConfig()
-    app = FastAPI(**(_defaults(settings) | fastapi), telemetry={"exclude": is_probe, **telemetry})
+    # FastAPI before 0.142 has no telemetry and ignores the argument.
+    fastapi["telemetry"] = {"exclude": is_probe, **(fastapi.get("telemetry") or {})}
+    app = FastAPI(**(_defaults(settings) | fastapi))
     register_exception_handlers(app, body=error_body)
     app.exception_handlers.update(fastapi.get("exception_handlers") or {})
     _add_middleware(app, settings)

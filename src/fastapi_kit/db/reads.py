@@ -15,7 +15,6 @@ from fastapi_kit.errors import ConfigurationError
 
 __all__ = ["read", "read_locked", "stream"]
 
-RowT = TypeVar("RowT")
 ResultT = TypeVar("ResultT")
 
 
@@ -56,7 +55,7 @@ async def read_locked(session: AsyncSession, work: Callable[[Session], ResultT],
             raise
 
 
-async def stream(session: AsyncSession, statement: Select[RowT], *, mapper: Mapper[Any]) -> AsyncGenerator[RowT]:
+async def stream(session: AsyncSession, statement: Select[Any], *, mapper: Mapper[Any]) -> AsyncGenerator[Any]:
     """Yield the rows of *statement* from an open cursor.
 
     At the end an idle session of a ``Database`` is idle again, unless something was written through it meanwhile. Where the application's

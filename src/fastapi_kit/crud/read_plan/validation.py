@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar, cast
 from pydantic import BaseModel, EmailStr, TypeAdapter, ValidationError
 from pydantic_core import SchemaError, SchemaValidator, core_schema
 
+from fastapi_kit._compat import validator_of
 from fastapi_kit.crud.read_plan.fields import NO_NODES, core_schema_of, has_own_init, is_node
 
 __all__ = ["ListValidator"]
@@ -34,11 +35,11 @@ class ListValidator(Generic[SchemaT]):
 
     def __init__(self, schema: type[SchemaT]) -> None:
         items: Any = core_schema.list_schema(core_schema_of(schema))
-        self._exact = self._fast = _own_validator(items)
+        self._exact = self._fast = validator_of(items)
         rewritten = _rewritten(items)
         if rewritten is not items:
             with suppress(SchemaError):
-                self._fast = _own_validator(rewritten)
+                self._fast = validator_of(rewritten)
 
     def __call__(self, inputs: list[Any]) -> list[SchemaT]:
         """Return *inputs*, objects or mappings, as instances of the schema. Raises ValidationError."""
@@ -53,11 +54,6 @@ class ListValidator(Generic[SchemaT]):
     def _run(validator: SchemaValidator, inputs: list[Any]) -> list[SchemaT]:
         found: list[SchemaT] = validator.validate_python(inputs, from_attributes=True, by_alias=True, by_name=True)
         return found
-
-
-def _own_validator(node: Any) -> SchemaValidator:
-    """Return a validator of *node* itself: by default classes bring their own validators, also in place of a changed node."""
-    return SchemaValidator(node, _use_prebuilt=False)
 
 
 def _rewritten(value: object) -> object:

@@ -91,10 +91,10 @@ def _type_check(type_: TypeEngine[Any]) -> Check | None:
             return None if type_.length is None else _bytes_check(type_.length)
         case Integer():
             return None if getattr(type_, "unsigned", False) else _integer_check(_bits(type_))
+        case Float():  # Before Numeric, whose subclass it is in SQLAlchemy 2.0.
+            return _float_check(_LARGEST_REAL if isinstance(type_, REAL) or (type_.precision or 53) <= 24 else _LARGEST_DOUBLE)
         case Numeric():
             return _numeric_check(type_.precision, type_.scale or 0)
-        case Float():
-            return _float_check(_LARGEST_REAL if isinstance(type_, REAL) or (type_.precision or 53) <= 24 else _LARGEST_DOUBLE)
         case DateTime():
             return _aware_check if type_.timezone else _naive_check
         case JSON():

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from traceback import walk_tb
 from typing import Any
 
-from sqlalchemy.exc import EmulatedDBAPIException, StatementError
+from sqlalchemy.exc import StatementError
+
+from fastapi_kit._compat import emulated_cause
 
 __all__ = ["Failure", "driver_error", "raised_by_database", "read_failure"]
 
@@ -33,10 +35,7 @@ class Failure:
 def driver_error(error: BaseException) -> BaseException:
     """Return the exception of the driver inside SQLAlchemy's *error*, or *error* itself."""
     inner = error.orig if isinstance(error, StatementError) and error.orig is not None else error
-    if isinstance(inner, EmulatedDBAPIException):
-        # SQLAlchemy's InvalidCachedStatementError has the driver's exception as its cause only.
-        return inner.orig or inner.__cause__ or inner
-    return inner
+    return emulated_cause(inner) or inner
 
 
 def read_failure(error: BaseException) -> Failure | None:

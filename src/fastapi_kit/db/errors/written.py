@@ -26,7 +26,7 @@ class Written:
     """An INSERT, UPDATE or DELETE of SQLAlchemy's that failed. Holds the values that were sent, and shows none of them."""
 
     verb: str
-    table: Table[Any]
+    table: Table
     schema: str | None
     """The table's schema in the database, after ``schema_translate_map``."""
     columns: Mapping[str, str]
@@ -103,7 +103,7 @@ def _remember(context: ExceptionContext) -> None:
     )
 
 
-def _columns_of_parameters(compiled: SQLCompiler, table: Table[Any]) -> Mapping[str, str]:
+def _columns_of_parameters(compiled: SQLCompiler, table: Table) -> Mapping[str, str]:
     # SQLAlchemy names the parameter of a column by the column's key, numbered where one statement has several rows. It gives it the
     # column's own type object, which tells it from a parameter of that name in a condition.
     columns, found = {column.key: column for column in table.columns}, dict[str, str]()
