@@ -4,17 +4,24 @@
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, cast
 
+import sqlalchemy
 from pydantic_core import SchemaValidator
 from sqlalchemy import ColumnElement, Connection, Engine, Result, Select
 from sqlalchemy.orm import InstanceState, LoaderCallableStatus, Mapper, Session, SessionTransaction
 from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.orm.collections import collection_adapter
 from sqlalchemy.orm.interfaces import LoaderOption, ORMOption
+from sqlalchemy.types import TypeEngine
+from sqlalchemy.util import await_only
 
 __all__ = [
+    "AWAITING",
     "binds_of",
+    "connect_errors",
     "criteria_options",
     "demands_unique",
     "discard_clean",
@@ -35,6 +42,7 @@ __all__ = [
     "own_isolation_level",
     "plain_criteria",
     "put_back",
+    "python_type",
     "refresh_row",
     "validator_of",
 ]
@@ -44,7 +52,9 @@ __all__ = [
 
 def binds_of(session: Session) -> list[Engine | Connection]:
     """Return every engine and connection that *session* was given."""
-    return [bind for bind in (session.bind, *cast("Any", session).binds.values()) if bind is not None]
+    # SQLAlchemy 2.0 calls them __binds.
+    given: Mapping[object, Engine | Connection] = getattr(session, "binds", None) or getattr(session, "_Session__binds", {})
+    return [bind for bind in (session.bind, *given.values()) if bind is not None]
 
 
 def has_sent_sql(transaction: SessionTransaction) -> bool:
@@ -175,7 +185,28 @@ def own_isolation_level(engine: Engine) -> str | None:
     return level
 
 
-# --- Drivers ---
+# --- Types and drivers ---
+
+
+def python_type(sql_type: TypeEngine[Any]) -> type[Any] | None:
+    """Return the class of the values of *sql_type*, or None where it does not say: object in SQLAlchemy 2.1, an error in 2.0."""
+    try:
+        found = sql_type.python_type
+    except NotImplementedError:
+        return None
+    return None if found is object else found
+
+
+def connect_errors() -> tuple[type[Exception], ...]:
+    """Return the classes of asyncpg's errors, which SQLAlchemy 2.0 raises as they are where a connection cannot be made."""
+    if not sqlalchemy.__version__.startswith("2.0.") or find_spec("asyncpg") is None:
+        return ()
+    asyncpg = import_module("asyncpg")
+    return (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
+
+AWAITING: str = await_only.__module__
+"""The module in which SQLAlchemy awaits a coroutine for code that is not asynchronous."""
 
 
 def emulated_cause(error: BaseException) -> BaseException | None:
@@ -226,8 +257,9 @@ def is_ungrouped(statement: Select[Any]) -> bool:
 def limits_rows(statement: Select[Any]) -> bool:
     """Return whether *statement* gives some of the rows that meet its WHERE: it has a LIMIT, an OFFSET or a DISTINCT ON."""
     private = cast("Any", statement)
-    # DISTINCT ON is there as an argument of distinct() and as an extension.
-    return bool(private._has_row_limiting_clause or private._distinct_on) or private._pre_columns_clause is not None
+    # DISTINCT ON is an argument of distinct(), and an extension since SQLAlchemy 2.1.
+    extension = getattr(private, "_pre_columns_clause", None)
+    return bool(private._has_row_limiting_clause or private._distinct_on) or extension is not None
 
 
 def plain_criteria(statement: Select[Any], mapper: Mapper[Any]) -> Sequence[ColumnElement[bool]] | None:

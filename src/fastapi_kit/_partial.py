@@ -71,16 +71,15 @@ def partial_model(schema: type[SchemaT], *, name: str | None = None) -> type[Sch
     return partial
 
 
-_NO_ATTRIBUTES = {"annotation", "metadata", "default", "default_factory", "validate_default"}
+_DEFAULTS = {"default", "default_factory", "validate_default"}
 
 
 def _optional(info: FieldInfo) -> Any:
     """Return the definition of a field whose default is validated, so that _omit_unsent can leave it out."""
-    # FieldInfo.asdict() is missing before pydantic 2.12.3.
-    declared = {name: getattr(info, name) for name in FieldInfo.__slots__ if not name.startswith("_") and name not in _NO_ATTRIBUTES}
-    attributes = {name: value for name, value in declared.items() if value is not None}
+    declared = info.asdict()
+    attributes = {key: value for key, value in declared["attributes"].items() if value is not None and key not in _DEFAULTS}
     field = Field(**attributes, default=MISSING, validate_default=True)
-    return cast("Any", Annotated)[(info.annotation, *info.metadata, field)]
+    return cast("Any", Annotated)[(declared["annotation"], *declared["metadata"], field)]
 
 
 _INCOMPLETE = "incomplete"

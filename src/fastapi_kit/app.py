@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from fastapi_kit._compat_web import new_app
 from fastapi_kit.db import Database
 from fastapi_kit.handlers import ErrorBody, problem_body, problem_response, register_exception_handlers
 from fastapi_kit.health import HealthCheck, health_router, is_probe
@@ -49,9 +50,7 @@ def create_app(
     """
     if create_tables and database is None:
         raise TypeError("create_tables needs a database")
-    # FastAPI before 0.142 has no telemetry and ignores the argument.
-    fastapi["telemetry"] = {"exclude": is_probe, **(fastapi.get("telemetry") or {})}
-    app = FastAPI(**(_defaults(settings) | fastapi))
+    app = new_app(_defaults(settings) | fastapi, telemetry={"exclude": is_probe})
     register_exception_handlers(app, body=error_body)
     app.exception_handlers.update(fastapi.get("exception_handlers") or {})
     _add_middleware(app, settings)

@@ -639,7 +639,7 @@ async def test_a_key_has_one_form(database: Database, column_type: Any, right: l
 
     class Thing(Base):
         __tablename__ = "things"
-        id: Mapped[Any] = mapped_column(column_type, primary_key=True)
+        id: Mapped[Any] = mapped_column(column_type, primary_key=True, autoincrement=False)
 
     class ThingIn(BaseModel):
         id: Any

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.orm.attributes import set_committed_value
 from typing_extensions import TypeVar as TypeVarWithDefault
 
+from fastapi_kit._compat import python_type
 from fastapi_kit.auth.accounts import PRIVILEGES, Account, normalize_email
 from fastapi_kit.crud import CRUDService
 from fastapi_kit.crud.identity import identity_of
@@ -140,7 +141,7 @@ class UserAccounts(CRUDService[UserT, RegisterT, UpdateT], Generic[UserT, Regist
     @property
     def _key_type(self) -> type[object]:
         (column,) = identity_of(self.mapper).columns
-        return column.type.python_type
+        return python_type(column.type) or object
 
 
 def _normalized(values: Mapping[str, Any]) -> dict[str, Any]:

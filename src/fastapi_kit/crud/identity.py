@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import Column, ColumnElement, Select, TypeDecorator, bindparam, inspect, select, tuple_
 from sqlalchemy.orm import Mapper, QueryableAttribute, Session
 
+from fastapi_kit._compat import python_type
 from fastapi_kit.db.checks import key_is_possible
 from fastapi_kit.errors import ConfigurationError
 
@@ -139,9 +140,4 @@ _KEY_TYPES = {int, str, UUID, date, datetime}
 
 
 def _python_type(column: Column[Any]) -> type[Any] | None:
-    if isinstance(column.type, TypeDecorator):
-        return None
-    try:
-        return column.type.python_type
-    except NotImplementedError:
-        return None
+    return None if isinstance(column.type, TypeDecorator) else python_type(column.type)

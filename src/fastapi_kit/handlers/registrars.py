@@ -16,6 +16,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.websockets import WebSocket
 
+from fastapi_kit._compat import connect_errors
 from fastapi_kit.errors import ConfigurationError, ConflictError, InvalidDataError, KitError, UnavailableError, UserInputError
 from fastapi_kit.handlers._answers import (
     STATUSES,
@@ -180,7 +181,7 @@ _REGISTERED = "fastapi_kit_handlers"
 
 # Classes say little here: asyncpg's refusals and losses arrive as any of them, Python's own come through unwrapped.
 _REFUSING: tuple[type[Exception], ...] = (SQLAlchemyError, OverflowError, UnicodeEncodeError)
-_LOSING: tuple[type[Exception], ...] = (SQLAlchemyError, OSError)
+_LOSING: tuple[type[Exception], ...] = (SQLAlchemyError, OSError, *connect_errors())
 
 
 def _all_handlers(body: ErrorBody, statuses: Mapping[type[Exception], int]) -> _Handlers:

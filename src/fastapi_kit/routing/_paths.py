@@ -15,6 +15,7 @@ from sqlalchemy import BigInteger, Column, Integer, SmallInteger
 from sqlalchemy.types import TypeDecorator, TypeEngine
 from starlette.types import Scope
 
+from fastapi_kit._compat import python_type
 from fastapi_kit._text import is_storable
 from fastapi_kit.crud.identity import Key
 from fastapi_kit.dependencies import declare
@@ -104,7 +105,7 @@ def _path_type(column: Column[Any]) -> Any:
     if isinstance(kind, Integer):
         limit = 2 ** (max(map(_bits, [kind, *_variants(kind)])) - 1)
         return Annotated[int, Field(ge=-limit, le=limit - 1), WrapValidator(_as_written)]
-    known = next((each for each in (column.type.python_type, kind.python_type) if each is not object), str)
+    known = python_type(column.type) or python_type(kind) or str
     if issubclass(known, _NO_KEYS):
         raise ConfigurationError(f"{column} is {known.__name__}, which cannot stand in a path: give the model another key")
     return Annotated[known, WrapValidator(_as_written)]

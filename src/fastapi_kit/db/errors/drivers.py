@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy.exc import StatementError
 
-from fastapi_kit._compat import emulated_cause
+from fastapi_kit._compat import AWAITING, emulated_cause
 
 __all__ = ["Failure", "driver_error", "raised_by_database", "read_failure"]
 
@@ -222,7 +222,6 @@ def _read_sqlite_client(text: str) -> Failure | None:
 
 _PACKAGES = {"aiosqlite", "asyncpg", "psycopg", "psycopg_binary", "psycopg_c", "sqlalchemy"}
 _BETWEEN = sys.stdlib_module_names | {"uvloop"}
-_AWAITING = "sqlalchemy.util.concurrency"
 
 
 def raised_by_database(error: BaseException) -> bool:
@@ -234,7 +233,7 @@ def raised_by_database(error: BaseException) -> bool:
     modules: list[str] = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
     for module in reversed(modules):
         package = module.partition(".")[0]
-        if package not in _BETWEEN and module != _AWAITING:
+        if package not in _BETWEEN and module != AWAITING:
             return package in _PACKAGES
     return not modules
 
