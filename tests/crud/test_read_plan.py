@@ -43,7 +43,7 @@ from sqlmodel import Field as SQLField
 from sqlmodel import SQLModel
 from tests.versions import needs_own_validators
 
-from fastapi_kit.crud.read_plan import ReadPlan, read_plan
+from fastapi_kit.crud.read_plan.plan import ReadPlan, read_plan
 
 
 class Base(DeclarativeBase): ...
