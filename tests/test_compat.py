@@ -1,4 +1,4 @@
-"""Each private name of SQLAlchemy that ``_compat`` uses, tried alone. Run it on the lowest and the newest version."""
+"""Each private name of SQLAlchemy, and each difference between versions, tried alone on the lowest and the newest version."""
 
 import gc
 import inspect as python_inspect
@@ -33,7 +33,7 @@ from sqlalchemy.types import NullType, TypeEngine
 from sqlalchemy.util import await_only, greenlet_spawn
 from tests.versions import distinct_on
 
-from fastapi_kit import _compat
+from fastapi_kit import _compat, _compat_web
 from fastapi_kit._compat import (
     AWAITING,
     binds_of,
@@ -62,6 +62,7 @@ from fastapi_kit._compat import (
     refresh_row,
     validator_of,
 )
+from fastapi_kit._compat_web import new_app
 
 
 class Base(DeclarativeBase): ...
@@ -105,7 +106,7 @@ def session() -> Iterator[Session]:
 def test_every_name_is_tried() -> None:
     """A new one needs a test here."""
     source = python_inspect.getsource(python_inspect.getmodule(test_every_name_is_tried) or Base)
-    assert [name for name in _compat.__all__ if source.count(name) < 2] == []
+    assert [name for name in _compat.__all__ + _compat_web.__all__ if source.count(name) < 2] == []
 
 
 def test_binds_of(session: Session) -> None:
@@ -375,3 +376,12 @@ async def divide() -> float:
 def test_validator_of() -> None:
     """The schema itself is used, not the validator of the class in it."""
     assert validator_of(TypeAdapter(list[int]).core_schema).validate_python(["1"]) == [1]
+
+
+def test_new_app() -> None:
+    """Telemetry is passed on where FastAPI has it; an unknown argument is an error everywhere."""
+    app = new_app({"title": "Notes"}, telemetry={"operation_spans": False})
+    assert app.title == "Notes"
+    for unknown in ("titel", "extra", "self"):
+        with pytest.raises(TypeError, match=unknown):
+            new_app({unknown: "x"}, telemetry={})
