@@ -23,7 +23,7 @@ class CORSMiddleware(cors.CORSMiddleware):
             if message["type"] == "http.response.start":
                 headers = [*message.get("headers", ())]
                 given = [value for name, value in headers if name.lower() == b"vary"]
-                # Starlette 1.6 says it only where the response names an origin.
+                # Starlette 1.6 adds it only where the response names an origin.
                 if b"origin" not in b",".join(given).lower():
                     own = (b"vary", b", ".join([*given, b"Origin"]))
                     message = {**message, "headers": replaced(headers, own) if given else [*headers, own]}
