@@ -16,6 +16,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from tests.reliability.aside import Aside, execute
 from tests.reliability.sites import KINDS, Site, assert_unavailable, open_site
 
+from fastapi_kit.db.engines.sqlite import ClosingConnection
+
 WRITES = ["create", "update", "delete", "pair"]
 SOON: dict[str, Any] = {"pool_timeout": 0.05}
 
@@ -238,3 +240,14 @@ async def test_a_damaged_file(sqlite_aside: Aside, file: Path, kind: str) -> Non
 
     assert_all_unavailable(refused)
     assert out == 0
+
+
+def test_a_statement_that_fails_is_released_at_once() -> None:
+    """Otherwise the garbage collector does it, in the event loop, while the driver's thread uses the connection."""
+    with closing(sqlite3.connect(":memory:", factory=ClosingConnection)) as connection:
+        for method in ("execute", "executemany"):
+            cursor = connection.cursor()
+            with pytest.raises(sqlite3.OperationalError):
+                getattr(cursor, method)("INSERT INTO nowhere VALUES (1)", ())
+            with pytest.raises(sqlite3.ProgrammingError, match="closed cursor"):
+                cursor.fetchone()
