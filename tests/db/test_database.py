@@ -453,7 +453,7 @@ asyncio.run(main())
         ("sqlite:///old.db?mode=ro&uri=true", "'mode'"),
         ("sqlite:///file:old.db?immutable=1", "'immutable'"),
         ("sqlite:///old.db?sslmode=require", "'sslmode'"),
-        ("sqlite:///old.db?timeout=soon", "cannot take"),
+        ("sqlite:///old.db?timeout=soon", "rejects"),
         ("sqlite:///old.db?uri=", "no value"),
     ],
 )

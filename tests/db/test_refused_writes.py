@@ -172,7 +172,7 @@ async def test_row_level_security(engine: AsyncEngine) -> None:
         await run(engine, "DROP OWNED BY tenant_of_tests CASCADE", "DROP ROLE tenant_of_tests")
 
     assert type(inserted) is type(updated) is PermissionDeniedError
-    assert str(inserted) == "a policy of rooms refuses the row"
+    assert str(inserted) == "a policy of rooms rejects the row"
     assert denied is None
 
 

@@ -9,7 +9,7 @@ from uuid import RFC_4122, UUID
 
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, func, insert, literal, select, text
-from sqlalchemy.dialects import mysql, sqlite
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateTable
 
 from fastapi_kit.db import Database
@@ -150,16 +150,6 @@ async def test_an_interval_can_be_added_where_the_database_has_intervals(databas
 def test_the_type_tells_its_values() -> None:
     """Code that looks at columns learns that the values are datetimes, and the repr makes the type again."""
     assert UTCDateTime().python_type is datetime
-
-
-def test_mysql_keeps_microseconds() -> None:
-    """MySQL's column has six digits, is filled in UTC, and values are bound without a zone."""
-    ddl = str(CreateTable(events).compile(dialect=mysql.dialect()))
-    bind = UTCDateTime().dialect_impl(mysql.dialect()).bind_processor(mysql.dialect())
-
-    assert "DATETIME(6) DEFAULT (utc_timestamp(6))" in ddl
-    assert bind is not None
-    assert bind(MOMENT) == MOMENT.astimezone(UTC).replace(tzinfo=None)
 
 
 @pytest.mark.parametrize(

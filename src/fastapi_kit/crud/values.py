@@ -39,7 +39,7 @@ def checked_row(mapper: Mapper[Any], values: Values, *, data: object) -> dict[st
     Raises ConfigurationError for a name that is no attribute, and InvalidDataError for what the table would refuse.
     """
     attributes = attributes_of(mapper)
-    refuse_unknown(attributes, values, data=data)
+    check_names(attributes, values, data=data)
     values = attributes.without_synonyms(values)
     # No key is null: the database, or a default, makes one.
     keyless = {name for name in identity_of(mapper).names if name in values and values[name] is None}
@@ -62,13 +62,13 @@ def checked_changes(mapper: Mapper[Any], values: Values, *, data: object, read_o
         if from_schema or not any(attributes.changes_any(attributes.fixed, name) for name in named):
             raise InvalidDataError(named, reason="read_only", table=attributes.table_name)
         raise ConfigurationError(f"{', '.join(named)} of {attributes.model_name} cannot be changed")
-    refuse_unknown(attributes, values, data=data)
+    check_names(attributes, values, data=data)
     converted = attributes.converted(attributes.without_synonyms(values))
     check_values(mapper, converted, update=True)
     return converted
 
 
-def refuse_unknown(attributes: Attributes, values: Values, *, data: object) -> None:
+def check_names(attributes: Attributes, values: Values, *, data: object) -> None:
     # What an open schema lets through is the client's; it may name columns and nothing else.
     extra = ((data.model_extra if isinstance(data, BaseModel) else None) or {}).keys()
     if added := sorted(values.keys() & extra - attributes.writable):

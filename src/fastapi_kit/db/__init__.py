@@ -1,4 +1,4 @@
-"""SQLAlchemy, no web: engine and sessions, transactions, base, mixins, types."""
+"""The data layer on SQLAlchemy, without FastAPI: engine and sessions, transactions, base class, mixins, column types."""
 
 from fastapi_kit.db.base import NAMING_CONVENTION, Base
 from fastapi_kit.db.database import Database, DatabaseOptions

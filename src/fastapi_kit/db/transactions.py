@@ -1,6 +1,6 @@
-"""Who commits, what a refused write undoes, and what stays readable.
+"""Who commits, what a failed write undoes, and what stays readable.
 
-Every write of a service, every ``unit_of_work``, ``db.begin()``, ``db.transaction`` and ``typed_errors`` is a ``Boundary``.
+Every write of a service, ``unit_of_work``, ``db.begin()``, ``db.transaction`` and ``typed_errors`` is a ``Boundary``.
 """
 
 import asyncio
@@ -43,17 +43,17 @@ P = ParamSpec("P")
 ResultT = TypeVar("ResultT")
 
 SessionFactory: TypeAlias = Callable[[], AbstractAsyncContextManager[AsyncSession]]
-"""Opens a session in a transaction: ``db.begin`` or ``async_sessionmaker(...).begin``."""
+"""Opens a session in a transaction, as ``db.begin`` and ``async_sessionmaker(...).begin`` do."""
 
 _ROOT = "fastapi_kit.boundary"
 _KEPT = "fastapi_kit.kept"
 
 
 def is_opened(session: AsyncSession | Session) -> bool:
-    """Return whether somebody opened a transaction on purpose, and so commits; if not, a service's write commits itself.
+    """Return whether a transaction was opened on purpose. If so, whoever opened it commits; if not, each write of a service does.
 
-    On purpose are ``session.begin()``, ``sessionmaker.begin()``, an open savepoint, ``unit_of_work`` and ``db.transaction``: the last two
-    begin the transaction, or, where one has begun by itself, a savepoint.
+    ``session.begin()``, ``sessionmaker.begin()``, ``begin_nested()``, ``unit_of_work`` and ``db.transaction`` open one on purpose. The
+    last two begin a savepoint if a transaction has begun by itself before.
     """
     sync = session.sync_session if isinstance(session, AsyncSession) else session
     transaction = sync.get_transaction()
@@ -61,12 +61,14 @@ def is_opened(session: AsyncSession | Session) -> bool:
 
 
 class Boundary:
-    """A part of a session's work that is kept or undone as one. Its methods run inside the session's greenlet.
+    """A part of a session's work that is kept or undone as a whole. Its methods run inside the session's greenlet.
 
-    ``begin`` begins a transaction where none is open, and else a savepoint: what the application did before is not undone. (The first write
-    in a unit that has sent nothing yet shares the unit's transaction; a session bound to a connection, as in test fixtures, always gets a
-    savepoint, because its rollback would end the fixture's transaction.) ``keep`` releases the savepoint, and commits unless somebody
-    opened the transaction before. ``undo`` rolls back; objects that were loaded and not touched inside stay as they are.
+    ``begin`` begins a transaction, or a savepoint if one is open, so that earlier work of the application is not undone. There are two
+    exceptions. The first write in a unit of work that has sent nothing yet shares the unit's transaction. A session that is bound to a
+    connection, as in test fixtures, always gets a savepoint, because a rollback would end the transaction of the fixture.
+
+    ``keep`` releases the savepoint, and commits unless a transaction was opened on purpose before. ``undo`` rolls back. Objects that were
+    loaded before and not changed inside stay as they are.
     """
 
     def __init__(
@@ -86,7 +88,7 @@ class Boundary:
         self._saved_calls = save_calls(session)
 
     def run(self, work: Callable[[Session], ResultT]) -> ResultT:
-        """Do *work*: kept if it returns, undone if it raises. Database errors are typed."""
+        """Run *work*: keep it if it returns, undo it if it raises. Raises the library's errors for those of the database."""
         self.begin()
         try:
             with typed(self.mapper):
@@ -95,20 +97,22 @@ class Boundary:
             self.keep()
         except BaseException as error:
             release(error)
-            # To its end, also while the task is being cancelled.
+            # finish() completes it also while the task is being cancelled.
             await_only(finish(greenlet_spawn(self.undo)))
             raise
         return result
 
     def begin(self) -> None:
-        """Begin. Pending changes of the application are flushed first; an error there is its own, and comes as SQLAlchemy raises it."""
+        """Begin. Pending changes of the application are flushed first, and an error of that flush is raised as SQLAlchemy raises it."""
         session = self.session
         if self.commits and session.info.get(STREAMS):
             raise ConfigurationError(
                 "a write that commits would end the stream that is being read: put both into one unit_of_work(session)"
             )
         if OWN not in session.info:
-            self._watch()
+            # The engines of a Database are watched already.
+            for bind in binds_of(session) or ([session.get_bind(self.mapper)] if self.mapper is not None else []):
+                watch(bind)
         self._keeps_readable = keep_readable(session)
         try:
             self._open()
@@ -119,7 +123,8 @@ class Boundary:
     def _open(self) -> None:
         session = self.session
         unit: Boundary | None = session.info.get(_ROOT)
-        if not session.in_transaction() and not self._keeps_open and not self._is_bound_to_connection():
+        is_bound_to_connection = any(isinstance(bind, Connection) for bind in binds_of(session))
+        if not session.in_transaction() and not self._keeps_open and not is_bound_to_connection:
             self._transaction = session.begin()
             session.info[_ROOT] = self
             if self._one_statement:
@@ -133,7 +138,7 @@ class Boundary:
                 self._transaction = session.begin_nested()
 
     def _connect_for_one_statement(self) -> None:
-        """Let one statement be a transaction by itself, where nothing of the application's depends on BEGIN and COMMIT."""
+        """Send no BEGIN and no COMMIT around the one statement, unless something of the application depends on them."""
         session = self.session
         if OWN in session.info and not self._saved_calls and may_autocommit(session):
             try:
@@ -144,12 +149,12 @@ class Boundary:
                 raise
 
     def keep(self) -> None:
-        """Keep what was done. An error of the COMMIT is typed."""
+        """Keep what was done. Raises the library's error if the COMMIT fails."""
         transaction = self._transaction
         if transaction is None or not is_open(self.session, transaction):
             raise ConfigurationError(
-                f"{self.committer}: the transaction was committed or rolled back inside the block; leave that to the block"
-                " (to undo a unit of work, await its rollback())"
+                f"{self.committer}: the transaction was committed or rolled back inside the block. Leave that to the block;"
+                " to undo a unit of work, await its rollback()"
             )
         with typed(self.mapper):
             if transaction.nested:
@@ -158,12 +163,12 @@ class Boundary:
                 try:
                     commit(self.session, committer=self.committer)
                 finally:
-                    # A call of on_commit may have been cancelled: what comes after the COMMIT undoes nothing.
+                    # A call of on_commit may have been cancelled, but the COMMIT has happened: there is nothing to undo.
                     self.committed = not self.session.in_transaction()
         self._leave()
 
     def undo(self) -> None:
-        """Undo what was done, unless it is committed."""
+        """Undo what was done, unless it was committed."""
         session, transaction = self.session, self._transaction
         if not self.committed:
             if self._unit is not None:
@@ -183,7 +188,7 @@ class Boundary:
             del info[_KEPT]
 
     def _start_again(self, calls: Any) -> None:
-        """Undo the first write of a unit by rolling back all there is: the write itself."""
+        """Undo the first write of a unit of work. The transaction contains nothing else, so it is rolled back and begun again."""
         roll_back(self.session)
         self._transaction = self.session.begin()
         restore_calls(self.session, calls)
@@ -193,39 +198,33 @@ class Boundary:
         is_current = transaction is not None and session.get_transaction() is transaction and not session.in_nested_transaction()
         return transaction is not None and is_current and not has_sent_sql(transaction) and is_clean(session)
 
-    def _is_bound_to_connection(self) -> bool:
-        return any(isinstance(bind, Connection) for bind in binds_of(self.session))
-
-    def _watch(self) -> None:
-        """Have the application's engines remember what a failed statement wrote, as those of a Database do."""
-        for bind in binds_of(self.session) or ([self.session.get_bind(self.mapper)] if self.mapper is not None else []):
-            watch(bind)
 
     def _connect(self) -> Connection | None:
         session, mapper = self.session, self.mapper
         if mapper is None and session.bind is None:
             return None
-        # A savepoint that comes first would count as a transaction begun on purpose, and stay one after it is undone.
+        # Connect before the savepoint. A savepoint that begins the transaction would count as one opened on purpose, also after its end.
         target: dict[str, Any] = {} if mapper is None else {"mapper": mapper, "clause": insert(mapper.class_)}
         connection = session.connection(bind_arguments=target)
         if connection.dialect.name == "sqlite":
-            # The stock driver lets a SAVEPOINT that comes first begin, and its RELEASE commit, the transaction.
+            # In SQLite a SAVEPOINT outside a transaction begins one, and its RELEASE commits it.
             begin_immediate(connection)
         return connection
 
     def _roll_back_to(self, savepoint: SessionTransaction) -> None:
         session = self.session
         try:
-            # Rolled back as a whole, what the application's own savepoints hold would be forgotten.
+            # From the inside out: SQLAlchemy forgets what inner savepoints contain if the outer one is rolled back alone.
             while (inner := session.get_nested_transaction()) is not None and inner is not savepoint:
                 inner.rollback()
             savepoint.rollback()
         except Exception:
-            # The connection is gone, or SQLite's disk is full: the whole transaction is gone with it.
+            # The connection is lost, or SQLite's disk is full. The whole transaction is lost with it.
             if self._connection is None:
                 roll_back(session)
                 return
-            # What came later would be stored alone. An invalid connection refuses it until whoever began the transaction rolls it back.
+            # Later writes would be stored without the earlier ones. An invalidated connection rejects them until the transaction is
+            # rolled back.
             if not self._connection.invalidated:
                 self._connection.invalidate()
             savepoint.close()
@@ -234,9 +233,17 @@ class Boundary:
 async def write(
     session: AsyncSession, work: Callable[[Session], ResultT], *, committer: str, mapper: Mapper[Any], one_statement: bool = False
 ) -> ResultT:
-    """Run one write of a service: refused, it is undone and typed; done, it is committed if nobody opened a transaction.
+    """Run *work*, a write of a service, and commit it unless a transaction was opened on purpose. An error undoes it.
 
-    *one_statement* writes by a single statement: it needs no BEGIN and no COMMIT where nothing of the application's depends on them.
+    Args:
+        session: The session to write through.
+        work: Does the write.
+        committer: The name of the write in log lines.
+        mapper: Gives the names of the fields in errors.
+        one_statement: The write is a single statement, which may run without BEGIN and COMMIT.
+
+    Raises:
+        KitError: The library's error for an error of the database.
     """
     with one_task(session):
         boundary = Boundary(session.sync_session, committer=committer, mapper=mapper, one_statement=one_statement)
@@ -248,7 +255,7 @@ async def write(
 
 @contextmanager
 def dropping_calls(session: AsyncSession) -> Generator[None]:
-    """Drop what ``on_commit`` was given for a write that is refused in the block, before it has begun a transaction."""
+    """Drop the calls of ``on_commit`` that wait for a write if the block raises, before the write has begun its transaction."""
     try:
         yield
     except Exception:
@@ -257,25 +264,31 @@ def dropping_calls(session: AsyncSession) -> Generator[None]:
 
 
 class UnitOfWork:
-    """An open unit of work over *session*."""
+    """An open unit of work, as ``unit_of_work`` gives it."""
 
     def __init__(self, session: AsyncSession) -> None:
         self.session = session
 
     def on_commit(self, fn: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Call *fn*, sync or async, once, directly after the outermost commit and before the response.
+        """Call *fn*, sync or async, once, directly after the outermost COMMIT and before the response.
 
-        Dropped when this unit rolls back; its errors are logged. Work after the response: ``uow.on_commit(tasks.add, fn)``.
+        The call is dropped if this unit rolls back. An error of *fn* is logged and undoes nothing. For work after the response use
+        ``uow.on_commit(tasks.add, fn)``.
+
+        Args:
+            fn: The function to call. It gets no session.
+            args: Its positional arguments.
+            kwargs: Its keyword arguments.
         """
         on_commit(self.session, fn, *args, **kwargs)
 
     async def rollback(self) -> None:
-        """Undo this unit and leave it; the code after ``async with`` goes on."""
+        """Undo this unit and leave its block. The code after ``async with`` runs."""
         raise LeavingUnit(self)
 
 
 class LeavingUnit(BaseException):
-    # No Exception: an ``except Exception`` inside the unit must not keep it from leaving.
+    # A BaseException, so that ``except Exception`` inside the unit does not catch it.
     def __init__(self, unit: UnitOfWork) -> None:
         super().__init__("leaving the unit of work")
         self.unit = unit
@@ -283,11 +296,57 @@ class LeavingUnit(BaseException):
 
 @asynccontextmanager
 async def unit_of_work(session: AsyncSession) -> AsyncGenerator[UnitOfWork]:
-    """Make the writes inside one transaction: opens or joins one, nests as a savepoint, commits at the outermost exit.
+    """Put the writes inside the block into one transaction.
 
-    Any exception undoes the unit, and only the unit, and goes on to the caller; what was loaded before and not changed inside stays
-    readable. A failing COMMIT is raised as a typed error. Committing or rolling back *session* by hand inside raises ConfigurationError at
-    the exit.
+    The outermost unit commits at the end of the block, and commits what the session wrote before, too. A unit inside another one, or
+    inside a transaction that was opened on purpose, is a savepoint and commits nothing. Any exception undoes the unit, and only the unit,
+    and is raised again. Objects that were loaded before and not changed inside stay readable.
+
+    Raises:
+        KitError: The COMMIT failed, for example ConflictError for a deferred constraint.
+        ConfigurationError: The code inside committed or rolled back *session* itself.
+
+    Example:
+        ```python
+        import asyncio
+
+        from pydantic import BaseModel
+        from sqlalchemy.orm import Mapped, mapped_column
+
+        from fastapi_kit import Base, ConflictError, CRUDService, Database, unit_of_work
+
+
+        class Tag(Base):
+            __tablename__ = "tags"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            name: Mapped[str] = mapped_column(unique=True)
+
+
+        class TagCreate(BaseModel):
+            name: str
+
+
+        class TagService(CRUDService[Tag, TagCreate, TagCreate]): ...
+
+
+        async def main() -> None:
+            db = Database("sqlite:///:memory:")
+            await db.create_tables()
+            async with db.sessions() as session:
+                tags = TagService(session)
+                try:
+                    async with unit_of_work(session) as uow:
+                        await tags.create(TagCreate(name="new"))
+                        uow.on_commit(print, "stored")
+                        await tags.create(TagCreate(name="new"))
+                except ConflictError as error:
+                    assert error.fields == ("name",)
+                assert await tags.count() == 0  # the first was undone too, and nothing was printed
+            await db.dispose()
+
+
+        asyncio.run(main())
+        ```
     """
     unit = UnitOfWork(session)
     try:
@@ -297,7 +356,7 @@ async def unit_of_work(session: AsyncSession) -> AsyncGenerator[UnitOfWork]:
         if leaving.unit is not unit:
             raise
     except BaseExceptionGroup as group:
-        # A task group inside the unit wraps whatever leaves it.
+        # A task group inside the unit wraps the exception in a group.
         others = group.split(lambda error: isinstance(error, LeavingUnit) and error.unit is unit)[1]
         if others is group:
             raise
@@ -307,9 +366,14 @@ async def unit_of_work(session: AsyncSession) -> AsyncGenerator[UnitOfWork]:
 
 @asynccontextmanager
 async def typed_errors(session: AsyncSession) -> AsyncGenerator[None]:
-    """Raise database errors inside as the library's, undone to where the block began; what was loaded before stays readable.
+    """Raise errors of the database inside the block as the library's. Flushes at the end of the block and commits nothing.
 
-    Flushes at the end and commits nothing.
+    Any exception rolls back to where the block began. Objects that were loaded before stay readable. For statements of your own on the
+    session; services do this by themselves.
+
+    Raises:
+        KitError: The library's error for an error of the database.
+        ConfigurationError: The code inside committed or rolled back *session* itself.
     """
     async with bounded(session, Boundary(session.sync_session, committer="", commits=False)):
         with typed(None):
@@ -318,7 +382,11 @@ async def typed_errors(session: AsyncSession) -> AsyncGenerator[None]:
 
 
 async def read_locked(session: AsyncSession, work: Callable[[Session], ResultT], *, mapper: Mapper[Any]) -> ResultT:
-    """Let *work* read and lock rows. The transaction, and with it the lock, stays; a refused lock undoes nothing that was before."""
+    """Return the result of *work*, which reads and locks rows. The transaction, and the lock with it, stays open.
+
+    Raises:
+        KitError: The library's error for an error of the database. A lock that cannot be had undoes nothing from before.
+    """
     with one_task(session), typed(mapper):
         if not is_idle(session.sync_session):
             async with typed_errors(session):
@@ -331,9 +399,19 @@ async def read_locked(session: AsyncSession, work: Callable[[Session], ResultT],
 
 
 async def run_transaction(begin: SessionFactory, work: Callable[[AsyncSession], Awaitable[ResultT]], *, attempts: int = 3) -> ResultT:
-    """Run *work* in a transaction, again on deadlock or serialization failure (40P01, 40001), at most *attempts* times.
+    """Run *work* in a transaction and commit it. Run it again if the database reports a deadlock or a serialization failure.
 
-    *work* gets a fresh session each time and must have no effect outside it. The last failure is raised.
+    Args:
+        begin: Opens a session in a transaction: ``db.begin`` or ``async_sessionmaker(...).begin``.
+        work: Gets a new session in each attempt. It must have no effect outside of it.
+        attempts: How often *work* runs at most. After attempt n there is a random pause of up to n * 0.05 seconds.
+
+    Returns:
+        What *work* returned.
+
+    Raises:
+        Exception: The error of the last attempt, or any error that another attempt cannot help.
+        ConfigurationError: *attempts* is less than 1.
     """
     for attempt in range(1, attempts + 1):
         try:
@@ -359,13 +437,13 @@ async def bounded(session: AsyncSession, boundary: Boundary) -> AsyncGenerator[N
 
 
 def release(error: BaseException) -> None:
-    """Let go of what the frames of a cancelled statement hold: an SQLite connection that is closed keeps its lock while a cursor lives."""
+    """Release the cursors in the frames of a cancelled statement: a closed SQLite connection keeps its lock while a cursor exists."""
     if not isinstance(error, Exception):
         clear_frames(error.__traceback__)
 
 
 def keep_readable(session: Session) -> bool:
-    """Let no rollback expire what it does not undo, not even the one that a failed flush makes. Returns False where it is so already."""
+    """Let rollbacks expire only what they undo, also the rollback of a failed flush. Return False if this is in effect already."""
     if _KEPT in session.info:
         return False
     session.info[_KEPT] = list[object]()
@@ -376,20 +454,20 @@ def keep_readable(session: Session) -> bool:
 
 
 def keep_clean(session: Session) -> None:
-    """Keep what a rollback inside a boundary does not undo. For SQLAlchemy's ``after_rollback``, before which nothing is expired."""
+    """Keep the objects that a rollback inside a boundary does not undo. A listener of ``after_rollback``, which runs before they expire."""
     if _KEPT in session.info:
         session.info[_KEPT] += discard_clean(session)
 
 
 def put_back_kept(session: Session, _ended: object = None) -> None:
-    """Undo ``keep_clean`` when the rollback is over. For SQLAlchemy's ``after_transaction_end``."""
+    """Put back what ``keep_clean`` took out. A listener of ``after_transaction_end``."""
     if kept := session.info.get(_KEPT):
         put_back(session, kept)
         kept.clear()
 
 
 def roll_back(session: Session) -> None:
-    # Here too, because a lost connection can keep the event from being sent.
+    # The event may not fire if the connection is lost.
     keep_clean(session)
     session.rollback()
 

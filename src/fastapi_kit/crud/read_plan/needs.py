@@ -115,7 +115,7 @@ class NeedsCompiler:
         found = 0
         for path in read.paths:
             if len(path) == 1:
-                refuse_another_shape(read, attribute_of(needs.mapper, str(path[0])))
+                check_shape(read, attribute_of(needs.mapper, str(path[0])))
             known = self.read_path(needs, needs.mapper, path, read)
             found += known
             if known and len(path) == 1:
@@ -246,7 +246,7 @@ def merge(needs: Needs, more: Needs) -> None:
         needs.relationships.setdefault(relationship, []).extend(children)
 
 
-def refuse_another_shape(read: ReadField, attribute: Attribute | None) -> None:
+def check_shape(read: ReadField, attribute: Attribute | None) -> None:
     """Raise ConfigurationError if the field takes one object and the relationship gives several, or the other way round."""
     content = read.content
     if (

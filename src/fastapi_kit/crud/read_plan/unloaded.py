@@ -37,14 +37,14 @@ def no_lazy_loads(rows: Sequence[object]) -> Generator[None]:
     if session is None:
         yield
         return
-    listen(session, "do_orm_execute", refuse, insert=True)
+    listen(session, "do_orm_execute", reject_statement, insert=True)
     try:
         yield
     finally:
-        remove(session, "do_orm_execute", refuse)
+        remove(session, "do_orm_execute", reject_statement)
 
 
-def refuse(_: ORMExecuteState) -> None:
+def reject_statement(_: ORMExecuteState) -> None:
     raise InvalidRequestError("a response is built from what is loaded")
 
 

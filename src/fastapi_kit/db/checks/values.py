@@ -80,15 +80,15 @@ def attribute_checks(mapper: Mapper[Any], *, update: bool) -> Mapping[str, Check
     for attribute in mapper.column_attrs:
         column = attribute.columns[0]
         if isinstance(column, Column) and attribute.key not in mapper.validators:
-            required = not listens and refuses_none(mapper, column, update=update)
+            required = not listens and is_required(mapper, column, update=update)
             check = value_check(column.type)
             if required or check is not None:
-                checks[attribute.key] = with_null(check, refused=required)
+                checks[attribute.key] = with_null(check, required=required)
     return checks
 
 
-def with_null(check: Check | None, *, refused: bool) -> Check:
-    reason = "null" if refused else None
+def with_null(check: Check | None, *, required: bool) -> Check:
+    reason = "null" if required else None
 
     def check_with_null(value: object) -> str | None:
         if value is None:
@@ -98,7 +98,7 @@ def with_null(check: Check | None, *, refused: bool) -> Check:
     return check_with_null
 
 
-def refuses_none(mapper: Mapper[Any], column: Column[Any], *, update: bool) -> bool:
+def is_required(mapper: Mapper[Any], column: Column[Any], *, update: bool) -> bool:
     type_ = column.type
     if column.nullable or type_.should_evaluate_none:
         return False

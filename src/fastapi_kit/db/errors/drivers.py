@@ -17,7 +17,7 @@ class Failure:
     """One refused statement or lost connection, in the words of its driver; what the driver did not say is empty."""
 
     kind: str
-    """A reason of InvalidDataError; or unique, foreign_key, unknown_reference, still_referenced, integrity, generated, refused, denied,
+    """A reason of InvalidDataError; or unique, foreign_key, unknown_reference, still_referenced, integrity, generated, rejected, denied,
     unavailable."""
     code: str = ""
     schema: str | None = None
@@ -90,7 +90,7 @@ _POSTGRES_CLASSES = {
     "53": "unavailable",
     "57": "unavailable",
     "58": "unavailable",
-    "P0": "refused",
+    "P0": "rejected",
 }
 # Codes that stand for several things; the name of the server's function tells them apart in every language.
 _POSTGRES_FUNCTIONS = {
@@ -115,7 +115,7 @@ def read_postgres(error: Any, state: str) -> Failure | None:
     if _POSTGRES_TEXTS.get(state, "\0") in str(error):
         kind = "unavailable"
     if kind is None and (function == "exec_stmt_raise" or state[:2] not in _POSTGRES_OWN):
-        kind = "refused"
+        kind = "rejected"
     if kind is None:
         return None
     column = getattr(names, "column_name", None)
@@ -171,7 +171,7 @@ _SQLITE = {
     "SQLITE_CONSTRAINT_FOREIGNKEY": "foreign_key",
     "SQLITE_CONSTRAINT_NOTNULL": "null",
     "SQLITE_CONSTRAINT_CHECK": "check",
-    "SQLITE_CONSTRAINT_TRIGGER": "refused",
+    "SQLITE_CONSTRAINT_TRIGGER": "rejected",
     "SQLITE_CONSTRAINT_DATATYPE": "wrong_type",
     "SQLITE_MISMATCH": "wrong_type",
     "SQLITE_TOOBIG": "too_long",

@@ -15,11 +15,11 @@ from fastapi_kit.db.errors.constraints import Rule, columns_named_in, find_rule
 from fastapi_kit.db.errors.drivers import Failure
 from fastapi_kit.db.errors.written import Written
 
-__all__ = ["Refusal"]
+__all__ = ["RejectedStatement"]
 
 
 @dataclass(frozen=True, eq=False)
-class Refusal:
+class RejectedStatement:
     """What is known of one refused statement. *written* is None at COMMIT and on an engine that is not watched."""
 
     failure: Failure
