@@ -36,7 +36,6 @@ from sqlalchemy import (
     null,
     text,
 )
-from sqlalchemy.dialects.mysql import INTEGER
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, validates
 from sqlmodel.sql.sqltypes import AutoString
 
@@ -95,7 +94,6 @@ class Thing(Base):
     number: Mapped[int | None]
     big: Mapped[int | None] = mapped_column(BigInteger)
     either: Mapped[int | None] = mapped_column(BigInteger().with_variant(Integer, "sqlite"))
-    unsigned: Mapped[int | None] = mapped_column(INTEGER(unsigned=True))
     price: Mapped[Decimal | None] = mapped_column(Numeric(5, 2))
     amount: Mapped[Decimal | None] = mapped_column(Numeric)
     ratio: Mapped[float | None]
@@ -217,7 +215,7 @@ def test_refused(values: dict[str, object], reason: str) -> None:
     [
         {"id": None, "note": None, "data": None},
         {"name": "éèêëē", "note": "any 😀 length" * 999},
-        {"small": 2**15 - 1, "number": -(2**31), "big": 2**63 - 1, "either": 2**40, "unsigned": 2**32 - 1},
+        {"small": 2**15 - 1, "number": -(2**31), "big": 2**63 - 1, "either": 2**40},
         {"price": Decimal("999.99"), "amount": Decimal("1e308"), "ratio": float("inf"), "real": 3.4e38, "single": float("-inf")},
         {"local": datetime.fromisoformat("2024-02-29T12:00:00"), "moment": datetime(2024, 2, 29, tzinfo=UTC), "span": timedelta(days=9)},
         {"name": Word("abc"), "data": nested(99)},

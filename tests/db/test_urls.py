@@ -178,7 +178,7 @@ def test_what_a_driver_cannot_do_is_refused(driver: str, query: str, said: str) 
 @pytest.mark.parametrize("query", ["channel_binding=require", "gssencmode=require", "sslsni=0", "client_encoding=latin1"])
 def test_what_only_psycopg_can_do(query: str) -> None:
     """A demand that asyncpg cannot meet is refused, not dropped; the error names the way out."""
-    with pytest.raises(ConfigurationError, match=r"asyncpg cannot do .* postgresql\+psycopg://"):
+    with pytest.raises(ConfigurationError, match=r"asyncpg does not support .* postgresql\+psycopg://"):
         Database(f"postgresql://u:p@{HOST}?{query}")
 
     Database(f"postgresql+psycopg://u:p@{HOST}?{query}")

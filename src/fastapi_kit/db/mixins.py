@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, TypeVar
-from uuid import UUID
 
 from sqlalchemy import Uuid
 from sqlalchemy.orm import Mapped, declared_attr, mapped_column
@@ -48,8 +47,19 @@ class TimestampMixin:
         ```
     """
 
-    created_at = unannotated(lambda _: created_at_column())
-    updated_at = unannotated(lambda _: updated_at_column())
+    created_at = unannotated(
+        lambda _: mapped_column(UTCDateTime(), insert_default=utc_now, server_default=ServerNow(), nullable=False, sort_order=1000)
+    )
+    updated_at = unannotated(
+        lambda _: mapped_column(
+            UTCDateTime(),
+            insert_default=same_as_created,
+            onupdate=utc_now,
+            server_default=ServerNow(),
+            nullable=False,
+            sort_order=1001,
+        )
+    )
 
 
 class UUIDv7Mixin:
@@ -61,25 +71,9 @@ class UUIDv7Mixin:
     id = unannotated(lambda _: mapped_column(Uuid(), primary_key=True, insert_default=uuid7, sort_order=-1000))
 
 
-def created_at_column() -> Mapped[datetime]:
-    return mapped_column(UTCDateTime(), insert_default=utc_now, server_default=ServerNow(), nullable=False, sort_order=1000)
-
-
-def updated_at_column() -> Mapped[datetime]:
-    return mapped_column(
-        UTCDateTime(),
-        insert_default=same_as_created,
-        onupdate=utc_now,
-        server_default=ServerNow(),
-        nullable=False,
-        sort_order=1001,
-    )
-
-
 def same_as_created(context: Any) -> datetime:
     parameters = context.get_current_parameters(isolate_multiinsert_groups=False)
     # SQLAlchemy numbers the parameters of a VALUES list: updated_at, updated_at_m1, ... Those given for its first row end with _m0.
     row = context.current_column.key.removeprefix("updated_at")
     created_at = parameters.get(f"created_at{row}", parameters.get(f"created_at{row or '_m0'}"))
     return created_at if isinstance(created_at, datetime) else utc_now()
-

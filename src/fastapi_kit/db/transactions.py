@@ -198,7 +198,6 @@ class Boundary:
         is_current = transaction is not None and session.get_transaction() is transaction and not session.in_nested_transaction()
         return transaction is not None and is_current and not has_sent_sql(transaction) and is_clean(session)
 
-
     def _connect(self) -> Connection | None:
         session, mapper = self.session, self.mapper
         if mapper is None and session.bind is None:

@@ -147,7 +147,6 @@ def render_now_sqlite(element: ServerNow, compiler: SQLCompiler, **kw: Any) -> s
     return "(strftime('%Y-%m-%d %H:%M:%f000', 'now'))"
 
 
-
 class UUID7Maker:
     """Makes time-ordered UUIDs (RFC 9562, section 5.7). Each is greater than the one before. Safe for threads.
 

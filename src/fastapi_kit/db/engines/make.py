@@ -13,7 +13,7 @@ from sqlalchemy.util import await_only
 
 from fastapi_kit.db.engines.options import DatabaseOptions
 from fastapi_kit.db.engines.postgres import connect_as
-from fastapi_kit.db.engines.sqlite import PrivateFile, check_url, is_memory, configure_engine
+from fastapi_kit.db.engines.sqlite import PrivateFile, check_url, configure_engine, is_memory
 from fastapi_kit.db.engines.urls import async_url
 from fastapi_kit.db.errors.written import watch
 from fastapi_kit.errors import ConfigurationError
@@ -69,9 +69,7 @@ def create_engine(url: URL, options: DatabaseOptions) -> AsyncEngine:
     except (ImportError, InvalidRequestError, NoSuchModuleError) as error:
         raise ConfigurationError(f"{url.drivername} is not an installed async driver: {error}") from None
     except (ArgumentError, ValueError):
-        raise ConfigurationError(
-            f"the database URL has something that {url.drivername} rejects, such as hosts without ports"
-        ) from None
+        raise ConfigurationError(f"the database URL has something that {url.drivername} rejects, such as hosts without ports") from None
 
 
 def prepare(engine: AsyncEngine, options: DatabaseOptions) -> None:

@@ -175,7 +175,7 @@ def milliseconds(seconds: float) -> str:
 
 
 def tls_context(words: dict[str, str]) -> ssl.SSLContext:
-    """Return a context with the certificates that *words* name. The drivers read the files when they connect, too late for a clear error."""
+    """Return a context with the certificates that *words* name. The drivers read the files too late for a clear error."""
     if words.get("sslmode", "").startswith("verify-") and "sslrootcert" not in words:
         words["sslrootcert"] = os.environ.get("PGSSLROOTCERT") or str(Path("~/.postgresql/root.crt").expanduser())
     root = words.get("sslrootcert")
@@ -225,7 +225,9 @@ def for_asyncpg(words: dict[str, str], options: DatabaseOptions, *, limit: float
         if word not in _DEFAULTS:
             raise ConfigurationError(f"{word!r} in the database URL is unknown to asyncpg")
         if value.lower() not in _DEFAULTS[word]:
-            raise ConfigurationError(f"asyncpg does not support {word!r} with this value in the database URL; psycopg does: postgresql+psycopg://")
+            raise ConfigurationError(
+                f"asyncpg does not support {word!r} with this value in the database URL; psycopg does: postgresql+psycopg://"
+            )
     return arguments | {"server_settings": settings, "dsn": f"postgresql://?{urlencode(dsn)}" if dsn else None}
 
 

@@ -28,7 +28,7 @@ from sqlalchemy.util import await_only
 from fastapi_kit.db.types import InvalidDatetimeError, in_utc
 from fastapi_kit.errors import ConfigurationError
 
-__all__ = ["PrivateFile", "begin_immediate", "check_url", "drops_offsets", "is_memory", "configure_engine"]
+__all__ = ["PrivateFile", "begin_immediate", "check_url", "configure_engine", "drops_offsets", "is_memory"]
 
 _READ = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/|\()*(?:(SELECT|VALUES|EXPLAIN|PRAGMA)|(WITH))\b", re.IGNORECASE | re.DOTALL)
 _DRIVER_OPTIONS = {"uri", "timeout", "isolation_level", "detect_types", "check_same_thread", "cached_statements"}
@@ -108,7 +108,7 @@ class PrivateFile:
 
 
 class ClosingConnection(sqlite3.Connection):
-    """A connection that releases the file when it is closed. sqlite3's keeps its locks while a cursor exists, for example in a traceback."""
+    """A connection that releases the file when it is closed. sqlite3's keeps its locks while a cursor exists, as in a traceback."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -203,7 +203,7 @@ class Moment(DATETIME):
 
 
 class TimeOfDay(TIME):
-    """A time, stored in UTC if it is aware, without a change of the day. A column with ``timezone=True`` returns aware times in UTC."""
+    """A time, stored in UTC if it is aware. A change of the day is dropped. A column with ``timezone=True`` returns aware times in UTC."""
 
     def bind_processor(self, dialect: Dialect) -> Any:
         plain: Any = super()
