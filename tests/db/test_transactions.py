@@ -26,7 +26,8 @@ from tests.models import (
 )
 
 from fastapi_kit.db import Database, on_commit, run_transaction, unit_of_work
-from fastapi_kit.db.transactions import is_opened, typed_errors
+from fastapi_kit.db.atomic import is_opened
+from fastapi_kit.db.transactions import typed_errors
 from fastapi_kit.errors import ConfigurationError, ConflictError, KitError, UnavailableError, UnknownReferenceError
 
 HostSessions = async_sessionmaker[AsyncSession]

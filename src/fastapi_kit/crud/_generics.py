@@ -1,6 +1,5 @@
 """The type arguments that a subclass of a generic class gives, and the methods that it overrides."""
 
-from collections.abc import Sequence
 from typing import Any, TypeVar, get_args, get_origin
 
 __all__ = ["overrides", "type_arguments"]
@@ -19,7 +18,8 @@ def type_arguments(cls: type[Any], base: type[Any]) -> tuple[Any, ...] | None:
         given = get_args(parent)
         arguments = given if origin is base else type_arguments(origin, base)
         if arguments and origin is not base:
-            arguments = substitute(arguments, getattr(origin, "__parameters__", ()), given)
+            filled = dict(zip(getattr(origin, "__parameters__", ()), given, strict=False))
+            arguments = tuple(filled.get(argument, argument) if isinstance(argument, TypeVar) else argument for argument in arguments)
         if arguments:
             return arguments
     return None
@@ -28,8 +28,3 @@ def type_arguments(cls: type[Any], base: type[Any]) -> tuple[Any, ...] | None:
 def overrides(cls: type[Any], base: type[Any], name: str) -> bool:
     """Return whether *cls* overrides the method *name* of *base*."""
     return getattr(cls, name) is not getattr(base, name)
-
-
-def substitute(arguments: Sequence[Any], parameters: Sequence[Any], given: Sequence[Any]) -> tuple[Any, ...]:
-    filled = dict(zip(parameters, given, strict=False))
-    return tuple(filled.get(argument, argument) if isinstance(argument, TypeVar) else argument for argument in arguments)

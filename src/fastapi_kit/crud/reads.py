@@ -21,9 +21,9 @@ from fastapi_kit.crud.attributes import attributes_of, mapper_of
 from fastapi_kit.crud.identity import Identity, Key, identity_of, may_hold
 from fastapi_kit.crud.ordering import OrderBy, total_order
 from fastapi_kit.crud.read_plan.plan import ReadPlan, read_plan
+from fastapi_kit.db.atomic import read_locked
 from fastapi_kit.db.reads import read, stream
 from fastapi_kit.db.sessions import execute, is_idle
-from fastapi_kit.db.transactions import read_locked
 from fastapi_kit.errors import ConfigurationError, InvalidQueryError, MultipleMatchesError, NotFoundError
 from fastapi_kit.pagination import Page, PageParams
 
@@ -65,6 +65,10 @@ class ReadService(Generic[ModelT]):
     On a session of a ``Database`` without an open transaction a read shows what the database has now, also in objects that the session
     holds, and leaves no transaction open. In an open transaction, and on a session of your own, it reads as ``session.execute`` does.
 
+    Several methods take the same arguments. *ident* is a primary key; for a composite key it is a tuple, or a mapping by name. All
+    *conditions* must be true for a row. *order_by* is a column or expression, or several; nulls come last, and first with ``desc()``.
+    *options* are loader options for this read. *lock* locks the rows until the end of the transaction and reads what is stored now.
+
     Args:
         session: The session to read through.
 
@@ -103,11 +107,6 @@ class ReadService(Generic[ModelT]):
     async def get(self, ident: object, *, options: Sequence[ORMOption] = (), lock: RowLock | None = None) -> ModelT | None:
         """Return the row with this primary key, or None.
 
-        Args:
-            ident: The primary key. For a composite key a tuple, or a mapping by name.
-            options: Loader options for this read.
-            lock: Lock the row until the end of the transaction, and read what is stored now.
-
         Raises:
             ConfigurationError: The key has another shape or type.
             UnavailableError: The database does not answer, or the row is locked (``nowait``).
@@ -122,17 +121,10 @@ class ReadService(Generic[ModelT]):
         return rows[0] if rows else None
 
     async def get_one(self, ident: object, *, options: Sequence[ORMOption] = (), lock: RowLock | None = None) -> ModelT:
-        """Return the row with this primary key.
-
-        Args:
-            ident: The primary key. For a composite key a tuple, or a mapping by name.
-            options: Loader options for this read.
-            lock: Lock the row until the end of the transaction, and read what is stored now.
+        """Return the row with this primary key, as ``get`` does.
 
         Raises:
             NotFoundError: No row has the key.
-            ConfigurationError: The key has another shape or type.
-            UnavailableError: The database does not answer, or the row is locked (``nowait``).
         """
         row = await self.get(ident, options=options, lock=lock)
         if row is None:
@@ -193,15 +185,7 @@ class ReadService(Generic[ModelT]):
         options: Sequence[ORMOption] = (),
         lock: RowLock | None = None,
     ) -> builtins.list[ModelT]:
-        """Return rows that meet *conditions*.
-
-        Args:
-            conditions: SQL expressions, all of which must be true.
-            skip: How many rows to leave out at the start.
-            limit: How many rows to return at most. None: all rows.
-            order_by: A column or expression, or several. The primary key is added at the end. Nulls come last, and first with ``desc()``.
-            options: Loader options for this read.
-            lock: Lock the rows until the end of the transaction, and read what is stored now.
+        """Return at most *limit* of the rows that meet *conditions*, without the first *skip*. ``limit=None`` means all.
 
         Raises:
             InvalidQueryError: *skip* or *limit* is negative.
@@ -246,11 +230,6 @@ class ReadService(Generic[ModelT]):
         Only what *schema* names is read. A schema of columns only is read from plain rows, without objects. Each collection takes one
         more query.
 
-        Args:
-            schema: The read schema.
-            ident: The primary key. For a composite key a tuple, or a mapping by name.
-            conditions: SQL expressions that the row must meet, too.
-
         Raises:
             NotFoundError: No row has the key and meets *conditions*.
             ConfigurationError: The model cannot fill a field of *schema*, or the key has another shape or type.
@@ -281,14 +260,7 @@ class ReadService(Generic[ModelT]):
         limit: int | None = 100,
         order_by: OrderBy = (),
     ) -> builtins.list[SchemaT]:
-        """Return rows that meet *conditions* as instances of *schema*. Only what *schema* names is read, as in ``get_as``.
-
-        Args:
-            schema: The read schema.
-            conditions: SQL expressions, all of which must be true.
-            skip: How many rows to leave out at the start.
-            limit: How many rows to return at most. None: all rows.
-            order_by: A column or expression, or several. The primary key is added at the end. Nulls come last, and first with ``desc()``.
+        """Return the rows of ``list`` as instances of *schema*. Only what *schema* names is read, as in ``get_as``.
 
         Raises:
             InvalidQueryError: *skip* or *limit* is negative.
@@ -308,12 +280,6 @@ class ReadService(Generic[ModelT]):
 
         It takes two statements: the rows and their number. With ``max_total = 0`` in the class of *query* the rows are not counted, and
         with another ``max_total`` counting stops there. ``has_more`` is then known from one additional row.
-
-        Args:
-            schema: The read schema.
-            query: The parameters of the page.
-            conditions: SQL expressions, all of which must be true.
-            order_by: A column or expression, or several. The primary key is added at the end. Nulls come last, and first with ``desc()``.
 
         Raises:
             ConfigurationError: The model cannot fill a field of *schema*.

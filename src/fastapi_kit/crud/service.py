@@ -16,7 +16,9 @@ from fastapi_kit.crud._write import Target
 from fastapi_kit.crud.attributes import Values, attributes_of
 from fastapi_kit.crud.reads import FOR_UPDATE, ReadService, RowLock
 from fastapi_kit.crud.values import checked_changes, checked_row, field_values, new_values
-from fastapi_kit.db.transactions import dropping_calls, unit_of_work, write
+from fastapi_kit.db.atomic import write
+from fastapi_kit.db.hooks import dropping_calls
+from fastapi_kit.db.transactions import unit_of_work
 from fastapi_kit.errors import InvalidDataError, NotFoundError, StillReferencedError, UnknownReferenceError
 from fastapi_kit.schemas import has_rules_across_fields, validate_merged
 

@@ -11,6 +11,7 @@ from sqlalchemy import URL, Connection, MetaData, event, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
+from fastapi_kit.db.atomic import keep_clean, put_back_kept
 from fastapi_kit.db.base import Base
 from fastapi_kit.db.engines.make import adopt_engine, make_engine
 from fastapi_kit.db.engines.options import DatabaseOptions
@@ -19,7 +20,7 @@ from fastapi_kit.db.engines.urls import masked
 from fastapi_kit.db.errors.translate import as_kit_error, typed
 from fastapi_kit.db.hooks import OWN, has_uncommitted_writes, note_writes
 from fastapi_kit.db.sessions import NO_AUTOCOMMIT, Place, close, log_application_commits, report_second_commit
-from fastapi_kit.db.transactions import keep_clean, put_back_kept, unit_of_work
+from fastapi_kit.db.transactions import unit_of_work
 from fastapi_kit.errors import ConfigurationError, UnavailableError
 from fastapi_kit.settings import KitSettings
 

@@ -7,7 +7,8 @@ import asyncio
 import inspect
 import logging
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import ParamSpec
@@ -23,7 +24,7 @@ __all__ = [
     "OWN",
     "OWN_LISTENERS",
     "close_reading",
-    "drop_waiting_calls",
+    "dropping_calls",
     "has_uncommitted_writes",
     "note_writes",
     "on_commit",
@@ -80,11 +81,16 @@ def has_uncommitted_writes(session: Session) -> bool:
     return has_written or bool(session.new or session.deleted)
 
 
-def drop_waiting_calls(session: Session) -> None:
-    """Drop the calls that wait for the next transaction. The write that they waited for raised before it began one."""
-    record: Record | None = session.info.get(_RECORD)
-    if record is not None and not session.in_transaction():
-        record.entries.clear()
+@contextmanager
+def dropping_calls(session: AsyncSession) -> Generator[None]:
+    """Drop the calls that wait for the next transaction if the block, which prepares a write, raises."""
+    try:
+        yield
+    except Exception:
+        record: Record | None = session.sync_session.info.get(_RECORD)
+        if record is not None and not session.sync_session.in_transaction():
+            record.entries.clear()
+        raise
 
 
 def save_calls(session: Session) -> Sequence["Entry"]:

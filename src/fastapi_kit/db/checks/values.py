@@ -115,11 +115,8 @@ def is_required(mapper: Mapper[Any], column: Column[Any], *, update: bool) -> bo
         return False
     if isinstance(type_, TypeDecorator) and converts(type_) and not isinstance(type_, UTCDateTime):
         return False
-    return update or not is_filled_in(mapper, column)
-
-
-def is_filled_in(mapper: Mapper[Any], column: Column[Any]) -> bool:
-    return column is column.table.autoincrement_column or column is mapper.version_id_col or column is mapper.polymorphic_on
+    is_filled_in = column is column.table.autoincrement_column or column is mapper.version_id_col or column is mapper.polymorphic_on
+    return update or not is_filled_in
 
 
 def table_name(mapper: Mapper[Any], attribute: str) -> str | None:
