@@ -511,9 +511,9 @@ async def test_rows_carry_timestamps_and_versions(session: AsyncSession, library
         assert [leaflet.version for leaflet in leaflets] == [1, 1]
 
 
-async def test_rows_on_a_default_session(host_sessions: async_sessionmaker[AsyncSession]) -> None:
+async def test_rows_on_a_default_session(application_sessions: async_sessionmaker[AsyncSession]) -> None:
     """The stock driver, expire_on_commit=True: in order and readable."""
-    async with host_sessions() as session:
+    async with application_sessions() as session:
         tags = await TagService(session).create_many([{"name": f"tag {number}"} for number in range(30, 0, -1)])
 
         assert [tag.name for tag in tags] == [f"tag {number}" for number in range(30, 0, -1)]
@@ -554,7 +554,7 @@ async def test_a_key_that_is_used_again_gives_a_new_row(library: Database, sessi
 # All or nothing
 
 
-async def test_a_refused_row_refuses_all(session: AsyncSession) -> None:
+async def test_a_rejected_row_rejects_all(session: AsyncSession) -> None:
     """Wherever it stands; the session works on."""
     rows = [{"name": f"tag {number}", "weight": number % 2 or None} for number in range(3000)]
 
@@ -566,7 +566,7 @@ async def test_a_refused_row_refuses_all(session: AsyncSession) -> None:
     await TagService(session).create_many(rows)
 
 
-async def test_a_refused_group_of_rows_refuses_all(store: AsyncSession) -> None:
+async def test_a_rejected_group_of_rows_rejects_all(store: AsyncSession) -> None:
     """Also where the rows take several statements."""
     with pytest.raises(ConflictError):
         await ItemService(store).create_many([{"title": "a"}, {"title": "b", "price": 1}, {"title": "a", "code": "x"}])
@@ -574,7 +574,7 @@ async def test_a_refused_group_of_rows_refuses_all(store: AsyncSession) -> None:
     assert await ItemService(store).count() == 0
 
 
-async def test_a_refused_object_refuses_all(session: AsyncSession) -> None:
+async def test_a_rejected_object_rejects_all(session: AsyncSession) -> None:
     """Also where the rows are flushed as objects."""
     author = await AuthorService(session).create({"email": "a@example.org"})
 
@@ -585,7 +585,7 @@ async def test_a_refused_object_refuses_all(session: AsyncSession) -> None:
     assert not session.new
 
 
-async def test_refused_rows_leave_the_rest_of_an_opened_transaction(session: AsyncSession) -> None:
+async def test_rejected_rows_leave_the_rest_of_an_opened_transaction(session: AsyncSession) -> None:
     """They undo themselves alone."""
     async with unit_of_work(session):
         await TagService(session).create({"name": "a"})
@@ -596,7 +596,7 @@ async def test_refused_rows_leave_the_rest_of_an_opened_transaction(session: Asy
     assert [tag.name for tag in await TagService(session).list()] == ["a", "c"]
 
 
-async def test_a_refused_value_is_found_before_any_sql(library: Database, session: AsyncSession) -> None:
+async def test_a_rejected_value_is_found_before_any_sql(library: Database, session: AsyncSession) -> None:
     """In whichever row it is."""
     with assert_max_queries(library, 0), pytest.raises(InvalidDataError) as caught:
         await TagService(session).create_many([{"name": "a"}, {"name": "b" * 51}])

@@ -1,4 +1,4 @@
-"""Inserting one row: which values are written, which are refused, and what comes back."""
+"""Inserting one row: which values are written, which are rejected, and what comes back."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -202,12 +202,12 @@ def kit_session(database: Database) -> AsyncSession:
     return database.sessions()
 
 
-def host_session(database: Database) -> AsyncSession:
+def application_session(database: Database) -> AsyncSession:
     """As SQLAlchemy makes it: expire_on_commit=True."""
     return async_sessionmaker(database.engine)()
 
 
-on_any_session = pytest.mark.parametrize("make_session", [kit_session, host_session])
+on_any_session = pytest.mark.parametrize("make_session", [kit_session, application_session])
 MakeSession = Callable[[Database], AsyncSession]
 
 
@@ -374,7 +374,7 @@ async def test_super_create_is_the_hook(session: AsyncSession) -> None:
     assert await BookService(session).exists(Book.author_id == author.id)
 
 
-# What is refused
+# What is rejected
 
 
 UNKNOWN: list[tuple[Any, dict[str, object]]] = [
@@ -430,7 +430,7 @@ class Open(BaseModel):
     [{"nr": 1}, {"metadata": 1}, {"expensive": True}, {"parts": [1]}, {"parts": "x"}, {"part_names": 1}, {"doubled": 3}],
     ids=str,
 )
-async def test_what_a_client_adds_is_refused_as_its_mistake(shop: AsyncSession, extra: dict[str, Any]) -> None:
+async def test_what_a_client_adds_is_rejected_as_its_mistake(shop: AsyncSession, extra: dict[str, Any]) -> None:
     """Names that an open schema lets through and that no column takes are the client's error, never a crash."""
     with pytest.raises(InvalidDataError) as caught:
         await ProductService(shop).create(Open(**extra))
@@ -461,7 +461,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
 
 @pytest.mark.parametrize(("values", "field", "reason"), REFUSED, ids=ascii)
 async def test_values_that_no_database_takes(shop: AsyncSession, values: dict[str, Any], field: str, reason: str) -> None:
-    """Refused alike on both, by the name of the attribute, one or many."""
+    """Rejected alike on both, by the name of the attribute, one or many."""
     for create in (lambda: ProductService(shop).create(values), lambda: ProductService(shop).create_many([{"title": "b"}, values])):
         with pytest.raises(InvalidDataError) as caught:
             await create()
@@ -482,7 +482,7 @@ async def test_a_duplicate_names_the_attribute(shop: AsyncSession) -> None:
 
 @pytest.mark.parametrize("row", [{"room": 1, "number": 1}, {"room": 1, "number": 1, "label": "new"}], ids=str)
 async def test_a_duplicate_of_a_loaded_row_is_a_conflict_too(session: AsyncSession, row: dict[str, Any]) -> None:
-    """A key that this session has loaded is refused like any other, without a warning; what was loaded stays as it is."""
+    """A key that this session has loaded is rejected like any other, without a warning; what was loaded stays as it is."""
     service = ShelfService(session)
     loaded = await service.create({"room": 1, "number": 1, "label": "old"})
 
@@ -517,7 +517,7 @@ async def test_an_unknown_reference_names_the_field(session: AsyncSession) -> No
     assert await BookService(session).count() == 0
 
 
-async def test_an_expression_that_is_refused_is_typed(session: AsyncSession) -> None:
+async def test_an_expression_that_is_rejected_is_typed(session: AsyncSession) -> None:
     """What only the database can judge, it judges."""
     author = await AuthorService(session).create({"email": "a@example.org"})
 
@@ -651,7 +651,7 @@ async def test_an_error_of_the_hosts_constructor_undoes_the_write(shop: AsyncSes
     assert (await MemberService(shop).create({"email": "a@example.org"})).id == 1
 
 
-async def test_refusals_are_of_the_library(session: AsyncSession) -> None:
+async def test_rejection_are_of_the_library(session: AsyncSession) -> None:
     """One base class to catch."""
     with pytest.raises(KitError):
         await BookService(session).create({"title": "a", "author_id": 1})

@@ -347,9 +347,9 @@ async def test_a_delete_in_an_opened_transaction_is_the_openers(session: AsyncSe
     assert tag.name == "a"
 
 
-async def test_a_delete_on_a_default_session(host_sessions: async_sessionmaker[AsyncSession]) -> None:
+async def test_a_delete_on_a_default_session(application_sessions: async_sessionmaker[AsyncSession]) -> None:
     """The host's engine and its transaction."""
-    async with host_sessions() as session:
+    async with application_sessions() as session:
         tags = await TagService(session).create_many([{"name": "a"}, {"name": "b"}])
         await TagService(session).delete(tags[0].id)
         assert [tag.name for tag in await TagService(session).list()] == ["b"]
@@ -391,7 +391,7 @@ async def test_children_that_go_with_it(office: AsyncSession) -> None:
 
 
 async def test_children_that_stay(office: AsyncSession) -> None:
-    """A nullable reference is set to null, also through a relationship that refuses to be read lazily."""
+    """A nullable reference is set to null, also through a relationship that rejects to be read lazily."""
     await add(office, Order(id=1, name="a", remarks=[Remark(), Remark()]))
 
     await OrderService(office).delete(1)
@@ -620,7 +620,7 @@ async def test_a_delete_after_the_row_was_read(session: AsyncSession, impatient:
 
 
 async def test_a_row_that_others_point_at(office: AsyncSession) -> None:
-    """By one statement: refused, named, nothing changed, and the session works on."""
+    """By one statement: rejected, named, nothing changed, and the session works on."""
     await add(office, Stamp(id=1, name="a"))
     await add(office, Letter(id=1, stamp_id=1))
     stamp = await StampService(office).get_one(1)
@@ -648,21 +648,21 @@ async def test_a_row_whose_children_need_it(session: AsyncSession) -> None:
 
 
 @pytest.mark.parametrize("opener", ["nobody", "unit"])
-async def test_a_refused_delete_changes_nothing(office: AsyncSession, opener: str) -> None:
+async def test_a_rejected_delete_changes_nothing(office: AsyncSession, opener: str) -> None:
     """Not the children that would have gone or stayed either, and all of them can still be read."""
     await add(office, Order(id=1, name="a", lines=[Line()], remarks=[Remark()]))
     await add(office, Receipt(order_id=1))
     order = await OrderService(office).get_one(1, options=[selectinload(Order.lines), selectinload(Order.remarks)])
 
-    async def refused() -> None:
+    async def rejected() -> None:
         with pytest.raises(StillReferencedError):
             await OrderService(office).delete(1)
 
     if opener == "unit":
         async with unit_of_work(office):
-            await refused()
+            await rejected()
     else:
-        await refused()
+        await rejected()
 
     assert (order.name, [line.order_id for line in order.lines], [remark.order_id for remark in order.remarks]) == ("a", [1], [1])
     assert (await number(office, Line), await number(office, Remark.__table__)) == (1, 1)
@@ -670,7 +670,7 @@ async def test_a_refused_delete_changes_nothing(office: AsyncSession, opener: st
 
 
 async def test_a_reference_that_is_checked_at_commit(session: AsyncSession) -> None:
-    """A deferred foreign key refuses the COMMIT: still referenced, on both databases."""
+    """A deferred foreign key rejects the COMMIT: still referenced, on both databases."""
     author = await AuthorService(session).create({"email": "a@example.org"})
     book = await BookService(session).create({"title": "a", "author_id": author.id})
     await LoanService(session).create({"book_id": book.id})
@@ -682,7 +682,7 @@ async def test_a_reference_that_is_checked_at_commit(session: AsyncSession) -> N
     assert (await BookService(session).count(), await number(session, Loan)) == (1, 1)
 
 
-async def test_what_else_the_commit_refuses_is_not_of_the_delete(postgres_database: Database) -> None:
+async def test_what_else_the_commit_rejects_is_not_of_the_delete(postgres_database: Database) -> None:
     """A pending row of the host that points nowhere is named as that, where the database says which it is."""
     await postgres_database.create_tables(LibraryBase.metadata)
     async with opened(postgres_database) as session:

@@ -133,13 +133,13 @@ class OpenArguments(CRUDService[ModelT, CreateT, UpdateT]): ...
 @pytest.mark.parametrize(
     "service", [CRUDService, ReadService, NoArguments, OpenArguments, OpenArguments[Tag, TagCreate, TagUpdate]], ids=str
 )
-def test_a_service_without_a_model_is_refused(service: Callable[[AsyncSession], object]) -> None:
+def test_a_service_without_a_model_is_rejected(service: Callable[[AsyncSession], object]) -> None:
     """At construction, with the cure in the text."""
     with pytest.raises(ConfigurationError, match=r"names no model.*\[Model"):
         service(AsyncSession())
 
 
-async def test_a_model_that_is_not_mapped_is_refused(session: AsyncSession) -> None:
+async def test_a_model_that_is_not_mapped_is_rejected(session: AsyncSession) -> None:
     """Before any SQL, as a mistake in the code."""
 
     class Wrong(CRUDService[TagCreate, TagCreate, TagUpdate]): ...
@@ -196,7 +196,7 @@ WRONG_KEYS: list[tuple[type[CRUDService[Any, Any, Any]], object]] = [
 
 
 @pytest.mark.parametrize(("service", "ident"), WRONG_KEYS, ids=str)
-async def test_a_wrong_key_is_refused_before_sql(
+async def test_a_wrong_key_is_rejected_before_sql(
     sqlite_database: Database, service: type[CRUDService[Any, Any, Any]], ident: object
 ) -> None:
     """Too few, too many, unknown names, a list: a mistake in the code that sends nothing, wherever a key is taken."""
@@ -218,7 +218,7 @@ async def test_a_wrong_key_is_refused_before_sql(
         assert not session.in_transaction()
 
 
-async def test_a_refused_key_says_what_a_key_is(session: AsyncSession) -> None:
+async def test_a_rejected_key_says_what_a_key_is(session: AsyncSession) -> None:
     """By the names of the columns."""
     with pytest.raises(ConfigurationError, match=r"Shelf is a tuple \(room, number\)"):
         await ShelfService(session).get(1)
@@ -274,7 +274,7 @@ AT_ONCE: list[tuple[Work, Work]] = [
 
 
 @pytest.mark.parametrize(("first", "second"), AT_ONCE, ids=lambda work: work.__name__)
-async def test_two_tasks_on_one_session_are_refused(library: Database, session: AsyncSession, first: Work, second: Work) -> None:
+async def test_two_tasks_on_one_session_are_rejected(library: Database, session: AsyncSession, first: Work, second: Work) -> None:
     """Asyncio.gather over one session is named as the mistake it is; the first task finishes and the session works on."""
     async with library.begin() as other:
         await TagService(other).create_many([{"name": name} for name in "abc"])

@@ -88,9 +88,9 @@ async def test_orders_are_equal_on_both_databases(tags: TagService, order_by: An
     assert await ids(tags, order_by) == expected
 
 
-async def test_a_host_session_orders_alike(host_sessions: async_sessionmaker[AsyncSession]) -> None:
+async def test_a_host_session_orders_alike(application_sessions: async_sessionmaker[AsyncSession]) -> None:
     """Nulls are placed on the host's own engine too."""
-    async with host_sessions() as session:
+    async with application_sessions() as session:
         session.add_all([Tag(id=1, name="a"), Tag(id=2, name="b", weight=1)])
         assert [tag.id for tag in await TagService(session).list(order_by=Tag.weight)] == [2, 1]
 

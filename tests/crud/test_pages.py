@@ -160,9 +160,9 @@ def test_bounds_are_enforced(values: dict[str, int]) -> None:
         PageParams(**values)
 
 
-async def test_pages_on_a_host_session(host_sessions: async_sessionmaker[AsyncSession]) -> None:
+async def test_pages_on_a_application_session(application_sessions: async_sessionmaker[AsyncSession]) -> None:
     """With what the session has pending."""
-    async with host_sessions() as session:
+    async with application_sessions() as session:
         session.add_all([Tag(name="a"), Tag(name="b")])
         assert shape(await TagService(session).page_as(TagRead, PageParams(limit=1))) == (["a"], 2, False, True)
 

@@ -490,7 +490,7 @@ class Misspelt(BaseModel):
         ({"imprint": (str, Field(alias=AliasPath("publisher", "nmae")))}, r"Author has no attribute publisher\.nmae or imprint"),
         ({"publisher": Misspelt}, r"Read\.publisher: Misspelt\.nmae cannot be filled: Publisher has no attribute nmae"),
         ({"books": list[Misspelt]}, r"Read\.books: Misspelt\.nmae"),
-        ({"later_books": list[ShortBook]}, r"Read\.later_books names Author\.later_books, a write_only relationship"),
+        ({"later_books": list[ShortBook]}, r"Read\.later_books refers to Author\.later_books, a write_only relationship"),
         ({"dynamic_books": list[ShortBook]}, r"a dynamic relationship"),
         ({"publisher": BaseModel}, r"Read\.publisher: BaseModel has no fields to read from Publisher"),
         ({"publisher": Bare | None}, r"Read\.publisher: Bare has no fields"),

@@ -71,7 +71,7 @@ async def test_a_key_that_no_row_can_have_is_no_row(session: AsyncSession, tags:
 
 
 @pytest.mark.parametrize("ident", ["abc", "1", b"1", True, UUID(int=1), date(2020, 1, 1)], ids=str)
-async def test_a_key_of_another_type_is_refused(library: Database, session: AsyncSession, tags: list[Tag], ident: object) -> None:
+async def test_a_key_of_another_type_is_rejected(library: Database, session: AsyncSession, tags: list[Tag], ident: object) -> None:
     """A key of the wrong type is a mistake in the code on both databases, before any SQL, whatever SQLite makes of it."""
     service = TagService(session)
     reads: list[Callable[[], Awaitable[object]]] = [
@@ -141,7 +141,7 @@ async def test_get_by_with_several_matches_is_an_error(session: AsyncSession, ta
 
 
 @pytest.mark.parametrize("columns", [{}, {"nr": 1}, {"name": "a", "nr": 1}, {"books": 1}, {"__mapper__": 1}, {"metadata": 1}], ids=str)
-async def test_get_by_refuses_names_that_are_no_columns(library: Database, session: AsyncSession, columns: dict[str, object]) -> None:
+async def test_get_by_rejects_names_that_are_no_columns(library: Database, session: AsyncSession, columns: dict[str, object]) -> None:
     """Unknown names, relationships and no name at all are mistakes in the code, found before SQL."""
     with assert_max_queries(library, 0), pytest.raises(ConfigurationError):
         await AuthorService(session).get_by(**columns)
@@ -226,7 +226,7 @@ async def test_list_takes_bounds_beyond_the_databases(session: AsyncSession, tag
 
 
 @pytest.mark.parametrize("bounds", [{"skip": -1}, {"limit": -1}, {"skip": -1, "limit": 0}], ids=str)
-async def test_list_refuses_negative_bounds(library: Database, session: AsyncSession, bounds: dict[str, int]) -> None:
+async def test_list_rejects_negative_bounds(library: Database, session: AsyncSession, bounds: dict[str, int]) -> None:
     """SQLite would take them for none, PostgreSQL for an error; they may be the client's, so it is told."""
     with assert_max_queries(library, 0), pytest.raises(InvalidQueryError):
         await TagService(session).list(**bounds)
@@ -278,9 +278,9 @@ async def test_exists_is_one_cheap_statement(library: Database, session: AsyncSe
     assert "ORDER BY" not in statement
 
 
-async def test_reads_see_what_the_session_has_not_committed(host_sessions: async_sessionmaker[AsyncSession]) -> None:
+async def test_reads_see_what_the_session_has_not_committed(application_sessions: async_sessionmaker[AsyncSession]) -> None:
     """Pending rows are flushed first, as session.execute does."""
-    async with host_sessions() as session:
+    async with application_sessions() as session:
         session.add(Tag(name="pending"))
 
         assert await TagService(session).exists(Tag.name == "pending")
@@ -389,7 +389,7 @@ async def test_what_is_flushed_inside_a_stream_is_not_lost(library: Database, se
         assert await TagService(other).count(Tag.weight == 7) == 5
 
 
-async def test_a_write_that_would_commit_inside_a_stream_is_refused(session: AsyncSession, tags: list[Tag]) -> None:
+async def test_a_write_that_would_commit_inside_a_stream_is_rejected(session: AsyncSession, tags: list[Tag]) -> None:
     """Its COMMIT would close PostgreSQL's cursor: a mistake in the code on both databases, and nothing is written."""
     service = TagService(session)
     writes: list[Callable[[int], Awaitable[object]]] = [
@@ -466,7 +466,7 @@ async def test_a_locked_row_is_locked_until_its_transaction_ends(
         assert await TagService(second).get(1, lock=RowLock(nowait=True)) is not None
 
 
-async def test_a_refused_lock_leaves_the_session_usable(locking: Database) -> None:
+async def test_a_rejected_lock_leaves_the_session_usable(locking: Database) -> None:
     """A session that was idle before is idle again, and does something else instead."""
     async with opened(locking) as first, opened(locking) as second:
         await TagService(first).get(1, lock=FOR_UPDATE)
@@ -820,8 +820,8 @@ async def test_a_model_that_joins_a_collection_can_be_streamed(eager: EagerServi
     assert streamed == [(1, 2), (2, 2)]
 
 
-async def test_a_host_session_keeps_its_transaction(host_sessions: async_sessionmaker[AsyncSession]) -> None:
+async def test_a_host_session_keeps_its_transaction(application_sessions: async_sessionmaker[AsyncSession]) -> None:
     """There a read joins what is there, as session.execute does."""
-    async with host_sessions() as session:
+    async with application_sessions() as session:
         await TagService(session).list()
         assert session.in_transaction()

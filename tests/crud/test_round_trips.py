@@ -59,7 +59,7 @@ async def create_in_a_unit(session: AsyncSession) -> None:
         await create(session)
 
 
-async def create_refused(session: AsyncSession) -> None:
+async def create_rejected(session: AsyncSession) -> None:
     with pytest.raises(ConflictError):
         await AuthorService(session).create(AuthorCreate(email="taken@example.org"))
 
@@ -74,7 +74,7 @@ ROUND_TRIPS = [
     (read_list, 1),
     (read_page, 2),
     (create, 3),
-    (create_refused, 3),
+    (create_rejected, 3),
     (create_in_a_unit, 3),
     (create_after_a_read_by_hand, 6),
     (update, 1),
@@ -127,11 +127,11 @@ async def test_create_many_of_a_thousand_is_few_statements(session: AsyncSession
 
 @pytest.mark.parametrize(
     ("work", "expected"),
-    [(read_one, 1), (read_list, 1), (read_page, 2), (create, 1), (create_refused, 1), (update, 1)],
+    [(read_one, 1), (read_list, 1), (read_page, 2), (create, 1), (create_rejected, 1), (update, 1)],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
 async def test_statements(library: Database, work: Callable[[AsyncSession], Awaitable[None]], expected: int) -> None:
-    """No statement beside the work itself, on both databases; a refused write is not read again."""
+    """No statement beside the work itself, on both databases; a rejected write is not read again."""
     async with library.begin() as session:
         await AuthorService(session).create_many([{"email": "taken@example.org"}, {"email": "other@example.org"}])
 

@@ -227,7 +227,7 @@ async def test_an_explicit_null_is_stored(session: AsyncSession, library: Databa
 
 
 @pytest.mark.parametrize("data", [TaskUpdate(title=None), TaskUpdate(points=None), {"title": None}, {"points": None}], ids=repr)
-async def test_null_in_a_required_column_is_refused(desk: AsyncSession, database: Database, data: Any) -> None:
+async def test_null_in_a_required_column_is_rejected(desk: AsyncSession, database: Database, data: Any) -> None:
     """By name and before any SQL, where the column has a default as well."""
     with assert_max_queries(database, 0), pytest.raises(InvalidDataError) as caught:
         await TaskService(desk).update(1, data)
@@ -541,7 +541,7 @@ class Owned(TaskService):
 
 @pytest.mark.parametrize(("name", "value"), FIXED, ids=str)
 async def test_a_schema_cannot_change_what_stays(desk: AsyncSession, database: Database, name: str, value: object) -> None:
-    """Key, version, timestamps and declared columns are refused, not passed over."""
+    """Key, version, timestamps and declared columns are rejected, not passed over."""
     schema = type("Change", (BaseModel,), {"__annotations__": {"points": int, name: Any}})
 
     with pytest.raises(InvalidDataError) as caught:
@@ -553,7 +553,7 @@ async def test_a_schema_cannot_change_what_stays(desk: AsyncSession, database: D
 
 @pytest.mark.parametrize(("name", "value"), [("doubled", 8), ("large", True), ("number", 2), ("shout", "A")], ids=str)
 async def test_a_schema_cannot_change_what_cannot_be_set(desk: AsyncSession, database: Database, name: str, value: object) -> None:
-    """Computed columns, expressions, and the key by another name: refused whosever mistake it is, never a crash."""
+    """Computed columns, expressions, and the key by another name: rejected whosever mistake it is, never a crash."""
     schema = type("Change", (BaseModel,), {"__annotations__": {"points": int, name: Any}})
 
     with pytest.raises((InvalidDataError, ConfigurationError), match=name):
@@ -608,7 +608,7 @@ EXTRAS: list[dict[str, Any]] = [{"nr": 1}, {"metadata": 1}, {"registry": 1}, {"s
 
 
 @pytest.mark.parametrize("extra", EXTRAS, ids=str)
-async def test_what_a_client_adds_is_refused_as_its_mistake(desk: AsyncSession, extra: dict[str, Any]) -> None:
+async def test_what_a_client_adds_is_rejected_as_its_mistake(desk: AsyncSession, extra: dict[str, Any]) -> None:
     """An open schema lets names through that no column takes: the client's error, never a crash, and nothing changes."""
     with pytest.raises(InvalidDataError) as caught:
         await TaskService(desk).update(1, Open(**extra))
@@ -646,7 +646,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
 async def test_values_that_no_database_takes(
     desk: AsyncSession, database: Database, values: dict[str, Any], field: str, reason: str
 ) -> None:
-    """Refused alike on both, by name, before any SQL, from the client or the code."""
+    """Rejected alike on both, by name, before any SQL, from the client or the code."""
     for data in (values, Open(**values)):
         with assert_max_queries(database, 0), pytest.raises(InvalidDataError) as caught:
             await TaskService(desk).update(1, data)

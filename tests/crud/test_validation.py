@@ -224,10 +224,10 @@ def test_addresses_anywhere_in_a_schema(schema: type[BaseModel], value: dict[str
 def test_plain_addresses_need_no_python(monkeypatch: pytest.MonkeyPatch) -> None:
     """In nested schemas, too: email_validator is not called."""
 
-    def refuse(*_: object, **__: object) -> None:
+    def reject(*_: object, **__: object) -> None:
         raise AssertionError("called")
 
-    monkeypatch.setattr(email_validator, "validate_email", refuse)
+    monkeypatch.setattr(email_validator, "validate_email", reject)
     people = ListValidator(Person)(
         [{"email": "a+b@mail.example.org", "friends": [{"email": "b@b.co"}], "aliases": {"x": ["c@c.co"]}, "tagged": "d@d.co"}]
     )

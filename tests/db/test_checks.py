@@ -1,4 +1,4 @@
-"""Values that some database would refuse are refused before SQL is sent."""
+"""Values that some database would reject are rejected before SQL is sent."""
 
 import enum
 import gc
@@ -145,7 +145,7 @@ def _stamp(_: object, __: object, row: Stamped) -> None:
     row.by = row.by or "nobody"
 
 
-def refused(values: Mapping[str, object], *, model: type[Any] = Thing, update: bool = False) -> InvalidDataError | None:
+def rejected(values: Mapping[str, object], *, model: type[Any] = Thing, update: bool = False) -> InvalidDataError | None:
     try:
         check_values(model.__mapper__, values, update=update)
     except InvalidDataError as error:
@@ -202,9 +202,9 @@ def refused(values: Mapping[str, object], *, model: type[Any] = Thing, update: b
         ({"data": nested(100)}, "too_deep"),
     ],
 )
-def test_refused(values: dict[str, object], reason: str) -> None:
-    """The column's own limits refuse a value before SQL, and the error names the attribute, the table and the reason."""
-    error = refused(values)
+def test_rejected(values: dict[str, object], reason: str) -> None:
+    """The column's own limits reject a value before SQL, and the error names the attribute, the table and the reason."""
+    error = rejected(values)
 
     assert error is not None
     assert (error.fields, error.reason, error.table) == (tuple(values), reason, "things")
@@ -230,20 +230,20 @@ def test_refused(values: dict[str, object], reason: str) -> None:
 )
 def test_passed(values: dict[str, object]) -> None:
     """What the databases take passes, and so does what only they can judge."""
-    assert refused(values) is None
+    assert rejected(values) is None
 
 
 def test_every_field_with_the_first_reason() -> None:
     """All fields at fault are named, for the first reason in the documented order."""
-    error = refused({"small": 10**9, "name": None, "note": "\0", "version": None})
+    error = rejected({"small": 10**9, "name": None, "note": "\0", "version": None})
 
     assert error is not None
     assert (error.fields, error.reason) == (("name", "version"), "null")
 
 
 def test_defaults_do_not_help_an_update() -> None:
-    """An explicit None is refused by an update of a NOT NULL column, default or not."""
-    error = refused({"colour": None, "status": None, "note": None, "data": None}, update=True)
+    """An explicit None is rejected by an update of a NOT NULL column, default or not."""
+    error = rejected({"colour": None, "status": None, "note": None, "data": None}, update=True)
 
     assert error is not None
     assert error.fields == ("colour", "status")
@@ -251,13 +251,13 @@ def test_defaults_do_not_help_an_update() -> None:
 
 def test_columns_that_sqlalchemy_fills_in() -> None:
     """None is no value for an identity, a version counter or a discriminator of a new row."""
-    assert refused({"id": None, "version": None, "kind": None}, model=Versioned) is None
+    assert rejected({"id": None, "version": None, "kind": None}, model=Versioned) is None
 
 
 def test_listeners_may_fill_in() -> None:
     """Where a before_insert listener may fill in a value, None is left to the database."""
-    assert refused({"by": None}, model=Stamped) is None
-    assert refused({"by": "\0"}, model=Stamped) is not None
+    assert rejected({"by": None}, model=Stamped) is None
+    assert rejected({"by": "\0"}, model=Stamped) is not None
 
 
 def test_nested_data_that_contains_itself() -> None:
@@ -272,9 +272,9 @@ def test_nested_data_that_contains_itself() -> None:
     for _ in range(99):
         shared = [shared, shared]
 
-    assert refused({"data": circular}) is None
-    assert refused({"data": shared}) is None
-    error = refused({"data": deep})
+    assert rejected({"data": circular}) is None
+    assert rejected({"data": shared}) is None
+    error = rejected({"data": deep})
     assert error is not None
     assert error.reason == "too_deep"
 
@@ -337,7 +337,7 @@ VALUES = [
 
 @pytest.mark.parametrize("values", VALUES)
 async def test_as_postgresql_would(postgres_database: Database, values: dict[str, object]) -> None:
-    """The checks refuse what PostgreSQL refuses, with the same fields and reason, and nothing else."""
+    """The checks reject what PostgreSQL rejects, with the same fields and reason, and nothing else."""
     await postgres_database.create_tables(LIMITS)
     error: KitError | None = None
     try:
@@ -346,7 +346,7 @@ async def test_as_postgresql_would(postgres_database: Database, values: dict[str
     except Exception as failure:
         error = as_kit_error(failure, mapper=Limited.__mapper__)
 
-    assert said(refused(values, model=Limited)) == said(error)
+    assert said(rejected(values, model=Limited)) == said(error)
 
 
 def said(error: KitError | None) -> object:
@@ -359,7 +359,7 @@ async def test_sqlite_would_store_it(sqlite_database: Database) -> None:
         await connection.execute(text("CREATE TABLE limited (id INTEGER PRIMARY KEY, name VARCHAR(5))"))
         await connection.execute(text("INSERT INTO limited (name) VALUES ('far too long')"))
 
-    assert refused({"name": "far too long"}, model=Limited) is not None
+    assert rejected({"name": "far too long"}, model=Limited) is not None
 
 
 def test_mappers_are_not_kept_alive() -> None:
@@ -373,7 +373,7 @@ def test_mappers_are_not_kept_alive() -> None:
             __tablename__ = "rows"
             id: Mapped[int] = mapped_column(primary_key=True)
 
-        assert refused({"id": 2**31}, model=Row) is not None
+        assert rejected({"id": 2**31}, model=Row) is not None
         return weakref.ref(Row.__mapper__)
 
     mapper = use_a_mapper()

@@ -127,7 +127,7 @@ async def test_construction_connects_to_nothing(tmp_path: Path) -> None:
         await database.ping()
 
 
-async def test_the_hosts_own_engine_is_wrapped(tmp_path: Path) -> None:
+async def test_the_applications_own_engine_is_wrapped(tmp_path: Path) -> None:
     """And made honest on SQLite."""
     engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'a.db'}", poolclass=NullPool)
     database = Database(engine)
@@ -403,7 +403,7 @@ def old_file(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("query", ["mode=ro", "mode=ro&cache=private", "immutable=1"])
 async def test_a_file_that_is_opened_for_reading_is_read(old_file: Path, query: str) -> None:
-    """It keeps its journal; a write is refused as unavailable."""
+    """It keeps its journal; a write is rejected as unavailable."""
     database = Database(f"sqlite:///file:{old_file}?{query}&uri=true")
     await database.ping()
 
@@ -457,7 +457,7 @@ asyncio.run(main())
         ("sqlite:///old.db?uri=", "no value"),
     ],
 )
-def test_what_sqlite_would_not_see_is_refused(url: str, said: str) -> None:
+def test_what_sqlite_would_not_see_is_rejected(url: str, said: str) -> None:
     """SQLite reads the words of a file name that begins with file:, and of no other."""
     with pytest.raises(ConfigurationError, match=said):
         Database(url)

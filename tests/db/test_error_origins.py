@@ -252,7 +252,7 @@ async def execute(database: Database, statement: Executable) -> None:
 
 @pytest.mark.parametrize("column", ["decorated", "processed"])
 @pytest.mark.parametrize(
-    ("raised", "refused"),
+    ("raised", "rejected"),
     [
         (ValueError(), True),
         (TypeError(), True),
@@ -267,20 +267,20 @@ async def execute(database: Database, statement: Executable) -> None:
         (TimeoutError(), False),
     ],
 )
-async def test_column_type_of_the_application(database: Database, column: str, raised: Any, refused: bool) -> None:
-    """ValueError, TypeError and ArithmeticError are how a column type refuses a value; all else is a mistake in the type."""
+async def test_column_type_of_the_application(database: Database, column: str, raised: Any, rejected: bool) -> None:
+    """ValueError, TypeError and ArithmeticError are how a column type rejects a value; all else is a mistake in the type."""
     await database.create_tables(TYPES)
 
     failure = await failure_of(execute(database, insert(TYPED).values({column: raised})))
     error = as_kit_error(failure)
 
     assert isinstance(failure, StatementError | OSError | NameError)
-    assert isinstance(error, InvalidDataError) if refused else error is None
+    assert isinstance(error, InvalidDataError) if rejected else error is None
 
 
 @pytest.mark.parametrize("values", [{"key": "no uuid"}, {"kind": "c"}, {"key": 5}])
 async def test_column_type_of_sqlalchemy(database: Database, values: dict[str, Any]) -> None:
-    """SQLAlchemy's own types raise AttributeError and LookupError for a value: it is refused."""
+    """SQLAlchemy's own types raise AttributeError and LookupError for a value: it is rejected."""
     await database.create_tables(TYPES)
 
     error = as_kit_error(await failure_of(execute(database, insert(TYPED).values(values))))

@@ -128,7 +128,7 @@ async def test_a_naive_moment_stays_as_it_is(sqlite: Database) -> None:
 
 
 async def test_an_aware_moment_in_a_naive_column_is_its_time_in_utc(sqlite: Database) -> None:
-    """Services refuse it, asyncpg too; what else writes it loses no offset."""
+    """Services reject it, asyncpg too; what else writes it loses no offset."""
     async with sqlite.begin() as session:
         session.add(Meeting(id=1, naive=MOMENT))
 
@@ -173,7 +173,7 @@ async def test_a_time_of_day_that_lies_on_another_day_in_utc(sqlite: Database) -
         ({"at": datetime.min.replace(tzinfo=EAST)}, "out_of_range"),
     ],
 )
-async def test_what_utc_cannot_name_is_refused(sqlite: Database, values: dict[str, Any], reason: str) -> None:
+async def test_what_utc_cannot_name_is_rejected(sqlite: Database, values: dict[str, Any], reason: str) -> None:
     """A time whose offset depends on the day; a moment before the year 1."""
     with pytest.raises(InvalidDataError) as caught:
         async with sqlite.begin() as session:

@@ -40,9 +40,9 @@ async def test_a_call_waits_for_the_next_transaction(session: AsyncSession) -> N
     assert calls == ["first"]
 
 
-@pytest.mark.parametrize("how", ["refused", "unknown name", "missing", "failing override", "rolled back"])
+@pytest.mark.parametrize("how", ["rejected", "unknown name", "missing", "failing override", "rolled back"])
 async def test_a_call_that_waits_is_dropped_with_the_write(session: AsyncSession, how: str) -> None:
-    """Refused by the database, or before any SQL; or rolled back by the application."""
+    """Rejected by the database, or before any SQL; or rolled back by the application."""
     await TagService(session).create({"name": "a"})
     calls: list[str] = []
     on_commit(session, calls.append, "never")
@@ -63,14 +63,14 @@ async def test_a_call_that_waits_is_dropped_with_the_write(session: AsyncSession
         with pytest.raises(NotFoundError):
             await TagService(session).update(99, {"name": "x"})
     else:
-        with pytest.raises(ConflictError if how == "refused" else ConfigurationError):
-            await TagService(session).create({"name": "a"} if how == "refused" else {"colour": "red"})
+        with pytest.raises(ConflictError if how == "rejected" else ConfigurationError):
+            await TagService(session).create({"name": "a"} if how == "rejected" else {"colour": "red"})
     await TagService(session).create({"name": "b"})
 
     assert calls == []
 
 
-async def test_a_refused_write_drops_only_what_was_registered_in_it(session: AsyncSession) -> None:
+async def test_a_rejected_write_drops_only_what_was_registered_in_it(session: AsyncSession) -> None:
     """The first write of a unit has no savepoint; what the unit registered before it stays, in order."""
     await TagService(session).create({"name": "a"})
     calls: list[str] = []
@@ -80,13 +80,13 @@ async def test_a_refused_write_drops_only_what_was_registered_in_it(session: Asy
         for _ in range(2):
             with pytest.raises(ConflictError):
                 async with unit_of_work(session) as inner:
-                    inner.on_commit(calls.append, "refused")
+                    inner.on_commit(calls.append, "rejected")
                     await TagService(session).create({"name": "a"})
         uow.on_commit(calls.append, "between")
         await TagService(session).create({"name": "b"})
         with pytest.raises(ConflictError):
             async with unit_of_work(session) as inner:
-                inner.on_commit(calls.append, "refused")
+                inner.on_commit(calls.append, "rejected")
                 await TagService(session).create({"name": "a"})
         uow.on_commit(calls.append, "after")
     assert calls == ["before", "between", "after"]
@@ -111,10 +111,10 @@ async def test_calls_of_nested_units(session: AsyncSession) -> None:
     assert calls == ["1", "2", "3", "4"]
 
 
-async def test_calls_in_savepoints_of_the_applications(host_sessions: Sessions) -> None:
+async def test_calls_in_savepoints_of_the_applications(application_sessions: Sessions) -> None:
     """SQLAlchemy's own savepoints, commits and rollbacks, on a session that is not a Database's."""
     calls: list[str] = []
-    async with host_sessions() as session:
+    async with application_sessions() as session:
         session.add(Tag(name="a"))
         async with session.begin_nested():
             on_commit(session, calls.append, "released")
@@ -131,7 +131,7 @@ async def test_calls_in_savepoints_of_the_applications(host_sessions: Sessions) 
         session.add(Tag(name="b"))
         await session.flush()
         on_commit(session, calls.append, "closed")
-    async with host_sessions() as session:
+    async with application_sessions() as session:
         await TagService(session).create({"name": "c"})
     assert calls == ["released"]
 

@@ -54,7 +54,7 @@ max_client_conn = 200
 {self.settings}
 """
         )
-        # It refuses to run as root.
+        # It rejects to run as root.
         user: dict[str, Any] = {"user": _other_user()} if os.geteuid() == 0 else {}
         quiet = asyncio.subprocess.DEVNULL
         self.process = await asyncio.create_subprocess_exec(PROGRAM or "", str(ini), stdout=quiet, stderr=quiet, **user)
@@ -115,7 +115,7 @@ async def pool(request: pytest.FixtureRequest, bouncer: Bouncer) -> AsyncIterato
 
 
 async def test_fifty_sessions_share_two_servers(pool: Database, postgres_database: Database) -> None:
-    """Writes, refused writes, rollbacks and savepoints interleave; none meets another's statement, and none leaves one behind."""
+    """Writes, rejected writes, rollbacks and savepoints interleave; none meets another's statement, and none leaves one behind."""
     barrier = asyncio.Barrier(50)
 
     async def work(number: int) -> None:
@@ -226,7 +226,7 @@ async def test_a_statement_is_limited_without_a_setting_at_the_login(bouncer: Bo
 
 
 async def test_what_goes_wrong_without_the_option(bouncer: Bouncer) -> None:
-    """What this is for: a setting at the login is refused, and a prepared statement is not where it was."""
+    """What this is for: a setting at the login is rejected, and a prepared statement is not where it was."""
     limited = Database(bouncer.through(query="application_name=shop"), options=DatabaseOptions(statement_timeout=1))
     with pytest.raises(Exception, match="unsupported startup parameter"):
         async with limited.engine.connect():
@@ -246,7 +246,7 @@ async def test_what_goes_wrong_without_the_option(bouncer: Bouncer) -> None:
 
 @pytest.mark.parametrize("driver", DRIVERS)
 async def test_tls_as_the_url_asks_for_it(postgres_url: URL, driver: str, tmp_path: Path) -> None:
-    """The server's certificate and name are verified, and a stranger's is refused."""
+    """The server's certificate and name are verified, and a stranger's is rejected."""
     with tempfile.TemporaryDirectory() as name:
         certificate, key = make_certificate(Path(name))
         key.chmod(0o644)

@@ -168,7 +168,7 @@ async def test_a_request_transaction_works_after_the_user_was_loaded_by_hand(lib
         assert await count(library) == 2
 
 
-async def test_a_host_transaction_left_open_is_rolled_back(library: Database) -> None:
+async def test_a_application_transaction_left_open_is_rolled_back(library: Database) -> None:
     """What nobody committed is not kept, and its connection comes back clean."""
 
     async def handler(session: Annotated[AsyncSession, library.session]) -> None:
@@ -207,7 +207,7 @@ async def test_a_failed_commit_is_the_clients_error_and_the_next_request_works(l
     assert await count(library) == 1
 
 
-async def test_a_hosts_own_failed_commit_leaves_a_clean_connection(library: Database) -> None:
+async def test_a_applications_own_failed_commit_leaves_a_clean_connection(library: Database) -> None:
     """Without the rollback at the end SQLite's connection would take the failed rows into the next request."""
     single = Database(library.engine.url, options=_one_connection())
     app = FastAPI()
@@ -440,7 +440,7 @@ async def _savepoint_rolled_back(session: AsyncSession) -> None:
     await savepoint.rollback()
 
 
-async def _savepoint_refused(session: AsyncSession) -> None:
+async def _savepoint_rejected(session: AsyncSession) -> None:
     with suppress(IntegrityError):
         async with session.begin_nested():
             session.add(Tag(name="one"))
@@ -449,12 +449,12 @@ async def _savepoint_refused(session: AsyncSession) -> None:
             await session.execute(insert(Tag).values(name="one"))
 
 
-async def _refused(session: AsyncSession) -> None:
+async def _rejected(session: AsyncSession) -> None:
     with suppress(IntegrityError):
         await session.execute(insert(Tag).values(name="one"))
 
 
-async def _refused_by_the_service(session: AsyncSession) -> None:
+async def _rejected_by_the_service(session: AsyncSession) -> None:
     await session.scalars(select(Tag))
     with suppress(KitError):
         await TagService(session).create({"name": "one"})
@@ -482,9 +482,9 @@ FINE: dict[str, Work] = {
     "commit": _committed,
     "rollback": _rolled_back,
     "savepoint rolled back": _savepoint_rolled_back,
-    "savepoint refused": _savepoint_refused,
-    "statement refused": _refused,
-    "service refused": _refused_by_the_service,
+    "savepoint rejected": _savepoint_rejected,
+    "statement rejected": _rejected,
+    "service rejected": _rejected_by_the_service,
     "begin": _begun,
     "begin undone": _begun_and_undone,
     "unit": _unit,
@@ -517,7 +517,7 @@ async def test_what_was_written_and_not_committed_is_an_error(library: Database,
 
 @pytest.mark.parametrize("name", [*FINE, *FINE_ON_POSTGRES])
 async def test_what_is_no_uncommitted_write_is_no_error(library: Database, name: str) -> None:
-    """Reads, what was undone or refused, what somebody has committed."""
+    """Reads, what was undone or rejected, what somebody has committed."""
     response = await _answer_to(library, {**FINE, **FINE_ON_POSTGRES}[name], skip=name in FINE_ON_POSTGRES)
 
     assert response.status_code == 200

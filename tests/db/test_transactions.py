@@ -1,4 +1,4 @@
-"""Who commits, what a refused write undoes, what stays readable."""
+"""Who commits, what a rejected write undoes, what stays readable."""
 
 import asyncio
 import logging
@@ -30,7 +30,7 @@ from fastapi_kit.db.atomic import is_opened
 from fastapi_kit.db.transactions import typed_errors
 from fastapi_kit.errors import ConfigurationError, ConflictError, KitError, UnavailableError, UnknownReferenceError
 
-HostSessions = async_sessionmaker[AsyncSession]
+ApplicationSessions = async_sessionmaker[AsyncSession]
 
 
 async def emails(library: Database) -> set[str]:
@@ -57,13 +57,13 @@ async def test_a_write_in_a_session_nobody_opened_commits_itself(library: Databa
     assert not session.in_transaction()
 
 
-async def test_a_service_in_an_app_whose_get_db_never_commits_loses_no_write(library: Database, host_sessions: HostSessions) -> None:
+async def test_a_service_in_an_app_whose_get_db_never_commits_loses_no_write(library: Database, application_sessions: ApplicationSessions) -> None:
     """On the host's plain session too."""
-    async with host_sessions() as session:
+    async with application_sessions() as session:
         author = await AuthorService(session).create(AuthorCreate(email="new@example.org"))
         await AuthorService(session).update(author.id, AuthorUpdate(name="New"))
 
-    async with host_sessions() as session:
+    async with application_sessions() as session:
         assert (await session.scalars(select(Author.name))).one() == "New"
 
 
@@ -104,10 +104,10 @@ async def by_unit_after_a_read(session: AsyncSession) -> AsyncIterator[None]:
 
 
 @pytest.mark.parametrize("opened", [by_begin, by_begin_nested, by_unit, by_unit_after_a_read])
-async def test_in_an_opened_transaction_the_opener_commits(library: Database, host_sessions: HostSessions, opened: object) -> None:
+async def test_in_an_opened_transaction_the_opener_commits(library: Database, application_sessions: ApplicationSessions, opened: object) -> None:
     """A service inside begin(), begin_nested() or a unit only flushes; the opener's commit keeps it."""
     assert callable(opened)
-    async with host_sessions() as session:
+    async with application_sessions() as session:
         async with opened(session):
             assert is_opened(session)
             await AuthorService(session).create(AuthorCreate(email="new@example.org"))
@@ -118,21 +118,21 @@ async def test_in_an_opened_transaction_the_opener_commits(library: Database, ho
 
 
 @pytest.mark.parametrize("opened", [by_begin, by_begin_nested, by_unit, by_unit_after_a_read])
-async def test_in_an_opened_transaction_the_opener_rolls_back(library: Database, host_sessions: HostSessions, opened: object) -> None:
+async def test_in_an_opened_transaction_the_opener_rolls_back(library: Database, application_sessions: ApplicationSessions, opened: object) -> None:
     """Nothing that a service did outlives the opener's rollback, on the stock SQLite driver either."""
     assert callable(opened)
     with pytest.raises(ZeroDivisionError):
-        async with host_sessions() as session, opened(session):
+        async with application_sessions() as session, opened(session):
             await AuthorService(session).create(AuthorCreate(email="new@example.org"))
             raise ZeroDivisionError
 
     assert await emails(library) == set()
 
 
-async def test_sessionmaker_begin_is_opened(library: Database, host_sessions: HostSessions) -> None:
+async def test_sessionmaker_begin_is_opened(library: Database, application_sessions: ApplicationSessions) -> None:
     """Two services compose into the host's one transaction."""
     with pytest.raises(ConflictError):
-        async with host_sessions.begin() as session:
+        async with application_sessions.begin() as session:
             await AuthorService(session).create(AuthorCreate(email="one@example.org"))
             await AuthorService(session).create(AuthorCreate(email="one@example.org"))
 
@@ -180,10 +180,10 @@ async def test_the_log_says_who_committed(session: AsyncSession, caplog: pytest.
     assert lines == ["commit by TagService.create", "commit by unit_of_work", "commit by the application"]
 
 
-# A refused write undoes itself and nothing else
+# A rejected write undoes itself and nothing else
 
 
-async def test_refused_with_no_transaction_leaves_the_session_idle(library: Database, session: AsyncSession, ada: Author) -> None:
+async def test_rejected_with_no_transaction_leaves_the_session_idle(library: Database, session: AsyncSession, ada: Author) -> None:
     """Nothing is stored, no transaction stays, the next statement works."""
     with pytest.raises(ConflictError):
         await AuthorService(session).create(AuthorCreate(email=ada.email))
@@ -193,7 +193,7 @@ async def test_refused_with_no_transaction_leaves_the_session_idle(library: Data
     assert await emails(library) == {ada.email, "next@example.org"}
 
 
-async def test_refused_after_host_work_keeps_the_host_work(library: Database, session: AsyncSession, ada: Author) -> None:
+async def test_rejected_after_application_work_keeps_the_application_work(library: Database, session: AsyncSession, ada: Author) -> None:
     """What the host added and flushed stays, uncommitted; committing it works."""
     session.add(Author(email="flushed@example.org"))
     await session.flush()
@@ -207,8 +207,8 @@ async def test_refused_after_host_work_keeps_the_host_work(library: Database, se
     assert await emails(library) == {ada.email, "flushed@example.org", "pending@example.org"}
 
 
-async def test_refused_after_host_work_commits_nothing(library: Database, session: AsyncSession, ada: Author) -> None:
-    """A refusal does not commit the host's work either."""
+async def test_rejected_after_application_work_commits_nothing(library: Database, session: AsyncSession, ada: Author) -> None:
+    """A rejection does not commit the host's work either."""
     session.add(Author(email="flushed@example.org"))
 
     with pytest.raises(ConflictError):
@@ -218,9 +218,9 @@ async def test_refused_after_host_work_commits_nothing(library: Database, sessio
     assert await emails(library) == {ada.email}
 
 
-async def test_refused_in_an_opened_transaction_undoes_only_itself(library: Database, host_sessions: HostSessions, ada: Author) -> None:
+async def test_rejected_in_an_opened_transaction_undoes_only_itself(library: Database, application_sessions: ApplicationSessions, ada: Author) -> None:
     """The host catches the error, goes on and commits the rest."""
-    async with host_sessions() as session, session.begin():
+    async with application_sessions() as session, session.begin():
         await AuthorService(session).create(AuthorCreate(email="first@example.org"))
         with pytest.raises(ConflictError):
             await AuthorService(session).create(AuthorCreate(email=ada.email))
@@ -230,7 +230,7 @@ async def test_refused_in_an_opened_transaction_undoes_only_itself(library: Data
 
 
 @pytest.mark.parametrize("mode", ["create_savepoint", "conditional_savepoint", "rollback_only"])
-async def test_refused_on_a_bound_connection_leaves_its_transaction(library: Database, ada: Author, mode: JoinTransactionMode) -> None:
+async def test_rejected_on_a_bound_connection_leaves_its_transaction(library: Database, ada: Author, mode: JoinTransactionMode) -> None:
     """A fixture's session on one connection keeps its outer transaction, however it joins it."""
     async with library.engine.connect() as connection:
         outer = await connection.begin()
@@ -246,7 +246,7 @@ async def test_refused_on_a_bound_connection_leaves_its_transaction(library: Dat
     assert await emails(library) == {ada.email}
 
 
-async def test_an_error_of_the_hosts_own_pending_rows_is_not_the_services(session: AsyncSession, ada: Author) -> None:
+async def test_an_error_of_the_applications_own_pending_rows_is_not_the_services(session: AsyncSession, ada: Author) -> None:
     """It comes as SQLAlchemy raised it, and before the service's savepoint."""
     session.add(Author(email=ada.email))
 
@@ -302,8 +302,8 @@ async def test_a_write_cancelled_again_and_again_is_undone(library: Database, se
 # What was loaded stays readable
 
 
-async def test_the_loaded_user_survives_a_refused_update(session: AsyncSession, ada: Author) -> None:
-    """The target of a refused UPDATE reads as before, with no statement and nothing dirty."""
+async def test_the_loaded_user_survives_a_rejected_update(session: AsyncSession, ada: Author) -> None:
+    """The target of a rejected UPDATE reads as before, with no statement and nothing dirty."""
     other = await AuthorService(session).create(AuthorCreate(email="other@example.org", name="Other"))
 
     with pytest.raises(ConflictError):
@@ -313,7 +313,7 @@ async def test_the_loaded_user_survives_a_refused_update(session: AsyncSession, 
     assert not session.dirty
 
 
-async def test_the_target_survives_a_refused_update_in_an_opened_transaction(session: AsyncSession, ada: Author) -> None:
+async def test_the_target_survives_a_rejected_update_in_an_opened_transaction(session: AsyncSession, ada: Author) -> None:
     """ROLLBACK TO expires the target; it is put back as well."""
     async with unit_of_work(session):
         other = await AuthorService(session).create(AuthorCreate(email="other@example.org", name="Other"))
@@ -322,8 +322,8 @@ async def test_the_target_survives_a_refused_update_in_an_opened_transaction(ses
         assert (other.email, other.name) == ("other@example.org", "Other")
 
 
-async def test_a_loaded_collection_survives_a_refused_insert(session: AsyncSession, ada: Author) -> None:
-    """Relationships stay loaded, and the refused row is not among them."""
+async def test_a_loaded_collection_survives_a_rejected_insert(session: AsyncSession, ada: Author) -> None:
+    """Relationships stay loaded, and the rejected row is not among them."""
     await BookService(session).create({"title": "One", "author_id": ada.id})
     author = await AuthorService(session).get_one(ada.id, options=[selectinload(Author.books)])
 
@@ -347,7 +347,7 @@ async def test_what_was_loaded_survives_a_failed_commit(session: AsyncSession, a
     assert not session.in_transaction()
 
 
-async def test_what_was_loaded_survives_a_failed_commit_after_host_work(session: AsyncSession, ada: Author) -> None:
+async def test_what_was_loaded_survives_a_failed_commit_after_application_work(session: AsyncSession, ada: Author) -> None:
     """The same where the host's transaction had begun: its work is undone with the rest, its loaded rows stay readable."""
     author = (await session.scalars(select(Author).where(Author.id == ada.id))).one()
 
@@ -383,7 +383,7 @@ async def test_however_many_objects_are_loaded(session: AsyncSession, ada: Autho
     assert [tag.name for tag in tags] == [f"tag {number}" for number in range(5000)]
 
 
-async def test_a_refused_row_is_transient_again(session: AsyncSession, ada: Author) -> None:
+async def test_a_rejected_row_is_transient_again(session: AsyncSession, ada: Author) -> None:
     """What was new inside the undone part belongs to no session."""
     author = Author(email=ada.email)
 
@@ -397,9 +397,9 @@ async def test_a_refused_row_is_transient_again(session: AsyncSession, ada: Auth
 # The host's session may be SQLAlchemy's default
 
 
-async def test_rows_are_readable_after_a_write_on_a_default_session(host_sessions: HostSessions) -> None:
+async def test_rows_are_readable_after_a_write_on_a_default_session(application_sessions: ApplicationSessions) -> None:
     """Expire_on_commit=True expires nothing of a service's own commit, and is what it was afterwards."""
-    async with host_sessions() as session:
+    async with application_sessions() as session:
         author = await AuthorService(session).create(AuthorCreate(email="new@example.org"))
         assert (author.id, author.email) == (1, "new@example.org")
         author = await AuthorService(session).update(author.id, AuthorUpdate(name="New"))
@@ -462,7 +462,7 @@ async def test_a_hook_runs_after_a_self_committing_write(session: AsyncSession) 
     assert seen == ["done"]
 
 
-async def test_a_refused_self_committing_write_drops_its_hooks(session: AsyncSession) -> None:
+async def test_a_rejected_self_committing_write_drops_its_hooks(session: AsyncSession) -> None:
     """What was queued for it is not run by a later write."""
     seen: list[str] = []
     await TagService(session).create({"name": "a"})
@@ -475,7 +475,7 @@ async def test_a_refused_self_committing_write_drops_its_hooks(session: AsyncSes
     assert seen == []
 
 
-async def test_hooks_run_after_the_hosts_own_commit(host_sessions: HostSessions) -> None:
+async def test_hooks_run_after_the_applications_own_commit(application_sessions: ApplicationSessions) -> None:
     """Whoever commits, by commit() or by leaving begin()."""
     seen: list[str] = []
 
@@ -483,7 +483,7 @@ async def test_hooks_run_after_the_hosts_own_commit(host_sessions: HostSessions)
         await asyncio.sleep(0)
         seen.append(name)
 
-    async with host_sessions() as session:
+    async with application_sessions() as session:
         session.add(Tag(name="a"))
         on_commit(session, later, "commit")
         await session.commit()
@@ -578,7 +578,7 @@ async def test_ending_the_transaction_inside_a_unit_is_loud(session: AsyncSessio
     assert not session.in_transaction()
 
 
-async def test_typed_errors_types_a_hosts_own_statements(session: AsyncSession, ada: Author) -> None:
+async def test_typed_errors_types_a_applications_own_statements(session: AsyncSession, ada: Author) -> None:
     """Hand-written code gets the same error and the same undo, and commits by itself."""
     with pytest.raises(ConflictError) as caught:
         async with typed_errors(session):

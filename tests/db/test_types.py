@@ -77,7 +77,7 @@ async def test_an_aggregate_keeps_the_type(database: Database) -> None:
     assert await fetch(database, select(func.max(events.c.at))) == MOMENT
 
 
-async def test_a_naive_moment_is_refused_on_insert(database: Database) -> None:
+async def test_a_naive_moment_is_rejected_on_insert(database: Database) -> None:
     """Naive input raises the library's own error, unwrapped, and says what to do."""
     with pytest.raises(InvalidDataError, match=r"^naive datetime: give it a time zone, as datetime.now\(UTC\) does$") as caught:
         await store(database, MOMENT.replace(tzinfo=None))
@@ -86,14 +86,14 @@ async def test_a_naive_moment_is_refused_on_insert(database: Database) -> None:
     assert "2024" not in str(caught.value)
 
 
-async def test_a_naive_moment_is_refused_in_a_condition(database: Database) -> None:
-    """A naive literal in a WHERE clause is refused as it is in an INSERT."""
+async def test_a_naive_moment_is_rejected_in_a_condition(database: Database) -> None:
+    """A naive literal in a WHERE clause is rejected as it is in an INSERT."""
     with pytest.raises(InvalidDataError, match="naive datetime"):
         await fetch(database, select(events.c.at).where(events.c.at > MOMENT.replace(tzinfo=None)))
 
 
 @pytest.mark.parametrize("value", [date(2024, 1, 1), "2024-01-01T00:00:00Z", 1_700_000_000])
-async def test_what_is_no_datetime_is_refused(database: Database, value: object) -> None:
+async def test_what_is_no_datetime_is_rejected(database: Database, value: object) -> None:
     """A date, a text or a number is not taken for a moment."""
     with pytest.raises(InvalidDataError) as caught:
         await store(database, value)
@@ -104,7 +104,7 @@ async def test_what_is_no_datetime_is_refused(database: Database, value: object)
 @pytest.mark.parametrize(
     "moment", [datetime.max.replace(tzinfo=timezone(timedelta(hours=-1))), datetime.min.replace(tzinfo=timezone(timedelta(hours=1)))]
 )
-async def test_a_moment_that_utc_cannot_name_is_refused(database: Database, moment: datetime) -> None:
+async def test_a_moment_that_utc_cannot_name_is_rejected(database: Database, moment: datetime) -> None:
     """An offset that leads beyond the years 1 to 9999 is an error about the data, not an OverflowError."""
     with pytest.raises(InvalidDataError) as caught:
         await store(database, moment)
@@ -112,8 +112,8 @@ async def test_a_moment_that_utc_cannot_name_is_refused(database: Database, mome
     assert caught.value.reason == "out_of_range"
 
 
-async def test_the_session_works_after_a_refusal(database: Database) -> None:
-    """A refused value reaches the database never; the session answers the next statement."""
+async def test_the_session_works_after_a_rejection(database: Database) -> None:
+    """A rejected value reaches the database never; the session answers the next statement."""
     async with database.sessions() as session:
         with pytest.raises(InvalidDataError):
             await session.execute(insert(events).values(at=MOMENT.replace(tzinfo=None)))

@@ -1,4 +1,4 @@
-"""What a refused or undone write leaves in memory: everything that was loaded, as it was, and nothing that was undone."""
+"""What a rejected or undone write leaves in memory: everything that was loaded, as it was, and nothing that was undone."""
 
 import asyncio
 import dataclasses
@@ -254,7 +254,7 @@ class Held:
         assert [shown[index] for index in range(len(shown)) if index != 7] == [expected[index] for index in range(len(shown)) if index != 7]
 
 
-# --- How a write is refused or undone. ---
+# --- How a write is rejected or undone. ---
 
 
 async def insert_by_statement(session: AsyncSession) -> None:
@@ -499,7 +499,7 @@ async def test_a_savepoint_of_the_applications_is_undone_inside_a_unit(street: D
             assert (await Houses(session).get_one(1)).note == f"{is_read_first}"
 
 
-async def test_a_savepoint_undone_inside_a_refused_flush_keeps_the_map_whole(street: Database) -> None:
+async def test_a_savepoint_undone_inside_a_rejected_flush_keeps_the_map_whole(street: Database) -> None:
     """The same in ``typed_errors`` and after a rollback of the application's savepoint by hand."""
     async with request_session(street) as session:
         held = await Held.load(session)
@@ -518,7 +518,7 @@ async def test_a_savepoint_undone_inside_a_refused_flush_keeps_the_map_whole(str
 
 
 async def test_what_is_pending_stays_the_applications(street: Database) -> None:
-    """Added, changed and deleted objects are flushed before the savepoint of a refused write, and are stored with the commit."""
+    """Added, changed and deleted objects are flushed before the savepoint of a rejected write, and are stored with the commit."""
     for is_in_a_unit in (False, True):
         async with request_session(street) as session, AsyncExitStack() as stack:
             house, elm = await Houses(session).get_one(1), (await session.scalars(select(Tree).where(Tree.name == "elm"))).one()
@@ -577,7 +577,7 @@ async def test_objects_that_nobody_holds_are_collected(street: Database) -> None
 
 @pytest.mark.parametrize("mode", get_args(JoinTransactionMode))
 async def test_a_session_on_a_connection(street: Database, mode: JoinTransactionMode) -> None:
-    """Whatever way it joins the connection's transaction, a refused write does not end it."""
+    """Whatever way it joins the connection's transaction, a rejected write does not end it."""
     async with street.engine.connect() as connection:
         outer = await connection.begin()
         session = AsyncSession(connection, expire_on_commit=False, join_transaction_mode=mode)
@@ -597,7 +597,7 @@ async def test_a_session_on_a_connection(street: Database, mode: JoinTransaction
 
 
 async def test_a_session_of_two_engines(street: Database) -> None:
-    """Each engine's refused write is undone alone; the other's work stays."""
+    """Each engine's rejected write is undone alone; the other's work stays."""
     if street.engine.dialect.name == "sqlite":
         pytest.skip("SQLite has one writer at a time")
     other = create_async_engine(street.engine.url)
@@ -621,7 +621,7 @@ async def test_a_session_of_two_engines(street: Database) -> None:
         assert await Trees(session).count() == 3
 
 
-async def test_a_refused_first_write_of_a_unit_takes_no_savepoint(street: Database) -> None:
+async def test_a_rejected_first_write_of_a_unit_takes_no_savepoint(street: Database) -> None:
     """Core, writing 2: undoing it is undoing the transaction. What the application has added makes it one."""
     sent = watched(street)
     async with request_session(street) as session:
@@ -664,7 +664,7 @@ async def test_a_write_cancelled_at_each_await(street: Database, place: Callable
 
     async def work(session: AsyncSession) -> None:
         async with place(session):
-            await refused_and_undone(session)
+            await rejected_and_undone(session)
             raise ZeroDivisionError
 
     for moment in range(60):
@@ -680,7 +680,7 @@ async def test_a_write_cancelled_at_each_await(street: Database, place: Callable
     assert moment > 5
 
 
-async def refused_and_undone(session: AsyncSession) -> None:
+async def rejected_and_undone(session: AsyncSession) -> None:
     async with unit_of_work(session) as uow:
         await insert_by_statement(session)
         await Houses(session).create({"name": "undone"})

@@ -1,4 +1,4 @@
-"""What stands behind the ? of a URL: said to the driver, or refused before anything connects."""
+"""What stands behind the ? of a URL: said to the driver, or rejected before anything connects."""
 
 import ssl
 from datetime import UTC, datetime, timedelta
@@ -130,14 +130,14 @@ async def test_psycopg_is_told(query: str, expected: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("driver", DRIVERS)
 async def test_a_plain_url_says_as_much_as_before(driver: str) -> None:
-    """Nothing is sent that nobody asked for: some poolers refuse every setting at the login."""
+    """Nothing is sent that nobody asked for: some poolers reject every setting at the login."""
     found = await told(f"postgresql+{driver}://u:p@{HOST}")
 
     assert not found.get("server_settings")
     assert not found.keys() & {"options", "prepare_threshold", "statement_cache_size"}
 
 
-# --- Both: refused with the word and a reason, and no value. ---
+# --- Both: rejected with the word and a reason, and no value. ---
 
 
 REFUSED = [
@@ -166,7 +166,7 @@ REFUSED = [
 
 @pytest.mark.parametrize("driver", DRIVERS)
 @pytest.mark.parametrize(("query", "said"), REFUSED)
-def test_what_a_driver_cannot_do_is_refused(driver: str, query: str, said: str) -> None:
+def test_what_a_driver_cannot_do_is_rejected(driver: str, query: str, said: str) -> None:
     """At construction, with the word and the reason; nothing that was written is shown."""
     with pytest.raises(ConfigurationError, match=said) as caught:
         Database(f"postgresql+{driver}://u:hunter2@{HOST}?{query}")
@@ -177,7 +177,7 @@ def test_what_a_driver_cannot_do_is_refused(driver: str, query: str, said: str) 
 
 @pytest.mark.parametrize("query", ["channel_binding=require", "gssencmode=require", "sslsni=0", "client_encoding=latin1"])
 def test_what_only_psycopg_can_do(query: str) -> None:
-    """A demand that asyncpg cannot meet is refused, not dropped; the error names the way out."""
+    """A demand that asyncpg cannot meet is rejected, not dropped; the error names the way out."""
     with pytest.raises(ConfigurationError, match=r"asyncpg does not support .* postgresql\+psycopg://"):
         Database(f"postgresql://u:p@{HOST}?{query}")
 
@@ -196,7 +196,7 @@ def test_a_password_that_is_not_encoded_is_not_taken_for_words(url: str) -> None
 
 
 def test_a_url_object_is_read_as_text_is() -> None:
-    """An empty or unknown word in it is refused too."""
+    """An empty or unknown word in it is rejected too."""
     url = URL.create("postgresql", host="host", query={"colour": "red"})
     with pytest.raises(ConfigurationError, match="'colour'"):
         Database(url)
@@ -271,7 +271,7 @@ async def test_a_socket_in_the_place_of_the_host() -> None:
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
-def test_a_certificate_that_cannot_be_used_is_refused(driver: str, tmp_path: Path) -> None:
+def test_a_certificate_that_cannot_be_used_is_rejected(driver: str, tmp_path: Path) -> None:
     """At construction: no file, no certificate in it, a key of another; and what verification needs and nobody named."""
     certificate, key = make_certificate(tmp_path)
     (tmp_path / "other").mkdir()
@@ -356,7 +356,7 @@ async def test_a_wrong_argument_is_raised_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("options", ["-c colour=red", "-c statement_timeout=soon"])
-async def test_a_setting_that_the_server_refuses_is_raised_as_it_is(postgres_url: URL, options: str) -> None:
+async def test_a_setting_that_the_server_rejects_is_raised_as_it_is(postgres_url: URL, options: str) -> None:
     """It says which."""
     database = Database(postgres_url.update_query_dict({"options": options}))
     with pytest.raises(DBAPIError, match=r"colour|statement_timeout"):
@@ -364,7 +364,7 @@ async def test_a_setting_that_the_server_refuses_is_raised_as_it_is(postgres_url
 
 
 def test_pgbouncer_does_not_reach_an_engine_that_exists() -> None:
-    """It is made with or without prepared statements: refused instead of ignored."""
+    """It is made with or without prepared statements: rejected instead of ignored."""
     with pytest.raises(ConfigurationError, match="statement_cache_size"):
         Database(create_async_engine("postgresql+asyncpg://127.0.0.1/app"), options=DatabaseOptions(pgbouncer=True))
 

@@ -120,7 +120,7 @@ async def failure_of(work: Awaitable[object]) -> Exception:
         await work
     except Exception as error:
         return error
-    pytest.fail("nothing was refused")
+    pytest.fail("nothing was rejected")
 
 
 async def run(engine: AsyncEngine, statements: Sequence[Executable], parameters: Any = None) -> None:
@@ -129,7 +129,7 @@ async def run(engine: AsyncEngine, statements: Sequence[Executable], parameters:
             await connection.execute(statement, parameters)
 
 
-async def refusal(
+async def error_of(
     database: Database, *statements: Executable, parameters: Any = None, metadata: MetaData | None = Model.metadata
 ) -> KitError:
     error = as_kit_error(await failure_of(run(database.engine, statements, parameters)), metadata=metadata)
@@ -138,7 +138,7 @@ async def refusal(
 
 
 def said(error: KitError | None) -> tuple[Any, ...]:
-    """What a refusal says, to compare in one line."""
+    """What a rejection says, to compare in one line."""
     assert error is not None
     names = ("fields", "table", "reason" if isinstance(error, InvalidDataError) else "constraint")
     return type(error), *(getattr(error, name) for name in names)
@@ -149,21 +149,21 @@ def said(error: KitError | None) -> tuple[Any, ...]:
 
 async def test_unique_names_fields_table_and_constraint(library: Database) -> None:
     """A unique violation names the table, the constraint and the fields, alike on both databases."""
-    error = await refusal(library, insert(AUTHORS).values(**ANNE))
+    error = await error_of(library, insert(AUTHORS).values(**ANNE))
 
     assert said(error) == (ConflictError, ("e_mail",), "authors", "uq_authors_e_mail")
 
 
 async def test_unique_of_several_columns(library: Database) -> None:
     """A composite unique constraint names all its fields, in its order."""
-    error = await refusal(library, insert(BOOKS).values(number=1, publisher="Faber", live=1))
+    error = await error_of(library, insert(BOOKS).values(number=1, publisher="Faber", live=1))
 
     assert said(error) == (ConflictError, ("publisher", "number"), "books", "uq_books_publisher_number")
 
 
 async def test_unique_by_update(library: Database) -> None:
-    """An UPDATE that meets a unique constraint is refused like an INSERT."""
-    error = await refusal(
+    """An UPDATE that meets a unique constraint is rejected like an INSERT."""
+    error = await error_of(
         library, insert(BOOKS).values(id=11, slug="other", live=1), update(BOOKS).where(BOOKS.c.id == 11).values(slug="emma")
     )
 
@@ -172,21 +172,21 @@ async def test_unique_by_update(library: Database) -> None:
 
 async def test_primary_key(library: Database) -> None:
     """A taken primary key is a conflict over the key."""
-    error = await refusal(library, insert(BOOKS).values(id=10, live=1))
+    error = await error_of(library, insert(BOOKS).values(id=10, live=1))
 
     assert said(error) == (ConflictError, ("id",), "books", "pk_books")
 
 
 async def test_functional_unique_index(library: Database) -> None:
     """A unique index over lower(title) names title."""
-    error = await refusal(library, insert(BOOKS).values(title="EMMA", live=1))
+    error = await error_of(library, insert(BOOKS).values(title="EMMA", live=1))
 
     assert said(error) == (ConflictError, ("title",), "books", "ix_books_title")
 
 
 async def test_partial_unique_index(library: Database) -> None:
     """A partial unique index names its key, not the columns of its condition."""
-    error = await refusal(library, insert(BOOKS).values(slug="emma", live=1))
+    error = await error_of(library, insert(BOOKS).values(slug="emma", live=1))
 
     assert said(error) == (ConflictError, ("slug",), "books", "ix_books_slug")
 
@@ -206,7 +206,7 @@ async def test_another_table_than_the_mappers(library: Database) -> None:
 
 
 async def test_flush_of_objects(library: Database) -> None:
-    """A flush of mapped objects is refused with the same words."""
+    """A flush of mapped objects is rejected with the same words."""
 
     async def flush() -> None:
         async with library.sessions() as session:
@@ -220,7 +220,7 @@ async def test_flush_of_objects(library: Database) -> None:
 
 async def test_without_metadata_the_driver_speaks(library: Database) -> None:
     """Without metadata the fields are what the driver itself says."""
-    error = await refusal(library, insert(BOOKS).values(publisher="Faber", number=1, live=1), metadata=None)
+    error = await error_of(library, insert(BOOKS).values(publisher="Faber", number=1, live=1), metadata=None)
 
     assert isinstance(error, ConflictError)
     assert (error.fields, error.table) == (("publisher", "number"), "books")
@@ -228,7 +228,7 @@ async def test_without_metadata_the_driver_speaks(library: Database) -> None:
 
 async def test_text_names_no_value(library: Database) -> None:
     """The text of the error tells table, constraint and fields, and nothing that was sent."""
-    error = await refusal(library, insert(AUTHORS).values(**ANNE))
+    error = await error_of(library, insert(AUTHORS).values(**ANNE))
 
     assert str(error) == "conflict in e_mail of authors (uq_authors_e_mail)"
 
@@ -240,7 +240,7 @@ async def test_exclusion(postgres_database: Database) -> None:
     rooms.append_constraint(ExcludeConstraint((func.length(rooms.c.shape), "="), name="no_overlap", using="btree"))
     await postgres_database.create_tables(metadata)
 
-    error = await refusal(postgres_database, insert(rooms).values([{"shape": "abc"}, {"shape": "xyz"}]), metadata=metadata)
+    error = await error_of(postgres_database, insert(rooms).values([{"shape": "abc"}, {"shape": "xyz"}]), metadata=metadata)
 
     assert said(error) == (ConflictError, ("shape",), "rooms", "no_overlap")
 
@@ -313,7 +313,7 @@ async def old(database: Database) -> Database:
 )
 async def test_unnamed_unique_constraints(old: Database, statement: Executable, fields: tuple[str, ...], table: str) -> None:
     """An unnamed constraint is known by the name that PostgreSQL makes, shortened where it is long."""
-    error = await refusal(old, statement, metadata=OLD)
+    error = await error_of(old, statement, metadata=OLD)
 
     assert isinstance(error, ConflictError)
     assert (error.fields, error.table) == (fields, table)
@@ -325,14 +325,14 @@ async def test_unnamed_unique_constraints(old: Database, statement: Executable, 
 )
 async def test_unnamed_checks(old: Database, values: dict[str, int], fields: tuple[str, ...]) -> None:
     """Unnamed CHECKs name the columns of their text, also where PostgreSQL numbers their names."""
-    error = await refusal(old, insert(CHILDREN).values(id=200, **values), metadata=OLD)
+    error = await error_of(old, insert(CHILDREN).values(id=200, **values), metadata=OLD)
 
     assert said(error) == (InvalidDataError, fields, "children", "check")
 
 
 async def test_unnamed_check_with_a_long_name(old: Database) -> None:
     """The name of an unnamed CHECK is known as PostgreSQL shortens it."""
-    error = await refusal(old, insert(LONG).values({LONG.c[1].name: -1}), metadata=OLD)
+    error = await error_of(old, insert(LONG).values({LONG.c[1].name: -1}), metadata=OLD)
 
     assert said(error) == (InvalidDataError, (LONG.c[1].name,), LONG.name, "check")
 
@@ -344,7 +344,7 @@ async def test_check_with_qualified_names(database: Database) -> None:
     table = Table("cost", metadata, *columns, CheckConstraint('cost.price > 0 AND "cost".price < "limit"'))
     await database.create_tables(metadata)
 
-    error = await refusal(database, insert(table).values(price=0, cost=0, limit=0), metadata=metadata)
+    error = await error_of(database, insert(table).values(price=0, cost=0, limit=0), metadata=metadata)
 
     assert said(error) == (InvalidDataError, ("price", "limit"), "cost", "check")
 
@@ -357,14 +357,14 @@ async def test_constraint_of_a_partition(postgres_database: Database) -> None:
     await postgres_database.create_tables(metadata)
     await run(postgres_database.engine, [text("CREATE TABLE days_rest PARTITION OF days DEFAULT")])
 
-    error = await refusal(postgres_database, insert(days).values(day=-1), metadata=metadata)
+    error = await error_of(postgres_database, insert(days).values(day=-1), metadata=metadata)
 
     assert said(error) == (InvalidDataError, ("day",), "days_rest", "check")
 
 
 async def test_unnamed_foreign_key(old: Database) -> None:
     """An unnamed foreign key names its column."""
-    error = await refusal(old, insert(CHILDREN).values(parent_id=99), metadata=OLD)
+    error = await error_of(old, insert(CHILDREN).values(parent_id=99), metadata=OLD)
 
     assert said(error) == (UnknownReferenceError, ("parent_id",), "children", "unknown_reference")
 
@@ -375,7 +375,7 @@ async def test_shortened_names(database: Database) -> None:
     table = LONG.to_metadata(metadata)
     await database.create_tables(metadata)
 
-    error = await refusal(database, insert(table).values([{table.c[1].name: 7}, {table.c[1].name: 7}]), metadata=metadata)
+    error = await error_of(database, insert(table).values([{table.c[1].name: 7}, {table.c[1].name: 7}]), metadata=metadata)
 
     assert said(error) == (ConflictError, (table.c[1].name,), table.name, f"uq_{table.name}_{table.c[1].name}")
 
@@ -388,8 +388,8 @@ async def test_named_schema(postgres_database: Database) -> None:
     await run(postgres_database.engine, [text("CREATE SCHEMA IF NOT EXISTS other"), text("DROP TABLE IF EXISTS other.users")])
     await postgres_database.create_tables(metadata)
 
-    taken = await refusal(postgres_database, insert(other).values([{"email": "a"}, {"email": "a"}]), metadata=metadata)
-    long = await refusal(postgres_database, insert(other).values(email="too long"), metadata=metadata)
+    taken = await error_of(postgres_database, insert(other).values([{"email": "a"}, {"email": "a"}]), metadata=metadata)
+    long = await error_of(postgres_database, insert(other).values(email="too long"), metadata=metadata)
 
     assert said(taken) == (ConflictError, ("email",), "other.users", "users_email_key")
     assert said(long) == (InvalidDataError, ("email",), "other.users", "too_long")
@@ -402,7 +402,7 @@ async def test_unknown_constraint_falls_back_on_the_detail(postgres_database: Da
     await postgres_database.create_tables(metadata)
     await run(postgres_database.engine, [text("CREATE UNIQUE INDEX secret ON words (lang, lower(word))")])
 
-    error = await refusal(
+    error = await error_of(
         postgres_database, insert(words).values([{"word": "a", "lang": "x"}, {"word": "A", "lang": "x"}]), metadata=metadata
     )
 
@@ -414,7 +414,7 @@ async def test_unknown_constraint_falls_back_on_the_detail(postgres_database: Da
 
 async def test_unknown_reference_names_the_field(library: Database) -> None:
     """An INSERT that points at no row names the foreign key; SQLite says so with precise=False."""
-    error = await refusal(library, insert(BOOKS).values(author_id=99, live=1))
+    error = await error_of(library, insert(BOOKS).values(author_id=99, live=1))
 
     assert said(error) == (UnknownReferenceError, ("author_id",), "books", "unknown_reference")
     assert isinstance(error, UnknownReferenceError)
@@ -424,8 +424,8 @@ async def test_unknown_reference_names_the_field(library: Database) -> None:
 async def test_sqlite_names_every_key_that_was_written(sqlite_database: Database) -> None:
     """SQLite does not say which foreign key: all of the statement's that are not null are named, not precise."""
     await sqlite_database.create_tables(Model.metadata)
-    error = await refusal(sqlite_database, insert(BOOKS).values(editor_id=98, author_id=99, live=1))
-    alone = await refusal(sqlite_database, insert(BOOKS), parameters=[{"author_id": None, "editor_id": 98, "live": 1}] * 2)
+    error = await error_of(sqlite_database, insert(BOOKS).values(editor_id=98, author_id=99, live=1))
+    alone = await error_of(sqlite_database, insert(BOOKS), parameters=[{"author_id": None, "editor_id": 98, "live": 1}] * 2)
 
     assert said(error) == (UnknownReferenceError, ("author_id", "editor_id"), "books", "unknown_reference")
     assert said(alone) == (UnknownReferenceError, ("editor_id",), "books", "unknown_reference")
@@ -433,14 +433,14 @@ async def test_sqlite_names_every_key_that_was_written(sqlite_database: Database
 
 async def test_unknown_reference_by_update(library: Database) -> None:
     """An UPDATE of the referencing table is an unknown reference."""
-    error = await refusal(library, update(BOOKS).values(editor_id=99, price=BOOKS.c.price + 1, slug=func.lower("A, B")))
+    error = await error_of(library, update(BOOKS).values(editor_id=99, price=BOOKS.c.price + 1, slug=func.lower("A, B")))
 
     assert said(error) == (UnknownReferenceError, ("editor_id",), "books", "unknown_reference")
 
 
 async def test_delete_of_a_referenced_row(old: Database) -> None:
     """A DELETE of a row that others point at names the referencing table and field."""
-    error = await refusal(old, delete(PARENTS), metadata=OLD)
+    error = await error_of(old, delete(PARENTS), metadata=OLD)
 
     assert isinstance(error, StillReferencedError)
     assert (error.fields, error.table) == (("parent_id",), "children")
@@ -448,7 +448,7 @@ async def test_delete_of_a_referenced_row(old: Database) -> None:
 
 async def test_update_of_a_referenced_key(old: Database) -> None:
     """An UPDATE of the referenced key is still referenced, not an unknown reference."""
-    error = await refusal(old, update(PARENTS).values(id=2), metadata=OLD)
+    error = await error_of(old, update(PARENTS).values(id=2), metadata=OLD)
 
     assert isinstance(error, StillReferencedError)
     assert (error.fields, error.table) == (("parent_id",), "children")
@@ -459,7 +459,7 @@ async def test_sqlite_cannot_tell_between_references(sqlite_database: Database) 
     await sqlite_database.create_tables(Model.metadata)
     prepare = [insert(AUTHORS).values(id=1, **ANNE), insert(BOOKS).values(author_id=1, live=1)]
 
-    assert said(await refusal(sqlite_database, *prepare, delete(AUTHORS))) == (StillReferencedError, (), None, None)
+    assert said(await error_of(sqlite_database, *prepare, delete(AUTHORS))) == (StillReferencedError, (), None, None)
 
 
 def test_foreign_key_without_metadata() -> None:
@@ -494,10 +494,10 @@ async def test_self_reference(database: Database) -> None:
     pair = [insert(nodes).values(id=1), insert(nodes).values(id=2, parent_id=1)]
     child, parent = update(nodes).where(nodes.c.id == 2), update(nodes).where(nodes.c.id == 1)
 
-    assert type(await refusal(database, insert(nodes).values(id=1, parent_id=9), metadata=metadata)) is UnknownReferenceError
-    assert type(await refusal(database, *pair, delete(nodes).where(nodes.c.id == 1), metadata=metadata)) is StillReferencedError
-    assert type(await refusal(database, *pair, child.values(parent_id=9), metadata=metadata)) is UnknownReferenceError
-    assert type(await refusal(database, *pair, parent.values(id=7), metadata=metadata)) is StillReferencedError
+    assert type(await error_of(database, insert(nodes).values(id=1, parent_id=9), metadata=metadata)) is UnknownReferenceError
+    assert type(await error_of(database, *pair, delete(nodes).where(nodes.c.id == 1), metadata=metadata)) is StillReferencedError
+    assert type(await error_of(database, *pair, child.values(parent_id=9), metadata=metadata)) is UnknownReferenceError
+    assert type(await error_of(database, *pair, parent.values(id=7), metadata=metadata)) is StillReferencedError
 
 
 async def test_on_delete_restrict(database: Database) -> None:
@@ -507,7 +507,7 @@ async def test_on_delete_restrict(database: Database) -> None:
     pets = Table("pets", metadata, Column("id", Integer, primary_key=True), Column("home_id", ForeignKey("homes.id", ondelete="RESTRICT")))
     await database.create_tables(metadata)
 
-    error = await refusal(database, insert(homes).values(id=1), insert(pets).values(home_id=1), delete(homes), metadata=metadata)
+    error = await error_of(database, insert(homes).values(id=1), insert(pets).values(home_id=1), delete(homes), metadata=metadata)
 
     assert isinstance(error, StillReferencedError)
     assert (error.fields, error.table) == (("home_id",), "pets")
@@ -527,7 +527,7 @@ MEMBERS = Table(
 async def test_deferred_key_at_commit(database: Database) -> None:
     """A deferred foreign key that fails at COMMIT is an unknown reference; SQLite cannot name it."""
     await database.create_tables(DEFERRED)
-    error = await refusal(database, insert(MEMBERS).values(team_id=9), metadata=DEFERRED)
+    error = await error_of(database, insert(MEMBERS).values(team_id=9), metadata=DEFERRED)
 
     assert isinstance(error, UnknownReferenceError)
     precise = database.engine.dialect.name == "postgresql"
@@ -539,7 +539,7 @@ async def test_deferred_delete_at_commit(postgres_database: Database) -> None:
     await postgres_database.create_tables(DEFERRED)
     await run(postgres_database.engine, [insert(TEAMS).values(id=1), insert(MEMBERS).values(team_id=1)])
 
-    error = await refusal(postgres_database, delete(TEAMS), metadata=DEFERRED)
+    error = await error_of(postgres_database, delete(TEAMS), metadata=DEFERRED)
 
     assert said(error) == (StillReferencedError, ("team_id",), "members", "members_team_id_fkey")
 
@@ -572,7 +572,7 @@ async def test_composite_foreign_key(database: Database) -> None:
     pages = Table("pages", metadata, Column("id", Integer, primary_key=True), *columns, *keys)
     await database.create_tables(metadata)
 
-    error = await refusal(database, insert(pages).values(tenant=1, site=2, twin=None), metadata=metadata)
+    error = await error_of(database, insert(pages).values(tenant=1, site=2, twin=None), metadata=metadata)
 
     assert said(error) == (UnknownReferenceError, ("tenant", "site"), "pages", "unknown_reference")
 
@@ -582,7 +582,7 @@ async def test_composite_foreign_key(database: Database) -> None:
 
 async def test_not_null(library: Database) -> None:
     """Null in a NOT NULL column names the field, alike on both databases."""
-    error = await refusal(library, insert(AUTHORS).values(e_mail="b@example.org"))
+    error = await error_of(library, insert(AUTHORS).values(e_mail="b@example.org"))
 
     assert said(error) == (InvalidDataError, ("full_name",), "authors", "null")
 
@@ -597,7 +597,7 @@ async def test_not_null_by_mapper(library: Database) -> None:
 @pytest.mark.parametrize(("values", "fields"), [({"age": -1}, ("age",)), ({"age": 1, "born": 9999}, ("full_name", "age", "born"))])
 async def test_check_names_the_columns_of_its_text(library: Database, values: dict[str, int], fields: tuple[str, ...]) -> None:
     """A CHECK names the columns in its text, whole words outside strings, alike on both databases."""
-    error = await refusal(library, insert(AUTHORS).values(e_mail="b@example.org", full_name="B", **values))
+    error = await error_of(library, insert(AUTHORS).values(e_mail="b@example.org", full_name="B", **values))
 
     assert said(error) == (InvalidDataError, fields, "authors", "check")
 
@@ -633,7 +633,7 @@ async def test_too_long_in_every_kind_of_statement(postgres_database: Database, 
     await postgres_database.create_tables(Model.metadata)
     await run(postgres_database.engine, [insert(AUTHORS).values(id=10, **ANNE)])
 
-    error = await refusal(postgres_database, statement, parameters=parameters)
+    error = await error_of(postgres_database, statement, parameters=parameters)
 
     assert said(error) == (InvalidDataError, ("full_name",), "authors", "too_long")
 
@@ -683,13 +683,13 @@ THINGS = Table(
         ({"word": "".join(str(uuid.uuid4()) for _ in range(600)), "name": "a"}, ("word",), "too_long"),
     ],
 )
-async def test_values_that_postgresql_refuses(
+async def test_values_that_postgresql_rejects(
     postgres_database: Database, values: dict[str, Any], fields: tuple[str, ...], reason: str
 ) -> None:
     """Ranges, lengths, NUL bytes, surrogates and wrong types are invalid data that names the field."""
     await postgres_database.create_tables(ODD)
 
-    error = await refusal(postgres_database, insert(THINGS).values(values), metadata=ODD)
+    error = await error_of(postgres_database, insert(THINGS).values(values), metadata=ODD)
 
     assert said(error) == (InvalidDataError, fields, "things", reason)
 
@@ -704,11 +704,11 @@ async def test_values_that_postgresql_refuses(
         ({"price": "dear"}, "wrong_type"),
     ],
 )
-async def test_values_that_sqlite_refuses(sqlite_database: Database, values: dict[str, Any], reason: str) -> None:
+async def test_values_that_sqlite_rejects(sqlite_database: Database, values: dict[str, Any], reason: str) -> None:
     """What SQLite's driver or a column type cannot take is invalid data, though Python raises it bare or SQLAlchemy wraps it."""
     await sqlite_database.create_tables(Model.metadata)
 
-    error = await refusal(sqlite_database, insert(BOOKS).values(live=1, **values))
+    error = await error_of(sqlite_database, insert(BOOKS).values(live=1, **values))
 
     assert isinstance(error, InvalidDataError)
     assert error.reason == reason
@@ -718,7 +718,7 @@ async def test_sqlite_names_a_parameter_it_cannot_bind(sqlite_database: Database
     """SQLite counts the parameter that it cannot bind, and the field is found by the count."""
     await sqlite_database.create_tables(Model.metadata)
 
-    error = await refusal(sqlite_database, insert(BOOKS).values(live=1, title=func.replace("a", "b", "c"), slug=object()))
+    error = await error_of(sqlite_database, insert(BOOKS).values(live=1, title=func.replace("a", "b", "c"), slug=object()))
 
     assert said(error) == (InvalidDataError, ("slug",), "books", "wrong_type")
 
@@ -727,7 +727,7 @@ async def test_key_out_of_range_in_a_condition(database: Database) -> None:
     """A number beyond every range in a WHERE is invalid data; no field was written, so none is named."""
     await database.create_tables(Model.metadata)
 
-    error = await refusal(database, update(BOOKS).where(BOOKS.c.id == 10**20).values(number=5))
+    error = await error_of(database, update(BOOKS).where(BOOKS.c.id == 10**20).values(number=5))
 
     assert isinstance(error, InvalidDataError)
     assert (error.fields, error.reason) == ((), "out_of_range")
@@ -739,7 +739,7 @@ async def test_error_of_a_column_type(database: Database) -> None:
     days = Table("days", metadata, Column("id", Integer, primary_key=True), Column("at", UTCDateTime))
     await database.create_tables(metadata)
 
-    error = await refusal(database, insert(days).values(at=datetime.fromisoformat("2024-02-29T12:00:00")), metadata=metadata)
+    error = await error_of(database, insert(days).values(at=datetime.fromisoformat("2024-02-29T12:00:00")), metadata=metadata)
 
     assert isinstance(error, InvalidDataError)
 
@@ -754,7 +754,7 @@ class Picky(TypeDecorator[str]):
 
 async def test_wrapped_library_error(database: Database) -> None:
     """A library error inside SQLAlchemy's StatementError is unwrapped."""
-    error = await refusal(database, select(bindparam("a", "x", Picky())))
+    error = await error_of(database, select(bindparam("a", "x", Picky())))
 
     assert isinstance(error, NotFoundError)
 
@@ -829,7 +829,7 @@ async def test_pool_timeout(other_engine: AsyncEngine) -> None:
 
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-async def test_refused_connection(driver: str, host: str) -> None:
+async def test_no_server_listens(driver: str, host: str) -> None:
     """A port where nobody listens is unavailable."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -888,7 +888,7 @@ async def test_states_of_the_server(postgres_database: Database, state: str, map
 
 async def test_a_full_disk_takes_longer(postgres_database: Database) -> None:
     """A full disk asks for a longer wait than a lost connection."""
-    full = await refusal(postgres_database, text("DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '53100'; END $$"))
+    full = await error_of(postgres_database, text("DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '53100'; END $$"))
 
     assert isinstance(full, UnavailableError)
     assert full.retry_after == 30
@@ -967,7 +967,7 @@ async def test_sqlite_cannot_be_opened(tmp_path: Path) -> None:
     await unavailable(run(create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/none/x.db"), [text("SELECT 1")]))
 
 
-# --- What is not the database's refusal. ---
+# --- What is not the database's rejection. ---
 
 
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
@@ -1033,7 +1033,7 @@ async def test_integrity_error_of_unknown_code(sqlite_database: Database) -> Non
     await sqlite_database.create_tables(Model.metadata)
     trigger = text("CREATE TRIGGER no BEFORE INSERT ON authors BEGIN SELECT RAISE(ABORT, 'no'); END")
 
-    error = await refusal(sqlite_database, trigger, insert(AUTHORS).values(ANNE))
+    error = await error_of(sqlite_database, trigger, insert(AUTHORS).values(ANNE))
 
     assert said(error) == (ConflictError, (), "authors", None)
     assert said(as_kit_error(IntegrityError("x", {}, Exception()))) == (ConflictError, (), None, None)

@@ -72,7 +72,7 @@ async def failure_of(work: Awaitable[object]) -> Exception:
         await work
     except Exception as error:
         return error
-    pytest.fail("nothing was refused")
+    pytest.fail("nothing was rejected")
 
 
 async def execute(engine: AsyncEngine, *statements: Executable, parameters: Any = None, **options: Any) -> None:
@@ -330,12 +330,12 @@ async def test_frozen_exception_of_the_application(database: Database) -> None:
 
     await database.create_tables(Base.metadata)
 
-    def refuse(*_: object) -> None:
+    def reject(*_: object) -> None:
         raise FrozenError
 
-    event.listen(database.engine.sync_engine, "before_cursor_execute", refuse)
+    event.listen(database.engine.sync_engine, "before_cursor_execute", reject)
     failure = await failure_of(execute(database.engine, insert(ODD).values(nm="a")))
-    event.remove(database.engine.sync_engine, "before_cursor_execute", refuse)
+    event.remove(database.engine.sync_engine, "before_cursor_execute", reject)
 
     assert type(failure) is FrozenError
     assert as_kit_error(failure) is None
