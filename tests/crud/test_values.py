@@ -1,4 +1,4 @@
-"""From the values of a schema's fields to what the columns take."""
+"""Conversion of the values of a schema's fields to what the columns take."""
 
 import dataclasses
 import uuid
@@ -80,7 +80,7 @@ class _OfModels(TypeDecorator[Address]):
 
 
 class _Shouted(UserDefinedType[Any]):
-    """Text, made of members of Colour, as a type of the application's may be."""
+    """A column type of the application, which stores members of Colour as text."""
 
     cache_ok = True
 

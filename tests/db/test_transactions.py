@@ -57,7 +57,9 @@ async def test_a_write_in_a_session_nobody_opened_commits_itself(library: Databa
     assert not session.in_transaction()
 
 
-async def test_a_service_in_an_app_whose_get_db_never_commits_loses_no_write(library: Database, application_sessions: ApplicationSessions) -> None:
+async def test_a_service_in_an_app_whose_get_db_never_commits_loses_no_write(
+    library: Database, application_sessions: ApplicationSessions
+) -> None:
     """On the host's plain session too."""
     async with application_sessions() as session:
         author = await AuthorService(session).create(AuthorCreate(email="new@example.org"))
@@ -104,7 +106,9 @@ async def by_unit_after_a_read(session: AsyncSession) -> AsyncIterator[None]:
 
 
 @pytest.mark.parametrize("opened", [by_begin, by_begin_nested, by_unit, by_unit_after_a_read])
-async def test_in_an_opened_transaction_the_opener_commits(library: Database, application_sessions: ApplicationSessions, opened: object) -> None:
+async def test_in_an_opened_transaction_the_opener_commits(
+    library: Database, application_sessions: ApplicationSessions, opened: object
+) -> None:
     """A service inside begin(), begin_nested() or a unit only flushes; the opener's commit keeps it."""
     assert callable(opened)
     async with application_sessions() as session:
@@ -118,7 +122,9 @@ async def test_in_an_opened_transaction_the_opener_commits(library: Database, ap
 
 
 @pytest.mark.parametrize("opened", [by_begin, by_begin_nested, by_unit, by_unit_after_a_read])
-async def test_in_an_opened_transaction_the_opener_rolls_back(library: Database, application_sessions: ApplicationSessions, opened: object) -> None:
+async def test_in_an_opened_transaction_the_opener_rolls_back(
+    library: Database, application_sessions: ApplicationSessions, opened: object
+) -> None:
     """Nothing that a service did outlives the opener's rollback, on the stock SQLite driver either."""
     assert callable(opened)
     with pytest.raises(ZeroDivisionError):
@@ -218,7 +224,9 @@ async def test_rejected_after_application_work_commits_nothing(library: Database
     assert await emails(library) == {ada.email}
 
 
-async def test_rejected_in_an_opened_transaction_undoes_only_itself(library: Database, application_sessions: ApplicationSessions, ada: Author) -> None:
+async def test_rejected_in_an_opened_transaction_undoes_only_itself(
+    library: Database, application_sessions: ApplicationSessions, ada: Author
+) -> None:
     """The host catches the error, goes on and commits the rest."""
     async with application_sessions() as session, session.begin():
         await AuthorService(session).create(AuthorCreate(email="first@example.org"))
