@@ -604,7 +604,7 @@ async def test_a_rejected_value_is_found_before_any_sql(library: Database, sessi
     assert (caught.value.fields, caught.value.reason) == (("name",), "too_long")
 
 
-# Who has a say in a row has it in many
+# Code of the application runs for each row
 
 
 class Numbering(TagService):

@@ -260,7 +260,7 @@ async def test_readers_do_not_wait_for_a_writer(sqlite: Database) -> None:
     assert results == [0] * REQUESTS
 
 
-# PostgreSQL may reject to serialize
+# Serialization failures of PostgreSQL
 
 
 async def test_a_whole_unit_can_be_run_again(postgres_database: Database) -> None:

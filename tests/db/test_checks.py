@@ -1,4 +1,4 @@
-"""Values that some database would reject are rejected before SQL is sent."""
+"""Values that a database would reject are rejected before SQL is sent."""
 
 import enum
 import gc
@@ -50,7 +50,7 @@ class Colour(enum.Enum):
 
 
 class Reversed(TypeDecorator[str]):
-    """A type that stores something else than it is given."""
+    """A type that stores another value than it is given."""
 
     impl = String(3)
     cache_ok = True
@@ -60,7 +60,7 @@ class Reversed(TypeDecorator[str]):
 
 
 class Wrapped(TypeDecorator[str]):
-    """A type that stores what it is given."""
+    """A type that stores the value that it is given."""
 
     impl = String(3)
     cache_ok = True
@@ -71,11 +71,11 @@ class Base(DeclarativeBase):
 
 
 class Word(str):
-    """A text of the host's own kind."""
+    """A string class of the application."""
 
 
 class Shout:
-    """What only the host's driver can store."""
+    """A value that only the driver of the application can store."""
 
 
 def nested(levels: int) -> object:
@@ -121,7 +121,7 @@ class Thing(Base):
 
 
 class Versioned:
-    """Mapped below, with a version counter and a discriminator."""
+    """Mapped below, with a version and a discriminator."""
 
 
 VERSIONED = Table(
@@ -203,7 +203,7 @@ def rejected(values: Mapping[str, object], *, model: type[Any] = Thing, update: 
     ],
 )
 def test_rejected(values: dict[str, object], reason: str) -> None:
-    """The column's own limits reject a value before SQL, and the error names the attribute, the table and the reason."""
+    """A value beyond the limits of its column raises InvalidDataError with attribute, table and reason, before any SQL."""
     error = rejected(values)
 
     assert error is not None
@@ -229,12 +229,12 @@ def test_rejected(values: dict[str, object], reason: str) -> None:
     ],
 )
 def test_passed(values: dict[str, object]) -> None:
-    """What the databases take passes, and so does what only they can judge."""
+    """Values that the databases accept, and values that only they can check, pass."""
     assert rejected(values) is None
 
 
 def test_every_field_with_the_first_reason() -> None:
-    """All fields at fault are named, for the first reason in the documented order."""
+    """All fields with the first reason are named."""
     error = rejected({"small": 10**9, "name": None, "note": "\0", "version": None})
 
     assert error is not None
@@ -242,7 +242,7 @@ def test_every_field_with_the_first_reason() -> None:
 
 
 def test_defaults_do_not_help_an_update() -> None:
-    """An explicit None is rejected by an update of a NOT NULL column, default or not."""
+    """None for a NOT NULL column is rejected in an update, even if the column has a default."""
     error = rejected({"colour": None, "status": None, "note": None, "data": None}, update=True)
 
     assert error is not None
@@ -250,18 +250,18 @@ def test_defaults_do_not_help_an_update() -> None:
 
 
 def test_columns_that_sqlalchemy_fills_in() -> None:
-    """None is no value for an identity, a version counter or a discriminator of a new row."""
+    """None is accepted for an identity, a version or a discriminator of a new row."""
     assert rejected({"id": None, "version": None, "kind": None}, model=Versioned) is None
 
 
 def test_listeners_may_fill_in() -> None:
-    """Where a before_insert listener may fill in a value, None is left to the database."""
+    """With a before_insert listener None is left to the database."""
     assert rejected({"by": None}, model=Stamped) is None
     assert rejected({"by": "\0"}, model=Stamped) is not None
 
 
 def test_nested_data_that_contains_itself() -> None:
-    """The walk through JSON ends, however deep, shared or circular the data is."""
+    """Deep, shared and circular JSON data are checked without an endless loop."""
     circular: list[object] = []
     circular.append(circular)
     deep: list[object] = []
@@ -294,12 +294,12 @@ def test_nested_data_that_contains_itself() -> None:
     ],
 )
 def test_possible_keys(type_: Any, value: object, possible: bool) -> None:
-    """A key that no row can have is told without SQL."""
+    """A key that no row can have is found without SQL."""
     assert key_is_possible(Column("key", type_), value) is possible
 
 
 def test_sqlite_keys_have_64_bits() -> None:
-    """SQLite stores 64 bits in any INTEGER, so a row may have such a key."""
+    """On SQLite a key may have 64 bits, whatever the type of its column is."""
     assert key_is_possible(Column("key", Integer), 2**40, dialect="sqlite")
     assert not key_is_possible(Column("key", Integer), 2**63, dialect="sqlite")
 
@@ -337,7 +337,7 @@ VALUES = [
 
 @pytest.mark.parametrize("values", VALUES)
 async def test_as_postgresql_would(postgres_database: Database, values: dict[str, object]) -> None:
-    """The checks reject what PostgreSQL rejects, with the same fields and reason, and nothing else."""
+    """The checks reject exactly what PostgreSQL rejects, with the same fields and reason."""
     await postgres_database.create_tables(LIMITS)
     error: KitError | None = None
     try:
@@ -354,7 +354,7 @@ def said(error: KitError | None) -> object:
 
 
 async def test_sqlite_would_store_it(sqlite_database: Database) -> None:
-    """SQLite takes text that is too long, so the check before it is what makes both databases alike."""
+    """SQLite would store text that is too long; the check rejects it on both databases."""
     async with sqlite_database.engine.begin() as connection:
         await connection.execute(text("CREATE TABLE limited (id INTEGER PRIMARY KEY, name VARCHAR(5))"))
         await connection.execute(text("INSERT INTO limited (name) VALUES ('far too long')"))
@@ -363,7 +363,7 @@ async def test_sqlite_would_store_it(sqlite_database: Database) -> None:
 
 
 def test_mappers_are_not_kept_alive() -> None:
-    """The checks that are kept for a mapper do not keep the mapper."""
+    """The cached checks of a mapper do not keep it alive."""
 
     def use_a_mapper() -> Any:
         class Local(DeclarativeBase):

@@ -1,4 +1,4 @@
-"""What the database's own code rejects: triggers, policies, generated columns; and statements prepared before a migration."""
+"""What code in the database rejects: triggers, policies, generated columns; and statements prepared before a migration."""
 
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any
@@ -34,7 +34,7 @@ ROOMS = Table("rooms", METADATA, Column("id", Integer, primary_key=True), Column
 
 @pytest.fixture(params=["asyncpg", "psycopg"])
 async def engine(request: pytest.FixtureRequest, postgres_database: Database, postgres_url: URL) -> AsyncIterator[AsyncEngine]:
-    """An engine on PostgreSQL by each driver, watched."""
+    """A watched engine on PostgreSQL for each driver."""
     engine = create_async_engine(postgres_url.set(drivername=f"postgresql+{request.param}"))
     watch(engine)
     await postgres_database.create_tables(METADATA)
@@ -61,7 +61,7 @@ async def error_of(engine: AsyncEngine, *statements: Executable | str, parameter
 
 
 def trigger(body: str, timing: str = "BEFORE INSERT OR UPDATE OR DELETE", kind: str = "") -> tuple[str, str]:
-    """The SQL of a trigger of PostgreSQL's on rooms that runs *body*."""
+    """Return the SQL of a PostgreSQL trigger on rooms that runs *body*."""
     function = f"CREATE OR REPLACE FUNCTION reject() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} RETURN NEW; END $$"
     deferred = "DEFERRABLE INITIALLY DEFERRED" if kind else ""
     return function, f"CREATE {kind} TRIGGER reject {timing} ON rooms {deferred} FOR EACH ROW EXECUTE FUNCTION reject()"
@@ -83,7 +83,7 @@ def trigger(body: str, timing: str = "BEFORE INSERT OR UPDATE OR DELETE", kind: 
     ],
 )
 async def test_exception_of_a_trigger(engine: AsyncEngine, raised: str) -> None:
-    """What a trigger raises rejects the write, whatever its code, at INSERT, UPDATE and DELETE; its text stays inside."""
+    """An exception of a trigger is a ConflictError, whatever its code; its text is not shown."""
     await run(engine, insert(ROOMS).values(id=1, no=1), *trigger(raised))
 
     for write in (insert(ROOMS).values(id=2, no=99), update(ROOMS).values(no=99), delete(ROOMS), "INSERT INTO rooms (no) VALUES (3)"):
@@ -93,7 +93,7 @@ async def test_exception_of_a_trigger(engine: AsyncEngine, raised: str) -> None:
 
 
 async def test_trigger_that_names_a_column(engine: AsyncEngine) -> None:
-    """RAISE may name the column, the table and the constraint that are at fault."""
+    """The column, table and constraint that a RAISE names are in the error."""
     await run(engine, *trigger("RAISE EXCEPTION 'no' USING COLUMN = 'owner', TABLE = 'rooms', CONSTRAINT = 'rooms_owner';"))
 
     error = await error_of(engine, insert(ROOMS).values(no=1))
@@ -103,7 +103,7 @@ async def test_trigger_that_names_a_column(engine: AsyncEngine) -> None:
 
 
 async def test_trigger_that_raises_as_a_constraint(engine: AsyncEngine) -> None:
-    """A trigger may raise the code of a constraint and is answered as one."""
+    """A RAISE with the code of a constraint gives the same error as the constraint."""
     await run(engine, *trigger("RAISE unique_violation USING COLUMN = 'no';"))
 
     error = await error_of(engine, insert(ROOMS).values(no=1))
@@ -113,7 +113,7 @@ async def test_trigger_that_raises_as_a_constraint(engine: AsyncEngine) -> None:
 
 
 async def test_deferred_trigger(engine: AsyncEngine) -> None:
-    """A constraint trigger that rejects at COMMIT has rejected the write."""
+    """A constraint trigger that rejects at COMMIT gives the same error."""
     await run(engine, *trigger("RAISE EXCEPTION 'closed';", "AFTER INSERT", "CONSTRAINT"))
 
     assert type(await error_of(engine, insert(ROOMS).values(no=1))) is ConflictError
@@ -121,7 +121,7 @@ async def test_deferred_trigger(engine: AsyncEngine) -> None:
 
 @pytest.mark.parametrize("code", ["P0001", "AB123", "42501", "0A000"])
 async def test_exception_of_a_function_that_is_read(engine: AsyncEngine, code: str) -> None:
-    """An exception in a SELECT, in a DO block or a CALL rejects no row: it is a mistake of whoever called."""
+    """An exception in a SELECT, DO or CALL is a mistake in the code, not a rejected write."""
     body = f"BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{code}'; END"
     await run(engine, f"CREATE OR REPLACE FUNCTION failing() RETURNS int LANGUAGE plpgsql AS $$ {body} $$")
 
@@ -133,7 +133,7 @@ async def test_exception_of_a_function_that_is_read(engine: AsyncEngine, code: s
 
 @pytest.mark.parametrize("how", ["ABORT", "FAIL", "ROLLBACK"])
 async def test_exception_of_a_trigger_on_sqlite(sqlite_database: Database, how: str) -> None:
-    """RAISE in a trigger of SQLite's is a conflict, also where it undoes the whole transaction."""
+    """A RAISE of an SQLite trigger is a ConflictError, also if it rolls back the whole transaction."""
     await sqlite_database.create_tables(METADATA)
     await run(
         sqlite_database.engine,
@@ -152,7 +152,7 @@ async def test_exception_of_a_trigger_on_sqlite(sqlite_database: Database, how: 
 
 
 async def test_row_level_security(engine: AsyncEngine) -> None:
-    """A row that a policy rejects is not allowed; a table that may not be touched at all is a mistake in the deployment."""
+    """A row that a policy rejects is a PermissionDeniedError; a table without privileges is a mistake in the deployment."""
     await run(
         engine,
         "DROP ROLE IF EXISTS tenant_of_tests",
@@ -177,7 +177,7 @@ async def test_row_level_security(engine: AsyncEngine) -> None:
 
 
 async def test_trigger_that_denies(engine: AsyncEngine) -> None:
-    """A trigger that raises insufficient_privilege says the same as a policy."""
+    """A trigger that raises insufficient_privilege gives the same error as a policy."""
     await run(engine, *trigger("RAISE insufficient_privilege;"))
 
     assert type(await error_of(engine, insert(ROOMS).values(no=1))) is PermissionDeniedError
@@ -196,7 +196,7 @@ MADE = Table(
 
 @pytest.mark.parametrize("watched", [True, False])
 async def test_generated_columns(engine: AsyncEngine, watched: bool) -> None:
-    """A value for a column that the database fills itself names the field, on INSERT and on UPDATE."""
+    """A value for a generated column names the field, in INSERT and UPDATE."""
     own = engine if watched else create_async_engine(engine.url)
     row = insert(MADE).values(no=1)
     key = [await error_of(own, insert(MADE).values(id=7, no=1)), await error_of(own, row, update(MADE).values(id=8))]
@@ -211,7 +211,7 @@ async def test_generated_columns(engine: AsyncEngine, watched: bool) -> None:
 
 
 async def test_generated_column_of_sqlite(sqlite_database: Database) -> None:
-    """SQLite names a generated column in its text."""
+    """A value for a generated column names the field on SQLite."""
     await sqlite_database.create_tables(METADATA)
 
     for write in (insert(MADE).values(no=1, double=3), update(MADE).values(double=3)):
@@ -238,7 +238,7 @@ async def test_generated_column_of_sqlite(sqlite_database: Database) -> None:
     ids=["type", "enum", "columns"],
 )
 async def test_first_statement_after_a_migration(postgres_database: Database, postgres_url: URL, migration: list[str]) -> None:
-    """What another process has changed makes a prepared statement unavailable and worth another try, which succeeds."""
+    """A statement that was prepared before a migration is unavailable and retryable, and the retry succeeds."""
     metadata = MetaData()
     words = Table(
         "words",
@@ -272,7 +272,7 @@ async def test_first_statement_after_a_migration(postgres_database: Database, po
 
 
 async def test_migration_that_the_code_does_not_know(postgres_database: Database) -> None:
-    """A column or a table that is not there any more is a mistake in the code, or in the order of a deployment."""
+    """A column or table that a migration has dropped is a mistake in the code."""
     await postgres_database.create_tables(METADATA)
     await run(postgres_database.engine, "ALTER TABLE rooms DROP COLUMN no")
 

@@ -1,4 +1,4 @@
-"""Each error is caused for real, on SQLite and on PostgreSQL, and becomes the library's."""
+"""Each error is caused in SQLite and PostgreSQL and becomes the library's."""
 
 import asyncio
 import enum
@@ -138,7 +138,7 @@ async def error_of(
 
 
 def said(error: KitError | None) -> tuple[Any, ...]:
-    """What a rejection says, to compare in one line."""
+    """Return the parts of an error to compare in one line."""
     assert error is not None
     names = ("fields", "table", "reason" if isinstance(error, InvalidDataError) else "constraint")
     return type(error), *(getattr(error, name) for name in names)
@@ -219,7 +219,7 @@ async def test_flush_of_objects(library: Database) -> None:
 
 
 async def test_without_metadata_the_driver_speaks(library: Database) -> None:
-    """Without metadata the fields are what the driver itself says."""
+    """Without metadata the fields are those that the driver names."""
     error = await error_of(library, insert(BOOKS).values(publisher="Faber", number=1, live=1), metadata=None)
 
     assert isinstance(error, ConflictError)
@@ -227,7 +227,7 @@ async def test_without_metadata_the_driver_speaks(library: Database) -> None:
 
 
 async def test_text_names_no_value(library: Database) -> None:
-    """The text of the error tells table, constraint and fields, and nothing that was sent."""
+    """The text of the error has table, constraint and fields, and no value."""
     error = await error_of(library, insert(AUTHORS).values(**ANNE))
 
     assert str(error) == "conflict in e_mail of authors (uq_authors_e_mail)"
@@ -297,7 +297,7 @@ LONG = Table(
 
 @pytest.fixture
 async def old(database: Database) -> Database:
-    """A database of a host without a naming convention."""
+    """A database of an application without a naming convention."""
     await database.create_tables(OLD)
     await run(database.engine, [insert(PARENTS).values(id=1, code="a"), insert(CHILDREN).values(id=100, parent_id=1)])
     return database
@@ -338,7 +338,7 @@ async def test_unnamed_check_with_a_long_name(old: Database) -> None:
 
 
 async def test_check_with_qualified_names(database: Database) -> None:
-    """A table's name in the text of a CHECK is not taken for the column of that name."""
+    """A table's name in the text of a CHECK is not taken for a column."""
     metadata = MetaData()
     columns = [Column(name, Integer) for name in ("id", "price", "cost", "limit")]
     table = Table("cost", metadata, *columns, CheckConstraint('cost.price > 0 AND "cost".price < "limit"'))
@@ -381,7 +381,7 @@ async def test_shortened_names(database: Database) -> None:
 
 
 async def test_named_schema(postgres_database: Database) -> None:
-    """A table of another schema is told from its namesake, and named with its schema."""
+    """A table of another schema is not taken for a table of the same name, and is named with its schema."""
     metadata = MetaData()
     Table("users", metadata, Column("id", Integer, primary_key=True), Column("name", Text, unique=True))
     other = Table("users", metadata, Column("id", Integer, primary_key=True), Column("email", String(5), unique=True), schema="other")
@@ -413,7 +413,7 @@ async def test_unknown_constraint_falls_back_on_the_detail(postgres_database: Da
 
 
 async def test_unknown_reference_names_the_field(library: Database) -> None:
-    """An INSERT that points at no row names the foreign key; SQLite says so with precise=False."""
+    """A foreign key without a row names the field; on SQLite with precise=False."""
     error = await error_of(library, insert(BOOKS).values(author_id=99, live=1))
 
     assert said(error) == (UnknownReferenceError, ("author_id",), "books", "unknown_reference")
@@ -422,7 +422,7 @@ async def test_unknown_reference_names_the_field(library: Database) -> None:
 
 
 async def test_sqlite_names_every_key_that_was_written(sqlite_database: Database) -> None:
-    """SQLite does not say which foreign key: all of the statement's that are not null are named, not precise."""
+    """SQLite does not name the foreign key: all that are not null are named, with precise=False."""
     await sqlite_database.create_tables(Model.metadata)
     error = await error_of(sqlite_database, insert(BOOKS).values(editor_id=98, author_id=99, live=1))
     alone = await error_of(sqlite_database, insert(BOOKS), parameters=[{"author_id": None, "editor_id": 98, "live": 1}] * 2)
@@ -439,7 +439,7 @@ async def test_unknown_reference_by_update(library: Database) -> None:
 
 
 async def test_delete_of_a_referenced_row(old: Database) -> None:
-    """A DELETE of a row that others point at names the referencing table and field."""
+    """Deleting a row that others refer to names the referring table and field."""
     error = await error_of(old, delete(PARENTS), metadata=OLD)
 
     assert isinstance(error, StillReferencedError)
@@ -455,7 +455,7 @@ async def test_update_of_a_referenced_key(old: Database) -> None:
 
 
 async def test_sqlite_cannot_tell_between_references(sqlite_database: Database) -> None:
-    """Where two foreign keys point at the row, SQLite's error names no field."""
+    """If two foreign keys refer to the row, SQLite's error names no field."""
     await sqlite_database.create_tables(Model.metadata)
     prepare = [insert(AUTHORS).values(id=1, **ANNE), insert(BOOKS).values(author_id=1, live=1)]
 
@@ -463,7 +463,7 @@ async def test_sqlite_cannot_tell_between_references(sqlite_database: Database) 
 
 
 def test_foreign_key_without_metadata() -> None:
-    """At COMMIT and without metadata PostgreSQL's words are all there is."""
+    """At COMMIT and without metadata the fields are those that PostgreSQL names."""
     fields = {"C": "23503", "M": "...", "D": 'Key (id)=(9) is still referenced from table "books".', "t": "books", "n": "fk"}
 
     assert said(as_kit_error(PostgresError.new(fields))) == (StillReferencedError, (), "books", "fk")
@@ -487,7 +487,7 @@ def test_foreign_key_into_another_metadata() -> None:
 
 
 async def test_self_reference(database: Database) -> None:
-    """A table that points at itself: INSERT is unknown, DELETE is still referenced, and UPDATE either."""
+    """In a table that refers to itself INSERT is an unknown reference, DELETE is still referenced, and UPDATE either."""
     metadata = MetaData()
     nodes = Table("nodes", metadata, Column("id", Integer, primary_key=True), Column("parent_id", ForeignKey("nodes.id")))
     await database.create_tables(metadata)
@@ -535,7 +535,7 @@ async def test_deferred_key_at_commit(database: Database) -> None:
 
 
 async def test_deferred_delete_at_commit(postgres_database: Database) -> None:
-    """At COMMIT the key in PostgreSQL's DETAIL tells a row that is still referenced."""
+    """At COMMIT PostgreSQL's DETAIL tells that the row is still referenced."""
     await postgres_database.create_tables(DEFERRED)
     await run(postgres_database.engine, [insert(TEAMS).values(id=1), insert(MEMBERS).values(team_id=1)])
 
@@ -555,7 +555,7 @@ async def test_deferred_delete_at_commit(postgres_database: Database) -> None:
     ],
 )
 def test_foreign_key_in_another_language(detail: str | None, expected: type[KitError]) -> None:
-    """At COMMIT the names in PostgreSQL's DETAIL tell the two sides of a foreign key apart, whatever language it speaks."""
+    """At COMMIT PostgreSQL's DETAIL tells the direction of a foreign key in every language."""
     fields = {"C": "23503", "M": "...", "D": detail, "s": "public", "t": "books", "n": "fk_books_author_id_authors"}
     error = as_kit_error(PostgresError.new(fields), metadata=Model.metadata)
 
@@ -577,7 +577,7 @@ async def test_composite_foreign_key(database: Database) -> None:
     assert said(error) == (UnknownReferenceError, ("tenant", "site"), "pages", "unknown_reference")
 
 
-# --- Values that a column does not take. ---
+# --- Values that a column cannot hold ---
 
 
 async def test_not_null(library: Database) -> None:
@@ -705,7 +705,7 @@ async def test_values_that_postgresql_rejects(
     ],
 )
 async def test_values_that_sqlite_rejects(sqlite_database: Database, values: dict[str, Any], reason: str) -> None:
-    """What SQLite's driver or a column type cannot take is invalid data, though Python raises it bare or SQLAlchemy wraps it."""
+    """What SQLite's driver or a column type rejects is invalid data, wrapped by SQLAlchemy or not."""
     await sqlite_database.create_tables(Model.metadata)
 
     error = await error_of(sqlite_database, insert(BOOKS).values(live=1, **values))
@@ -759,7 +759,7 @@ async def test_wrapped_library_error(database: Database) -> None:
     assert isinstance(error, NotFoundError)
 
 
-# --- The database cannot answer. ---
+# --- The database does not answer ---
 
 
 @pytest.fixture
@@ -830,7 +830,7 @@ async def test_pool_timeout(other_engine: AsyncEngine) -> None:
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 async def test_no_server_listens(driver: str, host: str) -> None:
-    """A port where nobody listens is unavailable."""
+    """A port without a server is unavailable."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -840,7 +840,7 @@ async def test_no_server_listens(driver: str, host: str) -> None:
 
 
 async def test_unreachable_socket_file(tmp_path: Path) -> None:
-    """A socket file that is not there is unavailable, though it is a FileNotFoundError."""
+    """A missing socket file is unavailable, although it is a FileNotFoundError."""
     engine = create_async_engine(f"postgresql+asyncpg://postgres@/test?host={tmp_path}")
 
     await unavailable(run(engine, [text("SELECT 1")]))
@@ -861,7 +861,7 @@ async def test_unreachable_socket_file(tmp_path: Path) -> None:
     ],
 )
 def test_connections_that_the_client_finds_dead(error: Exception, mapped: bool) -> None:
-    """A connection that the driver itself finds dead is unavailable; a connection that two tasks share is a mistake."""
+    """A connection that the driver finds closed is unavailable; one that two tasks use is a mistake in the code."""
     found = as_kit_error(error)
 
     assert isinstance(found, UnavailableError) if mapped else found is None
@@ -878,7 +878,7 @@ UNAVAILABLE = ["57P03", "53100", "53300", "08006", "25006", "28P01", "3D000"]
 
 @pytest.mark.parametrize(("state", "mapped"), [*((state, True) for state in UNAVAILABLE), ("42P01", False), ("55000", False)])
 async def test_states_of_the_server(postgres_database: Database, state: str, mapped: bool) -> None:
-    """A server that starts, stops, is full, read-only or lets nobody in is unavailable; an unknown table is a mistake."""
+    """A server that starts, stops, is full, read-only or rejects logins is unavailable; an unknown table is a mistake in the code."""
     block = text(f"DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{state}'; END $$")
     error = as_kit_error(await failure_of(run(postgres_database.engine, [block])))
 
@@ -887,7 +887,7 @@ async def test_states_of_the_server(postgres_database: Database, state: str, map
 
 
 async def test_a_full_disk_takes_longer(postgres_database: Database) -> None:
-    """A full disk asks for a longer wait than a lost connection."""
+    """A full disk has a longer retry_after than a lost connection."""
     full = await error_of(postgres_database, text("DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '53100'; END $$"))
 
     assert isinstance(full, UnavailableError)
@@ -895,7 +895,7 @@ async def test_a_full_disk_takes_longer(postgres_database: Database) -> None:
 
 
 async def test_deadlock(postgres_database: Database) -> None:
-    """A deadlock is unavailable, and the transaction may be run again."""
+    """A deadlock is unavailable and retryable."""
     await postgres_database.create_tables(Model.metadata)
     await run(postgres_database.engine, [insert(AUTHORS).values([{**ANNE, "id": 1}, {**FINE, "id": 2}])])
     both = asyncio.Barrier(2)
@@ -916,7 +916,7 @@ async def test_deadlock(postgres_database: Database) -> None:
 
 
 async def test_serialization_failure(postgres_database: Database, other_engine: AsyncEngine) -> None:
-    """A serialization failure is unavailable and may be run again, also when it comes as the library's error."""
+    """A serialization failure is unavailable and retryable, also as the library's error."""
     await postgres_database.create_tables(Model.metadata)
     await run(postgres_database.engine, [insert(AUTHORS).values(ANNE)])
     async with other_engine.execution_options(isolation_level="SERIALIZABLE").connect() as connection:
@@ -931,14 +931,14 @@ async def test_serialization_failure(postgres_database: Database, other_engine: 
 
 
 async def test_only_lost_races_are_retryable(library: Database) -> None:
-    """A conflict, a timeout or a bug is not tried again."""
+    """A conflict, a timeout or a mistake is not retryable."""
     conflict = await failure_of(run(library.engine, [insert(AUTHORS).values(**ANNE)]))
 
     assert not any(is_retryable(error) for error in (conflict, TimeoutError(), ValueError()))
 
 
 async def test_sqlite_locked(sqlite_database: Database) -> None:
-    """A SQLite database that another writer holds is unavailable."""
+    """An SQLite database that another writer has locked is unavailable."""
     await sqlite_database.create_tables(Model.metadata)
     impatient = create_async_engine(sqlite_database.engine.url, connect_args={"timeout": 0})
     async with sqlite_database.engine.begin() as connection:
@@ -948,7 +948,7 @@ async def test_sqlite_locked(sqlite_database: Database) -> None:
 
 
 async def test_sqlite_full(sqlite_database: Database) -> None:
-    """A SQLite database that cannot grow is unavailable."""
+    """An SQLite database that cannot grow is unavailable."""
     await sqlite_database.create_tables(Model.metadata)
 
     async def fill() -> None:
@@ -963,11 +963,11 @@ async def test_sqlite_full(sqlite_database: Database) -> None:
 
 
 async def test_sqlite_cannot_be_opened(tmp_path: Path) -> None:
-    """A SQLite file that cannot be opened is unavailable."""
+    """An SQLite file that cannot be opened is unavailable."""
     await unavailable(run(create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/none/x.db"), [text("SELECT 1")]))
 
 
-# --- What is not the database's rejection. ---
+# --- Errors that are not the database's ---
 
 
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
@@ -989,8 +989,8 @@ async def test_mistakes_in_code(database: Database, statement: Executable) -> No
     assert as_kit_error(await failure_of(run(database.engine, [statement]))) is None
 
 
-async def test_errors_of_the_host() -> None:
-    """Errors of the host's own code are none of the database's, a timeout or a full disk of its own included."""
+async def test_errors_of_the_application() -> None:
+    """Errors of the application's own code are raised unchanged, also timeouts and a full disk."""
 
     async def wait() -> None:
         async with asyncio.timeout(0):
@@ -1016,7 +1016,7 @@ def test_library_errors_pass() -> None:
 
 
 async def test_vanished_rows(library: Database) -> None:
-    """A row that another deleted meanwhile is a conflict, at the flush and at the refresh."""
+    """A row that another session has deleted is a conflict, in a flush and in a refresh."""
     async with library.sessions() as session, library.sessions() as other:
         author, same = await session.get_one(Author, 10), await other.get_one(Author, 10)
         await run(library.engine, [delete(BOOKS), delete(AUTHORS)])
@@ -1058,7 +1058,7 @@ async def test_integrity_error_of_unknown_code(sqlite_database: Database) -> Non
     ],
 )
 async def test_psycopg(postgres_database: Database, postgres_url: URL, statement: Executable, expected: tuple[Any, ...]) -> None:
-    """Psycopg's errors are read as asyncpg's are."""
+    """psycopg's errors are translated as asyncpg's are."""
     await postgres_database.create_tables(Model.metadata)
     await run(postgres_database.engine, [insert(AUTHORS).values(id=10, **ANNE), insert(BOOKS).values(author_id=10, live=1)])
     engine = create_async_engine(postgres_url.set(drivername="postgresql+psycopg"))
