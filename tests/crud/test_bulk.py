@@ -1,7 +1,6 @@
 """Creating many rows: all or none, in few statements, returned in the order given."""
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any, ClassVar
 from uuid import UUID
@@ -9,7 +8,6 @@ from uuid import UUID
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel
 from sqlalchemy import JSON, ForeignKey, Integer, String, event, func, inspect, select, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.ext.compiler import compiles
@@ -21,13 +19,12 @@ from sqlalchemy.orm import (
     Session,
     column_property,
     mapped_column,
-    registry,
     relationship,
     synonym,
     validates,
 )
 from sqlalchemy.sql.functions import FunctionElement
-from sqlmodel import Field, SQLModel
+from tests.crud.kinds import HeroService, KindsBase, Named, TicketService, opened
 from tests.models import (
     Author,
     AuthorCreate,
@@ -43,7 +40,7 @@ from tests.models import (
 )
 
 from fastapi_kit.crud import CRUDService
-from fastapi_kit.db import Database, TimestampMixin, UUIDv7Mixin, unit_of_work
+from fastapi_kit.db import Database, TimestampMixin, unit_of_work
 from fastapi_kit.errors import ConflictError, InvalidDataError, UnknownReferenceError
 from fastapi_kit.testing.queries import assert_max_queries
 
@@ -81,11 +78,6 @@ class Item(TimestampMixin, StoreBase):
     state: Mapped[str | None] = mapped_column(server_default="new")
     details: Mapped[dict[str, Any] | None]
     settings: Mapped[dict[str, Any] | None] = mapped_column(default=lambda: {"a": 1})
-
-
-class Ticket(UUIDv7Mixin, TimestampMixin, StoreBase):
-    __tablename__ = "tickets"
-    name: Mapped[str]
 
 
 class Voucher(StoreBase):
@@ -189,17 +181,6 @@ class Point(DataclassBase):
         self.name = self.name.lower()
 
 
-class HeroBase(SQLModel, registry=registry(metadata=StoreBase.metadata)):
-    metadata = StoreBase.metadata
-
-
-class Hero(TimestampMixin, HeroBase, table=True):
-    __tablename__ = "heroes"
-    id: int | None = Field(default=None, primary_key=True)
-    name: str
-    age: int | None = None
-
-
 class Box(StoreBase):
     """Loads its collection with a join."""
 
@@ -230,14 +211,7 @@ class Cat(Animal):
     __mapper_args__: ClassVar[dict[str, Any]] = {"polymorphic_identity": "cat"}
 
 
-class Named(BaseModel):
-    name: str
-
-
 class ItemService(CRUDService[Item, Named, Named]): ...
-
-
-class TicketService(CRUDService[Ticket, Named, Named]): ...
 
 
 class VoucherService(CRUDService[Voucher, Named, Named]): ...
@@ -267,9 +241,6 @@ class ListenedInsertService(CRUDService[ListenedInsert, Named, Named]): ...
 class PointService(CRUDService[Point, Named, Named]): ...
 
 
-class HeroService(CRUDService[Hero, Named, Named]): ...
-
-
 class BoxService(CRUDService[Box, Named, Named]): ...
 
 
@@ -283,7 +254,8 @@ AnyService = CRUDService[Any, Any, Any]
 async def store(database: Database) -> AsyncIterator[AsyncSession]:
     """A request's session on the tables above."""
     await database.create_tables(StoreBase.metadata)
-    async with asynccontextmanager(database.get_session)() as session:
+    await database.create_tables(KindsBase.metadata)
+    async with opened(database) as session:
         yield session
 
 

@@ -3,11 +3,11 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
+from tests.crud.kinds import opened
 from tests.models import AuthorCreate, AuthorService, LeafletService, LibraryBase, ShelfService, Tag, TagCreate, TagService
 
 from fastapi_kit.crud import FOR_UPDATE
@@ -18,11 +18,6 @@ REQUESTS = 20
 LOST = (NotFoundError, ConflictError, UnavailableError)
 
 Request = Callable[[AsyncSession], Awaitable[object]]
-
-
-def opened(database: Database) -> AbstractAsyncContextManager[AsyncSession]:
-    """One request's session."""
-    return asynccontextmanager(database.get_session)()
 
 
 async def at_once(database: Database, *requests: Request) -> list[object]:

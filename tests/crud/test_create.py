@@ -1,7 +1,6 @@
 """Creating one row: which values are written, which are rejected, and what is returned."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar
@@ -16,16 +15,13 @@ from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
-    MappedAsDataclass,
-    column_property,
     composite,
     mapped_column,
-    registry,
     relationship,
     synonym,
     validates,
 )
-from sqlmodel import Field, SQLModel
+from tests.crud.kinds import HeroService, KindsBase, Named, PointService, SignService, TicketService, opened
 from tests.missing import MISSING
 from tests.models import (
     Author,
@@ -41,7 +37,7 @@ from tests.models import (
 )
 
 from fastapi_kit.crud import CRUDService
-from fastapi_kit.db import Database, TimestampMixin, UUIDv7Mixin
+from fastapi_kit.db import Database
 from fastapi_kit.errors import ConfigurationError, ConflictError, InvalidDataError, KitError, UnknownReferenceError
 from fastapi_kit.testing.queries import assert_max_queries
 
@@ -79,17 +75,6 @@ class Product(ShopBase):
     @hybrid_property
     def expensive(self) -> bool:
         return self.price > 100
-
-
-class Sign(ShopBase):
-    """Has an expression that every select loads."""
-
-    __tablename__ = "signs"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str]
-
-
-Sign.shout = column_property(func.upper(Sign.__table__.c.name))
 
 
 class Part(ShopBase):
@@ -131,48 +116,11 @@ class Member(ShopBase):
         return email.lower()
 
 
-class Ticket(UUIDv7Mixin, TimestampMixin, ShopBase):
-    """Its key is made in Python, not by the database."""
-
-    __tablename__ = "tickets"
-    name: Mapped[str]
-
-
-class DataclassBase(MappedAsDataclass, DeclarativeBase):
-    metadata = ShopBase.metadata
-
-
-class Point(DataclassBase):
-    __tablename__ = "points"
-    id: Mapped[int] = mapped_column(primary_key=True, init=False)
-    x: Mapped[int]
-    y: Mapped[int] = mapped_column(default=7)
-    owner_id: Mapped[int | None] = mapped_column(init=False, default=None)
-
-
-class HeroBase(SQLModel, registry=registry(metadata=ShopBase.metadata)):
-    metadata = ShopBase.metadata
-
-
-class Hero(TimestampMixin, HeroBase, table=True):
-    __tablename__ = "heroes"
-    id: int | None = Field(default=None, primary_key=True)
-    name: str = Field(max_length=20, unique=True)
-    age: int | None = None
-
-
-class Named(BaseModel):
-    name: str
-
-
 class ProductCreate(BaseModel):
     title: str
 
 
 class ProductService(CRUDService[Product, ProductCreate, ProductCreate]): ...
-
-
-class SignService(CRUDService[Sign, Named, Named]): ...
 
 
 class StallService(CRUDService[Stall, Named, Named]): ...
@@ -181,20 +129,12 @@ class StallService(CRUDService[Stall, Named, Named]): ...
 class MemberService(CRUDService[Member, Named, Named]): ...
 
 
-class TicketService(CRUDService[Ticket, Named, Named]): ...
-
-
-class PointService(CRUDService[Point, Named, Named]): ...
-
-
-class HeroService(CRUDService[Hero, Named, Named]): ...
-
-
 @pytest.fixture
 async def shop(database: Database) -> AsyncIterator[AsyncSession]:
     """A request's session on the tables above."""
     await database.create_tables(ShopBase.metadata)
-    async with asynccontextmanager(database.get_session)() as session:
+    await database.create_tables(KindsBase.metadata)
+    async with opened(database) as session:
         yield session
 
 

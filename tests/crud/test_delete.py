@@ -1,15 +1,14 @@
 """Deleting one row: by one statement where the mapping needs no more, and otherwise by a flush."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, ClassVar
 
 import pytest
-from pydantic import BaseModel
 from sqlalchemy import Column, ForeignKey, Integer, String, Table, delete, event, func, inspect, select, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, WriteOnlyMapped, mapped_column, relationship, selectinload
 from sqlalchemy.util import await_only
+from tests.crud.kinds import Named, opened
 from tests.models import (
     Author,
     AuthorService,
@@ -182,10 +181,6 @@ def _note_name(_mapper: object, _connection: object, row: Listened) -> None:
     deleted_names.append(row.name)
 
 
-class Named(BaseModel):
-    name: str
-
-
 class UserService(CRUDService[User, Named, Named]): ...
 
 
@@ -217,11 +212,6 @@ class ClerkService(CRUDService[Clerk, Named, Named]): ...
 
 
 class ListenedService(CRUDService[Listened, Named, Named]): ...
-
-
-def opened(database: Database) -> AbstractAsyncContextManager[AsyncSession]:
-    """Another request's session."""
-    return asynccontextmanager(database.get_session)()
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from contextlib import aclosing
 from datetime import date
 from uuid import UUID
 
@@ -11,17 +11,13 @@ from pydantic import BaseModel
 from sqlalchemy import ForeignKey, Select, TextClause, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, joinedload, mapped_column, relationship, selectinload
+from tests.crud.kinds import opened
 from tests.models import Author, AuthorService, Book, BookService, LibraryBase, Shelf, ShelfService, Tag, TagService
 
 from fastapi_kit.crud import FOR_UPDATE, CRUDService, ReadService, RowLock
 from fastapi_kit.db import Database, unit_of_work
 from fastapi_kit.errors import ConfigurationError, InvalidQueryError, MultipleMatchesError, NotFoundError, UnavailableError
 from fastapi_kit.testing.queries import assert_max_queries
-
-
-def opened(database: Database) -> AbstractAsyncContextManager[AsyncSession]:
-    """Another request's session."""
-    return asynccontextmanager(database.get_session)()
 
 
 def tags_numbered(count: int) -> TextClause:

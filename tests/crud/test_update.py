@@ -1,7 +1,6 @@
 """Updating one row: what is written, what never is, and who wins a race."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
@@ -14,11 +13,8 @@ from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
-    MappedAsDataclass,
-    column_property,
     joinedload,
     mapped_column,
-    registry,
     relationship,
     selectinload,
     synonym,
@@ -26,7 +22,7 @@ from sqlalchemy.orm import (
     validates,
 )
 from sqlalchemy.util import await_only
-from sqlmodel import Field, SQLModel
+from tests.crud.kinds import HeroService, KindsBase, PointService, SignService, opened
 from tests.missing import MISSING
 from tests.models import (
     Author,
@@ -103,45 +99,11 @@ class Task(TimestampMixin, DeskBase):
         return owner and owner.lower()
 
 
-class Sign(DeskBase):
-    """Has an expression that every select loads."""
-
-    __tablename__ = "signs"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str]
-    size: Mapped[int] = mapped_column(default=1)
-
-
-Sign.shout = column_property(func.upper(Sign.__table__.c.name))
-
-
 class Step(DeskBase):
     __tablename__ = "steps"
     id: Mapped[int] = mapped_column(primary_key=True)
     task_id: Mapped[int] = mapped_column(ForeignKey("tasks.id"))
     task: Mapped[Task] = relationship(back_populates="steps")
-
-
-class DataclassBase(MappedAsDataclass, DeclarativeBase):
-    metadata = DeskBase.metadata
-
-
-class Point(DataclassBase):
-    __tablename__ = "points"
-    id: Mapped[int] = mapped_column(primary_key=True, init=False)
-    x: Mapped[int]
-    y: Mapped[int] = mapped_column(init=False, default=7)
-
-
-class HeroBase(SQLModel, registry=registry(metadata=DeskBase.metadata)):
-    metadata = DeskBase.metadata
-
-
-class Hero(TimestampMixin, HeroBase, table=True):
-    __tablename__ = "heroes"
-    id: int | None = Field(default=None, primary_key=True)
-    name: str
-    age: int | None = None
 
 
 class TaskUpdate(BaseModel):
@@ -160,24 +122,11 @@ class Open(BaseModel):
 class TaskService(CRUDService[Task, TaskUpdate, TaskUpdate]): ...
 
 
-class SignService(CRUDService[Sign, TaskUpdate, TaskUpdate]): ...
-
-
-class PointService(CRUDService[Point, TaskUpdate, TaskUpdate]): ...
-
-
-class HeroService(CRUDService[Hero, TaskUpdate, TaskUpdate]): ...
-
-
-def opened(database: Database) -> AbstractAsyncContextManager[AsyncSession]:
-    """Another request's session."""
-    return asynccontextmanager(database.get_session)()
-
-
 @pytest.fixture
 async def desk(database: Database) -> AsyncIterator[AsyncSession]:
     """A session with one task of a team and two steps."""
     await database.create_tables(DeskBase.metadata)
+    await database.create_tables(KindsBase.metadata)
     async with database.begin() as session:
         session.add_all([Team(id=1, name="red"), Team(id=2, name="blue")])
         await session.flush()
