@@ -17,8 +17,8 @@ import fastapi_kit
 EXPORTS = {
     "fastapi_kit": """
         Base CRUDService ConflictError Database Endpoint JWTService KitError KitSettings NotFoundError Page PasswordHasher
-        PermissionDeniedError TimestampMixin TokenClaims UUIDv7Mixin UserInputError create_app crud_router get_current_user_factory
-        health_router register_exception_handlers require unit_of_work
+        PageParams PermissionDeniedError RouterOptions TimestampMixin TokenClaims UUIDv7Mixin UserInputError create_app crud_router
+        get_current_user_factory health_router register_exception_handlers require require_access unit_of_work
     """,
     "fastapi_kit.auth": """
         BearerTransport JWTService Key Keyring PasswordHasher PasswordPolicy TokenClaims TokenPolicy TokenVerifier Transport UserDependency
@@ -66,7 +66,7 @@ def definitions(node: ast.Module | ast.ClassDef) -> list[Definition]:
 
 @pytest.mark.parametrize("package", EXPORTS)
 def test_the_exported_names_are_pinned(package: str) -> None:
-    """A name joins or leaves a package on purpose, with a change of the list above."""
+    """A package exports exactly the names listed above."""
     assert sorted(importlib.import_module(package).__all__) == sorted(EXPORTS[package].split())
 
 
@@ -77,7 +77,7 @@ def test_every_package_is_pinned() -> None:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_exported_names_exist(name: str) -> None:
-    """``__all__`` is there, names nothing twice, and everything in it can be imported."""
+    """Each module has an ``__all__`` without duplicates, and every name in it can be imported."""
     module = importlib.import_module(name)
 
     assert len(set(module.__all__)) == len(module.__all__)
@@ -102,7 +102,7 @@ LAZY = {"fastapi_kit": "fastapi_kit.errors.NotFoundError", "fastapi_kit.auth": "
 
 @pytest.mark.parametrize(("package", "example"), LAZY.items())
 def test_a_lazy_package_finds_names_on_first_use(package: str, example: str) -> None:
-    """A lazily found name is the one of its module, and dir() shows them all."""
+    """A lazy package returns the object of the defining module, and dir() lists all names."""
     lazy, (home, _, name) = importlib.import_module(package), example.rpartition(".")
 
     assert getattr(lazy, name) is getattr(importlib.import_module(home), name)
@@ -110,15 +110,15 @@ def test_a_lazy_package_finds_names_on_first_use(package: str, example: str) -> 
 
 
 @pytest.mark.parametrize("package", LAZY)
-def test_a_lazy_package_refuses_unknown_names(package: str) -> None:
-    """What the library has not is an AttributeError that names it."""
+def test_a_lazy_package_rejects_unknown_names(package: str) -> None:
+    """Reading an unknown name raises an AttributeError that names it."""
     with pytest.raises(AttributeError, match=f"module '{package}' has no attribute 'nonsense'"):
         inspect.getattr_static(importlib.import_module(package), "__getattr__")("nonsense")
 
 
 @pytest.mark.parametrize("package", LAZY)
 def test_the_type_checkers_see_the_same_names(package: str) -> None:
-    """The imports for the type checkers and ``__all__`` agree: no name exists for one reader only."""
+    """The imports for type checkers and ``__all__`` have the same names."""
     imports = [node for node in ast.walk(tree_of(package)) if isinstance(node, ast.ImportFrom)]
     homes = [node for node in imports if (node.module or "").startswith("fastapi_kit") and node.module != "fastapi_kit._lazy"]
     seen = {alias.name for node in homes for alias in node.names}

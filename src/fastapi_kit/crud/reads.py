@@ -19,7 +19,7 @@ from fastapi_kit.crud._generics import overrides, type_arguments
 from fastapi_kit.crud._rows import MOST_KEYS, Loading, chunks, loading_of
 from fastapi_kit.crud.attributes import attributes_of, mapper_of
 from fastapi_kit.crud.identity import Identity, Key, identity_of, may_hold
-from fastapi_kit.crud.ordering import OrderBy, total_order
+from fastapi_kit.crud.ordering import OrderBy, items_of, total_order
 from fastapi_kit.crud.read_plan.plan import ReadPlan, read_plan
 from fastapi_kit.db.atomic import read_locked
 from fastapi_kit.db.reads import read, stream
@@ -365,9 +365,14 @@ class ReadService(Generic[ModelT]):
         dialect = "" if order_by is None else self.session.sync_session.get_bind(self.mapper).dialect.name
         if self._is_overridden("base_query"):
             return self._base.rows(conditions, order_by, dialect=dialect, skip=skip, limit=limit)
-        rows = select(self.model).where(*conditions)
-        if order_by is not None:
-            rows = rows.order_by(*total_order(order_by, self._identity.attributes, dialect=dialect))
+        if order_by is None:
+            rows = select(self.model)
+        elif items := items_of(order_by):
+            rows = select(self.model).order_by(*total_order(items, self._identity.attributes, dialect=dialect))
+        else:
+            rows = self._identity.in_order
+        if conditions:
+            rows = rows.where(*conditions)
         return window(rows, skip=skip, limit=limit)
 
     def _window(
