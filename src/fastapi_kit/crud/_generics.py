@@ -18,7 +18,7 @@ def type_arguments(cls: type[Any], base: type[Any]) -> tuple[Any, ...] | None:
         given = get_args(parent)
         arguments = given if origin is base else type_arguments(origin, base)
         if arguments and origin is not base:
-            filled = dict(zip(getattr(origin, "__parameters__", ()), given, strict=False))
+            filled: dict[Any, Any] = dict(zip(getattr(origin, "__parameters__", ()), given, strict=False))
             arguments = tuple(filled.get(argument, argument) if isinstance(argument, TypeVar) else argument for argument in arguments)
         if arguments:
             return arguments
