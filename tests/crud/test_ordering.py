@@ -1,7 +1,6 @@
 """The order of rows: total, and the same on both databases."""
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from itertools import product
 from typing import Any, ClassVar
 
@@ -10,6 +9,7 @@ from sqlalchemy import ForeignKey, Integer, String, asc, case, desc, func, nulls
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column
+from tests.crud.kinds import opened
 from tests.models import Shelf, ShelfService, Tag, TagService
 
 from fastapi_kit.crud import ReadService
@@ -171,7 +171,7 @@ async def zoo(database: Database) -> AsyncIterator[AsyncSession]:
         session.add(Cat(ident=1, name="Kit", age=5))
         session.add(Animal(ident=4, name="Rex"))
         session.add(Cat(ident=2, name="Mog", age=1, lives=7))
-    async with asynccontextmanager(database.get_session)() as session:
+    async with opened(database) as session:
         yield session
 
 

@@ -1,11 +1,11 @@
 """What a service costs: round trips to PostgreSQL, and statements on both databases."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 
 import pytest
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncSession
+from tests.crud.kinds import opened
 from tests.models import Author, AuthorCreate, AuthorRead, AuthorService, AuthorUpdate, LibraryBase, TagService
 from tests.wire import Wire, counted
 
@@ -91,7 +91,7 @@ async def test_round_trips(wired: tuple[Wire, Database], work: Callable[[AsyncSe
 
     used = 0
     for _ in range(3):  # the driver prepares each statement, and looks types up, when it meets them first
-        async with asynccontextmanager(database.get_session)() as session:
+        async with opened(database) as session:
             before = wire.round_trips
             await work(session)
         used = wire.round_trips - before
@@ -107,7 +107,7 @@ async def test_a_delete_is_one_round_trip(wired: tuple[Wire, Database]) -> None:
 
     used = 0
     for tag in tags:
-        async with asynccontextmanager(database.get_session)() as session:
+        async with opened(database) as session:
             before = wire.round_trips
             await TagService(session).delete(tag.id)
         used = wire.round_trips - before
@@ -135,7 +135,7 @@ async def test_statements(library: Database, work: Callable[[AsyncSession], Awai
     async with library.begin() as session:
         await AuthorService(session).create_many([{"email": "taken@example.org"}, {"email": "other@example.org"}])
 
-    async with asynccontextmanager(library.get_session)() as session:
+    async with opened(library) as session:
         with assert_max_queries(library, expected) as log:
             await work(session)
 
