@@ -68,6 +68,7 @@ class ReadService(Generic[ModelT]):
     Several methods take the same arguments. *ident* is a primary key; for a composite key it is a tuple, or a mapping by name. All
     *conditions* must be true for a row. *order_by* is a column or expression, or several; nulls come last, and first with ``desc()``.
     *options* are loader options for this read. *lock* locks the rows until the end of the transaction and reads what is stored now.
+    The methods with a *schema* raise ConfigurationError if the model cannot fill a field of it.
 
     Args:
         session: The session to read through.
@@ -280,9 +281,6 @@ class ReadService(Generic[ModelT]):
 
         It takes two statements: the rows and their number. With ``max_total = 0`` in the class of *query* the rows are not counted, and
         with another ``max_total`` counting stops there. ``has_more`` is then known from one additional row.
-
-        Raises:
-            ConfigurationError: The model cannot fill a field of *schema*.
         """
         cap, skip, limit = query.max_total, query.skip, query.limit + (query.max_total is not None)
         if self._is_overridden("list", "list_as", "count"):
@@ -308,11 +306,7 @@ class ReadService(Generic[ModelT]):
         )
 
     async def rows_as(self, schema: type[SchemaT], rows: Sequence[ModelT]) -> builtins.list[SchemaT]:
-        """Return *rows*, which were read or written before, as instances of *schema*. What is not loaded yet is read now.
-
-        Raises:
-            ConfigurationError: The model cannot fill a field of *schema*.
-        """
+        """Return *rows*, which were read or written before, as instances of *schema*. What is not loaded yet is read now."""
         plan, base = read_plan(schema, self.mapper), self._base
         given = self._loader_options(base.statement)
         if not given and all(map(plan.satisfied_by, rows)):
