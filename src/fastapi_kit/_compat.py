@@ -1,19 +1,31 @@
-"""The one place that uses private names of SQLAlchemy. ``tests/test_compat.py`` tries each on the lowest and the newest version."""
+"""Private names of SQLAlchemy, and what differs between the versions of it and of pydantic that the library supports.
+
+``tests/test_compat.py`` tries each on the lowest and the newest version.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, cast
 
+import sqlalchemy
+from pydantic_core import SchemaValidator
 from sqlalchemy import ColumnElement, Connection, Engine, Result, Select
 from sqlalchemy.orm import InstanceState, LoaderCallableStatus, Mapper, Session, SessionTransaction
 from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.orm.collections import collection_adapter
 from sqlalchemy.orm.interfaces import LoaderOption, ORMOption
+from sqlalchemy.types import TypeEngine
+from sqlalchemy.util import await_only
 
 __all__ = [
+    "AWAITING",
     "binds_of",
+    "connect_errors",
     "criteria_options",
     "demands_unique",
     "discard_clean",
+    "emulated_cause",
     "froms_of",
     "has_begin_listener",
     "has_sent_sql",
@@ -25,11 +37,14 @@ __all__ = [
     "mark_inserted",
     "mark_updated",
     "options_of",
+    "options_of_session",
     "order_of",
     "own_isolation_level",
     "plain_criteria",
     "put_back",
+    "python_type",
     "refresh_row",
+    "validator_of",
 ]
 
 # --- Sessions and their transactions ---
@@ -37,7 +52,9 @@ __all__ = [
 
 def binds_of(session: Session) -> list[Engine | Connection]:
     """Return the engines and connections that *session* is bound to."""
-    return [bind for bind in (session.bind, *cast("Any", session).binds.values()) if bind is not None]
+    # SQLAlchemy 2.0 calls them __binds.
+    given: Mapping[object, Engine | Connection] = getattr(session, "binds", None) or getattr(session, "_Session__binds", {})
+    return [bind for bind in (session.bind, *given.values()) if bind is not None]
 
 
 def has_sent_sql(transaction: SessionTransaction) -> bool:
@@ -48,6 +65,11 @@ def has_sent_sql(transaction: SessionTransaction) -> bool:
 def is_clean(session: Session) -> bool:
     """Return whether a flush of *session* would do nothing."""
     return bool(cast("Any", session)._is_clean())
+
+
+def options_of_session(session: Session) -> Mapping[str, Any]:
+    """Return the execution options of every statement of *session*. Sessions of SQLAlchemy 2.0 have none."""
+    return cast("Mapping[str, Any]", getattr(session, "execution_options", {}))
 
 
 def discard_clean(session: Session) -> list[object]:
@@ -163,6 +185,38 @@ def own_isolation_level(engine: Engine) -> str | None:
     return level
 
 
+# --- Types and drivers ---
+
+
+def python_type(sql_type: TypeEngine[Any]) -> type[Any] | None:
+    """Return the class of the values of *sql_type*, or None where it does not say: object in SQLAlchemy 2.1, an error in 2.0."""
+    try:
+        found = sql_type.python_type
+    except NotImplementedError:
+        return None
+    return None if found is object else found
+
+
+def connect_errors() -> tuple[type[Exception], ...]:
+    """Return the classes of asyncpg's errors, which SQLAlchemy 2.0 raises as they are where a connection cannot be made."""
+    if not sqlalchemy.__version__.startswith("2.0.") or find_spec("asyncpg") is None:
+        return ()
+    asyncpg = import_module("asyncpg")
+    return (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
+
+AWAITING: str = await_only.__module__
+"""The module in which SQLAlchemy awaits a coroutine for code that is not asynchronous."""
+
+
+def emulated_cause(error: BaseException) -> BaseException | None:
+    """Return the driver's exception where *error* is of SQLAlchemy's own classes, which stand for those of asyncpg; None otherwise.
+
+    SQLAlchemy 2.1 calls the base of these classes EmulatedDBAPIException.
+    """
+    return error.__cause__ if type(error).__module__.startswith("sqlalchemy.dialects.") else None
+
+
 # --- Statements and results ---
 
 
@@ -203,8 +257,9 @@ def is_ungrouped(statement: Select[Any]) -> bool:
 def limits_rows(statement: Select[Any]) -> bool:
     """Return whether *statement* returns only some of the rows that meet its WHERE: it has a LIMIT, an OFFSET or a DISTINCT ON."""
     private = cast("Any", statement)
-    # DISTINCT ON is an argument of distinct() and an extension.
-    return bool(private._has_row_limiting_clause or private._distinct_on) or private._pre_columns_clause is not None
+    # DISTINCT ON is an argument of distinct(), and an extension since SQLAlchemy 2.1.
+    extension = getattr(private, "_pre_columns_clause", None)
+    return bool(private._has_row_limiting_clause or private._distinct_on) or extension is not None
 
 
 def plain_criteria(statement: Select[Any], mapper: Mapper[Any]) -> Sequence[ColumnElement[bool]] | None:
@@ -226,3 +281,17 @@ def plain_criteria(statement: Select[Any], mapper: Mapper[Any]) -> Sequence[Colu
 def demands_unique(result: Result[Any]) -> bool:
     """Return whether ``unique()`` must be called on *result*, because a joined collection repeats rows."""
     return getattr(result, "_unique_filter_state", None) is not None
+
+
+# --- Pydantic ---
+
+
+def validator_of(schema: Any) -> SchemaValidator:
+    """Return a validator of *schema* itself: by default classes bring their own validators, also in place of a changed node.
+
+    pydantic 2.12 cannot be asked for that.
+    """
+    try:
+        return cast("SchemaValidator", cast("Any", SchemaValidator)(schema, _use_prebuilt=False))
+    except TypeError:
+        return SchemaValidator(schema)

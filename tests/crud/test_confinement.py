@@ -25,7 +25,6 @@ from sqlalchemy import (
     true,
     update,
 )
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import (
     DeclarativeBase,
@@ -41,6 +40,7 @@ from sqlalchemy.orm import (
     selectinload,
     with_loader_criteria,
 )
+from tests.versions import distinct_on
 
 from fastapi_kit.crud import FOR_UPDATE, CRUDService
 from fastapi_kit.db import Database
@@ -164,8 +164,8 @@ QUERIES: dict[str, Query] = {
 }
 POSTGRES_QUERIES: dict[str, Query] = {
     "lateral": _through_lateral,
-    "distinct on": lambda: _remarked().ext(postgresql.distinct_on(Post.id)).order_by(Post.id, Remark.rank),
-    "distinct on alone": lambda: select(Post).ext(postgresql.distinct_on(Post.answers_id, Post.id)).where(Post.id <= 3),
+    "distinct on": lambda: distinct_on(_remarked(), Post.id).order_by(Post.id, Remark.rank),
+    "distinct on alone": lambda: distinct_on(select(Post), Post.answers_id, Post.id).where(Post.id <= 3),
 }
 CASES = [
     *(

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import AfterValidator, BaseModel, ConfigDict, EmailStr, Field, NameEmail, Tag, TypeAdapter, ValidationError
+from tests.versions import needs_own_validators
 
 from fastapi_kit.crud.read_plan.validation import ListValidator
 from fastapi_kit.schemas import Email
@@ -221,6 +222,7 @@ def test_addresses_anywhere_in_a_schema(schema: type[BaseModel], value: dict[str
     assert errors(read) == errors(schema.model_validate)
 
 
+@needs_own_validators
 def test_plain_addresses_need_no_python(monkeypatch: pytest.MonkeyPatch) -> None:
     """A plain address is validated without a call of email_validator, in nested schemas too."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 from sqlalchemy import ColumnElement, ColumnExpressionArgument, Select, and_, func, select, tuple_
 from sqlalchemy.orm import Mapper
@@ -15,7 +15,6 @@ from fastapi_kit.crud.ordering import OrderBy, items_of, ordered_as, total_order
 __all__ = ["BaseQuery", "window"]
 
 Conditions: TypeAlias = Sequence[ColumnExpressionArgument[bool]]
-SelectT = TypeVar("SelectT", bound=Select[*tuple[Any, ...]])
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ class BaseQuery:
             rows = rows.where(self.key.in_(select(*some.c)))
         return rows if order_by is None else rows.order_by(*self.total(order_by, dialect))
 
-    def keys(self) -> Select[*tuple[Any, ...]]:
+    def keys(self) -> Any:
         return self.statement.with_only_columns(*self.identity.attributes).correlate(None)
 
     def total(self, order_by: OrderBy, dialect: str) -> list[Any]:
@@ -122,7 +121,7 @@ class BaseQuery:
         return identity_of(self.mapper)
 
 
-def window(statement: SelectT, *, skip: int = 0, limit: int | None = None) -> SelectT:
+def window(statement: Select[Any], *, skip: int = 0, limit: int | None = None) -> Select[Any]:
     """Return *statement* without its first *skip* rows and with at most *limit* rows."""
     if skip:
         statement = statement.offset(skip)

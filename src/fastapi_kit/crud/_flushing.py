@@ -11,6 +11,7 @@ from sqlalchemy import (
     Column,
     Date,
     DateTime,
+    Float,
     Integer,
     Interval,
     LargeBinary,
@@ -140,7 +141,8 @@ _COMPARABLE = (Boolean, Date, DateTime, EnumType, Integer, Interval, JSONB, Larg
 
 def can_be_compared(type_: TypeEngine[Any]) -> bool:
     """Return whether the database compares values of the type as Python does."""
-    if isinstance(type_, JSON) and not isinstance(type_, JSONB):
+    # Float is a subclass of Numeric in SQLAlchemy 2.0.
+    if isinstance(type_, Float) or (isinstance(type_, JSON) and not isinstance(type_, JSONB)):
         return False
     variants: Mapping[str, TypeEngine[Any]] = getattr(type_, "_variant_mapping", {})
     base: Any = UTCDateTime if isinstance(type_, UTCDateTime) else TypeEngine

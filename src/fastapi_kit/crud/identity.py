@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import Column, ColumnElement, Select, TypeDecorator, bindparam, select, tuple_
 from sqlalchemy.orm import Mapper, QueryableAttribute, Session
 
+from fastapi_kit._compat import python_type
 from fastapi_kit.crud.attributes import per_mapper
 from fastapi_kit.db.checks.column_types import key_is_possible
 from fastapi_kit.errors import ConfigurationError
@@ -101,7 +102,8 @@ class Identity:
 
     @cached_property
     def _types(self) -> tuple[type[Any] | None, ...]:
-        return tuple(kind if (kind := python_type(column)) in _KEY_TYPES else None for column in self.columns)
+        kinds = (None if isinstance(column.type, TypeDecorator) else python_type(column.type) for column in self.columns)
+        return tuple(kind if kind in _KEY_TYPES else None for kind in kinds)
 
 
 def may_hold(column: Column[Any], value: object, session: Session, mapper: Mapper[Any]) -> bool:
@@ -123,12 +125,3 @@ def as_tuple(ident: object, names: tuple[str, ...]) -> Key | None:
 
 
 _KEY_TYPES = {int, str, UUID, date, datetime}
-
-
-def python_type(column: Column[Any]) -> type[Any] | None:
-    if isinstance(column.type, TypeDecorator):
-        return None
-    try:
-        return column.type.python_type
-    except NotImplementedError:
-        return None

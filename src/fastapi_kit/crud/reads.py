@@ -94,7 +94,7 @@ class ReadService(Generic[ModelT]):
             raise ConfigurationError(f"{type(self).__name__} names no model: subclass {type(self).__name__}[Model, ...] or set model = ...")
         self.session = session
 
-    def base_query(self) -> Select[ModelT]:
+    def base_query(self) -> Select[Any]:
         """Return the select that every read, update and delete starts from. Override it to restrict the rows.
 
         It may join: each row of the model counts once, however many rows are joined to it.
@@ -324,7 +324,7 @@ class ReadService(Generic[ModelT]):
         await self._read(complete)
         return plan.from_objects(rows)
 
-    def _finding(self, plan: ReadPlan[SchemaT], statement: Select[ModelT]) -> Callable[[Session], Sequence[Any]]:
+    def _finding(self, plan: ReadPlan[SchemaT], statement: Select[Any]) -> Callable[[Session], Sequence[Any]]:
         """Return the function that runs *statement* for ``plan.from_found``: for plain rows if the plan is flat, else for objects."""
         given = self._loader_options(statement)
         if plan.columns is not None and not given:
@@ -354,7 +354,7 @@ class ReadService(Generic[ModelT]):
         *,
         skip: int = 0,
         limit: int | None = None,
-    ) -> Select[ModelT]:
+    ) -> Select[Any]:
         """Return the select of the rows of ``base_query`` that meet *conditions*, in a total order unless *order_by* is None."""
         dialect = "" if order_by is None else self.session.sync_session.get_bind(self.mapper).dialect.name
         if self._is_overridden("base_query"):
@@ -371,7 +371,7 @@ class ReadService(Generic[ModelT]):
 
     def _window(
         self, conditions: Sequence[ColumnExpressionArgument[bool]], *, skip: int, limit: int | None, order_by: OrderBy
-    ) -> Select[ModelT] | None:
+    ) -> Select[Any] | None:
         if skip < 0 or (limit is not None and limit < 0):
             raise InvalidQueryError("skip and limit must not be negative")
         if limit == 0 or skip > _MAX_OFFSET:
@@ -390,7 +390,7 @@ class ReadService(Generic[ModelT]):
 
     async def _load(
         self,
-        statement: Select[ModelT],
+        statement: Select[Any],
         parameters: Mapping[str, Any] | None = None,
         *,
         options: Sequence[ORMOption] = (),

@@ -15,7 +15,6 @@ from fastapi_kit.errors import ConfigurationError
 
 __all__ = ["read", "stream"]
 
-RowT = TypeVar("RowT")
 ResultT = TypeVar("ResultT")
 
 
@@ -44,7 +43,7 @@ def read_and_end(session: Session, work: Callable[[Session], ResultT]) -> Result
         close_reading(session)
 
 
-async def stream(session: AsyncSession, statement: Select[RowT], *, mapper: Mapper[Any]) -> AsyncGenerator[RowT]:
+async def stream(session: AsyncSession, statement: Select[Any], *, mapper: Mapper[Any]) -> AsyncGenerator[Any]:
     """Yield the rows of *statement* from an open cursor.
 
     At the end an idle session of a ``Database`` is idle again, unless something was written through it meanwhile. Where the application

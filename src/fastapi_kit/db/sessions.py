@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_session
 from sqlalchemy.orm import Session
 from sqlalchemy.util import await_only
 
-from fastapi_kit._compat import has_begin_listener, own_isolation_level
+from fastapi_kit._compat import has_begin_listener, options_of_session, own_isolation_level
 from fastapi_kit.db.hooks import OWN, OWN_LISTENERS
 from fastapi_kit.errors import ConfigurationError
 
@@ -88,7 +88,7 @@ def may_autocommit(session: Session) -> bool:
         isinstance(engine, Engine)
         and engine.dialect.name == "postgresql"
         and all(each in OWN_LISTENERS for each in session.dispatch.after_begin)
-        and "isolation_level" not in session.execution_options
+        and "isolation_level" not in options_of_session(session)
         and not has_begin_listener(engine)
         and own_isolation_level(engine) is None
         # Unknown before the first connection.

@@ -8,6 +8,7 @@ from sqlalchemy import JSON, MetaData, TypeDecorator
 from sqlalchemy.ext.associationproxy import AssociationProxy
 from sqlalchemy.orm import ColumnProperty, CompositeProperty, Mapper, RelationshipProperty, registry
 
+from fastapi_kit._compat import python_type
 from fastapi_kit.crud.read_plan.attributes import (
     Attribute,
     Column,
@@ -280,8 +281,5 @@ def is_scalar(sql_type: Any) -> bool:
     """Return whether the values of a column are neither dicts nor of a class from which pydantic reads attributes."""
     if isinstance(sql_type, TypeDecorator | JSON):
         return False
-    try:
-        python_type = sql_type.python_type
-    except NotImplementedError:
-        return False
-    return python_type.__module__ in _NO_ATTRIBUTES and not issubclass(python_type, Mapping | list)
+    known = python_type(sql_type)
+    return known is not None and known.__module__ in _NO_ATTRIBUTES and not issubclass(known, Mapping | list)

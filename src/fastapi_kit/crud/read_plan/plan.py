@@ -128,7 +128,8 @@ class ReadPlan(Generic[SchemaT]):
         while True:
             lacking = dict[Needs, dict[tuple[Any, ...], None]]()
             for unloaded in unloaded_in(objects, self._needs, compute=False):
-                identity = inspect(unloaded.row).identity
+                state: Any = inspect(unloaded.row)
+                identity = state.identity
                 if identity is not None and (unloaded.needs, identity) not in asked:
                     lacking.setdefault(unloaded.needs, {})[identity] = None
             if not lacking:

@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar, cast
 from pydantic import BaseModel, EmailStr, TypeAdapter, ValidationError
 from pydantic_core import SchemaError, SchemaValidator, core_schema
 
+from fastapi_kit._compat import validator_of
 from fastapi_kit.crud.read_plan.fields import NO_NODES, core_schema_of, has_own_init, is_node
 
 __all__ = ["ListValidator"]
@@ -35,11 +36,11 @@ class ListValidator(Generic[SchemaT]):
 
     def __init__(self, schema: type[SchemaT]) -> None:
         items: Any = core_schema.list_schema(core_schema_of(schema))
-        self._exact = self._fast = own_validator(items)
+        self._exact = self._fast = validator_of(items)
         rewritten = rewrite(items)
         if rewritten is not items:
             with suppress(SchemaError):
-                self._fast = own_validator(rewritten)
+                self._fast = validator_of(rewritten)
 
     def __call__(self, inputs: list[Any]) -> list[SchemaT]:
         """Return *inputs*, objects or mappings, as instances of the schema.
@@ -58,11 +59,6 @@ class ListValidator(Generic[SchemaT]):
     def _run(validator: SchemaValidator, inputs: list[Any]) -> list[SchemaT]:
         found: list[SchemaT] = validator.validate_python(inputs, from_attributes=True, by_alias=True, by_name=True)
         return found
-
-
-def own_validator(node: Any) -> SchemaValidator:
-    """Return a validator of *node* itself. By default pydantic uses the validators of the classes in it instead."""
-    return SchemaValidator(node, _use_prebuilt=False)
 
 
 def rewrite(value: object) -> object:

@@ -109,10 +109,10 @@ def type_check(type_: TypeEngine[Any]) -> Check | None:
             return None if type_.length is None else bytes_check(type_.length)
         case Integer():
             return integer_check(16 if isinstance(type_, SmallInteger) else 64 if isinstance(type_, BigInteger) else 32)
+        case Float():  # Before Numeric, whose subclass it is in SQLAlchemy 2.0.
+            return float_check(_LARGEST_REAL if isinstance(type_, REAL) or (type_.precision or 53) <= 24 else _LARGEST_DOUBLE)
         case Numeric():
             return numeric_check(type_.precision, type_.scale or 0)
-        case Float():
-            return float_check(_LARGEST_REAL if isinstance(type_, REAL) or (type_.precision or 53) <= 24 else _LARGEST_DOUBLE)
         case DateTime():
             return aware_check if type_.timezone else naive_check
         case JSON():

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from traceback import walk_tb
 from typing import Any
 
-from sqlalchemy.exc import EmulatedDBAPIException, StatementError
+from sqlalchemy.exc import StatementError
+
+from fastapi_kit._compat import AWAITING, emulated_cause
 
 __all__ = ["Failure", "driver_error", "raised_by_database", "read_failure"]
 
@@ -33,10 +35,7 @@ class Failure:
 def driver_error(error: BaseException) -> BaseException:
     """Return the driver's exception inside SQLAlchemy's *error*, or *error* itself."""
     inner = error.orig if isinstance(error, StatementError) and error.orig is not None else error
-    if isinstance(inner, EmulatedDBAPIException):
-        # SQLAlchemy's InvalidCachedStatementError has the driver's exception only as its cause.
-        return inner.orig or inner.__cause__ or inner
-    return inner
+    return emulated_cause(inner) or inner
 
 
 def read_failure(error: BaseException) -> Failure | None:
@@ -223,7 +222,6 @@ def read_sqlite_client(text: str) -> Failure | None:
 
 _PACKAGES = {"aiosqlite", "asyncpg", "psycopg", "psycopg_binary", "psycopg_c", "sqlalchemy"}
 _BETWEEN = sys.stdlib_module_names | {"uvloop"}
-_AWAITING = "sqlalchemy.util.concurrency"
 
 
 def raised_by_database(error: BaseException) -> bool:
@@ -235,7 +233,7 @@ def raised_by_database(error: BaseException) -> bool:
     modules: list[str] = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
     for module in reversed(modules):
         package = module.partition(".")[0]
-        if package not in _BETWEEN and module != _AWAITING:
+        if package not in _BETWEEN and module != AWAITING:
             return package in _PACKAGES
     return not modules
 

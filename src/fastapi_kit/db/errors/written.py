@@ -26,7 +26,7 @@ class Written:
     """A failed INSERT, UPDATE or DELETE of SQLAlchemy. It holds the values that were sent; its repr shows none of them."""
 
     verb: str
-    table: Table[Any]
+    table: Table
     schema: str | None
     """The table's schema in the database, after ``schema_translate_map``."""
     columns: Mapping[str, str]
@@ -103,7 +103,7 @@ def remember(context: ExceptionContext) -> None:
     )
 
 
-def columns_of_parameters(compiled: SQLCompiler, table: Table[Any]) -> Mapping[str, str]:
+def columns_of_parameters(compiled: SQLCompiler, table: Table) -> Mapping[str, str]:
     # SQLAlchemy names the parameter of a column by the column's key, with a number if a statement has several rows. The parameter has
     # the column's type object, unlike a parameter of the same name in a condition.
     columns, found = {column.key: column for column in table.columns}, dict[str, str]()
