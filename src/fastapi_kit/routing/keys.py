@@ -118,7 +118,7 @@ def bits_of(kind: TypeEngine[Any]) -> int:
     match kind:
         case SmallInteger():
             return 16
-        case Integer() if not isinstance(kind, BigInteger) and not getattr(kind, "unsigned", False):
+        case Integer() if not isinstance(kind, BigInteger):
             return 32
         case _:
             return 64
