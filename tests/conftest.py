@@ -6,23 +6,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import URL, make_url, text
+from sqlalchemy import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from tests.databases import POSTGRES_URL, KeptSchemas, PostgresDatabase, SQLiteDatabase, administer
 from tests.models import LibraryBase
 
 from fastapi_kit.db import Database
-
-POSTGRES_URL = os.environ.get("TEST_POSTGRES_URL", "postgresql+asyncpg://postgres@127.0.0.1:5432/test")
-
-
-async def _administer(*statements: str) -> None:
-    engine = create_async_engine(POSTGRES_URL, isolation_level="AUTOCOMMIT")
-    try:
-        async with engine.connect() as connection:
-            for statement in statements:
-                await connection.execute(text(statement))
-    finally:
-        await engine.dispose()
 
 
 @pytest.fixture(scope="session")
@@ -30,30 +19,38 @@ async def postgres_url() -> AsyncIterator[URL]:
     """A PostgreSQL database of this test process's own."""
     name = f"fastapi_kit_tests_{os.getpid()}"
     try:
-        await _administer(f"DROP DATABASE IF EXISTS {name}", f"CREATE DATABASE {name}")
+        await administer(
+            f"DROP DATABASE IF EXISTS {name}", f"CREATE DATABASE {name}", f"ALTER DATABASE {name} SET synchronous_commit = off"
+        )
     except OSError as error:
         if os.environ.get("CI") == "true":
             pytest.fail(f"PostgreSQL is not reachable: {error}")
         pytest.skip("PostgreSQL is not reachable: set TEST_POSTGRES_URL or start it on 127.0.0.1:5432")
+    await administer(f"ALTER DATABASE {name} SET synchronous_commit = off")
     yield make_url(POSTGRES_URL).set(database=name)
-    await _administer(f"DROP DATABASE {name} WITH (FORCE)")
+    await administer(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
 async def sqlite_database(tmp_path: Path) -> AsyncIterator[Database]:
     """An empty SQLite database."""
-    database = Database(f"sqlite+aiosqlite:///{tmp_path / 'test.db'}")
+    database = SQLiteDatabase(tmp_path / "test.db")
     yield database
     await database.dispose()
 
 
+@pytest.fixture(scope="session")
+def kept_schemas() -> KeptSchemas:
+    """Tables that are kept from test to test."""
+    return KeptSchemas()
+
+
 @pytest.fixture
-async def postgres_database(postgres_url: URL) -> AsyncIterator[Database]:
+async def postgres_database(postgres_url: URL, kept_schemas: KeptSchemas) -> AsyncIterator[Database]:
     """An empty PostgreSQL database."""
-    database = Database(postgres_url)
+    database = PostgresDatabase(postgres_url, kept_schemas)
     async with database.engine.begin() as connection:
-        await connection.execute(text("DROP SCHEMA public CASCADE"))
-        await connection.execute(text("CREATE SCHEMA public"))
+        await kept_schemas.empty(connection)
     yield database
     await database.dispose()
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import create_async_engine
-from tests.conftest import _administer as administer
+from tests.databases import administer
 from tests.models import LibraryBase
 from tests.reliability.aside import PASSWORD, Aside, telling_words
 from tests.reliability.proxy import Proxy, proxied

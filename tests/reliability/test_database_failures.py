@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import URL, make_url
-from tests.conftest import _administer as administer
+from tests.databases import administer
 from tests.reliability.aside import PASSWORD, Aside, eventually
 from tests.reliability.proxy import Fault, Proxy, proxied
 from tests.reliability.servers import (
