@@ -51,6 +51,8 @@ class KeptSchemas:
 
     async def empty(self, connection: AsyncConnection) -> None:
         """Leave an empty schema ``public``: put kept tables aside, drop everything else."""
+        if others := (await connection.scalars(text(OTHER_SCHEMAS))).all():
+            await run_at_once(connection, *(f'DROP SCHEMA "{name}" CASCADE' for name in others))
         kept, self.in_public = self.in_public, None
         fingerprint = await fingerprint_of_public(connection)
         if kept is not None and kept.fingerprint == fingerprint:
@@ -86,6 +88,7 @@ class KeptSchemas:
 
 
 IN_PUBLIC = "relnamespace = 'public'::regnamespace"
+OTHER_SCHEMAS = "SELECT nspname FROM pg_namespace WHERE nspname NOT IN ('public', 'information_schema') AND nspname !~ '^(pg|kept)_'"
 CATALOGS = {"pg_class": "relnamespace", "pg_type": "typnamespace", "pg_constraint": "connamespace", "pg_proc": "pronamespace"}
 FINGERPRINT = "SELECT " + ", ".join(
     [

@@ -196,8 +196,8 @@ async def posts(place: Database) -> Database:
         Remark.__table__: [{"id": 10 * n + m, "post_id": n, "good": n <= 3, "rank": 10 * m - n} for n in range(1, 5) for m in (1, 2)],
         tagged: [{"post_id": n, "tag_id": m} for n in (1, 2, 3) for m in (1, 2)],
     }
+    await database.create_tables(Base.metadata)
     async with database.engine.begin() as connection:
-        await connection.run_sync(Base.metadata.create_all)
         for table, values in rows.items():
             await connection.execute(insert(table), values)
     return database

@@ -225,8 +225,7 @@ def _service(model: type[Any]) -> type[CRUDService[Any, BaseModel, BaseModel]]:
 
 @pytest.fixture
 async def filled(database: Database) -> Database:
-    async with database.engine.begin() as connection:
-        await connection.run_sync(Base.metadata.create_all)
+    await database.create_tables(Base.metadata)
     return database
 
 

@@ -155,18 +155,22 @@ class FreeThings(CRUDService[Thing, BaseModel, BaseModel]): ...
 class ListedService(CRUDService[Listed, BaseModel, BaseModel]): ...
 
 
+ON_BOTH = MetaData()
+"""The tables that SQLite can have, too."""
+for name in ("owners", "things"):
+    Base.metadata.tables[name].to_metadata(ON_BOTH)
+
+
 @pytest.fixture
 async def things(database: Database) -> AsyncIterator[AsyncSession]:
-    async with database.engine.begin() as connection:
-        await connection.run_sync(Base.metadata.create_all, tables=[Owner.metadata.tables[name] for name in ("owners", "things")])
+    await database.create_tables(ON_BOTH)
     async with asynccontextmanager(database.get_session)() as session:
         yield session
 
 
 @pytest.fixture
 async def lists(postgres_database: Database) -> AsyncIterator[AsyncSession]:
-    async with postgres_database.engine.begin() as connection:
-        await connection.run_sync(Base.metadata.create_all)
+    await postgres_database.create_tables(Base.metadata)
     async with asynccontextmanager(postgres_database.get_session)() as session:
         yield session
 
