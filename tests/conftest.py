@@ -10,8 +10,15 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from tests.databases import POSTGRES_URL, KeptSchemas, PostgresDatabase, SQLiteDatabase, administer
 from tests.models import LibraryBase
+from tests.thorough import FULL, leave_out
 
 from fastapi_kit.db import Database
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Bound the long suites, see ``tests/thorough.py``."""
+    if not FULL:
+        leave_out(config, items)
 
 
 @pytest.fixture(scope="session")
