@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import URL, make_url
+from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
-from tests.databases import POSTGRES_URL, KeptSchemas, PostgresDatabase, SQLiteDatabase, administer
+from tests.databases import KeptSchemas, PostgresDatabase, SQLiteDatabase, administer, new_database
 from tests.models import LibraryBase
 from tests.thorough import FULL, leave_out
 
@@ -24,18 +24,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session")
 async def postgres_url() -> AsyncIterator[URL]:
     """A PostgreSQL database of this test process's own."""
-    name = f"fastapi_kit_tests_{os.getpid()}"
     try:
-        await administer(
-            f"DROP DATABASE IF EXISTS {name}", f"CREATE DATABASE {name}", f"ALTER DATABASE {name} SET synchronous_commit = off"
-        )
+        await administer("SELECT 1")
     except OSError as error:
         if os.environ.get("CI") == "true":
             pytest.fail(f"PostgreSQL is not reachable: {error}")
         pytest.skip("PostgreSQL is not reachable: set TEST_POSTGRES_URL or start it on 127.0.0.1:5432")
-    await administer(f"ALTER DATABASE {name} SET synchronous_commit = off")
-    yield make_url(POSTGRES_URL).set(database=name)
-    await administer(f"DROP DATABASE {name} WITH (FORCE)")
+    async with new_database(f"fastapi_kit_tests_{os.getpid()}") as url:
+        yield url
 
 
 @pytest.fixture

@@ -4,18 +4,19 @@ PostgreSQL waits for the disk when a table is dropped. Renaming a schema and del
 """
 
 import os
-from collections.abc import MutableMapping, MutableSet
+from collections.abc import AsyncGenerator, MutableMapping, MutableSet
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary, WeakSet
 
-from sqlalchemy import URL, MetaData, text
+from sqlalchemy import URL, MetaData, make_url, text
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from fastapi_kit.db import Base, Database
 
-__all__ = ["POSTGRES_URL", "KeptSchemas", "PostgresDatabase", "SQLiteDatabase", "administer"]
+__all__ = ["POSTGRES_URL", "KeptSchemas", "PostgresDatabase", "SQLiteDatabase", "administer", "new_database"]
 
 POSTGRES_URL = os.environ.get("TEST_POSTGRES_URL", "postgresql+asyncpg://postgres@127.0.0.1:5432/test")
 
@@ -29,6 +30,15 @@ async def administer(*statements: str) -> None:
                 await connection.execute(text(statement))
     finally:
         await engine.dispose()
+
+
+@asynccontextmanager
+async def new_database(name: str) -> AsyncGenerator[URL]:
+    """Create the PostgreSQL database *name*, whose COMMITs do not wait for the disk, and drop it at the end."""
+    await administer(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)", f"CREATE DATABASE {name}")
+    await administer(f"ALTER DATABASE {name} SET synchronous_commit = off")
+    yield make_url(POSTGRES_URL).set(database=name)
+    await administer(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @dataclass(frozen=True)

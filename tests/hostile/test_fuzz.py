@@ -9,9 +9,10 @@ from tests.hostile.apps import SampleCreate
 from tests.hostile.asgi import Sent
 from tests.hostile.inputs import CONTENT_TYPES
 from tests.hostile.sites import Sites
+from tests.thorough import FULL
 
 SETTINGS = settings(
-    max_examples=80,
+    max_examples=80 if FULL else 20,
     deadline=None,
     derandomize=True,
     database=None,

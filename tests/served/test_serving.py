@@ -11,16 +11,17 @@ import pytest
 from httpx import AsyncClient
 from tests.served.servers import Command, Connection, Server, alarms, fastapi_run, gunicorn, uvicorn
 from tests.served.sites import Site, site
+from tests.thorough import few
 
-ONE = [(uvicorn(), "sqlite"), (fastapi_run(), "sqlite")]
-SEVERAL = [(uvicorn(workers=4), "postgresql"), (gunicorn(workers=4), "sqlite")]
+ONE = few([(uvicorn(), "sqlite"), (fastapi_run(), "sqlite")])
+SEVERAL = few([(gunicorn(workers=2), "postgresql"), (uvicorn(workers=4), "postgresql"), (gunicorn(workers=4), "sqlite")])
 
 
 def name(value: tuple[Command, str]) -> str:
     return " on ".join(map(str, value))
 
 
-@pytest.fixture(scope="module", params=ONE + SEVERAL, ids=name)
+@pytest.fixture(scope="module", params=[*ONE, *SEVERAL], ids=name)
 def place(request: pytest.FixtureRequest) -> Site:
     return site(request, *request.param)
 
