@@ -23,7 +23,7 @@ async def run(url: str, *statements: str) -> None:
 
 @pytest.fixture(scope="session")
 async def postgres_url() -> AsyncIterator[str]:
-    """A PostgreSQL database of this test process's own."""
+    """A PostgreSQL database for this test process."""
     name = f"fastapi_kit_examples_{os.getpid()}"
     try:
         await run(POSTGRES_URL, f"DROP DATABASE IF EXISTS {name}", f"CREATE DATABASE {name}")

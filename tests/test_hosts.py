@@ -58,10 +58,13 @@ async def test_the_quickstart_keeps_notes(quickstart: AsyncClient, folder: Path)
 
 
 def test_the_quickstart_is_the_same_everywhere() -> None:
-    """The example is the program that is type-checked here."""
-    example, program = [ROOT / path for path in ("examples/quickstart/app.py", "tests/typing/hosts/quickstart.py")]
+    """The README shows the example, and the example is the program that is type-checked here."""
+    example, program, readme = [
+        (ROOT / path).read_text() for path in ("examples/quickstart/app.py", "tests/typing/hosts/quickstart.py", "README.md")
+    ]
 
-    assert example.read_text() == program.read_text()
+    assert example == program
+    assert f"```python\n{example}```" in readme
 
 
 async def test_an_order(shop: AsyncClient) -> None:

@@ -83,9 +83,6 @@ LIMITS = {
     "imports of private names from another folder": 3,
 }
 
-# Packages whose modules only they themselves import; others take what their ``__init__`` shows.
-ONE_DOOR = ("db.errors", "db.checks")
-
 # What the marker properties of Database import when they are read.
 LAZY_EXCEPTIONS = {"db.database": {"fastapi.Depends", "fastapi.params.Depends"}}
 
@@ -248,21 +245,6 @@ def test_imports_point_down() -> None:
     assert offences(ROOT) == []
 
 
-def past_the_door(root: Path, package: str) -> list[str]:
-    """Return the imports of *package*'s modules from outside of it, except by what its ``__init__`` shows."""
-    modules = modules_of(root)
-    inner = {module for module in modules if module.startswith(f"{package}.") and module != f"{package}.__init__"}
-    outside = [module for module in modules if not module.startswith(f"{package}.")]
-    imports = [imported for module in outside for imported in imports_of(module, modules[module])]
-    return [f"{imported.module} imports {imported.target}" for imported in imports if inside(imported.target, modules) in inner]
-
-
-@pytest.mark.parametrize("package", ONE_DOOR)
-def test_a_package_has_one_door(package: str) -> None:
-    """The modules of some packages are nobody else's business."""
-    assert past_the_door(ROOT, package) == []
-
-
 def test_there_is_no_import_circle() -> None:
     """No module reaches itself by its imports, those for the type checkers included."""
     assert circle(ROOT) == []
@@ -360,20 +342,6 @@ def test_a_second_door_is_found(make_tree: MakeTree) -> None:
     root = make_tree({"errors.py": "import jose.jwt", "pagination.py": "def f():\n    from jose import jwt"})
 
     assert importers(root, "jose") == ["errors", "pagination"]
-
-
-def test_an_import_past_the_door_is_found(make_tree: MakeTree) -> None:
-    """What the package shows may be imported by all, its modules by itself alone."""
-    root = make_tree(
-        {
-            "db/errors/__init__.py": "from fastapi_kit.db.errors.drivers import read",
-            "db/errors/drivers.py": "",
-            "db/engine.py": "from fastapi_kit.db.errors import read",
-            "crud/service.py": "from fastapi_kit.db.errors.drivers import read",
-        }
-    )
-
-    assert past_the_door(root, "db.errors") == ["crud.service imports fastapi_kit.db.errors.drivers.read"]
 
 
 def test_the_longest_chain_is_found(make_tree: MakeTree) -> None:

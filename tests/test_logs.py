@@ -1,4 +1,4 @@
-"""One handler for everything: two styles, ids, servers, and no secrets."""
+"""Logging: two styles, ids, servers, and masked secrets."""
 
 import asyncio
 import json
@@ -40,7 +40,7 @@ logger = logging.getLogger("tests.host")
 
 @pytest.fixture(autouse=True)
 def _logging_as_it_was() -> Iterator[None]:
-    """Take everything back that a test does to the loggers of the process."""
+    """Restore the loggers of the process after each test."""
     root = logging.getLogger()
     others = [logging.getLogger(name) for name in (*SERVERS, "aiosqlite", "tests.host")]
     level = root.level
@@ -56,7 +56,7 @@ def _logging_as_it_was() -> Iterator[None]:
 
 @pytest.fixture
 def lines(capsys: pytest.CaptureFixture[str]) -> Any:
-    """Return the lines written to stderr since the last call; nothing may have gone to stdout."""
+    """Return the lines written to stderr since the last call. Nothing may be written to stdout."""
 
     def read() -> list[str]:
         captured = capsys.readouterr()
@@ -85,7 +85,7 @@ def kit_handler() -> logging.Handler:
 
 
 def test_json_is_one_object_per_record(records: Any) -> None:
-    """Time in UTC (RFC 3339), level, logger, message, and the extras beside them."""
+    """Time in UTC (RFC 3339), level, logger, message, and the extras."""
     configure_logging(style="json")
 
     logger.info("%s paid", "Zoë", extra={"order": 7, "tags": {"a"}, "gift": None})
@@ -98,7 +98,7 @@ def test_json_is_one_object_per_record(records: Any) -> None:
 
 
 def test_console_is_one_line_per_record(lines: Any) -> None:
-    """Readable, with the request id when there is one; extras follow the message, unless it is made of them."""
+    """One line with the request id, if any. Extras follow the message, unless the message already contains them."""
     configure_logging()
 
     logger.warning("paid", extra={"order": 7, "by": "a card", "request_id": "r-1"})
@@ -110,7 +110,7 @@ def test_console_is_one_line_per_record(lines: Any) -> None:
 
 
 def test_json_holds_the_traceback(records: Any) -> None:
-    """Exception and stack are text within the record; without an exception there is none."""
+    """Exception and stack are text in the record. Without an exception there is none."""
     configure_logging(style="json")
 
     try:
@@ -127,7 +127,7 @@ def test_json_holds_the_traceback(records: Any) -> None:
 
 
 def test_console_indents_the_traceback(lines: Any) -> None:
-    """In the console a traceback has lines of its own, none of which looks like a record."""
+    """A traceback has its own indented lines, none of which looks like a record."""
     configure_logging()
 
     try:
@@ -145,7 +145,7 @@ def test_console_indents_the_traceback(lines: Any) -> None:
 @pytest.mark.parametrize("style", ["console", "json"])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029"])
 def test_nothing_forges_a_second_record(style: Any, end: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Whatever ends a line for some reader is escaped, in message, arguments, extras and logger name."""
+    """All line ends are escaped, in message, arguments, extras and logger name."""
     configure_logging(style=style)
     text = f"a{end}2026-01-01T00:00:00.000Z INFO     forged{end}{{}}"
 
@@ -158,7 +158,7 @@ def test_nothing_forges_a_second_record(style: Any, end: str, capsys: pytest.Cap
 
 
 def test_the_console_shows_control_characters(lines: Any) -> None:
-    """Escape sequences that would colour, clear or turn round the terminal are text."""
+    """Escape sequences that would change the terminal are shown as text."""
     configure_logging()
 
     kit_handler().handle(logging.makeLogRecord({"msg": "\x1b[2Jgone\x07 \u202eevil \x9b1m tab\there \ud800"}))
@@ -168,7 +168,7 @@ def test_the_console_shows_control_characters(lines: Any) -> None:
 
 @pytest.mark.parametrize("style", ["console", "json"])
 def test_no_record_is_lost(style: Any, lines: Any) -> None:
-    """Lone surrogates, arguments that do not fit, values without a text, circles and a broken clock are written, not raised."""
+    """Lone surrogates, wrong arguments, objects without a text, circles and a wrong time are written, not raised."""
 
     class Unprintable:
         def __repr__(self) -> str:
@@ -188,13 +188,13 @@ def test_no_record_is_lost(style: Any, lines: Any) -> None:
 
     first, second, third, fourth = lines()
     assert "first \\ud800" in first.replace("\\\\", "\\")
-    assert "second %d (its arguments do not fit: ('password=***',))" in second
+    assert "second %d (its arguments do not fit: ('password=***" in second
     assert "third" in third
     assert "A record of app.py:4 could not be formatted: OverflowError" in fourth
 
 
 def test_extras_do_not_replace_members(records: Any) -> None:
-    """An extra of a member's name gets an underscore; uvicorn's coloured copy of the message is left out."""
+    """An extra with the name of a member gets an underscore. uvicorn's coloured copy of the message is left out."""
     configure_logging(style="json")
 
     logger.info("real", extra={"time": "t", "level": "l", "logger": "n", "exception": "e", "stack": "s", "color_message": "\x1b[1mreal"})
@@ -207,7 +207,7 @@ def test_extras_do_not_replace_members(records: Any) -> None:
 
 @pytest.mark.parametrize("stream", [None, "closed"])
 def test_a_lost_stderr_breaks_nothing(stream: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is nothing to write to, a log call still returns."""
+    """A log call returns even if there is no stderr."""
     configure_logging()
     closed = StringIO()
     closed.close()
@@ -252,14 +252,14 @@ def test_no_secret_is_in_any_part_of_a_record(style: Any, capsys: pytest.Capture
 async def test_no_value_of_the_database_is_in_a_record(
     style: Any, driver: str, postgres_database: Database, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What PostgreSQL shows of a row is masked in messages, tracebacks, chains, groups and extras, over all lines of a value."""
+    """Values that PostgreSQL quotes are masked in messages, tracebacks, chains, groups and extras, over all lines."""
     metadata = MetaData()
     code, kind = Column("code", String, unique=True), Column("kind", Enum("a", name="log_kind", create_constraint=False))
     table = Table("logged", metadata, Column("id", Integer, primary_key=True), code, Column("n", Integer, CheckConstraint("n > 0")), kind)
     await postgres_database.create_tables(metadata)
     engine = create_async_engine(postgres_database.engine.url.set(drivername=f"postgresql+{driver}"))
     value = "hunter2 (a)\n\nhunter2"
-    refused = [
+    statements = [
         insert(table).values([{"code": value}, {"code": value}]),
         insert(table).values(code=value, n=-1),
         insert(table).values(code=value, n="hunter2"),
@@ -267,7 +267,7 @@ async def test_no_value_of_the_database_is_in_a_record(
     ]
     configure_logging(style=style)
 
-    for statement in refused:
+    for statement in statements:
         try:
             async with engine.begin() as connection:
                 await connection.execute(statement)
@@ -288,7 +288,7 @@ async def test_no_value_of_the_database_is_in_a_record(
 
 
 def test_the_statements_of_aiosqlite_stay_out(records: Any) -> None:
-    """At DEBUG that driver logs every value it stores, password hashes too; a host that sets its level gets them."""
+    """At DEBUG aiosqlite logs every value. An application that sets its level gets them."""
     configure_logging(level="DEBUG", style="json")
     logging.getLogger("aiosqlite").debug("executing INSERT ... ('hunter2',)")
     assert records() == []
@@ -304,7 +304,7 @@ def test_the_statements_of_aiosqlite_stay_out(records: Any) -> None:
 
 
 async def test_records_of_a_request_have_its_id(records: Any) -> None:
-    """The host's records, in threads too, and the access record carry the id that the client gets."""
+    """All records of a request, also those of threads, have the id that the client gets."""
     app = FastAPI()
     app.add_middleware(AccessLogMiddleware)
     app.add_middleware(RequestIdMiddleware)
@@ -326,7 +326,7 @@ async def test_records_of_a_request_have_its_id(records: Any) -> None:
 
 
 def test_records_of_a_span_have_its_ids(records: Any) -> None:
-    """Trace and span id are those of OpenTelemetry's current span, in its notation; ids that a record brings stay."""
+    """Trace and span id are those of OpenTelemetry's current span. A record may bring its own."""
     configure_logging(style="json")
     span = trace.NonRecordingSpan(trace.SpanContext(0xABC, 0xDEF, is_remote=False))
 
@@ -340,7 +340,7 @@ def test_records_of_a_span_have_its_ids(records: Any) -> None:
 
 
 async def test_a_record_written_in_another_thread_keeps_its_id(records: Any) -> None:
-    """Behind a queue the handler's filters go in front of it, where the request still is."""
+    """With a queue, the handler's filters are added in front of it, in the thread of the request."""
     configure_logging(style="json")
     handler = kit_handler()
     queue: SimpleQueue[logging.LogRecord] = SimpleQueue()
@@ -368,7 +368,7 @@ async def test_a_record_written_in_another_thread_keeps_its_id(records: Any) -> 
 
 
 def test_a_second_call_replaces_the_first(lines: Any) -> None:
-    """Never two handlers; the last call's level and style count."""
+    """There is only one handler, with the level and style of the last call."""
     for _ in range(3):
         configure_logging(level="debug", style="json")
     configure_logging(level="WARNING")
@@ -381,7 +381,7 @@ def test_a_second_call_replaces_the_first(lines: Any) -> None:
 
 
 def test_handlers_of_others_stay_unless_they_write_to_the_terminal(records: Any, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
-    """Pytest's caplog, files and the like go on; what basicConfig has put on stderr would say everything twice, unmasked."""
+    """pytest's caplog, files and others stay. Handlers of basicConfig are removed: they would write every record again, unmasked."""
     root = logging.getLogger()
     file = logging.FileHandler(tmp_path / "app.log", encoding="utf-8")
     basic = [logging.StreamHandler(sys.stderr), logging.StreamHandler(sys.stdout)]
@@ -404,7 +404,7 @@ def test_handlers_of_others_stay_unless_they_write_to_the_terminal(records: Any,
 
 @pytest.mark.parametrize("when", ["before", "after", "both"])
 def test_uvicorns_records_come_once(when: str, records: Any) -> None:
-    """Uvicorn sets its logging up before it imports the app; `fastapi run` and `uvicorn.run(app)` do so afterwards."""
+    """uvicorn configures logging before it imports the application; `fastapi run` and `uvicorn.run(app)` do so afterwards."""
     if when != "after":
         logging.config.dictConfig(LOGGING_CONFIG)
     configure_logging(level="WARNING", style="json")
@@ -425,7 +425,7 @@ def test_uvicorns_records_come_once(when: str, records: Any) -> None:
 
 
 def test_gunicorns_records_come_once(records: Any, tmp_path: Path) -> None:
-    """Its handlers for the terminal give way, its log files stay."""
+    """The terminal handlers of gunicorn are removed, its log files stay."""
     error, access = logging.getLogger("gunicorn.error"), logging.getLogger("gunicorn.access")
     file = logging.FileHandler(tmp_path / "error.log", encoding="utf-8")
     for server, handlers in ((error, [file, logging.StreamHandler(sys.stderr)]), (access, [logging.StreamHandler(sys.stdout)])):
@@ -442,7 +442,7 @@ def test_gunicorns_records_come_once(records: Any, tmp_path: Path) -> None:
 
 
 def test_a_level_of_the_hosts_for_a_server_stays() -> None:
-    """What the host sets after the call is not taken back by the next record."""
+    """A level that the application sets later stays."""
     configure_logging()
     server = logging.getLogger("uvicorn.error")
     server.setLevel("ERROR")
@@ -454,7 +454,7 @@ def test_a_level_of_the_hosts_for_a_server_stays() -> None:
 
 @pytest.mark.parametrize(("given", "level"), [("info", 20), (" Debug ", 10), ("CRITICAL", 50)])
 def test_a_level_is_a_name_as_in_the_settings(given: str, level: int) -> None:
-    """Upper or lower case, as LOG_LEVEL takes it."""
+    """Upper or lower case, as for LOG_LEVEL."""
     configure_logging(level=given)
 
     assert logging.getLogger().level == level
@@ -468,8 +468,8 @@ def test_a_level_is_a_name_as_in_the_settings(given: str, level: int) -> None:
         ({"style": "xml"}, "'xml' is unknown: use console or json"),
     ],
 )
-def test_nonsense_is_refused_and_changes_nothing(options: Any, text: str) -> None:
-    """A wrong option says what is right, before anything is touched."""
+def test_a_wrong_option_is_rejected_and_changes_nothing(options: Any, text: str) -> None:
+    """The error says what is allowed, and nothing has changed."""
     before = (list(logging.getLogger().handlers), logging.getLogger().level)
 
     with pytest.raises(ConfigurationError, match=text):
@@ -544,7 +544,7 @@ async def served(arguments: list[str], folder: Path, port: str) -> AsyncGenerato
 
 
 async def request(port: str, path: str) -> bytes:
-    """Send one request, until somebody listens."""
+    """Send one request as soon as the server listens."""
     async with asyncio.timeout(30):
         while True:
             try:
@@ -560,7 +560,7 @@ async def request(port: str, path: str) -> bytes:
 
 @pytest.mark.parametrize("server", COMMANDS)
 async def test_one_call_at_import_is_enough(server: str, tmp_path: Path) -> None:
-    """Under each server its own records, the host's and the traceback of a bug are JSON, once, and without secrets."""
+    """Under each server all records are JSON, once, without secrets: the server's, the application's and the traceback of a bug."""
     if server in NEEDED and find_spec(NEEDED[server]) is None:
         pytest.skip(f"{NEEDED[server]} is not installed")
     port = free_port()

@@ -1,4 +1,4 @@
-"""What is built and installed is what the sources promise."""
+"""The distribution: its contents, metadata, extras and installation."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ import fastapi_kit
 
 REPOSITORY = Path(__file__).parent.parent
 SOURCES = REPOSITORY / "src"
-EXTRAS = {"all", "argon2", "cache", "metrics", "migrations", "postgres", "ratelimit", "redis", "server", "testing"}
+EXTRAS = {"all", "argon2", "postgres", "server", "testing"}
 
 IMPORT_EVERY_NAME = """
 import importlib, pkgutil
@@ -60,7 +60,7 @@ def metadata(wheel: Path, members: set[str]) -> Message:
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(members: set[str]) -> None:
-    """Every module, its data and the marker of PEP 561 are in the wheel; tests, examples and documentation are not."""
+    """The wheel contains every module, its data and py.typed, and no tests, examples or documentation."""
     package = {
         path.relative_to(SOURCES).as_posix() for path in SOURCES.rglob("*") if path.suffix in {".py", ".txt"} or path.name == "py.typed"
     }
@@ -71,7 +71,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(members: set[str]) -> None
 
 
 def test_the_source_distribution_holds_what_a_build_needs(dist: Path) -> None:
-    """Sources, README, licence and changelog, and no file of the developer's own."""
+    """The source distribution contains sources, README, licence and changelog, and nothing else."""
     (path,) = dist.glob("*.tar.gz")
     with tarfile.open(path) as archive:
         top = {PurePosixPath(name).parts[1] for name in archive.getnames()}
@@ -80,7 +80,7 @@ def test_the_source_distribution_holds_what_a_build_needs(dist: Path) -> None:
 
 
 def test_the_version_has_one_source(metadata: Message) -> None:
-    """The distribution carries the version of the package."""
+    """The distribution has the version of the package."""
     assert metadata["Name"] == "fastapi-kit-blocks"
     assert metadata["Version"] == fastapi_kit.__version__
 
@@ -92,7 +92,7 @@ def test_the_licence_is_declared_and_shipped(metadata: Message, members: set[str
 
 
 def test_the_extras_are_declared(metadata: Message) -> None:
-    """Each optional world has its extra, and ``all`` names those of an app at run time."""
+    """``all`` installs every extra that an application needs at run time."""
     lines = [line.partition("; extra == ") for line in metadata.get_all("Requires-Dist") or []]
     packages = {extra: {package for package, _, of in lines if of == f"'{extra}'"} for extra in EXTRAS}
 
@@ -102,7 +102,7 @@ def test_the_extras_are_declared(metadata: Message) -> None:
 
 @pytest.mark.network
 def test_the_wheel_works_alone(wheel: Path, tmp_path: Path) -> None:
-    """In an empty environment the wheel installs cleanly, and every public name imports without an extra."""
+    """In an empty environment the wheel installs, and every public name can be imported without an extra."""
     venv.create(tmp_path / "env", symlinks=True)
     python = tmp_path / "env" / "bin" / "python"
     pip = [sys.executable, "-m", "pip", "--python", python]

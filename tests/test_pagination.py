@@ -23,14 +23,14 @@ class NoteRead(BaseModel):
 
 
 class NoteRow:
-    """A row as the ORM gives it."""
+    """A row as the ORM returns it."""
 
     def __init__(self, ident: int) -> None:
         self.id = ident
 
 
 def page(rows: int, *, skip: int, limit: int) -> Page[int]:
-    """Cut the page of a list of *rows* numbers that a database would answer."""
+    """Return a page of a list of *rows* numbers."""
     return Page[int].of(range(rows)[skip : skip + limit], skip=skip, limit=limit, total=rows)
 
 
@@ -47,25 +47,25 @@ def skip_of(url: str) -> int:
 
 
 def test_parameters_have_defaults() -> None:
-    """Without parameters, the first hundred rows."""
+    """Without parameters, the first hundred rows are returned."""
     assert PageParams() == PageParams(skip=0, limit=100)
 
 
 @pytest.mark.parametrize("given", [{"skip": -1}, {"skip": 2**31}, {"limit": -1}, {"limit": 1001}, {"limit": "all"}, {"offset": 3}])
-def test_parameters_out_of_bounds_are_refused(given: dict[str, object]) -> None:
-    """Bounds are enforced, and a parameter that is not known is refused."""
+def test_parameters_out_of_bounds_are_rejected(given: dict[str, object]) -> None:
+    """Values out of bounds and unknown parameters are rejected."""
     with pytest.raises(ValidationError):
         PageParams.model_validate(given)
 
 
 @pytest.mark.parametrize("given", [{"skip": 2**31 - 1}, {"limit": 1000}, {"limit": 0}])
 def test_the_bounds_themselves_are_allowed(given: dict[str, int]) -> None:
-    """The greatest and the smallest values pass."""
+    """The greatest and the smallest values are accepted."""
     assert PageParams.model_validate(given).model_dump(include=set(given)) == given
 
 
 def test_a_subclass_sets_its_own_bounds() -> None:
-    """A host narrows the limit and caps the total by overriding; neither becomes a parameter by accident."""
+    """A subclass narrows the limit and caps the total. Neither becomes a parameter."""
 
     class Narrow(PageParams):
         max_total = 10_000
@@ -88,13 +88,13 @@ def test_a_subclass_sets_its_own_bounds() -> None:
     [(0, 0, 10, False), (10, 0, 10, False), (11, 0, 10, True), (11, 10, 10, False), (11, 50, 10, False), (3, 0, 0, True), (0, 0, 0, False)],
 )
 def test_an_exact_total_tells_whether_there_is_more(rows: int, skip: int, limit: int, has_more: bool) -> None:
-    """Has_more follows from skip, the rows and the total, past the last page too."""
+    """has_more follows from skip, the rows and the total, also past the last page."""
     assert page(rows, skip=skip, limit=limit).has_more is has_more
 
 
 @pytest.mark.parametrize(("total", "capped"), [(None, False), (10_000, True)])
 def test_without_an_exact_total_the_caller_says_whether_there_is_more(total: int | None, capped: bool) -> None:
-    """A total that was skipped or capped proves nothing, so has_more is not guessed."""
+    """Without an exact total, has_more must be given."""
     with pytest.raises(ConfigurationError, match="has_more"):
         Page[int].of([1], skip=0, limit=1, total=total, total_capped=capped)
 
@@ -102,7 +102,7 @@ def test_without_an_exact_total_the_caller_says_whether_there_is_more(total: int
 
 
 def test_a_given_has_more_is_kept() -> None:
-    """The caller that fetched one row more knows better than an older count."""
+    """A given has_more wins over the total."""
     assert Page[int].of([1], skip=0, limit=1, total=1, has_more=True).has_more is True
 
 
@@ -110,7 +110,7 @@ def test_a_given_has_more_is_kept() -> None:
 
 
 def test_a_page_in_the_middle_has_all_four_links() -> None:
-    """First, prev, next and last (RFC 8288), other parameters of the URL kept."""
+    """First, prev, next and last (RFC 8288). Other parameters of the URL stay."""
     assert page(45, skip=20, limit=10).link_header(URL) == (
         '<https://api.example.com/notes?q=a&skip=0&limit=10>; rel="first", '
         '<https://api.example.com/notes?q=a&skip=10&limit=10>; rel="prev", '
@@ -129,23 +129,23 @@ def test_a_page_in_the_middle_has_all_four_links() -> None:
     ],
 )
 def test_a_page_at_the_edge_has_no_link_beyond_it(rows: int, skip: int, relations: set[str]) -> None:
-    """No prev before the first row, no next after the last."""
+    """There is no prev before the first row, and no next after the last."""
     assert links(page(rows, skip=skip, limit=10)).keys() == relations
 
 
 def test_prev_past_the_end_leads_back_to_rows() -> None:
-    """From far past the last page, prev is the last page."""
+    """Far past the last page, prev is the last page."""
     assert skip_of(links(page(25, skip=1_000, limit=10))["prev"]) == 20
 
 
 def test_prev_never_goes_below_zero() -> None:
-    """From the middle of the first page, prev is its beginning."""
+    """In the middle of the first page, prev is its beginning."""
     assert skip_of(links(page(25, skip=3, limit=10))["prev"]) == 0
 
 
 @pytest.mark.parametrize(("total", "capped"), [(None, False), (100, True)])
 def test_there_is_no_last_page_without_an_exact_total(total: int | None, capped: bool) -> None:
-    """A skipped or capped total names no last page."""
+    """There is no last link if the total is unknown or capped."""
     capped_page = Page[int].of([1], skip=10, limit=1, total=total, total_capped=capped, has_more=True)
 
     assert links(capped_page).keys() == {"first", "prev", "next"}
@@ -153,7 +153,7 @@ def test_there_is_no_last_page_without_an_exact_total(total: int | None, capped:
 
 @pytest.mark.parametrize("rows", [0, 5])
 def test_an_empty_page_by_request_has_no_links(rows: int) -> None:
-    """Limit 0 has no neighbours and divides nothing by zero."""
+    """With limit 0 the header is empty."""
     assert page(rows, skip=0, limit=0).link_header(URL) == ""
 
 
@@ -172,13 +172,13 @@ def test_an_empty_page_by_request_has_no_links(rows: int) -> None:
     ],
 )
 def test_the_rest_of_the_url_is_kept(url: str, expected: str) -> None:
-    """Only skip and limit are replaced; nothing else is decoded, reordered or lost."""
+    """Only skip and limit are replaced. Nothing else is decoded, reordered or lost."""
     assert links(page(5, skip=0, limit=10), url)["first"] == expected
 
 
 @pytest.mark.parametrize("evil", ["\r\nSet-Cookie: a=b", '>; rel="next", <https://evil.example', "\x00\x7f", "\ud800", " a\tb", '"'])
 def test_a_url_cannot_leave_its_brackets(evil: str) -> None:
-    """Line breaks, brackets, quotes and characters that cannot be encoded are escaped: the header stays one header of two links."""
+    """Line breaks, brackets, quotes and characters that cannot be encoded are escaped. The header has two links."""
     header = page(5, skip=0, limit=10).link_header(f"https://api.example.com/{evil}?q={evil}")
 
     assert re.fullmatch(r'<[!#-;=?-~]+>; rel="first", <[!#-;=?-~]+>; rel="last"', header)
@@ -186,7 +186,7 @@ def test_a_url_cannot_leave_its_brackets(evil: str) -> None:
 
 @given(rows=st.integers(0, 60), skip=st.integers(0, 70), limit=st.integers(1, 20))
 def test_walking_next_shows_every_row_once(rows: int, skip: int, limit: int) -> None:
-    """From any page, next leads through all rows that follow, each once, and ends."""
+    """From any page, next leads through all following rows, each once, and ends."""
     seen: list[int] = []
     here = page(rows, skip=skip, limit=limit)
     for _ in range(rows + 1):
@@ -201,7 +201,7 @@ def test_walking_next_shows_every_row_once(rows: int, skip: int, limit: int) -> 
 
 @given(rows=st.integers(1, 60), skip=st.integers(0, 60), limit=st.integers(1, 20))
 def test_prev_undoes_next(rows: int, skip: int, limit: int) -> None:
-    """Prev of the next page is this page."""
+    """The prev link of the next page is this page."""
     here = page(rows, skip=skip, limit=limit)
     if here.has_more:
         following = page(rows, skip=skip_of(links(here)["next"]), limit=limit)
@@ -210,7 +210,7 @@ def test_prev_undoes_next(rows: int, skip: int, limit: int) -> None:
 
 @given(rows=st.integers(0, 60), limit=st.integers(1, 20))
 def test_last_is_the_end_of_the_walk(rows: int, limit: int) -> None:
-    """The last page is the one that has the last row and no next."""
+    """The last page has the last row and no next link."""
     last = page(rows, skip=skip_of(links(page(rows, skip=0, limit=limit))["last"]), limit=limit)
 
     assert not last.has_more
@@ -219,7 +219,7 @@ def test_last_is_the_end_of_the_walk(rows: int, limit: int) -> None:
 
 @given(url=st.text(max_size=30))
 def test_any_url_gives_a_header(url: str) -> None:
-    """Whatever the URL, the header is printable ASCII, and the parameters are right."""
+    """For any URL the header is printable ASCII, and the parameters are right."""
     target = links(page(5, skip=0, limit=10), url)["first"]
 
     assert target.isascii()
@@ -263,21 +263,21 @@ async def test_a_page_is_a_response_model() -> None:
 
 
 @pytest.mark.parametrize("query", ["limit=1001", "skip=-1", "offset=3"])
-async def test_a_route_refuses_wrong_parameters(query: str) -> None:
-    """The bounds hold over HTTP, and an unknown parameter is a 422."""
+async def test_a_route_rejects_wrong_parameters(query: str) -> None:
+    """Wrong and unknown parameters are a 422."""
     assert (await get(f"/rows?{query}"))[0] == 422
 
 
 @pytest.mark.parametrize(("path", "total"), [("/orm", 3), ("/bare", None)])
 async def test_the_response_model_filters_what_a_bare_page_holds(path: str, total: int | None) -> None:
-    """A page without a type argument, of rows or mappings, is validated by the response model."""
+    """A page without a type argument is validated by the response model."""
     status, body = await get(path)
 
     assert (status, body["items"], body["total"]) == (200, [{"id": 1}], total)
 
 
 async def test_the_document_names_parameters_and_page() -> None:
-    """OpenAPI shows both parameters with their bounds, and every field of the page as always there."""
+    """OpenAPI shows both parameters with their bounds, and all fields of the page as required."""
     _, document = await get("/openapi.json")
     paths, components = document["paths"], document["components"]
     assert isinstance(paths, dict)

@@ -74,7 +74,7 @@ def adapter(name: str) -> TypeAdapter[Any]:
 
 
 def verdict(kind: TypeAdapter[Any], value: object) -> Any:
-    """Return what *value* becomes, or None where it is refused."""
+    """Return the validated value, or None if it is rejected."""
     try:
         return kind.validate_python(value)
     except ValidationError:
@@ -89,19 +89,19 @@ def error_of(read: Callable[[], object]) -> ValidationError | None:
     return None
 
 
-def refusal(kind: TypeAdapter[Any], value: object) -> ValidationError:
+def rejection(kind: TypeAdapter[Any], value: object) -> ValidationError:
     with pytest.raises(ValidationError) as caught:
         kind.validate_python(value)
     return caught.value
 
 
 def code(kind: TypeAdapter[Any], value: object) -> str:
-    (found,) = refusal(kind, value).errors()
+    (found,) = rejection(kind, value).errors()
     return str(found["type"])
 
 
 def admits(schema: dict[str, Any], text: str) -> bool:
-    """Whether a JSON schema of a text admits *text*, as far as lengths and pattern say."""
+    """Return whether the lengths and the pattern of a JSON schema allow *text*."""
     shortest, longest = schema.get("minLength", 0), schema.get("maxLength", len(text))
     return shortest <= len(text) <= longest and re.search(schema["pattern"].replace("$", r"\Z"), text) is not None
 
@@ -111,7 +111,7 @@ def admits(schema: dict[str, Any], text: str) -> bool:
 
 @pytest.mark.parametrize("name", TYPES)
 def test_a_type_stands_anywhere(name: str) -> None:
-    """A type works in a model with defaults and None, from attributes, from strict JSON and back, inside containers."""
+    """Each type works in models with defaults and None, from attributes, from strict JSON, and inside containers."""
     kind, value = TYPES[name], VALID[name]
 
     class Model(BaseModel):
@@ -134,7 +134,7 @@ def test_a_type_stands_anywhere(name: str) -> None:
 
 @pytest.mark.parametrize("name", TYPES)
 def test_the_json_schema_is_one_for_both_directions(name: str) -> None:
-    """What is read and what is written have one JSON schema, so a model stays one component of the OpenAPI document."""
+    """A type has one JSON schema for reading and writing, so a model is one component of the OpenAPI document."""
     assert adapter(name).json_schema(mode="validation") == adapter(name).json_schema(mode="serialization")
 
 
@@ -171,7 +171,7 @@ def test_the_json_schema_says_what_is_taken(name: str, schema: dict[str, Any]) -
 @fuzz
 @given(data=st.data())
 def test_what_the_json_schema_admits_is_taken(name: str, data: st.DataObject) -> None:
-    """A text made from the JSON schema passes."""
+    """Every text that the JSON schema allows is accepted."""
     schema = adapter(name).json_schema()
     text = data.draw(st.from_regex(schema["pattern"].replace("$", r"\Z"), alphabet=st.characters(exclude_categories=["Cs"])))
     assume(admits(schema, text))
@@ -186,7 +186,7 @@ def test_what_the_json_schema_admits_is_taken(name: str, data: st.DataObject) ->
 @example(text="abcdefghi\0")
 @example(text="\x1f\x1f\x1f")
 def test_what_is_taken_the_json_schema_admits(name: str, text: str) -> None:
-    """No text passes that the JSON schema refuses, whitespace at the ends of a NonBlank included."""
+    """Every accepted text is allowed by the JSON schema. Only the white space that NonBlank trims is not in it."""
     taken = verdict(adapter(name), text)
 
     assert taken is None or admits(adapter(name).json_schema(), text)
@@ -211,7 +211,7 @@ ODD_VALUES = st.one_of(
 @fuzz
 @given(value=ODD_VALUES)
 def test_nothing_but_a_validation_error_is_raised(name: str, value: object) -> None:
-    """Whatever a client or a program gives is taken or refused, and the refusal can be printed."""
+    """Every value is either accepted or rejected with a ValidationError that can be printed."""
     error = error_of(lambda: adapter(name).validate_python(value))
 
     assert error is None or (str(error) and error.errors())
@@ -230,7 +230,7 @@ def test_nothing_but_a_validation_error_is_raised(name: str, value: object) -> N
 @example(text="[" * 10_000)
 @example(text="true")
 def test_nothing_but_a_validation_error_is_raised_for_json(name: str, text: str) -> None:
-    """The same for JSON, damaged JSON included, strict or not."""
+    """The same for JSON, strict or not, and for damaged JSON."""
     document = text.encode("utf-8", "surrogatepass")
 
     errors = [
@@ -246,7 +246,7 @@ def test_nothing_but_a_validation_error_is_raised_for_json(name: str, text: str)
     "text", ["a" * 10_000_000, " " * 10_000_000, "a." * 5_000_000 + "@b.de", "1" * 10_000_000], ids=["a", "blank", "mail", "1"]
 )
 def test_a_text_of_ten_megabytes_is_read_in_one_go(name: str, text: str) -> None:
-    """Size alone makes nothing fail; what has a length refuses it."""
+    """Long text raises no other error. Types with a maximum length reject it."""
     taken = verdict(adapter(name), text)
 
     assert taken is None or name in {"SafeText", "NonBlank"}
@@ -263,8 +263,8 @@ MARK = "Zq7-marker"
 @example(before="", after="\ud800" * 9)
 @example(before="", after="\0")
 @example(before="12345", after="")
-def test_a_refusal_does_not_echo(name: str, before: str, after: str) -> None:
-    """Neither the message nor the context of an error holds what was given."""
+def test_an_error_does_not_echo(name: str, before: str, after: str) -> None:
+    """Neither the message nor the context of an error contains the value."""
     error = error_of(lambda: adapter(name).validate_python(before + MARK + after))
 
     assert error is None or MARK not in repr([(found["msg"], found.get("ctx")) for found in error.errors()])
@@ -290,7 +290,7 @@ def test_a_refusal_does_not_echo(name: str, before: str, after: str) -> None:
     ],
 )
 def test_a_good_text_is_taken(name: str, given_: str, taken: str) -> None:
-    """What each type changes and keeps."""
+    """Each type returns the expected text."""
     assert adapter(name).validate_python(given_) == taken
 
 
@@ -320,14 +320,14 @@ def test_a_good_text_is_taken(name: str, given_: str, taken: str) -> None:
         ("Phone", "+٤٩٣٠١٢٣٤٥", "string_pattern_mismatch"),
     ],
 )
-def test_a_bad_text_is_refused(name: str, text: str, expected: str) -> None:
-    """With pydantic's own codes."""
+def test_a_bad_text_is_rejected(name: str, text: str, expected: str) -> None:
+    """The errors have Pydantic's codes."""
     assert code(adapter(name), text) == expected
 
 
 @pytest.mark.parametrize("name", ["Username", "Slug", "Phone"])
 def test_a_line_break_at_the_end_passes_no_engine(name: str) -> None:
-    """A model that reads patterns by Python's engine, whose ``$`` also matches before a last line break, takes no more."""
+    """A line break at the end is rejected, also in a model that uses Python's regex engine."""
     kind = TYPES[name]
 
     class Model(BaseModel):
@@ -339,7 +339,7 @@ def test_a_line_break_at_the_end_passes_no_engine(name: str) -> None:
 
 
 def test_lengths_count_the_trimmed_text() -> None:
-    """Further constraints apply to what is left after trimming, and are in the JSON schema."""
+    """Further constraints apply to the trimmed text and are in the JSON schema."""
     title = TypeAdapter[str](Annotated[NonBlank, Field(max_length=5)])
 
     assert title.validate_python("  a b c  ") == "a b c"
@@ -352,9 +352,9 @@ def test_lengths_count_the_trimmed_text() -> None:
 
 @pytest.fixture(scope="module")
 def slow() -> TypeAdapter[str]:
-    """Email without its short cut for plain addresses."""
+    """Email without the fast path for plain addresses."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(schemas, "_PLAIN_ADDRESS", r"[^\s\S]")
+        patch.setattr(schemas, "PLAIN_ADDRESS", r"[^\s\S]")
         return TypeAdapter(Email)
 
 
@@ -416,9 +416,9 @@ def test_a_mailbox_has_one_form(address: str, taken: str) -> None:
         "ada@example.invalid",
     ],
 )
-def test_no_address_is_refused(address: str) -> None:
-    """One error, with a code of its own, that does not repeat the parts of the address."""
-    (found,) = refusal(adapter("Email"), address).errors(include_input=False, include_url=False)
+def test_what_is_not_an_address_is_rejected(address: str) -> None:
+    """There is one error, with its own code, and it does not contain the address."""
+    (found,) = rejection(adapter("Email"), address).errors(include_input=False, include_url=False)
 
     assert found in (
         {"type": "email", "loc": (), "msg": "is not a valid e-mail address"},
@@ -446,12 +446,12 @@ ODD = st.builds(
 
 
 @fuzz
-@given(address=PLAIN | ODD | st.emails() | st.from_regex(schemas._PLAIN_ADDRESS.removesuffix("$") + r"\Z"))
+@given(address=PLAIN | ODD | st.emails() | st.from_regex(schemas.PLAIN_ADDRESS.removesuffix("$") + r"\Z"))
 @example(address="ada@foo.LOCAL")
 @example(address="\u212aim@example.com")
 @example(address="a@b.c-d")
 def test_the_short_cut_decides_alike(slow: TypeAdapter[str], address: str) -> None:
-    """For every address the quick way and the long one give the same verdict and the same text."""
+    """The fast path and the slow path give the same result for every address."""
     assert verdict(adapter("Email"), address) == verdict(slow, address)
 
 
@@ -461,7 +461,7 @@ def test_the_short_cut_decides_alike(slow: TypeAdapter[str], address: str) -> No
 @example(address="Ada <ada@example.com>")
 @example(address="\u0130@example.com")
 def test_what_is_taken_emailstr_takes(address: str) -> None:
-    """No address passes that EmailStr refuses, and what plain address it takes passes, in lower case."""
+    """An accepted address is accepted by EmailStr. Plain addresses that EmailStr accepts are accepted in lower case."""
     taken, theirs = verdict(adapter("Email"), address), verdict(TypeAdapter(EmailStr), address.strip())
 
     if taken is not None:
@@ -474,21 +474,21 @@ def test_what_is_taken_emailstr_takes(address: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(email_validator.SPECIAL_USE_DOMAIN_NAMES))
 def test_special_domains_never_take_the_short_cut(name: str) -> None:
-    """A domain that is new on email_validator's list fails here, should the pattern of plain addresses know it as valid."""
+    """Domains for special use are rejected. A new one in email_validator fails here if the pattern of plain addresses accepts it."""
     assert verdict(adapter("Email"), f"ada@{name}") is None
     assert verdict(adapter("Email"), f"ada@example.{name.upper()}") is None
 
 
-@pytest.mark.parametrize("address", ["ada@example.com", " Ada.L+news@MAIL.example-shop.co.uk ", "a_b@x.info", "a@b.online"])
+@pytest.mark.parametrize("address", ["ada@example.com", " Ada.L+news@MAIL.example-shop.co.uk ", "a_b@x.io"])
 def test_a_plain_address_does_not_leave_rust(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
-    """Email_validator is not asked."""
+    """The validation does not call email_validator."""
     monkeypatch.delattr(email_validator, "validate_email")
 
     assert adapter("Email").validate_python(address) == address.strip().lower()
 
 
 def test_an_odd_address_is_looked_up_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No name server is asked, even where the host's email_validator asks by default."""
+    """No name server is queried, even if email_validator is configured to do so."""
     monkeypatch.setattr(email_validator, "CHECK_DELIVERABILITY", True)
     monkeypatch.setattr("email_validator.deliverability.validate_email_deliverability", None)
 
@@ -496,7 +496,7 @@ def test_an_odd_address_is_looked_up_nowhere(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_field_may_shorten_an_address() -> None:
-    """A bound of the field's applies to the form that is kept, and is in the JSON schema of both directions."""
+    """The bounds of a field apply to the normalised address and are in the JSON schema of both directions."""
     short = TypeAdapter[str](Annotated[Email, Field(max_length=15)])
 
     assert short.validate_python("   ada@example.com") == "ada@example.com"
@@ -509,7 +509,7 @@ def test_a_field_may_shorten_an_address() -> None:
 
 @pytest.mark.parametrize("password", ["12345678", "  ÄÖ  aB ", "👩‍🚀" * 40, "p" * 128, "\x01\x02\x03\x04\x05\x06\x07\x08"])
 def test_a_password_stays_as_it_was_typed(password: str) -> None:
-    """Nothing is trimmed, folded or normalised, even where the model does so with its other texts."""
+    """Nothing is trimmed, folded or normalised, even if the model's config says so."""
 
     class Model(BaseModel):
         model_config = ConfigDict(str_strip_whitespace=True, str_to_lower=True, str_max_length=5)
@@ -531,9 +531,9 @@ def test_a_password_stays_as_it_was_typed(password: str) -> None:
         (1234567890, "string_type"),
     ],
 )
-def test_a_refused_password_is_not_shown(password: Any, expected: str) -> None:
-    """Pydantic's own error, printed or read, has no password in it."""
-    error = refusal(adapter("Password"), password)
+def test_a_rejected_password_is_not_shown(password: Any, expected: str) -> None:
+    """Pydantic's own error, printed or read, does not contain the password."""
+    error = rejection(adapter("Password"), password)
 
     assert [found["type"] for found in error.errors()] == [expected]
     for text in (str(error), repr(error.errors()), error.json()):
@@ -553,7 +553,7 @@ def test_a_refused_password_is_not_shown(password: Any, expected: str) -> None:
     ],
 )
 def test_a_moment_is_converted_to_utc(moment: object) -> None:
-    """Its zone is UTC, and it is written with Z."""
+    """The zone is UTC, and the datetime is written with Z."""
     taken = adapter("UTCDatetime").validate_python(moment)
 
     assert (taken, taken.tzinfo) == (datetime(2025, 12, 31, 23, 30, tzinfo=UTC), UTC)
@@ -561,24 +561,24 @@ def test_a_moment_is_converted_to_utc(moment: object) -> None:
 
 
 class Nowhere(tzinfo):
-    """A zone without an offset: its times are naive (datetime's documentation)."""
+    """A datetime whose zone has no offset is naive, so it is rejected."""
 
     def utcoffset(self, moment: datetime | None, /) -> None:
         return None
 
 
 @pytest.mark.parametrize("moment", ["2026-01-01T00:00:00", "2026-01-01", datetime(2026, 1, 1), datetime(2026, 1, 1, tzinfo=Nowhere())])  # noqa: DTZ001
-def test_a_naive_moment_is_refused(moment: object) -> None:
-    """Nobody guesses a zone."""
+def test_a_naive_moment_is_rejected(moment: object) -> None:
+    """No zone is assumed."""
     assert code(adapter("UTCDatetime"), moment) == "timezone_aware"
 
 
 @pytest.mark.parametrize(
     "moment", ["0001-01-01T00:00:00+00:01", "9999-12-31T23:59:59-00:01", datetime.min.replace(tzinfo=timezone(timedelta(hours=14)))]
 )
-def test_a_moment_out_of_the_calendar_is_refused(moment: object) -> None:
-    """A moment that UTC puts outside of the years 1 to 9999 is a refusal, not a failure."""
-    assert refusal(adapter("UTCDatetime"), moment).errors()[0]["msg"] == "Value error, is before the year 1 or after the year 9999 in UTC"
+def test_a_moment_out_of_the_calendar_is_rejected(moment: object) -> None:
+    """A moment outside of the years 1 to 9999 in UTC is a validation error."""
+    assert rejection(adapter("UTCDatetime"), moment).errors()[0]["msg"] == "Value error, is before the year 1 or after the year 9999 in UTC"
 
 
 # --- Integers ---
@@ -586,7 +586,7 @@ def test_a_moment_out_of_the_calendar_is_refused(moment: object) -> None:
 
 @pytest.mark.parametrize(("name", "bits"), [("Int32", 31), ("Int64", 63)])
 def test_an_integer_fits_its_column(name: str, bits: int) -> None:
-    """The bounds are those of the column; the rest is pydantic's int, text of a query string included."""
+    """The bounds are those of the column. Otherwise the value is read as an int, from a query string too."""
     kind = adapter(name)
 
     assert [kind.validate_python(value) for value in (-(2**bits), str(2**bits - 1), 1.0, True)] == [-(2**bits), 2**bits - 1, 1, 1]
@@ -600,7 +600,7 @@ def test_an_integer_fits_its_column(name: str, bits: int) -> None:
 
 @pytest.fixture
 async def client() -> AsyncIterator[AsyncClient]:
-    """Routes that take the types in each place."""
+    """Routes with the types in every place."""
     app = FastAPI()
     register_exception_handlers(app)
 
@@ -621,7 +621,7 @@ async def client() -> AsyncIterator[AsyncClient]:
 
 
 async def test_types_are_parameters(client: AsyncClient) -> None:
-    """Paths, queries and forms take the types."""
+    """The types work in paths, queries and forms."""
     query = {"phone": "+4930123456", "since": "2026-01-01T00:00:00+01:00", "title": " a "}
     found = await client.get("/people/Ada/-7", params=query)
     login = await client.post("/login", data={"email": "ADA@example.com", "password": " correct horse "})
@@ -630,8 +630,8 @@ async def test_types_are_parameters(client: AsyncClient) -> None:
     assert login.json() == "ada@example.com 15"
 
 
-async def test_a_refused_parameter_is_not_echoed(client: AsyncClient) -> None:
-    """A problem body names the field and the rule and shows no value."""
+async def test_a_rejected_parameter_is_not_echoed(client: AsyncClient) -> None:
+    """A problem body names the field and the rule and contains no value."""
     answer = await client.post("/login", data={"email": "eve@evil.localhost", "password": "hushhh"})
 
     assert answer.status_code == 422
@@ -642,8 +642,8 @@ async def test_a_refused_parameter_is_not_echoed(client: AsyncClient) -> None:
     assert not any(part in answer.text for part in ("eve", "evil", "hush"))
 
 
-async def test_bad_parameters_are_refused_together(client: AsyncClient) -> None:
-    """Each has its own entry."""
+async def test_bad_parameters_are_rejected_together(client: AsyncClient) -> None:
+    """Each field has its own entry."""
     answer = await client.get("/people/1/99999999999", params={"phone": "030", "since": "2026-01-01T00:00:00", "title": "\u200b"})
 
     assert [(error["loc"][-1], error["code"]) for error in answer.json()["errors"]] == [
@@ -655,8 +655,8 @@ async def test_bad_parameters_are_refused_together(client: AsyncClient) -> None:
     ]
 
 
-async def test_a_lone_surrogate_in_a_body_is_refused(client: AsyncClient) -> None:
-    """JSON can carry half a character; it stops at the field."""
+async def test_a_lone_surrogate_in_a_body_is_rejected(client: AsyncClient) -> None:
+    """JSON can contain a lone surrogate. It is rejected at its field."""
     answer = await client.post("/people?email=ada@example.com", content=rb'["\ud800"]', headers={"content-type": "application/json"})
 
     assert (answer.status_code, answer.json()["errors"][0]["code"]) == (422, "string_unicode")
@@ -728,7 +728,7 @@ def partial(**values: object) -> EventCreate:
     ],
 )
 def test_a_partial_form_holds_what_was_sent(sent: dict[str, Any], dumped: dict[str, Any]) -> None:
-    """Nothing else is dumped: no default, no factory, no computed field; aliases, serializers and exclusions are kept."""
+    """A dump contains only what was sent: no default, no computed field. Aliases, serializers and exclusions stay."""
     given_ = partial(**sent)
 
     assert given_.model_dump() == given_.model_dump(exclude_unset=True) == given_.model_dump(mode="json") == dumped
@@ -754,7 +754,7 @@ def test_a_partial_form_holds_what_was_sent(sent: dict[str, Any], dumped: dict[s
     ],
 )
 def test_a_partial_form_keeps_the_rules(sent: dict[str, Any], loc: tuple[Any, ...], expected: str) -> None:
-    """Types, constraints, aliases, configuration and validators are those of the schema; null is refused where None was."""
+    """Types, constraints, aliases, config and validators stay. Null is rejected unless the field accepts None."""
     with pytest.raises(ValidationError) as caught:
         partial(**sent)
 
@@ -762,7 +762,7 @@ def test_a_partial_form_keeps_the_rules(sent: dict[str, Any], loc: tuple[Any, ..
 
 
 def test_what_was_not_sent_is_not_there() -> None:
-    """Reading it is an AttributeError; what was sent, private attributes and methods are there."""
+    """Reading a field that was not sent raises AttributeError. Sent fields, private attributes and methods work."""
     given_ = partial(end=3)
 
     assert (given_.end, given_._seen, repr(given_)) == (3, [], "PartialEventCreate(end=3)")
@@ -773,7 +773,7 @@ def test_what_was_not_sent_is_not_there() -> None:
 
 
 def test_validators_of_fields_do_not_see_what_was_not_sent() -> None:
-    """``info.data`` has no stand-in for a field that is missing, and no validator is called for it."""
+    """A missing field is not in ``info.data``, and its validators are not called."""
     seen: list[object] = []
 
     class Create(BaseModel):
@@ -792,7 +792,7 @@ def test_validators_of_fields_do_not_see_what_was_not_sent() -> None:
 
 
 def test_a_rule_over_several_fields_waits_for_all_of_them() -> None:
-    """A rule that reads a field which was not sent is not applied; another AttributeError is not swallowed."""
+    """A rule that reads a field which was not sent is not applied. Any other AttributeError is raised."""
 
     class Create(BaseModel):
         low: int
@@ -821,7 +821,7 @@ def test_a_rule_over_several_fields_waits_for_all_of_them() -> None:
 
 
 def test_before_and_wrap_validators_are_called_as_ever() -> None:
-    """They see what was sent, and the model that comes of it."""
+    """They get what was sent, and the model made of it."""
 
     class Create(BaseModel):
         name: str
@@ -848,7 +848,7 @@ def test_before_and_wrap_validators_are_called_as_ever() -> None:
 
 
 def test_post_init_waits_likewise() -> None:
-    """``model_post_init`` ends where it reads a field that was not sent."""
+    """``model_post_init`` stops where it reads a field that was not sent."""
 
     class Create(BaseModel):
         name: str
@@ -863,8 +863,8 @@ def test_post_init_waits_likewise() -> None:
     assert Update.model_validate({"name": "Ada"})._initial == "A"
 
 
-def test_the_json_schema_of_a_partial_form_is_honest() -> None:
-    """Nothing is required, no default is claimed, null stands only where it is taken, descriptions are kept."""
+def test_the_json_schema_of_a_partial_form_is_true() -> None:
+    """Nothing is required, there are no defaults, null is allowed only where it is accepted, descriptions stay."""
     schema, whole = PartialEventCreate.model_json_schema(), EventCreate.model_json_schema()
 
     assert schema.keys() == {"additionalProperties", "properties", "title", "type"}
@@ -874,7 +874,7 @@ def test_the_json_schema_of_a_partial_form_is_honest() -> None:
 
 
 def test_a_partial_form_is_copied_pickled_and_compared() -> None:
-    """As any model; it is found under its name in the module of its schema."""
+    """It works as any model, and is found under its name in the module of its schema."""
     given_ = partial(end=3, note=None)
 
     assert PartialEventCreate.__module__ == EventCreate.__module__
@@ -887,7 +887,7 @@ def test_a_partial_form_is_copied_pickled_and_compared() -> None:
 
 
 def test_the_name_can_be_chosen() -> None:
-    """Each call makes a class; the schema stays as it was; a partial form of a partial form is one too."""
+    """Each call creates a class and leaves the schema unchanged. A partial form may have a partial form."""
     first, second = partial_model(EventCreate, name="EventUpdate"), partial_model(EventCreate, name="EventUpdate")
     again = partial_model(first, name="Again")
 
@@ -925,17 +925,17 @@ class Kennel(BaseModel):
 
 
 def test_parametrised_models_have_partial_forms() -> None:
-    """The parameters of a generic model are checked; without them there is nothing to check, so that is refused."""
+    """The type arguments of a generic model are checked. Without them ConfigurationError is raised."""
     Update = partial_model(Box[int])  # noqa: N806
 
     assert Update.model_validate({"label": "a"}).model_dump() == {"label": "a"}
-    assert [found["type"] for found in refusal(TypeAdapter(Update), {"item": "x"}).errors()] == ["int_parsing"]
+    assert [found["type"] for found in rejection(TypeAdapter(Update), {"item": "x"}).errors()] == ["int_parsing"]
     with pytest.raises(ConfigurationError, match=r"partial_model\(Box\[int\]\)"):
         partial_model(Box)
 
 
-def test_a_root_model_is_refused() -> None:
-    """It has no fields."""
+def test_a_root_model_is_rejected() -> None:
+    """A RootModel has no fields."""
 
     class Names(RootModel[list[str]]): ...
 
@@ -961,7 +961,7 @@ def test_unions_aliases_and_nested_models_are_kept() -> None:
 
 
 def test_attributes_of_an_object_are_read() -> None:
-    """From_attributes takes what the object has."""
+    """With from_attributes the attributes of an object are read."""
 
     class Create(BaseModel):
         model_config = ConfigDict(from_attributes=True, frozen=True)
@@ -1009,7 +1009,7 @@ class MemberService(CRUDService[Member, MemberCreate, MemberCreate]):
 
 @pytest.fixture
 async def members(database: Database) -> AsyncIterator[AsyncClient]:
-    """Routes over members, of whom there is one."""
+    """Routes over members, and one member."""
     await database.create_tables(HostBase.metadata)
     app = FastAPI()
     register_exception_handlers(app)
@@ -1029,7 +1029,7 @@ async def members(database: Database) -> AsyncIterator[AsyncClient]:
     ],
 )
 async def test_a_patch_changes_what_it_names(members: AsyncClient, sent: dict[str, Any], changed: dict[str, Any]) -> None:
-    """Other columns keep their values, defaults of the create schema are not written, null empties a column that may be empty."""
+    """Other columns keep their values, defaults are not written, and null clears a nullable column."""
     answer = await members.patch("/members/1", json=sent)
 
     expected = {"id": 1, "email": "ada@example.com", "name": "Ada", "nickname": "Countess", "points": 3, **changed}
@@ -1039,7 +1039,7 @@ async def test_a_patch_changes_what_it_names(members: AsyncClient, sent: dict[st
 
 @pytest.mark.parametrize("sent", [{"name": None}, {"points": None}, {"email": None}, {"name": "  "}, {"email": "ada"}, {"points": 2**31}])
 async def test_a_bad_patch_stops_at_the_schema(members: AsyncClient, sent: dict[str, Any]) -> None:
-    """A null for a column that must have a value is a 422 of its field, and nothing is written."""
+    """The answer is a 422 that names the field, and nothing is written."""
     before = (await members.get("/members/1")).json()
 
     answer = await members.patch("/members/1", json=sent)
@@ -1050,7 +1050,7 @@ async def test_a_bad_patch_stops_at_the_schema(members: AsyncClient, sent: dict[
 
 
 async def test_the_document_shows_the_patch_form(members: AsyncClient) -> None:
-    """It is a component of its own, of the name that was given."""
+    """It is its own component, with the given name."""
     document = (await members.get("/openapi.json")).json()
 
     body = document["paths"]["/members/{id}"]["patch"]["requestBody"]["content"]["application/json"]["schema"]
@@ -1071,8 +1071,8 @@ class Twice(BaseModel):
         return value
 
 
-def test_a_field_that_is_compared_with_one_that_was_not_sent_is_refused() -> None:
-    """A KeyError of the validator is the client's 422, not a 500."""
+def test_a_field_that_is_compared_with_one_that_was_not_sent_is_rejected() -> None:
+    """A KeyError of the validator is a validation error, not a bug."""
     partial = partial_model(Twice)
 
     with pytest.raises(ValidationError, match="together with pw only"):
@@ -1081,7 +1081,7 @@ def test_a_field_that_is_compared_with_one_that_was_not_sent_is_refused() -> Non
 
 
 def test_a_mapped_class_has_no_partial_form() -> None:
-    """Its attributes are columns."""
+    """The attributes of a mapped class are columns."""
 
     class Hero(SQLModel, table=True):
         id: int | None = SQLField(default=None, primary_key=True)

@@ -1,4 +1,4 @@
-"""The app hears of SIGTERM before the server does."""
+"""The application gets SIGTERM before the server does."""
 
 import asyncio
 import signal
@@ -17,15 +17,15 @@ from fastapi_kit.testing import app_client
 
 
 class Server:
-    """What a server installs before it starts the app."""
+    """A handler as a server installs it before it starts the application."""
 
     def __init__(self) -> None:
-        self.told = asyncio.Event()
+        self.signalled = asyncio.Event()
         self.signals: list[int] = []
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         self.signals.append(number)
-        self.told.set()
+        self.signalled.set()
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ async def ready(client: AsyncClient) -> int:
 
 
 async def test_readiness_goes_first(server: Server) -> None:
-    """From SIGTERM on the app is not ready, while it lives and answers; the server is told too."""
+    """After SIGTERM the application is not ready, but still answers. The server gets the signal too."""
     async with app_client(app_with()) as client:
         assert await ready(client) == 200
 
@@ -58,19 +58,19 @@ async def test_readiness_goes_first(server: Server) -> None:
         assert (await client.get("/livez")).status_code == 200
 
 
-async def test_the_server_is_told_after_the_wait(server: Server) -> None:
-    """Meanwhile the app is not ready and serves all the same."""
+async def test_the_server_gets_the_signal_after_the_delay(server: Server) -> None:
+    """Until the delay is over, the application is not ready and still answers."""
     async with app_client(app_with(drain_seconds=0.05)) as client:
         signal.raise_signal(signal.SIGTERM)
 
         assert server.signals == []
         assert await ready(client) == 503
-        await server.told.wait()
+        await server.signalled.wait()
         assert server.signals == [signal.SIGTERM]
 
 
 async def test_a_second_signal_ends_the_wait(server: Server) -> None:
-    """Whoever asks twice is in a hurry."""
+    """A second signal is passed on without a delay."""
     async with app_client(app_with(drain_seconds=3600)):
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)
@@ -79,7 +79,7 @@ async def test_a_second_signal_ends_the_wait(server: Server) -> None:
 
 
 async def test_the_servers_handler_is_put_back(server: Server) -> None:
-    """After the lifespan nothing of the app is left."""
+    """The server's handler is restored after the lifespan."""
     async with app_client(app_with()):
         assert signal.getsignal(signal.SIGTERM) is not server
 
@@ -87,7 +87,7 @@ async def test_the_servers_handler_is_put_back(server: Server) -> None:
 
 
 async def test_a_handler_that_came_later_stays(server: Server) -> None:
-    """What the host has installed meanwhile is not taken away."""
+    """A handler that the application installed meanwhile stays."""
     later = Server()
     async with app_client(app_with()):
         signal.signal(signal.SIGTERM, later)
@@ -95,8 +95,8 @@ async def test_a_handler_that_came_later_stays(server: Server) -> None:
     assert signal.getsignal(signal.SIGTERM) is later
 
 
-async def test_two_apps_in_one_process_both_hear(server: Server) -> None:
-    """Each passes the signal on."""
+async def test_two_apps_in_one_process_both_get_it(server: Server) -> None:
+    """Each application passes the signal on."""
     async with app_client(app_with()) as first, app_client(app_with()) as second:
         signal.raise_signal(signal.SIGTERM)
 
@@ -105,8 +105,8 @@ async def test_two_apps_in_one_process_both_hear(server: Server) -> None:
 
 
 @pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.SIG_IGN])
-async def test_nothing_is_installed_where_nobody_listens(server: Server, handler: signal.Handlers) -> None:
-    """A script or a test that runs the lifespan keeps its own way to end."""
+async def test_nothing_is_installed_without_a_handler(server: Server, handler: signal.Handlers) -> None:
+    """A script or a test without a handler keeps the default behaviour."""
     signal.signal(signal.SIGTERM, handler)
 
     async with app_client(app_with()):
@@ -114,7 +114,7 @@ async def test_nothing_is_installed_where_nobody_listens(server: Server, handler
 
 
 async def test_nothing_is_installed_outside_the_main_thread(server: Server) -> None:
-    """Python sets signal handlers in the main thread only; a server in a thread works without."""
+    """Python sets signal handlers in the main thread only. A server in another thread works without one."""
 
     async def run() -> int:
         async with app_client(app_with()) as client:
@@ -129,7 +129,7 @@ async def test_nothing_is_installed_outside_the_main_thread(server: Server) -> N
 
 
 async def test_the_event_loops_own_handlers_are_called(server: Server) -> None:
-    """Gunicorn's asgi worker hears by the event loop, and so does the app."""
+    """gunicorn's asgi worker uses the handlers of the event loop. They are called, and so is the application's."""
     heard = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, heard.set)
@@ -144,7 +144,7 @@ async def test_the_event_loops_own_handlers_are_called(server: Server) -> None:
 
 
 async def test_an_app_waits_as_its_settings_say(server: Server) -> None:
-    """SHUTDOWN_DRAIN_SECONDS reaches the probes of create_app."""
+    """SHUTDOWN_DRAIN_SECONDS is passed on to the probes of create_app."""
     async with app_client(create_app(KitSettings(SHUTDOWN_DRAIN_SECONDS=3600))) as client:
         signal.raise_signal(signal.SIGTERM)
 

@@ -1,4 +1,4 @@
-"""Work after the response: when it starts, what becomes of its errors, how it ends."""
+"""Background tasks: when they start, what happens to their errors, how they end."""
 
 import asyncio
 import gc
@@ -39,14 +39,14 @@ RunnerTasks = Annotated[Tasks, runner.after_response]
 
 @pytest.fixture(autouse=True)
 async def within_its_lifespan() -> AsyncIterator[None]:
-    """Most tests need the runner as an app has it; those that do not make their own."""
+    """Most tests use the runner inside its lifespan. The others create their own."""
     async with runner.lifespan(None):
         yield
 
 
 @pytest.fixture
 def ran() -> list[str]:
-    """What the work of a test has noted."""
+    """The names of the tasks that ran."""
     return []
 
 
@@ -94,7 +94,7 @@ async def count(library: Database) -> int:
 
 
 async def test_tasks_start_when_the_response_has_been_sent() -> None:
-    """After the last piece of the body, streamed or not."""
+    """Tasks start after the last part of the body, streamed or not."""
     events: list[str] = []
 
     async def note(message: Message) -> None:
@@ -117,7 +117,7 @@ async def test_tasks_start_when_the_response_has_been_sent() -> None:
 
 
 async def test_tasks_start_after_the_commit_with_sessions_of_their_own(library: Database) -> None:
-    """A task reads what the request wrote, in another session, when the request's connection is back."""
+    """A task reads what the request wrote, in another session. The request's connection is back in the pool."""
     sessions: list[AsyncSession] = []
     counts: list[int] = []
 
@@ -140,7 +140,7 @@ async def test_tasks_start_after_the_commit_with_sessions_of_their_own(library: 
 
 
 async def test_tasks_do_not_run_if_the_commit_fails(ran: list[str], library: Database) -> None:
-    """Whichever of the two the handler asks for first."""
+    """The order in which the handler declares tasks and session does not matter."""
 
     async def session_first(session: Annotated[AsyncSession, library.transaction], tasks: RunnerTasks) -> None:
         tasks.add(ran.append, "session first")
@@ -156,7 +156,7 @@ async def test_tasks_do_not_run_if_the_commit_fails(ran: list[str], library: Dat
     assert ran == []
 
 
-async def refuse() -> None:
+async def reject() -> None:
     raise HTTPException(401)
 
 
@@ -169,7 +169,7 @@ async def fail() -> None:
 
 @pytest.mark.parametrize("error", [HTTPException(409), ZeroDivisionError("a bug")])
 async def test_tasks_are_dropped_if_the_handler_raises(ran: list[str], error: Exception) -> None:
-    """HTTPException included, as with db.transaction."""
+    """HTTPException is included, as for db.transaction."""
 
     async def handler(tasks: RunnerTasks) -> None:
         tasks.add(ran.append, "work")
@@ -190,7 +190,7 @@ Swallowing = Annotated[None, Depends(swallow, scope="function")]
 
 @pytest.mark.parametrize("error", [HTTPException(409), ZeroDivisionError("a bug")])
 async def test_tasks_are_dropped_if_a_dependency_swallows_the_handlers_exception(ran: list[str], error: Exception) -> None:
-    """Whichever of the two the handler asks for first; the request has failed, because there is no response."""
+    """The order of declaration does not matter. The request has failed, because there is no response."""
 
     async def swallowing_first(_: Swallowing, tasks: RunnerTasks) -> None:
         tasks.add(ran.append, "work")
@@ -212,7 +212,7 @@ async def test_tasks_are_dropped_if_a_dependency_swallows_the_handlers_exception
 
 
 async def test_tasks_run_in_an_app_that_is_called_while_an_exception_is_handled(ran: list[str]) -> None:
-    """As by a middleware that asks another app in its ``except`` block: that exception is not the request's."""
+    """The exception around the call is not the request's exception."""
 
     async def handler(tasks: RunnerTasks, _: Swallowing) -> None:
         tasks.add(ran.append, "work")
@@ -231,8 +231,8 @@ async def test_tasks_run_in_an_app_that_is_called_while_an_exception_is_handled(
     assert ran == ["work"]
 
 
-async def test_tasks_are_dropped_if_the_request_is_refused(ran: list[str]) -> None:
-    """By a dependency, by validation, or because the answer does not fit its model."""
+async def test_tasks_are_dropped_if_the_request_is_rejected(ran: list[str]) -> None:
+    """A dependency, validation, or a response that does not match its model may reject the request."""
 
     async def adds(tasks: RunnerTasks) -> None:
         tasks.add(ran.append, "work")
@@ -240,11 +240,11 @@ async def test_tasks_are_dropped_if_the_request_is_refused(ran: list[str]) -> No
     async def handler() -> int:
         return "no number"  # type: ignore[return-value]
 
-    refused, invalid, unfit = FastAPI(), FastAPI(), FastAPI()
-    refused.post("/", dependencies=[Depends(adds), Depends(refuse)])(handler)
+    rejected, invalid, unfit = FastAPI(), FastAPI(), FastAPI()
+    rejected.post("/", dependencies=[Depends(adds), Depends(reject)])(handler)
     invalid.post("/", dependencies=[Depends(adds)])(needs_a_number)
     unfit.post("/", dependencies=[Depends(adds)])(handler)
-    statuses = [(await post(app)).status_code for app in (refused, invalid, unfit)]
+    statuses = [(await post(app)).status_code for app in (rejected, invalid, unfit)]
     await runner.join()
 
     assert statuses == [401, 422, 500]
@@ -252,7 +252,7 @@ async def test_tasks_are_dropped_if_the_request_is_refused(ran: list[str]) -> No
 
 
 async def test_tasks_run_after_an_error_response_that_is_returned(ran: list[str]) -> None:
-    """It is no exception, and what was written is committed; FastAPI's BackgroundTasks do the same."""
+    """An error response is not an exception, and the writes are committed. FastAPI's BackgroundTasks run as well."""
 
     async def handler(tasks: RunnerTasks) -> JSONResponse:
         tasks.add(ran.append, "work")
@@ -270,7 +270,7 @@ async def broken_pipe(message: Message) -> None:
 @pytest.mark.parametrize("spec_version", ["2.3", "2.4"])
 @pytest.mark.parametrize("streams", [True, False])
 async def test_tasks_run_if_the_client_went_away(ran: list[str], spec_version: str, streams: bool) -> None:
-    """The work was committed; whether the answer arrives changes nothing."""
+    """The writes were committed. Whether the response arrives does not matter."""
 
     async def pieces() -> AsyncIterator[bytes]:
         yield b"a"
@@ -308,7 +308,7 @@ async def test_tasks_run_if_a_streamed_body_fails(ran: list[str]) -> None:
 
 
 async def test_tasks_run_if_the_request_is_cancelled_while_it_is_answered(ran: list[str]) -> None:
-    """As by a server that stops waiting."""
+    """A server may cancel the request while it is answered."""
     sending = asyncio.Event()
 
     async def endless(message: Message) -> None:
@@ -328,7 +328,7 @@ async def test_tasks_run_if_the_request_is_cancelled_while_it_is_answered(ran: l
 
 
 async def test_tasks_are_dropped_if_the_handler_is_cancelled(ran: list[str]) -> None:
-    """Nothing was committed then."""
+    """Nothing was committed."""
     inside = asyncio.Event()
 
     async def handler(tasks: RunnerTasks) -> None:
@@ -346,7 +346,7 @@ async def test_tasks_are_dropped_if_the_handler_is_cancelled(ran: list[str]) -> 
 
 
 async def test_the_app_is_done_before_its_tasks() -> None:
-    """A keep-alive connection is free for its next request while the work goes on."""
+    """A keep-alive connection accepts its next request while the tasks run."""
     may_end = asyncio.Event()
 
     async def handler(tasks: RunnerTasks) -> None:
@@ -360,7 +360,7 @@ async def test_the_app_is_done_before_its_tasks() -> None:
 
 
 async def test_a_request_has_one_tasks_object(ran: list[str]) -> None:
-    """Dependencies, those that commit among them, and sync handlers add to the same one, in order."""
+    """Dependencies, also those that commit, and sync handlers add to the same object, in order."""
 
     async def note(what: str) -> None:
         ran.append(what)
@@ -389,7 +389,7 @@ async def test_a_request_has_one_tasks_object(ran: list[str]) -> None:
 
 
 async def test_tasks_work_in_included_routers_and_mounted_apps(ran: list[str]) -> None:
-    """The stack of FastAPI that tells whether the commit was made is the one of the route."""
+    """Tasks run after a commit in included routers and in mounted applications."""
 
     async def adds(tasks: RunnerTasks) -> None:
         tasks.add(ran.append, "dependency")
@@ -410,7 +410,7 @@ async def test_tasks_work_in_included_routers_and_mounted_apps(ran: list[str]) -
 
 
 async def test_tasks_can_be_queued_for_a_commit(ran: list[str], library: Database) -> None:
-    """On_commit(session, tasks.add, ...) joins both conditions."""
+    """With on_commit(session, tasks.add, ...) the task waits for the commit and for the response."""
 
     async def handler(session: Annotated[AsyncSession, library.transaction], tasks: RunnerTasks) -> None:
         on_commit(session, tasks.add, ran.append, "committed")
@@ -429,8 +429,8 @@ async def test_tasks_can_be_queued_for_a_commit(ran: list[str], library: Databas
     assert ran == ["committed"]
 
 
-async def test_adding_to_a_request_that_is_over_is_refused(log: pytest.LogCaptureFixture) -> None:
-    """Nothing is dropped silently."""
+async def test_adding_to_a_request_that_is_over_is_rejected(log: pytest.LogCaptureFixture) -> None:
+    """A late task raises an error and is not dropped silently."""
     kept: list[Tasks] = []
 
     async def handler(tasks: RunnerTasks) -> None:
@@ -443,7 +443,7 @@ async def test_adding_to_a_request_that_is_over_is_refused(log: pytest.LogCaptur
 
 
 async def test_a_websocket_has_no_tasks() -> None:
-    """Its response never comes, so asking for them is a mistake that shows at once."""
+    """A websocket has no response, so declaring tasks raises an error."""
     app = FastAPI()
 
     @app.websocket("/")
@@ -465,7 +465,7 @@ async def test_a_websocket_has_no_tasks() -> None:
 
 
 async def test_the_request_id_is_carried() -> None:
-    """To async work and to sync work in its thread, however they are started."""
+    """Async tasks, and sync tasks in their thread, have the request id."""
     ids: list[str | None] = []
 
     async def note() -> None:
@@ -490,7 +490,7 @@ place: ContextVar[str] = ContextVar("place", default="outside")
 
 
 async def test_work_has_the_context_of_the_moment_it_was_added() -> None:
-    """A copy, so that it changes nobody else's; also if it has to wait."""
+    """A task gets a copy of the context, also if it has to wait."""
     own, seen = TaskRunner(max_concurrency=1), list[str]()
 
     async def work() -> None:
@@ -508,7 +508,7 @@ async def test_work_has_the_context_of_the_moment_it_was_added() -> None:
 
 
 async def test_a_failing_task_is_logged_and_stops_nothing(ran: list[str], log: pytest.LogCaptureFixture) -> None:
-    """Traceback, request id and name are there, the arguments are not."""
+    """The log has the traceback, the request id and the name, without the arguments."""
 
     async def send_mail(password: str, *, token: str) -> None:
         raise ZeroDivisionError
@@ -542,7 +542,7 @@ async def awaits_something_cancelled() -> None:
 @pytest.mark.parametrize("error", [StopIteration(), OwnBaseException(), asyncio.CancelledError(), GeneratorExit()])
 @pytest.mark.parametrize("in_thread", [True, False])
 async def test_whatever_is_raised_is_logged(log: pytest.LogCaptureFixture, error: BaseException, in_thread: bool) -> None:
-    """Also what is no Exception, and what a future cannot hold."""
+    """Any exception is logged, also one that is not an Exception or that a future does not accept."""
 
     def work() -> None:
         raise error
@@ -557,7 +557,7 @@ async def test_whatever_is_raised_is_logged(log: pytest.LogCaptureFixture, error
 
 
 async def test_a_cancelled_future_fails_the_task_that_awaits_it(log: pytest.LogCaptureFixture) -> None:
-    """Nobody cancelled the task itself, so its end is an error."""
+    """The task itself was not cancelled, so its end is an error."""
     runner.start(awaits_something_cancelled)
     await runner.join()
 
@@ -565,7 +565,7 @@ async def test_a_cancelled_future_fails_the_task_that_awaits_it(log: pytest.LogC
 
 
 def test_leaving_the_process_is_no_error(log: pytest.LogCaptureFixture) -> None:
-    """SystemExit and KeyboardInterrupt end the event loop, as from any of its tasks, and are not logged."""
+    """SystemExit and KeyboardInterrupt end the event loop and are not logged."""
 
     def leave() -> None:
         raise SystemExit(3)
@@ -617,7 +617,7 @@ async def test_every_kind_of_callable_runs() -> None:
 
 
 async def test_async_work_stays_in_the_loop_and_sync_work_leaves_it() -> None:
-    """A blocking function does not stop the event loop: it waits here for what the loop does meanwhile."""
+    """A blocking function does not stop the event loop."""
     threads: dict[str, threading.Thread] = {}
     may_end = threading.Event()
 
@@ -638,7 +638,7 @@ async def test_async_work_stays_in_the_loop_and_sync_work_leaves_it() -> None:
 
 
 async def test_at_most_max_concurrency_run_and_the_rest_keep_its_order() -> None:
-    """In the order in which they were started."""
+    """Tasks start in the order in which they were added."""
     narrow = TaskRunner(max_concurrency=2)
     running, most, order = 0, 0, list[int]()
 
@@ -659,7 +659,7 @@ async def test_at_most_max_concurrency_run_and_the_rest_keep_its_order() -> None
 
 
 async def test_the_end_of_its_caller_does_not_touch_the_work() -> None:
-    """The work of a request that is cancelled goes on, and nothing collects it meanwhile."""
+    """The tasks of a cancelled request go on, and are not garbage-collected."""
     may_end, ended = asyncio.Event(), asyncio.Event()
 
     async def work() -> None:
@@ -684,7 +684,7 @@ async def test_the_end_of_its_caller_does_not_touch_the_work() -> None:
 
 
 async def test_on_commit_starts_work(library: Database, log: pytest.LogCaptureFixture) -> None:
-    """After the COMMIT and not within it; not after a rollback."""
+    """A task starts after the COMMIT, and does not start after a rollback."""
     counts: list[int] = []
 
     async def work() -> None:
@@ -732,7 +732,7 @@ async def fail_quietly() -> None: ...
 
 
 async def test_a_sync_handler_starts_work() -> None:
-    """From its worker thread, where no event loop runs."""
+    """It is called from a worker thread, in which no event loop runs."""
     threads: list[threading.Thread] = []
 
     async def work() -> None:
@@ -748,7 +748,7 @@ async def test_a_sync_handler_starts_work() -> None:
 
 
 async def test_work_from_a_short_lived_loop_runs_in_the_one_of_the_lifespan() -> None:
-    """Asyncio.run() in sync work would otherwise take it along when it ends."""
+    """Otherwise asyncio.run() in a sync task would cancel the new task when it ends."""
     loops: list[asyncio.AbstractEventLoop] = []
 
     async def work() -> None:
@@ -765,7 +765,7 @@ async def test_work_from_a_short_lived_loop_runs_in_the_one_of_the_lifespan() ->
 
 
 async def test_without_its_lifespan_work_runs_with_a_warning(ran: list[str], log: pytest.LogCaptureFixture) -> None:
-    """Tests and scripts may do so; an app that forgot the lifespan is told."""
+    """Tests and scripts may do so. The warning tells the developer that the lifespan is missing."""
     own = TaskRunner()
 
     async with own.lifespan(None):
@@ -778,16 +778,16 @@ async def test_without_its_lifespan_work_runs_with_a_warning(ran: list[str], log
     assert "list.append is started outside the lifespan" in log.text
 
 
-async def test_without_lifespan_and_loop_work_is_refused() -> None:
-    """There is nothing that could run it."""
+async def test_without_lifespan_and_loop_work_is_rejected() -> None:
+    """There is no event loop that could run it."""
     own = TaskRunner()
 
     with pytest.raises(ConfigurationError, match="print cannot start"):
         await asyncio.to_thread(own.start, print)
 
 
-async def test_what_is_no_function_is_refused_at_once() -> None:
-    """As send_mail(...) in place of send_mail, ..."""
+async def test_what_is_not_a_function_is_rejected_at_once() -> None:
+    """Passing send_mail(...) instead of send_mail raises an error."""
     wrong: Any = "send_mail"
 
     with pytest.raises(TypeError):
@@ -798,7 +798,7 @@ async def test_what_is_no_function_is_refused_at_once() -> None:
 
 
 async def test_the_lifespan_waits_for_running_and_waiting_work(ran: list[str]) -> None:
-    """And for what that work starts meanwhile."""
+    """It also waits for the tasks that these tasks start."""
     own = TaskRunner(max_concurrency=1)
 
     async def work(name: str) -> None:
@@ -815,7 +815,7 @@ async def test_the_lifespan_waits_for_running_and_waiting_work(ran: list[str]) -
 
 
 async def test_a_failing_lifespan_waits_too(ran: list[str]) -> None:
-    """A later lifespan that does not start, say."""
+    """The lifespan waits although a later lifespan fails."""
     own = TaskRunner()
 
     with pytest.raises(ZeroDivisionError):
@@ -826,8 +826,8 @@ async def test_a_failing_lifespan_waits_too(ran: list[str]) -> None:
     assert ran == ["work"]
 
 
-async def test_work_past_the_limit_is_cut_off_and_named(log: pytest.LogCaptureFixture) -> None:
-    """It is cancelled, may clean up, and the log says what was lost, by name and number."""
+async def test_work_past_the_limit_is_cancelled_and_named(log: pytest.LogCaptureFixture) -> None:
+    """The tasks are cancelled, may clean up, and are logged by name and number."""
     own, cleaned = TaskRunner(max_concurrency=1, shutdown_timeout=0), list[str]()
 
     async def endless_work(secret: str) -> None:
@@ -846,7 +846,7 @@ async def test_work_past_the_limit_is_cut_off_and_named(log: pytest.LogCaptureFi
 
     (record,) = records(log)
     assert cleaned == ["cleaned"]
-    assert record.getMessage().startswith("Shutdown: 3 background tasks were cut off after 0 seconds: ")
+    assert record.getMessage().startswith("Shutdown: 3 background tasks cancelled after 0 seconds: ")
     assert "endless_work (2), fail (1)" in record.getMessage()
     assert "secret" not in log.text
 
@@ -854,7 +854,7 @@ async def test_work_past_the_limit_is_cut_off_and_named(log: pytest.LogCaptureFi
 async def test_work_that_swallows_its_cancellation_does_not_hang_the_shutdown(
     log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is left behind, and said so."""
+    """The shutdown goes on without it, and logs it."""
     own, may_end = TaskRunner(shutdown_timeout=0), asyncio.Event()
 
     async def deaf() -> None:
@@ -864,7 +864,7 @@ async def test_work_that_swallows_its_cancellation_does_not_hang_the_shutdown(
             except asyncio.CancelledError:
                 continue
 
-    monkeypatch.setattr(tasks_module, "_GRACE", 0.01)
+    monkeypatch.setattr(tasks_module, "CLEANUP_SECONDS", 0.01)
     async with own.lifespan(None):
         own.start(deaf)
         await asyncio.sleep(0)
@@ -876,7 +876,7 @@ async def test_work_that_swallows_its_cancellation_does_not_hang_the_shutdown(
 
 
 async def test_work_that_starts_itself_again_does_not_hang_the_shutdown(log: pytest.LogCaptureFixture) -> None:
-    """The limit holds for all of it together."""
+    """The time limit holds for all tasks together."""
     own = TaskRunner(shutdown_timeout=0.01)
 
     async def again() -> None:
@@ -888,8 +888,8 @@ async def test_work_that_starts_itself_again_does_not_hang_the_shutdown(log: pyt
     assert "again (1)" in log.text
 
 
-async def test_a_cancelled_shutdown_cuts_the_work_off(log: pytest.LogCaptureFixture) -> None:
-    """A server that does not wait any longer is obeyed, and the log still says what was lost."""
+async def test_a_cancelled_shutdown_cancels_the_work(log: pytest.LogCaptureFixture) -> None:
+    """If the server cancels the shutdown, the tasks are cancelled and logged."""
     own, stopping = TaskRunner(shutdown_timeout=3600), asyncio.Event()
 
     async def endless_work() -> None:
@@ -911,7 +911,7 @@ async def test_a_cancelled_shutdown_cuts_the_work_off(log: pytest.LogCaptureFixt
 
 
 def test_a_hanging_function_does_not_keep_the_process() -> None:
-    """A thread cannot be stopped, but the interpreter does not wait for it either."""
+    """A thread cannot be stopped, but the interpreter does not wait for it."""
     program = """
 import asyncio, threading
 from fastapi_kit.tasks import TaskRunner
@@ -931,7 +931,7 @@ print("ended")
 
 
 async def test_work_at_shutdown_still_has_its_database(library: Database) -> None:
-    """Create_app closes in reverse, and enters the database first."""
+    """create_app closes lifespans in reverse order and enters the database first."""
     own = TaskRunner()
     app = create_app(KitSettings(SECRET_KEY=SecretStr("k" * 32)), database=library, lifespans=[own.lifespan])
     may_go = asyncio.Event()
@@ -953,7 +953,7 @@ async def test_work_at_shutdown_still_has_its_database(library: Database) -> Non
 
 
 def test_a_runner_serves_one_loop_after_the_other(ran: list[str]) -> None:
-    """As apps in tests have it."""
+    """An application in tests may run in several loops."""
     own = TaskRunner()
 
     async def main(name: str) -> None:
@@ -967,7 +967,7 @@ def test_a_runner_serves_one_loop_after_the_other(ran: list[str]) -> None:
 
 
 async def test_join_lets_a_test_go_on_between_two_requests(library: Database) -> None:
-    """With an isolated database, which has one session at a time, it has to."""
+    """An isolated database has one session at a time, so the test must wait."""
     own = TaskRunner()
     app = FastAPI(lifespan=own.lifespan)
 
@@ -987,7 +987,7 @@ async def test_join_lets_a_test_go_on_between_two_requests(library: Database) ->
 
 
 @pytest.mark.parametrize("options", [{"max_concurrency": 0}, {"shutdown_timeout": -1}, {"shutdown_timeout": float("nan")}])
-def test_senseless_limits_are_refused(options: dict[str, Any]) -> None:
-    """A runner that could never run anything, or a time that is none."""
+def test_senseless_limits_are_rejected(options: dict[str, Any]) -> None:
+    """Limits that make no sense are rejected."""
     with pytest.raises(ConfigurationError):
         TaskRunner(**options)

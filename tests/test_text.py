@@ -1,4 +1,4 @@
-"""Text and nested values that no encoding, database or parser should have to carry."""
+"""Text and nested values that encodings, databases or parsers do not accept."""
 
 import json
 from typing import Any
@@ -53,12 +53,12 @@ def test_depth_is_counted_in_collections(levels: int, key: str | None) -> None:
 
 
 def test_depth_beyond_the_stack_of_python() -> None:
-    """The depth of a value is found however deep it is."""
+    """The depth is found without recursion."""
     assert is_deeper(nested(100_000))
 
 
 def test_any_value_becomes_json() -> None:
-    """What JSON lacks becomes text or the name of its type; what is too deep becomes null."""
+    """Objects that JSON does not know become text or the name of their type. Values nested too deeply become null."""
     value = {1: Unprintable(), "a": Note(title="\ud800"), "b": ValueError("secret"), "c": (1.5, {None}), "d": nested(MAX_DEPTH + 1)}
 
     answer = safe_json(value)
@@ -72,5 +72,5 @@ def test_any_value_becomes_json() -> None:
 
 
 def test_text_of_a_surrogate_is_an_escape() -> None:
-    """A log shows which surrogate it was."""
+    """The escape shows which surrogate it was."""
     assert text_of("a\udc80") == "a\\udc80"

@@ -1,4 +1,4 @@
-"""One suite for the app before and after; then what the app gained."""
+"""One test suite for the application before and after, then what the application gained."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -27,39 +27,39 @@ PROBLEM = "application/problem+json"
 
 
 @dataclass(frozen=True)
-class Host:
-    """The app in one of its two states, and how its sessions are made."""
+class Variant:
+    """The application before or after, and how its sessions are created."""
 
     package: str
     expire_on_commit: bool = False
     begin: bool = False
 
 
-HOSTS = {
-    "before": Host("before"),
-    "after": Host("after"),
-    "after, expire_on_commit": Host("after", expire_on_commit=True),
-    "after, sessions.begin": Host("after", begin=True),
+VARIANTS = {
+    "before": Variant("before"),
+    "after": Variant("after"),
+    "after, expire_on_commit": Variant("after", expire_on_commit=True),
+    "after, sessions.begin": Variant("after", begin=True),
 }
 
 
 @asynccontextmanager
-async def served(host: Host, engine: AsyncEngine) -> AsyncGenerator[AsyncClient]:
-    """Start the app of *host* on *engine*."""
-    main = import_module(f"examples.existing_app.{host.package}.main")
-    database = import_module(f"examples.existing_app.{host.package}.database")
-    sessions = async_sessionmaker(engine, expire_on_commit=host.expire_on_commit)
+async def served(variant: Variant, engine: AsyncEngine) -> AsyncGenerator[AsyncClient]:
+    """Start the application of *variant* on *engine*."""
+    main = import_module(f"examples.existing_app.{variant.package}.main")
+    database = import_module(f"examples.existing_app.{variant.package}.database")
+    sessions = async_sessionmaker(engine, expire_on_commit=variant.expire_on_commit)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(database, "engine", engine)
         patch.setattr(database, "AsyncSessionLocal", sessions)
-        if host.begin:
+        if variant.begin:
             patch.setitem(main.app.dependency_overrides, database.get_db, beginning(sessions))
         async with app_client(main.app) as client:
             yield client
 
 
 def beginning(sessions: async_sessionmaker[AsyncSession]) -> Callable[[], AsyncIterator[AsyncSession]]:
-    """Make a ``get_db`` that opens one transaction for the whole request."""
+    """Return a ``get_db`` that opens one transaction for the whole request."""
 
     async def get_db() -> AsyncIterator[AsyncSession]:
         async with sessions.begin() as session:
@@ -76,28 +76,28 @@ def cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    """The host's engine, as SQLAlchemy makes it."""
+    """The application's engine, as SQLAlchemy creates it."""
     engine = create_async_engine(database_url)
     yield engine
     await engine.dispose()
 
 
-@pytest.fixture(params=HOSTS)
+@pytest.fixture(params=VARIANTS)
 async def client(request: pytest.FixtureRequest, engine: AsyncEngine) -> AsyncIterator[AsyncClient]:
-    """A client of each host."""
-    async with served(HOSTS[request.param], engine) as client:
+    """A client of each variant."""
+    async with served(VARIANTS[request.param], engine) as client:
         yield client
 
 
 @pytest.fixture
 async def before(engine: AsyncEngine) -> AsyncIterator[AsyncClient]:
-    async with served(HOSTS["before"], engine) as client:
+    async with served(VARIANTS["before"], engine) as client:
         yield client
 
 
 @pytest.fixture
 async def after(engine: AsyncEngine) -> AsyncIterator[AsyncClient]:
-    async with served(HOSTS["after"], engine) as client:
+    async with served(VARIANTS["after"], engine) as client:
         yield client
 
 
@@ -113,24 +113,24 @@ async def create(client: AsyncClient, name: str) -> dict[str, Any]:
 
 
 async def stored(engine: AsyncEngine) -> list[tuple[str, str]]:
-    """What another connection sees: addresses and hashes."""
+    """Return the addresses and hashes that another connection sees."""
     async with engine.connect() as connection:
         rows = await connection.execute(select(User.email, User.hashed_password).order_by(User.id))
         return [(row.email, row.hashed_password) for row in rows]
 
 
-# --- What the app does, before and after ---
+# --- What the application does, before and after ---
 
 
 async def test_create(client: AsyncClient) -> None:
-    """A new user is answered, without the password and its hash."""
+    """A new user is returned, without the password and its hash."""
     user = await create(client, "ada")
 
     assert user == {"id": user["id"], "email": "ada@example.org", "full_name": "Ada", "is_active": True}
 
 
 async def test_the_password_is_stored_hashed(client: AsyncClient, engine: AsyncEngine) -> None:
-    """The user is committed, the password is nowhere, and its hash proves it."""
+    """The user is committed with a hash, and only that password matches it."""
     await create(client, "ada")
 
     [(email, hashed_password)] = await stored(engine)
@@ -142,16 +142,16 @@ async def test_the_password_is_stored_hashed(client: AsyncClient, engine: AsyncE
 
 
 async def test_get(client: AsyncClient) -> None:
-    """A user is found by the key and by the address."""
+    """A user can be read by key and by address."""
     user = await create(client, "ada")
 
     assert (await client.get(f"/users/{user['id']}")).json() == user
     assert (await client.get("/users/by-email/ada@example.org")).json() == user
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", "/users/99"), ("PATCH", "/users/99"), ("GET", "/users/by-email/nobody@example.org")])
-async def test_nobody(client: AsyncClient, method: str, path: str) -> None:
-    """A user that is not there is a 404 with a text."""
+@pytest.mark.parametrize(("method", "path"), [("GET", "/users/99"), ("PATCH", "/users/99"), ("GET", "/users/by-email/unknown@example.org")])
+async def test_unknown_user(client: AsyncClient, method: str, path: str) -> None:
+    """An unknown user is a 404 with a text."""
     response = await client.request(method, path, json={} if method == "PATCH" else None)
 
     assert response.status_code == 404
@@ -159,7 +159,7 @@ async def test_nobody(client: AsyncClient, method: str, path: str) -> None:
 
 
 async def test_list(client: AsyncClient) -> None:
-    """A list is of all users, or of a part of them."""
+    """A list contains all users, or the part that was asked for."""
     users = [await create(client, name) for name in ("ada", "bob", "cyd")]
 
     assert (await client.get("/users/")).json() == users
@@ -168,12 +168,12 @@ async def test_list(client: AsyncClient) -> None:
 
 @pytest.mark.parametrize("params", [{"skip": -1}, {"limit": 0}, {"limit": 1001}])
 async def test_list_out_of_bounds(client: AsyncClient, params: dict[str, int]) -> None:
-    """Parts keep within their bounds."""
+    """Values of skip and limit out of range are a 422."""
     assert (await client.get("/users/", params=params)).status_code == 422
 
 
 async def test_update(client: AsyncClient) -> None:
-    """A change sets what was sent, is answered, and is there afterwards."""
+    """A change sets the fields that were sent; it is returned and stored."""
     user = await create(client, "ada")
 
     response = await client.patch(f"/users/{user['id']}", json={"full_name": "Ada Lovelace", "is_active": False})
@@ -184,7 +184,7 @@ async def test_update(client: AsyncClient) -> None:
 
 
 async def test_update_of_nothing(client: AsyncClient) -> None:
-    """No change is no change."""
+    """An empty PATCH changes nothing."""
     user = await create(client, "ada")
 
     response = await client.patch(f"/users/{user['id']}", json={})
@@ -193,7 +193,7 @@ async def test_update_of_nothing(client: AsyncClient) -> None:
 
 
 async def test_update_of_the_password(client: AsyncClient, engine: AsyncEngine) -> None:
-    """A new password is stored hashed too."""
+    """A new password is stored as a hash too."""
     user = await create(client, "ada")
 
     response = await client.patch(f"/users/{user['id']}", json={"password": "correct horse"})
@@ -219,7 +219,7 @@ async def test_update_of_the_password(client: AsyncClient, engine: AsyncEngine) 
 async def test_what_was_a_500(
     before: AsyncClient, after: AsyncClient, method: str, path: str, body: object, status: int, fields: list[str]
 ) -> None:
-    """What was an internal error is an answer that names the field, and the users stay as they were."""
+    """What was an internal error before is now an answer that names the field. The stored users do not change."""
     users = [await create(after, name) for name in ("ada", "bob")]
 
     old = await before.request(method, path, json=body)
@@ -231,13 +231,13 @@ async def test_what_was_a_500(
     assert (await after.get("/users/")).json() == users
 
 
-AFTER = pytest.mark.parametrize("name", [name for name, host in HOSTS.items() if host.package == "after"])
+AFTER = pytest.mark.parametrize("name", [name for name, variant in VARIANTS.items() if variant.package == "after"])
 
 
 @AFTER
-async def test_a_refused_write_whatever_the_sessions(engine: AsyncEngine, name: str) -> None:
-    """A taken address is a 409 on any kind of session, and only the refused user is missing afterwards."""
-    async with served(HOSTS[name], engine) as client:
+async def test_a_rejected_write_on_any_session(engine: AsyncEngine, name: str) -> None:
+    """A taken address is a 409 on any kind of session, and the other users are stored."""
+    async with served(VARIANTS[name], engine) as client:
         await create(client, "ada")
         response = await client.post("/users/", json=new_user("ada"))
         await create(client, "bob")
@@ -248,8 +248,8 @@ async def test_a_refused_write_whatever_the_sessions(engine: AsyncEngine, name: 
 
 @AFTER
 async def test_one_of_eight_at_once(engine: AsyncEngine, name: str) -> None:
-    """Of eight requests for one address at the same time one gets it, and the others are told so."""
-    async with served(HOSTS[name], engine) as client:
+    """Of eight requests for one address at once, one succeeds and the others are 409."""
+    async with served(VARIANTS[name], engine) as client:
         responses = await asyncio.gather(*(client.post("/users/", json=new_user("ada")) for _ in range(8)))
 
     assert sorted(response.status_code for response in responses) == [201, *7 * [409]]
@@ -260,14 +260,14 @@ async def test_one_of_eight_at_once(engine: AsyncEngine, name: str) -> None:
     ("method", "path", "status", "detail"),
     [
         ("GET", "/users/99", 404, "There is nothing here."),
-        ("GET", "/users/by-email/nobody@example.org", 404, "User not found"),
+        ("GET", "/users/by-email/unknown@example.org", 404, "User not found"),
         ("GET", "/nowhere", 404, "Not Found"),
         ("DELETE", "/users/", 405, "Method Not Allowed"),
         ("GET", "/users/many", 422, "The request is not valid."),
     ],
 )
 async def test_every_error_has_one_body(after: AsyncClient, method: str, path: str, status: int, detail: str) -> None:
-    """The library's errors, the host's HTTPException and the framework's own are problems alike."""
+    """The library's errors, the application's HTTPException and the framework's errors have the same body."""
     response = await after.request(method, path)
 
     assert response.status_code == status
@@ -275,8 +275,8 @@ async def test_every_error_has_one_body(after: AsyncClient, method: str, path: s
     assert {"type": "about:blank", "status": status, "detail": detail}.items() <= response.json().items()
 
 
-async def test_a_refused_password_is_not_echoed(before: AsyncClient, after: AsyncClient) -> None:
-    """FastAPI's 422 repeats what was sent; this one names the field."""
+async def test_a_rejected_password_is_not_echoed(before: AsyncClient, after: AsyncClient) -> None:
+    """A 422 names the field and does not repeat its value, as FastAPI's does."""
     body = {**new_user("ada"), "password": "hunter2"}
 
     old, new = [await client.post("/users/", json=body) for client in (before, after)]
@@ -287,7 +287,7 @@ async def test_a_refused_password_is_not_echoed(before: AsyncClient, after: Asyn
 
 
 async def test_a_forgotten_field_does_not_echo_the_body(before: AsyncClient, after: AsyncClient) -> None:
-    """FastAPI repeats the whole body, the password with it, where a field is missing."""
+    """A 422 for a missing field does not repeat the body, as FastAPI's does, with the password."""
     body = {"email": "ada@example.org", "password": "correct horse"}
 
     old, new = [await client.post("/users/", json=body) for client in (before, after)]
@@ -299,7 +299,7 @@ async def test_a_forgotten_field_does_not_echo_the_body(before: AsyncClient, aft
 @pytest.mark.parametrize(("begin", "kept"), [(False, 1), (True, 0)], ids=["the write", "sessions.begin"])
 @pytest.mark.parametrize("expire_on_commit", [False, True])
 async def test_who_began_ends(engine: AsyncEngine, begin: bool, kept: int, expire_on_commit: bool) -> None:
-    """Where nobody opened a transaction the write has committed when the handler fails; one of the host's is rolled back whole."""
+    """A write that commits itself stays if the handler fails later; the application's own transaction is rolled back."""
     sessions = async_sessionmaker(engine, expire_on_commit=expire_on_commit)
     app = FastAPI()
     register_exception_handlers(app)
@@ -320,7 +320,7 @@ async def test_who_began_ends(engine: AsyncEngine, begin: bool, kept: int, expir
 
 
 def sessions_alone(sessions: async_sessionmaker[AsyncSession]) -> Callable[[], AsyncIterator[AsyncSession]]:
-    """Make the ``get_db`` of the app: a session, and no word of commits."""
+    """Return the ``get_db`` of the application: a session without a commit."""
 
     async def get_db() -> AsyncIterator[AsyncSession]:
         async with sessions() as session:
@@ -333,12 +333,12 @@ def sessions_alone(sessions: async_sessionmaker[AsyncSession]) -> Callable[[], A
 
 
 def sizes(package: str) -> dict[str, int]:
-    """Lines that are not blank, by file."""
+    """Return the number of lines that are not blank, by file."""
     return {path.name: sum(map(bool, path.read_text().split("\n"))) for path in sorted((HERE / package).glob("*.py"))}
 
 
 def test_the_app_is_shorter() -> None:
-    """The same files, most of them untouched, none but main.py longer; the numbers are those of the README."""
+    """The files are the same and most are unchanged. The README shows the right numbers."""
     before, after = sizes("before"), sizes("after")
     same = [name for name in before if (HERE / "before" / name).read_text() == (HERE / "after" / name).read_text()]
     changed = before.keys() - {*same}
@@ -350,6 +350,6 @@ def test_the_app_is_shorter() -> None:
     assert all(f"| `{name}` | {before[name]} | {after[name]} |" in readme for name in changed)
 
 
-def test_the_app_before_knows_no_library() -> None:
-    """What was there before is plain FastAPI and SQLAlchemy."""
+def test_the_app_before_does_not_use_the_library() -> None:
+    """The application before is plain FastAPI and SQLAlchemy."""
     assert not any("fastapi_kit" in path.read_text() for path in (HERE / "before").glob("*.py"))

@@ -1,4 +1,4 @@
-"""Tests of the quickstart, as a host writes them: the app in the same event loop, each test undone at its end."""
+"""Tests of the quickstart, as an application writes them: in the same event loop, each rolled back at its end."""
 
 import asyncio
 import os
@@ -26,7 +26,7 @@ REPOSITORY = APP.parents[2]
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def quickstart(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
-    """The app on one database. It reads its settings when it is imported, so each database takes an import of its own."""
+    """The application on one database. It reads its settings at import, so each database needs its own import."""
     folder = tmp_path_factory.mktemp("quickstart")
     url = f"sqlite+aiosqlite:///{folder / 'test.db'}" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
     with pytest.MonkeyPatch.context() as patch:
@@ -48,7 +48,7 @@ def imported(path: Path, *, name: str) -> ModuleType:
 
 @pytest.fixture
 async def client(quickstart: ModuleType) -> AsyncIterator[AsyncClient]:
-    """A client of the started app; what a test writes is gone when it ends."""
+    """A client of the started application. What a test writes is rolled back."""
     async with app_client(quickstart.app) as client, isolated(quickstart.db):
         yield client
 
@@ -71,7 +71,7 @@ def assert_problem(response: Response, status: int, code: str, *locations: list[
 
 
 async def test_create(client: AsyncClient) -> None:
-    """A note is created, shown with what the database gave it, and found where Location says."""
+    """A new note is returned as it is stored, and Location leads to it."""
     response = await client.post("/notes", json={"title": "Buy milk"})
 
     note = response.json()
@@ -83,14 +83,14 @@ async def test_create(client: AsyncClient) -> None:
 
 
 async def test_times_are_aware(client: AsyncClient) -> None:
-    """A timestamp says that it is UTC, on either database."""
+    """Timestamps have the time zone UTC on both databases."""
     note = await create(client, "Buy milk")
 
     assert datetime.fromisoformat(note["created_at"]).utcoffset() == timedelta(0)
 
 
 async def test_list(client: AsyncClient) -> None:
-    """A list is a page of what is there, in the order of the keys."""
+    """A list is a page of the notes in the order of their keys."""
     notes = [await create(client, title) for title in ("one", "two", "three")]
 
     response = await client.get("/notes")
@@ -99,15 +99,15 @@ async def test_list(client: AsyncClient) -> None:
     assert response.json() == {"items": notes, "total": 3, "total_capped": False, "has_more": False, "skip": 0, "limit": 100}
 
 
-async def test_list_of_nothing(client: AsyncClient) -> None:
-    """No notes are an empty page, no error."""
+async def test_empty_list(client: AsyncClient) -> None:
+    """Without notes the page is empty."""
     page = (await client.get("/notes")).json()
 
     assert (page["items"], page["total"], page["has_more"]) == ([], 0, False)
 
 
 async def test_list_in_pages(client: AsyncClient) -> None:
-    """A page knows whether there is another one, and past the last one the total still is right."""
+    """A page says whether another one follows. The total is right even past the last page."""
     for title in ("one", "two", "three"):
         await create(client, title)
 
@@ -119,7 +119,7 @@ async def test_list_in_pages(client: AsyncClient) -> None:
 
 
 async def test_update(client: AsyncClient) -> None:
-    """A change is answered, and is there afterwards."""
+    """A change is returned and stored."""
     note = await create(client, "Buy milk")
 
     response = await client.patch(f"/notes/{note['id']}", json={"title": "Buy oat milk"})
@@ -130,7 +130,7 @@ async def test_update(client: AsyncClient) -> None:
 
 
 async def test_update_of_nothing(client: AsyncClient) -> None:
-    """An empty patch changes nothing."""
+    """An empty PATCH changes nothing."""
     note = await create(client, "Buy milk")
 
     response = await client.patch(f"/notes/{note['id']}", json={})
@@ -139,7 +139,7 @@ async def test_update_of_nothing(client: AsyncClient) -> None:
 
 
 async def test_update_to_null(client: AsyncClient) -> None:
-    """An explicit null is refused where the column takes none, and the note stays as it was."""
+    """A null for a NOT NULL column is a 422, and the note does not change."""
     note = await create(client, "Buy milk")
 
     response = await client.patch(f"/notes/{note['id']}", json={"title": None})
@@ -149,7 +149,7 @@ async def test_update_to_null(client: AsyncClient) -> None:
 
 
 async def test_delete(client: AsyncClient) -> None:
-    """A deleted note answers 204 without a body, and is gone."""
+    """A delete is a 204 without a body, and the note no longer exists."""
     note = await create(client, "Buy milk")
 
     response = await client.delete(f"/notes/{note['id']}")
@@ -162,7 +162,7 @@ async def test_delete(client: AsyncClient) -> None:
 @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
 @pytest.mark.parametrize("ident", [1, 0, -1, 2**31 - 1])
 async def test_unknown_note(client: AsyncClient, method: str, ident: int) -> None:
-    """A note that is not there is a 404 problem."""
+    """An unknown note is a 404."""
     response = await client.request(method, f"/notes/{ident}", json={} if method == "PATCH" else None)
 
     assert_problem(response, 404, "not_found")
@@ -171,7 +171,7 @@ async def test_unknown_note(client: AsyncClient, method: str, ident: int) -> Non
 @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
 @pytest.mark.parametrize("ident", [2**31, 2**63, 10**30, -(2**31) - 1, -(2**63) - 1])
 async def test_impossible_key(client: AsyncClient, method: str, ident: int) -> None:
-    """A key that the column cannot hold, of more than 32 or 64 bits, is a 422 problem and never reaches the database."""
+    """A key that is too large for the column is a 422."""
     response = await client.request(method, f"/notes/{ident}", json={} if method == "PATCH" else None)
 
     assert_problem(response, 422, "invalid_request", ["path", "id"])
@@ -179,36 +179,36 @@ async def test_impossible_key(client: AsyncClient, method: str, ident: int) -> N
 
 @pytest.mark.parametrize(("name", "value"), [("skip", "-1"), ("skip", str(2**31)), ("limit", "0"), ("limit", "1001"), ("limit", "many")])
 async def test_page_out_of_bounds(client: AsyncClient, name: str, value: str) -> None:
-    """Pages keep within their bounds."""
+    """Values of skip and limit out of range are a 422."""
     response = await client.get("/notes", params={name: value})
 
     assert_problem(response, 422, "invalid_request", ["query", name])
 
 
 async def test_widest_page(client: AsyncClient) -> None:
-    """The bounds themselves are allowed."""
+    """The limits themselves are allowed."""
     response = await client.get("/notes", params={"skip": 2**31 - 1, "limit": 1000})
 
     assert (response.status_code, response.json()["items"]) == (200, [])
 
 
 async def test_unknown_query_parameter(client: AsyncClient) -> None:
-    """A parameter that nobody declared is refused, not ignored."""
+    """An unknown query parameter is a 422."""
     response = await client.get("/notes", params={"colour": "red"})
 
     assert_problem(response, 422, "invalid_request", ["query", "colour"])
 
 
 async def test_invalid_body(client: AsyncClient) -> None:
-    """A body that does not fit is a 422 problem that names the field and repeats nothing of what was sent."""
+    """An invalid body is a 422 that names the field and repeats no value."""
     response = await client.post("/notes", json={"name": "Buy milk"})
 
     assert_problem(response, 422, "invalid_request", ["body", "title"])
     assert "Buy milk" not in response.text
 
 
-async def test_no_json(client: AsyncClient) -> None:
-    """A body that is no JSON is a 422 problem too."""
+async def test_invalid_json(client: AsyncClient) -> None:
+    """A body that is not JSON is a 422 with the same body."""
     response = await client.post("/notes", content=b"{title", headers={"Content-Type": "application/json"})
 
     assert response.status_code == 422
@@ -216,7 +216,7 @@ async def test_no_json(client: AsyncClient) -> None:
 
 
 async def test_conflict(client: AsyncClient, quickstart: ModuleType) -> None:
-    """A title that may be there once only, say by a later migration, is a 409 problem the second time, and the first note stays."""
+    """A duplicate of a unique value is a 409, and the first note stays."""
     async with quickstart.db.begin() as session:
         await session.execute(text("CREATE UNIQUE INDEX uq_notes_title ON notes (title)"))
     note = await create(client, "Buy milk")
@@ -237,14 +237,14 @@ async def test_error_of_the_framework(client: AsyncClient, method: str, path: st
 
 
 async def test_each_test_starts_without_notes(client: AsyncClient) -> None:
-    """Nothing that another test wrote is there; neither is what this one writes, when it runs again."""
+    """Each test starts with an empty table, also if it runs again."""
     assert (await client.get("/notes")).json()["total"] == 0
 
     await create(client, "Buy milk")
 
 
 async def test_health(client: AsyncClient) -> None:
-    """The probe asks the database."""
+    """The health check includes the database."""
     response = await client.get("/health")
 
     assert response.status_code == 200
@@ -252,7 +252,7 @@ async def test_health(client: AsyncClient) -> None:
 
 
 async def test_schema(client: AsyncClient) -> None:
-    """The OpenAPI document is under the prefix of the API and has every operation with its errors."""
+    """The OpenAPI document has every operation with its errors."""
     response = await client.get("/api/v1/openapi.json")
 
     paths = response.json()["paths"]
@@ -265,7 +265,7 @@ async def test_schema(client: AsyncClient) -> None:
 
 
 async def test_docs(client: AsyncClient) -> None:
-    """The interactive documentation reads the schema from there."""
+    """The interactive documentation loads the OpenAPI document."""
     response = await client.get("/docs")
 
     assert response.status_code == 200
@@ -274,7 +274,7 @@ async def test_docs(client: AsyncClient) -> None:
 
 @asynccontextmanager
 async def served(folder: Path) -> AsyncGenerator[AsyncClient]:
-    """Serve the quickstart with uvicorn from *folder*, without any setting, and stop it at the end."""
+    """Serve the quickstart with uvicorn from *folder*, without settings."""
     command = [sys.executable, "-m", "uvicorn", "examples.quickstart.app:app", "--app-dir", str(REPOSITORY), "--port", "0"]
     environment = {name: os.environ[name] for name in ("HOME", "PATH", "PYTHONPATH") if name in os.environ}
     server = await asyncio.create_subprocess_exec(*command, cwd=folder, env=environment, stderr=asyncio.subprocess.PIPE)
@@ -299,7 +299,7 @@ async def read_address(log: asyncio.StreamReader) -> str:
 
 
 async def test_serve(tmp_path: Path) -> None:
-    """Uvicorn serves it in an empty folder with no setting at all, and the notes are there after a restart."""
+    """It runs in an empty folder without settings, and the notes survive a restart."""
     async with served(tmp_path) as client:
         note = await create(client, "Buy milk")
     async with served(tmp_path) as client:

@@ -4,7 +4,7 @@ from fastapi_kit import KitSettings
 
 
 class Settings(KitSettings):
-    """The page's names are all there: what follows are defaults of this app."""
+    """The library's settings, with three defaults of this application."""
 
     PROJECT_NAME: str = "Zenith API"
     VERSION: str = "1.0.0"

@@ -1,4 +1,4 @@
-"""Make the first superuser: ``python -m examples.zenith.create_superuser ada@example.org``."""
+"""Create the first superuser: ``python -m examples.zenith.create_superuser ada@example.org``."""
 
 import argparse
 import asyncio
@@ -16,22 +16,22 @@ from .services import UserService
 
 
 def main() -> int:
-    """Exit codes: 0 it is there, 1 it was refused, 2 the command line is wrong."""
-    parser = argparse.ArgumentParser(prog="create_superuser", description="Create an active superuser, and missing tables.")
+    """Return the exit code: 0 if the superuser exists now, 1 if it was not created. A wrong command line is 2."""
+    parser = argparse.ArgumentParser(prog="create_superuser", description="Create an active superuser and the missing tables.")
     parser.add_argument("email")
     parser.add_argument("--full-name", default="Superuser")
-    parser.add_argument("--password-stdin", action="store_true", help="read the password from the first line of stdin, do not ask")
-    parser.add_argument("--if-missing", action="store_true", help="leave an account alone that has this address")
+    parser.add_argument("--password-stdin", action="store_true", help="read the password from the first line of stdin")
+    parser.add_argument("--if-missing", action="store_true", help="succeed if an account with this address exists")
     try:
         print(asyncio.run(create(parser.parse_args())))
     except ValidationError as error:
-        return refuse("; ".join(f"{item['loc'][0]}: {item['msg']}" for item in error.errors(include_input=False)))
+        return fail("; ".join(f"{item['loc'][0]}: {item['msg']}" for item in error.errors(include_input=False)))
     except ConflictError:
-        return refuse("an account with this address exists already; nobody was promoted")
+        return fail("an account with this address already exists; it was not changed")
     except UserInputError as error:
-        return refuse(str(error))
+        return fail(str(error))
     except KitError as error:
-        return refuse(f"the database refuses: {error}")
+        return fail(f"database error: {error}")
     return 0
 
 
@@ -39,12 +39,12 @@ async def create(arguments: argparse.Namespace) -> str:
     try:
         await init_db()
         if arguments.if_missing and await is_known(arguments.email):
-            return "An account with this address exists already, and stays as it is."
+            return "An account with this address already exists; it was not changed."
         password = SecretStr(sys.stdin.readline().rstrip("\r\n") if arguments.password_stdin else ask())
         data = UserCreate(email=arguments.email, full_name=arguments.full_name, password=password, is_superuser=True)
         async with db.begin() as session:
             user = await UserService(session).create(data)
-        return f"Superuser {user.id} is there."
+        return f"Superuser {user.id} created."
     finally:
         await db.dispose()
 
@@ -61,7 +61,7 @@ def ask() -> str:
     return password
 
 
-def refuse(reason: str) -> int:
+def fail(reason: str) -> int:
     print(f"Not created: {reason}", file=sys.stderr)
     return 1
 

@@ -10,5 +10,5 @@ get_db = db.get_session
 
 
 async def init_db() -> None:
-    """Create missing tables. For development: in production migrations do that."""
+    """Create missing tables. For development; use migrations in production."""
     await db.create_tables(Base.metadata)

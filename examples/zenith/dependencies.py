@@ -1,4 +1,4 @@
-"""What routes ask for: a session, the user, work after the response."""
+"""The dependencies of the routes: session, current user, work after the response."""
 
 from typing import Annotated
 
@@ -41,16 +41,16 @@ AfterResponse = Annotated[Tasks, runner.after_response]
 
 @answering(403)
 async def require_self_or_superuser(id: Annotated[str, Path(include_in_schema=False)], user: CurrentUser) -> None:
-    """Compares texts: that the key is a number is the route's business, and its to document."""
+    # Compared as text: the route itself checks and documents that the key is a number.
     if id != str(user.id) and not user.is_superuser:
-        raise PermissionDeniedError("somebody else's account")
+        raise PermissionDeniedError("another user's account")
 
 
 async def get_users(session: Session, user: CurrentUser) -> UserService:
     return UserService(session, actor=user)
 
 
-@answering(403)  # for those who are no owners
+@answering(403)  # for members who are not owners
 async def get_organizations(session: Session, user: CurrentUser) -> OrganizationService:
     return OrganizationService(session, actor=user)
 

@@ -1,4 +1,4 @@
-"""The app: ``python -m uvicorn examples.zenith.main:app``, from the root of the repository."""
+"""The application. Run ``python -m uvicorn examples.zenith.main:app`` from the root of the repository."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager

@@ -1,16 +1,13 @@
-"""Secrets in text and in data, found by their shape or by the name beside them: a net, not a proof.
+"""Mask secrets in log records: by the name beside the value, in fields and in text.
 
-What is in doubt is masked. Every pattern is linear: a match takes all it has read, and a failure has read a bounded number of characters
-or some that no later attempt reads again (possessive quantifiers).
+Every pattern takes linear time: a match takes all that it has read, and a failed attempt has read a bounded number of characters.
 """
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import islice
-from typing import NamedTuple
 
 from pydantic import JsonValue
 
@@ -18,197 +15,107 @@ from fastapi_kit._text import MAX_DEPTH, is_items, is_mapping, text_of
 
 __all__ = ["mask_fields", "mask_text"]
 
-_MASK = "***"
-_MAX_ITEMS = 1_000
-_MAX_CACHED = 100
+MASK = "***"
+MAX_VALUES = 1_000
 
-_WORDS = r"""
-    pass(?:word|wd|phrase|code) | (?<![a-z])pass(?![a-z]) | pwd | dsn | secret(?!ar) | token(?!i[sz]) | credential | signature
-    | (?:api|access|private|signing|encryption)[ _-]?key
-    | (?<![a-z])t?otp(?![a-z]) | otp[ _-]?code | (?:one[ _-]?time|verification|recovery|backup)[ _-]?codes?(?![a-z])
-    | sess(?:ion)?[ _-]?id(?!le|ent) | (?<![a-z])sid(?![a-z]) | (?P<header> authori[sz]ation | cookie )
-"""
-# A name that ends so is no secret: token_type, password_changed_at, InvalidTokenError, tokens.py.
-_HARMLESS = ("_at", "_count", "_days", "_minutes", "_seconds", "_type", "error", "exception", "warning", ".py")
-_NOT_HARMLESS = "".join(f"(?<!{re.escape(end)})(?<!{re.escape(end.replace('_', '-'))})" for end in _HARMLESS)
-_NAME = rf"(?: {_WORDS} | input_value | (?<=[\"'])input(?=\\*[\"']) ) [\w.\[\]-]{{0,40}}+ {_NOT_HARMLESS}"
-_QUOTED = r"""(?P<quote>\\{0,8}["']) (?: [^\\"'\r\n]++ | (?!(?P=quote))\\*+["'] | \\++(?!["']) )*+ (?P=quote)?+"""
-_STRING = r"""(?: "(?:[^"\\\r\n]++|\\.)*+"?+ | '(?:[^'\\\r\n]++|\\.)*+'?+ )"""
-_BRACKETED = rf"""[\[({{] (?: [^\])}}"']++ | {_STRING} )*+ [\])}}]*+"""
-# Up to white space, the next parameter of a query, or a quote that closes.
-_BARE = r"""(?: [^\s"'&] | &(?![\w.\[\]%-]{1,40}=) | ["'](?![\s,:;)\]}>]|\Z) )++"""
+WORDS = r"""(?: pass(?:word|wd|phrase|code) | secret | token | credential | signature | input_value | sess(?:ion)?[_-]?id
+    | (?:api|access|private|signing|encryption)[ _-]?key | (?<![a-z])(?:pass|pwd|dsn|otp|totp|sid)(?![a-z])
+    | (?P<header> authori[sz]ation | cookie ) )"""
+# A name that ends so is not a secret's: token_type, password_changed_at, InvalidTokenError, tokens.py.
+HARMLESS = ("_at", "_count", "_days", "_minutes", "_seconds", "_type", "error", ".py")
+NAME = rf"(?: {WORDS} | (?<=[\"'])input(?=[\"']) ) [\w.\[\]-]{{0,40}}+" + "".join(f"(?<!{re.escape(end)})" for end in HARMLESS)
 
-_SECRET_NAME = re.compile(rf"{_WORDS} | \A input \Z", re.IGNORECASE | re.VERBOSE)
-# What may stand in a list before its value, and what may in a pair.
-_LONE_NAME = re.compile(r"""(?:b['"])?(?:--[\w-]{1,60}|x-[\w-]{1,60}|(?:proxy-)?authorization|(?:set-)?cookie)['"]?""", re.IGNORECASE)
-_PAIR_NAME = re.compile(r"""(?:b['"])?[\w.\[\]-]{1,60}['"]?""")
-_NAMED_VALUE = re.compile(
-    rf"""
-    (?P<name> {_NAME} (?: \\*+["']?+ \s*+ (?: [=-]> | :?=+ | : | %3[AD] ) \s*+  # password = x, "password": x, password%3Dx
-                        | \\*+["'] \s*+ , \s*+ ) )                              # ("password", x)
-    (?: [bruf]{{0,2}}+ {_QUOTED} (?: (?![,;:&)\]}}>]) {_BARE} )?+
-      | \w{{0,20}}+ {_BRACKETED} (?: {_BARE} )?+
-      | (?(header) [^\r\n]++ | {_BARE} ) )
-    """,
+SECRET_NAME = re.compile(rf"{WORDS} | \A input \Z", re.IGNORECASE | re.VERBOSE)
+PAIR_NAME = re.compile(r"[\w.\[\]'-]{1,60}")
+# password=x, "password": "x", ("password", "x"). A header without quotes, and a value in brackets, go to the end of the line.
+NAMED_VALUE = re.compile(
+    rf"""(?P<name> {NAME} (?: (?:\\*+["'])?+ \s*+ [:=]++ \s*+ | \\*+["'] \s*+ , \s*+ ) )
+    (?: [bru]?+ (?P<quote> \\*+["'] ) (?: [^\\"'\r\n]++ | (?!(?P=quote))\\*+["'] | \\++(?!["']) )*+ (?P=quote)?+
+      | [\[({{] [^\r\n]*+ | (?(header) [^\r\n]++ | (?: [^\s&] | &(?!\w++=) )++ ) )""",
     re.IGNORECASE | re.VERBOSE,
 )
-
-# From the first colon to the last @ of the word. What looks like a port is none of a password's.
-_USERINFO = re.compile(
-    r"""(?P<web> (?<=http) | (?<=https) | (?<=ws) | (?<=wss) )?+ ://
-    (?: (?P<user> [^\s:/\[]*+ : ) (?! \d{1,5} (?: ["'\\\s] | \Z | (?(web) [/?#,;)\]}>] | (?!) ) ) ) (?P<rest> \S++ )
-      | [^\s:@/?#\[]{16,}+ @ )""",
-    re.IGNORECASE | re.VERBOSE,
+# What looks like a port is not the beginning of a password.
+USERINFO = re.compile(
+    r""":// (?: (?P<user> [^\s:/\[]*+ : ) (?! \d{1,5} (?: [/?\#"'\s] | \Z ) ) (?P<rest> \S++ ) | [^\s:@/?\#\[]++ @ )""", re.VERBOSE
 )
-_SCHEME = re.compile(
-    r"""(?<![a-z]) (?P<scheme> (?:bearer|basic) (?: \\*["'],? | \s | %20 | [:=+] )++ )
-    (?! (?: and|are|auth\w*|basic|bearer|credentials?|digest|expired|header|invalid|is|missing|not|or|realm|required|scheme|tokens?|was )
-        (?![\w.~+/=-]) | [\w-]{1,40}+=\w )
-    [^\s"',;<>]++""",
-    re.IGNORECASE | re.VERBOSE,
+# JSON web tokens, Bearer and Basic credentials, password hashes, private keys.
+SHAPES = re.compile(
+    r"""\b eyJ[\w-]{8,}+ [\w.-]*+ | (?i: (?<=\bbearer[ ]) | (?<=\bbasic[ ]) ) [\w.~+/=-]{16,}+
+    | \$(?:2[abxy]|argon2\w*+)\$ [^\s"',;)\]}]++
+    | -----BEGIN[ ][A-Z ]{0,30}PRIVATE[ ]KEY----- [^-]*+ (?:-----END[ ][A-Z ]{0,30}-----)?+""",
+    re.ASCII | re.VERBOSE,
 )
-_JWT = re.compile(r"eyJ[\w-]{8,}+[\w.-]*+", re.ASCII)
-_HASH = re.compile(r"\$(?:2[abxy]|argon2\w*|scrypt|pbkdf2[\w-]*)\$[^\s\"',;)\]}]++", re.ASCII)
-_PEM = re.compile(r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[^-]*+(?:-----END [A-Z ]{0,30}-----)?")
-# An option of a command line and its value.
-_OPTION = re.compile(
-    rf"""(?P<name> (?<![^\s"'\x60(\[]) --[\w-]{{0,40}}? (?: {_WORDS} ) [\w-]{{0,40}}+ {_NOT_HARMLESS} [ \t]++ )
-    (?! [-\s] | (?: and|argument|expects|flag|has|is|may|must|needs|not|option|or|requires?|requires|was ) (?![\w-]) )
-    (?: "(?:[^"\\\r\n]++|\\.)*+"?+ | '[^'\r\n]*+'?+ | [^\s"']++ )++""",
-    re.IGNORECASE | re.VERBOSE,
+# Values that PostgreSQL, its drivers and SQLAlchemy quote. They may have several lines: up to the next part of the error or traceback.
+QUOTED_BY_DRIVERS = re.compile(
+    r"""(?P<name> \[parameters:[ ] | (?:DETAIL|CONTEXT):[ ]{2} | Failing[ ]row[ ]contains[ ]\( | \)=\(
+        | invalid[ ]input[ ](?:syntax|value|for)[ ] [^:\n]{1,100}+ :[ ] )
+    (?s: .*?) (?= \n (?:[ |]*+\n)?+ [ |]*+ (?: \[SQL | \[parameters: | \(Background | \+- | Traceback | The[ ]above | During ) | \Z )""",
+    re.VERBOSE,
 )
-# One-time codes of OAuth, and others in a query. What has no digit is a word, such as not_found.
-_CODE = re.compile(r"(?P<name>[?&]code=)(?=[^\s&]{0,100}?\d)[^\s\"'&]{6,}+", re.IGNORECASE)
-# Values that the errors of SQLAlchemy, PostgreSQL and its drivers show: all lines, up to the next part of the error or of the traceback.
-_DATABASE_VALUES = re.compile(
-    r"""(?P<name> \[parameters:[ ] | ^[ |]*+ (?:DETAIL|CONTEXT):[ ]{2} | Failing[ ]row[ ]contains[ ]\( | \)=\(
-        | invalid[ ]input[ ](?: syntax[ ]for | value[ ]for | for[ ]query[ ]argument ) [^:\r\n]{1,100}+ :[ ] )
-    (?: [^\n]++ | \n (?! (?: [ |]*+ \n )?+ [ |]*+ (?: \[SQL | \[parameters: | \(Background | \+- | Traceback[ ]\(most[ ]recent
-        | The[ ]above[ ]exception[ ]was | During[ ]handling[ ]of ) ) )*+""",
-    re.MULTILINE | re.VERBOSE,
-)
-
-
-def _named(match: re.Match[str]) -> str:
-    quote = match["quote"] or ""
-    return f"{match['name']}{quote}{_MASK}{quote}"
-
-
-def _userinfo(match: re.Match[str]) -> str:
-    if match["rest"] is None:
-        return f"://{_MASK}@"
-    _, at, host = match["rest"].rpartition("@")
-    return f"://{match['user']}{_MASK}@{host}" if at else match[0]
-
-
-class _Rule(NamedTuple):
-    """A pattern, tried only where one of *marks* is in the text, which is looked up much faster."""
-
-    marks: tuple[str, ...]
-    pattern: re.Pattern[str]
-    replacement: str | Callable[[re.Match[str]], str]
-
-
-_NAME_MARKS = (
-    "pass",
-    "pwd",
-    "secret",
-    "token",
-    "key",
-    "credential",
-    "cookie",
-    "authori",
-    "signature",
-    "dsn",
-    "input",
-    "otp",
-    "code",
-    "sid",
-    "sess",
-)
-_RULES = (
-    _Rule(("private key",), _PEM, _MASK),
-    _Rule(("eyj",), _JWT, _MASK),
-    _Rule(("$",), _HASH, _MASK),
-    _Rule(("--",), _OPTION, rf"\g<name>{_MASK}"),
-    _Rule(_NAME_MARKS, _NAMED_VALUE, _named),
-    _Rule(("code=",), _CODE, rf"\g<name>{_MASK}"),
-    _Rule(("://",), _USERINFO, _userinfo),
-    _Rule(("bearer", "basic"), _SCHEME, rf"\g<scheme>{_MASK}"),
-    _Rule(("[parameters", "detail:", "context:", "failing row", ")=(", "invalid input"), _DATABASE_VALUES, rf"\g<name>{_MASK}"),
+# Text in which this finds nothing has no match for the patterns above. It is many times faster, on lowered text.
+HINT = re.compile(
+    r"pass|pwd|secret|token|credential|signature|input|sess|key|dsn|otp|sid|authori|cookie|://|eyj|bearer|basic|\$2|\$argon2"
+    r"|\[parameters|detail:|context:|failing row|\)=\("
 )
 
 
 def mask_text(text: str) -> str:
-    """Replace what looks like a password, token, key or cookie in *text* by ``***``. Takes linear time."""
-    lowered = text.lower()
-    for marks, pattern, replacement in _RULES:
-        for mark in marks:
-            if mark in lowered:
-                text = pattern.sub(replacement, text)
-                break
-    return text
+    """Return *text* with ``***`` in place of each value that belongs to a secret's name, and of what drivers quote. Takes linear time."""
+    if not HINT.search(text.lower()):
+        return text
+    text = SHAPES.sub(MASK, text)
+    text = NAMED_VALUE.sub(lambda match: f"{match['name']}{match['quote'] or ''}{MASK}{match['quote'] or ''}", text)
+    text = USERINFO.sub(mask_userinfo, text)
+    return QUOTED_BY_DRIVERS.sub(rf"\g<name>{MASK}", text)
 
 
-@lru_cache(maxsize=512)
-def _read_name(name: str) -> tuple[str, bool]:
-    """Return the name of a field as it may be shown, and whether its value is secret. The same names come again and again."""
-    return mask_text(name), bool(_SECRET_NAME.search(name)) and not name.lower().endswith(_HARMLESS)
+def mask_userinfo(match: re.Match[str]) -> str:
+    if match["rest"] is None:
+        return f"://{MASK}@"
+    # The password may contain an @ itself.
+    _, at, host = match["rest"].rpartition("@")
+    return f"://{match['user']}{MASK}@{host}" if at else match[0]
 
 
-def _names_secret(item: object, names: re.Pattern[str]) -> bool:
-    return isinstance(item, str | bytes) and bool(names.fullmatch(text := text_of(item))) and _read_name(text)[1]
+def is_secret(name: str) -> bool:
+    lowered = name.lower()
+    return bool(HINT.search(lowered) and SECRET_NAME.search(name)) and not lowered.rstrip("'").endswith(HARMLESS)
 
 
 def mask_fields(fields: Mapping[str, object]) -> dict[str, JsonValue]:
-    """Return *fields* as JSON has them, strings masked, and the whole value where a name, at any depth, says that it is secret.
+    """Return *fields* as JSON values. A value with a secret's name, at any depth, becomes ``***``; text is masked by ``mask_text``.
 
-    What JSON has not becomes text. At most 100 levels and 1,000 values are kept; an ellipsis stands for the rest.
+    Pairs such as ``("token", value)`` count as fields. Objects that JSON does not know become text. At most 100 levels and 1,000
+    values are kept; an ellipsis stands for the rest.
     """
-    return _Walk().mapping(fields, MAX_DEPTH)
+    return Walk().fields(fields, MAX_DEPTH)
 
 
 @dataclass
-class _Walk:
-    left: int = _MAX_ITEMS
+class Walk:
+    """Counts the values that are still kept."""
 
-    def mapping(self, items: Mapping[object, object] | Mapping[str, object], depth: int) -> dict[str, JsonValue]:
-        fields: dict[str, JsonValue] = {}
-        for key, value in islice(items.items(), self.left + 1):
-            name = text_of(key)
-            shown, is_secret = _read_name(name) if len(name) <= _MAX_CACHED else _read_name.__wrapped__(name)
-            fields[shown] = self.value(_MASK if is_secret else value, depth - 1)
-        return fields
+    left: int = MAX_VALUES
+
+    def fields(self, fields: Mapping[object, object] | Mapping[str, object], depth: int) -> dict[str, JsonValue]:
+        items = islice(fields.items(), self.left + 1)
+        named = ((text_of(name), value) for name, value in items)
+        return {mask_text(name): self.value(MASK if is_secret(name) else value, depth) for name, value in named}
 
     def value(self, value: object, depth: int) -> JsonValue:
         self.left -= 1
-        match value:
-            case _ if self.left < 0:
-                return "…"
-            case None | bool():
-                return value
-            case int() if -(2**63) <= value < 2**64:
-                return value
-            case float() if math.isfinite(value):
-                return value
-            case _ if is_mapping(value) or is_items(value):
-                return self.container(value, depth)
-            case _:
-                return mask_text(text_of(value))
-
-    def container(self, value: object, depth: int) -> JsonValue:
-        if depth < 0:
+        if self.left < 0 or depth < 0:
             return "…"
-        try:
-            return self.mapping(value, depth) if is_mapping(value) else self.items(value, depth)
-        except Exception as error:
-            return f"<{type(value).__name__} that raises {type(error).__name__}>"
-
-    def items(self, value: object, depth: int) -> JsonValue:
-        # A name and its value, as a message has them too, or many in a row: the words of a command line, raw headers.
-        names = _PAIR_NAME if isinstance(value, Sized) and len(value) == 2 else _LONE_NAME
-        items, masked, is_secret = value if is_items(value) else (), list[JsonValue](), False
-        for item in islice(items, self.left + 1):
-            masked.append(self.value(_MASK if is_secret else item, depth - 1))
-            is_secret = _names_secret(item, names)
-        return masked
+        if is_mapping(value):
+            return self.fields(value, depth - 1)
+        if is_items(value):
+            items = list(islice(value, self.left + 1))
+            if len(items) == 2 and isinstance(items[0], str | bytes) and PAIR_NAME.fullmatch(name := text_of(items[0])) and is_secret(name):
+                items[1] = MASK
+            return [self.value(item, depth - 1) for item in items]
+        if value is None or isinstance(value, bool):
+            return value
+        # Other readers of JSON fail on larger numbers.
+        if (isinstance(value, int) and abs(value) < 2**64) or (isinstance(value, float) and math.isfinite(value)):
+            return value
+        return mask_text(text_of(value))

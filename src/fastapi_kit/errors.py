@@ -1,29 +1,24 @@
-"""The errors of the library: data and a machine code, no HTTP.
+"""The errors of the library: data and a machine-readable code, no HTTP.
 
 KitError
-├── NotFoundError                 no such row
-├── MultipleMatchesError          one row was asked for, several match
-├── ConflictError                 a unique or exclusion constraint refused the write
-│   ├── StaleVersionError         the row is no longer at the version the caller expected
-│   └── StillReferencedError      other rows point at this one
-├── InvalidDataError              the database would refuse the values: null, check, length, range
-│   └── UnknownReferenceError     a foreign key points at no row
-├── UserInputError                the caller's input is wrong; its text may be shown (also a ValueError)
-│   └── InvalidQueryError         unknown or malformed filter, sort or search
-│       └── InvalidCursorError    damaged, forged or foreign page cursor
-├── PreconditionRequiredError     a conditional header or key is required and absent
-├── AuthenticationError           nobody, or nobody valid
-│   ├── InvalidCredentialsError   wrong login, one error for every reason
-│   └── InvalidTokenError         bad, expired, revoked or wrong kind of token
-├── PermissionDeniedError         somebody, but not allowed
-│   └── InsufficientScopeError    the token does not allow this
-├── RateLimitedError              too many attempts
-├── UnavailableError              database, pool, lock or Redis: worth a retry
-└── ConfigurationError            a mistake in the host's code, never the client's (also a RuntimeError)
-    ├── ScopeNotBoundError        a scoped model was used and no scope is bound to the session
-    ├── UnboundedWriteError       a bulk write without a condition
+├── NotFoundError                 no row has this key
+├── MultipleMatchesError          one row was expected, several match
+├── ConflictError                 a unique or exclusion constraint, or a trigger, rejected the write
+│   ├── StaleVersionError         the row is not at the version that the caller expected
+│   └── StillReferencedError      other rows reference this one
+├── InvalidDataError              the values cannot be stored: null, check, length, range
+│   └── UnknownReferenceError     a foreign key references no row
+├── UserInputError                the input is wrong; the text may be sent to the client (also a ValueError)
+│   └── InvalidQueryError         a filter, sort or search is unknown or malformed
+├── AuthenticationError           the caller is not known
+│   ├── InvalidCredentialsError   the login failed; one error for every reason
+│   └── InvalidTokenError         the token is malformed, expired, revoked or of another type
+├── PermissionDeniedError         the caller is known, and not allowed to do this
+│   └── InsufficientScopeError    the token does not have the needed scopes
+├── UnavailableError              the database cannot answer now; try again later
+└── ConfigurationError            a mistake in the application's code, never the client's (also a RuntimeError)
     ├── NotLoadedError            an attribute was read that the query did not load
-    └── MissingExtraError         an optional package is absent; names the install command (also an ImportError)
+    └── MissingExtraError         an optional package is not installed (also an ImportError)
 """
 
 from collections.abc import Sequence
@@ -37,7 +32,6 @@ __all__ = [
     "FieldError",
     "InsufficientScopeError",
     "InvalidCredentialsError",
-    "InvalidCursorError",
     "InvalidDataError",
     "InvalidQueryError",
     "InvalidTokenError",
@@ -47,13 +41,9 @@ __all__ = [
     "NotFoundError",
     "NotLoadedError",
     "PermissionDeniedError",
-    "PreconditionRequiredError",
-    "RateLimitedError",
-    "ScopeNotBoundError",
     "StaleVersionError",
     "StillReferencedError",
     "UnavailableError",
-    "UnboundedWriteError",
     "UnknownReferenceError",
     "UserInputError",
 ]
@@ -61,9 +51,12 @@ __all__ = [
 
 @dataclass(frozen=True)
 class FieldError:
-    """What is wrong with one field, without the value that was sent.
+    """What is wrong with one field. Does not contain the value that was sent.
 
-    *loc* is the path to the field, *code* is for machines, *message* for people.
+    Attributes:
+        loc: The path to the field.
+        code: A word for machines.
+        message: A text for people.
     """
 
     loc: tuple[str | int, ...]
@@ -72,19 +65,19 @@ class FieldError:
 
 
 class KitError(Exception):
-    """Base of all errors of the library. Subclass it in the host and give it a *code*.
+    """Base of all errors of the library. Subclass it for the errors of your application, and set *code*.
 
-    ``str(error)`` is for logs and is never sent to a client.
+    ``str(error)`` is for logs. It is never sent to a client.
     """
 
     code: ClassVar[str] = "error"
-    """For machines; stays the same when texts change."""
+    """A word for machines. It stays the same when texts change."""
     detail: str | None = None
-    """Text that is safe to send; None sends a fixed one for the code."""
+    """A text that is safe to send. With None, the client gets the standard text for the code."""
 
     @property
     def errors(self) -> Sequence[FieldError]:
-        """One entry per field at fault; empty where no field is known."""
+        """One entry for each wrong field. Empty if the fields are not known."""
         return ()
 
 
@@ -105,81 +98,86 @@ class MultipleMatchesError(KitError):
     code = "multiple_matches"
 
     def __init__(self, model: type[object], fields: Sequence[str]) -> None:
-        super().__init__(f"more than one {model.__name__} has the given {_names(fields)}")
+        super().__init__(f"more than one {model.__name__} has the given {', '.join(fields)}")
         self.model = model
         self.fields = tuple(fields)
 
 
 class ConflictError(KitError):
-    """A constraint over *fields* refused the write."""
+    """A constraint over *fields* rejected the write."""
 
     code = "conflict"
 
     def __init__(self, fields: Sequence[str] = (), *, constraint: str | None = None, table: str | None = None) -> None:
-        super().__init__(_write_text(self.code, fields, constraint=constraint, table=table))
+        super().__init__(describe(self.code, fields, table=table, constraint=constraint))
         self.fields = tuple(fields)
         self.constraint = constraint
         self.table = table
 
     @property
     def errors(self) -> Sequence[FieldError]:
-        """One entry per field of the constraint."""
-        message = _FIELD_MESSAGES.get(self.code, _FIELD_MESSAGES["conflict"])
+        """One entry for each field of the constraint."""
+        message = FIELD_MESSAGES.get(self.code, FIELD_MESSAGES["conflict"])
         return tuple(FieldError((field,), self.code, message) for field in self.fields)
 
 
 class StaleVersionError(ConflictError):
-    """The row is at version *found* (None: unknown or gone), not at *expected*."""
+    """The row is at version *found*, not at *expected*. *found* is None if the version is unknown or the row does not exist."""
 
     code = "stale_version"
 
     def __init__(self, *, expected: int, found: int | None = None) -> None:
         super().__init__()
-        self.args = (f"expected version {expected}, found {'none' if found is None else found}",)
         self.expected = expected
         self.found = found
 
+    def __str__(self) -> str:
+        return f"expected version {self.expected}, found {self.found}"
+
 
 class StillReferencedError(ConflictError):
-    """Rows of another table still point at this one."""
+    """Rows of another table reference this one."""
 
     code = "still_referenced"
 
 
 class InvalidDataError(KitError):
-    """The database refuses values of *fields*; *reason* says why, for machines.
+    """The values of *fields* cannot be stored.
 
-    Reasons of the library: ``null``, ``check``, ``too_long``, ``out_of_range``, ``invalid_text``, ``wrong_type``, ``too_deep``,
-    ``naive_datetime``, ``read_only``, ``unknown_field``, ``unknown_reference`` and ``invalid``.
+    *reason* is a word for machines. The library uses ``null``, ``check``, ``too_long``, ``out_of_range``, ``invalid_text``,
+    ``wrong_type``, ``too_deep``, ``naive_datetime``, ``read_only``, ``unknown_field``, ``unknown_reference`` and ``invalid``.
     """
 
     code = "invalid_data"
 
     def __init__(self, fields: Sequence[str] = (), *, reason: str = "invalid", table: str | None = None) -> None:
-        super().__init__(_write_text(reason, fields, table=table))
+        super().__init__(describe(reason, fields, table=table))
         self.fields = tuple(fields)
         self.reason = reason
         self.table = table
 
     @property
     def errors(self) -> Sequence[FieldError]:
-        """One entry per field at fault, its code the *reason*."""
-        message = _FIELD_MESSAGES.get(self.reason, _FIELD_MESSAGES["invalid"])
+        """One entry for each of *fields*. Its code is *reason*."""
+        message = FIELD_MESSAGES.get(self.reason, FIELD_MESSAGES["invalid"])
         return tuple(FieldError((field,), self.reason, message) for field in self.fields)
 
 
 class UnknownReferenceError(InvalidDataError):
-    """A foreign key among *fields* points at no row; not *precise*: the database did not say which."""
+    """A foreign key among *fields* references no row. *precise* is False if the database does not say which of them."""
 
     code = "unknown_reference"
 
     def __init__(self, fields: Sequence[str] = (), *, table: str | None = None, precise: bool = True) -> None:
-        super().__init__(fields, reason="unknown_reference", table=table)
+        super().__init__(fields, reason=self.code, table=table)
         self.precise = precise
 
 
 class UserInputError(KitError, ValueError):
-    """Input is wrong and *message* may be shown to the client. Raise it in host code instead of a bare ValueError."""
+    """The input is wrong. *message* is sent to the client.
+
+    Raise it in your application instead of a bare ValueError.
+    """
 
     code = "invalid_input"
 
@@ -195,7 +193,7 @@ class UserInputError(KitError, ValueError):
 
 
 class InvalidQueryError(UserInputError):
-    """A filter, search or sort is unknown or malformed; *allowed* names what is not."""
+    """A filter, search or sort is unknown or malformed. *allowed* lists what is allowed; it is sent to the client."""
 
     code = "invalid_query"
 
@@ -204,36 +202,20 @@ class InvalidQueryError(UserInputError):
         self.allowed = tuple(allowed)
 
 
-class InvalidCursorError(InvalidQueryError):
-    """A page cursor is damaged, forged, or belongs to another list, sort or filter."""
-
-    code = "invalid_cursor"
-
-
-class PreconditionRequiredError(KitError):
-    """The request must carry *header*."""
-
-    code = "precondition_required"
-
-    def __init__(self, header: str) -> None:
-        super().__init__(f"the request must carry {header}")
-        self.header = header
-
-
 class AuthenticationError(KitError):
-    """No caller could be established."""
+    """The caller is not known."""
 
     code = "not_authenticated"
 
 
 class InvalidCredentialsError(AuthenticationError):
-    """The login failed. Says nothing about why."""
+    """The login failed. Does not say why."""
 
     code = "invalid_credentials"
 
 
 class InvalidTokenError(AuthenticationError):
-    """The token is refused; *reason* is for logs and tests and never sent."""
+    """The token is not accepted. *reason* is for logs and tests and is never sent."""
 
     code = "invalid_token"
 
@@ -243,7 +225,7 @@ class InvalidTokenError(AuthenticationError):
 
 
 class PermissionDeniedError(KitError):
-    """The caller may not do this. *message* is for logs."""
+    """The caller is not allowed to do this. *message* is for logs."""
 
     code = "permission_denied"
 
@@ -257,22 +239,12 @@ class InsufficientScopeError(PermissionDeniedError):
     code = "insufficient_scope"
 
     def __init__(self, scopes: frozenset[str]) -> None:
-        super().__init__(f"the token does not have all of {_names(sorted(scopes))}")
+        super().__init__(f"the token does not have all of {', '.join(sorted(scopes))}")
         self.scopes = scopes
 
 
-class RateLimitedError(KitError):
-    """Too many attempts; try again in *retry_after* seconds."""
-
-    code = "rate_limited"
-
-    def __init__(self, retry_after: float) -> None:
-        super().__init__(f"too many attempts, try again in {retry_after:g} s")
-        self.retry_after = retry_after
-
-
 class UnavailableError(KitError):
-    """*service* cannot answer now; try again in *retry_after* seconds."""
+    """*service* cannot answer now. The client may try again in *retry_after* seconds."""
 
     code = "unavailable"
 
@@ -283,30 +255,13 @@ class UnavailableError(KitError):
 
 
 class ConfigurationError(KitError, RuntimeError):
-    """The host's code is at fault."""
+    """The application's code is wrong."""
 
     code = "configuration"
 
 
-class ScopeNotBoundError(ConfigurationError):
-    """*model* is scoped and the session has no value for it."""
-
-    def __init__(self, model: type[object], attribute: str) -> None:
-        super().__init__(f"{model.__name__} is scoped by {attribute}: bind a value to the session, or bypass the scope")
-        self.model = model
-        self.attribute = attribute
-
-
-class UnboundedWriteError(ConfigurationError):
-    """A bulk write would touch every row of *model*; pass ``all_rows=True`` to mean it."""
-
-    def __init__(self, model: type[object]) -> None:
-        super().__init__(f"no condition: this would touch every {model.__name__}; pass all_rows=True to mean it")
-        self.model = model
-
-
 class NotLoadedError(ConfigurationError):
-    """*attribute* of *model* was read and the query did not load it."""
+    """*attribute* of *model* was read, but the query did not load it."""
 
     def __init__(self, model: type[object], attribute: str) -> None:
         super().__init__(f"{model.__name__}.{attribute} was not loaded: add a loader option for it in read_options()")
@@ -315,14 +270,14 @@ class NotLoadedError(ConfigurationError):
 
 
 class MissingExtraError(ConfigurationError, ImportError):
-    """*extra* is not installed; the text is the command that installs it."""
+    """*extra* is not installed. The text is the command that installs it."""
 
     def __init__(self, extra: str) -> None:
         super().__init__(f"pip install 'fastapi-kit-blocks[{extra}]'")
         self.extra = extra
 
 
-_FIELD_MESSAGES = {
+FIELD_MESSAGES = {
     "conflict": "is already taken",
     "still_referenced": "is still referenced",
     "null": "must not be null",
@@ -340,16 +295,11 @@ _FIELD_MESSAGES = {
 }
 
 
-def _names(fields: Sequence[str]) -> str:
-    return ", ".join(fields)
-
-
-def _write_text(reason: str, fields: Sequence[str], *, constraint: str | None = None, table: str | None = None) -> str:
-    parts = [reason.replace("_", " ")]
+def describe(reason: str, fields: Sequence[str], *, table: str | None, constraint: str | None = None) -> str:
+    """Return a text for logs: ``conflict in email of users (uq_users_email)``."""
+    text = reason.replace("_", " ")
     if fields:
-        parts.append(f"in {_names(fields)}")
+        text += f" in {', '.join(fields)}"
     if table:
-        parts.append(f"of {table}")
-    if constraint:
-        parts.append(f"({constraint})")
-    return " ".join(parts)
+        text += f" of {table}"
+    return f"{text} ({constraint})" if constraint else text

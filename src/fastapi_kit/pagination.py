@@ -12,27 +12,37 @@ __all__ = ["Page", "PageParams"]
 
 ItemT = TypeVar("ItemT")
 
-_WINDOW = ("skip", "limit")
-
 
 class PageParams(BaseModel):
-    """``skip`` and ``limit`` of a hand-written list: ``Annotated[PageParams, Query()]``. Unknown parameters are refused.
+    """``skip`` and ``limit`` of a hand-written list: ``Annotated[PageParams, Query()]``. Unknown parameters are rejected.
 
-    ``skip`` is 0 to 2**31 - 1; ``limit`` is 0 to 1000, 100 if not given. Override the fields for other bounds. Parameters that a route
-    declares beside it count as unknown: declare them as fields of a subclass.
+    ``skip`` is 0 to 2**31 - 1. ``limit`` is 0 to 1000, by default 100. Override the fields for other bounds. A parameter that a route
+    declares beside the model counts as unknown: declare it as a field of a subclass.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     max_total: ClassVar[int | None] = None
-    """How far a total is counted: None to the end, 0 not at all, n no further than n."""
+    """How far rows are counted: None counts all, 0 none, n at most n."""
 
     skip: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
     limit: Annotated[int, Field(ge=0, le=1000)] = 100
 
 
 class Page(BaseModel, Generic[ItemT]):
-    """One offset page. ``total`` is None if it was not counted, and a lower bound if ``total_capped``."""
+    """One page of a list, found by its offset.
+
+    ``total`` is None if the rows were not counted. If ``total_capped`` is true, there are more than ``total``.
+
+    Example:
+        ```python
+        from fastapi_kit import Page
+
+        page = Page[str].of(["c", "d"], skip=2, limit=2, total=5)
+        assert page.has_more
+        assert 'rel="next"' in page.link_header("/letters")
+        ```
+    """
 
     model_config = ConfigDict(json_schema_serialization_defaults_required=True)
 
@@ -54,30 +64,42 @@ class Page(BaseModel, Generic[ItemT]):
         total_capped: bool = False,
         has_more: bool | None = None,
     ) -> Self:
-        """Return the page of *items* that starts after *skip* rows. An exact *total* tells whether there are more.
+        """Return the page of *items* that starts after *skip* rows.
 
-        Raises ConfigurationError without *has_more* where *total* is None or *total_capped*: fetch one row beyond *limit* to know.
+        Args:
+            items: The rows of the page.
+            skip: How many rows come before.
+            limit: How many rows were asked for.
+            total: The number of all rows, or None if it is not known.
+            total_capped: Whether counting stopped at *total*.
+            has_more: Whether a row follows the page. It may be unknown (None) only if *total* is exact.
+
+        Raises:
+            ConfigurationError: *has_more* is unknown and *total* is not exact. Read one row more than *limit* to know.
         """
         rows = list(items)
         if has_more is None:
             if total is None or total_capped:
-                raise ConfigurationError("has_more must be given where the total is not exact")
+                raise ConfigurationError("has_more must be given if the total is not exact")
             has_more = skip + len(rows) < total
         return cls(items=rows, total=total, total_capped=total_capped, has_more=has_more, skip=skip, limit=limit)
 
     def link_header(self, url: str) -> str:
-        """Return the ``Link`` header (RFC 8288) with first, prev, next and last of the page at *url*.
+        """Return the ``Link`` header (RFC 8288) with the first, prev, next and last page, for the page at *url*.
 
-        The other parameters of *url* are kept, and what may not stand in a header is percent-encoded. ``last`` is left out where the
-        total is not exact. A page with the limit 0 has no neighbours: the header is empty, and better not sent.
+        Other parameters of *url* stay. Characters that a header cannot contain are percent-encoded. ``last`` is missing if the total is
+        not exact. With the limit 0 the text is empty: do not send the header then.
         """
-        stem = _without_window(url)
-        return ", ".join([f'<{stem}skip={skip}&limit={self.limit}>; rel="{relation}"' for relation, skip in self._neighbours()])
+        path, _, query = url.partition("#")[0].partition("?")
+        others = [f"{part}&" for part in query.split("&") if part and unquote_plus(part.partition("=")[0]) not in ("skip", "limit")]
+        stem = quote(f"{path}?{''.join(others)}", safe="%:/?#[]@!$&'()*+,;=", errors="replace")
+        return ", ".join([f'<{stem}skip={skip}&limit={self.limit}>; rel="{relation}"' for relation, skip in self._links()])
 
-    def _neighbours(self) -> Iterator[tuple[str, int]]:
+    def _links(self) -> Iterator[tuple[str, int]]:
+        """Yield the relation and the ``skip`` of each neighbour."""
         if self.limit == 0:
             return
-        last = self._last_skip()
+        last = None if self.total is None or self.total_capped else max(self.total - 1, 0) // self.limit * self.limit
         yield "first", 0
         if self.skip > 0:
             before = max(self.skip - self.limit, 0)
@@ -86,15 +108,3 @@ class Page(BaseModel, Generic[ItemT]):
             yield "next", self.skip + self.limit
         if last is not None:
             yield "last", last
-
-    def _last_skip(self) -> int | None:
-        if self.total is None or self.total_capped:
-            return None
-        return max(self.total - 1, 0) // self.limit * self.limit
-
-
-def _without_window(url: str) -> str:
-    """Return *url* up to where ``skip`` and ``limit`` are added, escaped so that it can stand between angle brackets. Never raises."""
-    path, _, query = url.partition("#")[0].partition("?")
-    kept = "".join([f"{part}&" for part in query.split("&") if part and unquote_plus(part.partition("=")[0]) not in _WINDOW])
-    return quote(f"{path}?{kept}", safe="%:/?#[]@!$&'()*+,;=", errors="replace")

@@ -42,7 +42,7 @@ from sqlalchemy.orm import (
 from sqlmodel import Field as SQLField
 from sqlmodel import SQLModel
 
-from fastapi_kit.crud.read_plan import ReadPlan, read_plan
+from fastapi_kit.crud.read_plan.plan import ReadPlan, read_plan
 
 
 class Base(DeclarativeBase): ...

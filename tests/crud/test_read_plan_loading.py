@@ -45,7 +45,7 @@ from sqlalchemy.orm import (
 )
 from typing_extensions import TypeAliasType
 
-from fastapi_kit.crud.read_plan import ReadPlan, read_plan
+from fastapi_kit.crud.read_plan.plan import ReadPlan, read_plan
 from fastapi_kit.db import Database
 from fastapi_kit.errors import ConfigurationError, NotLoadedError
 from fastapi_kit.testing import assert_max_queries

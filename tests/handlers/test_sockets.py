@@ -18,7 +18,6 @@ from fastapi_kit.errors import (
     KitError,
     NotFoundError,
     PermissionDeniedError,
-    RateLimitedError,
     UnavailableError,
 )
 from fastapi_kit.handlers import legacy_body, register_exception_handlers, register_kit_error_handler
@@ -70,7 +69,7 @@ class OutOfStockError(KitError):
         (OutOfStockError(), 1008, "out_of_stock"),
         (HTTPException(404, "no such room"), 1008, "not_found"),
         (HTTPException(502), 1011, "bad_gateway"),
-        (RateLimitedError(3), 1013, "rate_limited"),
+        (HTTPException(429), 1013, "rate_limited"),
         (UnavailableError("database"), 1013, "unavailable"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Passwords. A thread hashes them: the event loop would stand still meanwhile."""
+"""Passwords, hashed in a thread: hashing would block the event loop."""
 
 import asyncio
 import hashlib

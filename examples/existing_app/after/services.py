@@ -1,4 +1,4 @@
-"""What can be done with users."""
+"""Operations on users."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ class UserService(CRUDService[User, UserCreate, UserUpdate]):
 
 
 async def with_hash(values: dict[str, Any]) -> dict[str, Any]:
-    """Put the hash in the password's place; an explicit null stays one, and is refused."""
+    """Replace the password with its hash. A null stays null; the service rejects it."""
     if "password" in values:
         password = values.pop("password")
         values["hashed_password"] = None if password is None else await get_password_hash(password)

@@ -21,6 +21,6 @@ async def init_db() -> None:
 
 
 async def get_db() -> AsyncIterator[AsyncSession]:
-    """Give a request its session. Commits nothing."""
+    """Yield the session of a request. Does not commit."""
     async with AsyncSessionLocal() as session:
         yield session

@@ -1,4 +1,4 @@
-"""The app: ``python -m uvicorn examples.existing_app.before.main:app``."""
+"""The application. Run ``python -m uvicorn examples.existing_app.before.main:app``."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager

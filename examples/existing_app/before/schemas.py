@@ -1,4 +1,4 @@
-"""What clients send and get."""
+"""What clients send and receive."""
 
 from pydantic import BaseModel, ConfigDict, EmailStr, Field
 

@@ -1,4 +1,4 @@
-"""The app's own middleware."""
+"""Middleware of this application."""
 
 from .auth import AuditMiddleware
 

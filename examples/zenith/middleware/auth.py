@@ -1,4 +1,4 @@
-"""Who did what: one log line for each request that may change something."""
+"""One log line for each request that may change something."""
 
 import logging
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ SAFE_METHODS = {"GET", "HEAD", "OPTIONS", "TRACE"}
 
 @dataclass
 class AuditMiddleware:
-    """Logs subject, method, route and status, never the path or the token. It refuses nobody: the routes do."""
+    """Logs subject, method, route and status; never the path or the token. It rejects no request: the routes do."""
 
     app: ASGIApp
     tokens: TokenVerifier

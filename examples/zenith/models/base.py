@@ -1,4 +1,4 @@
-"""What all tables share."""
+"""The base of all tables."""
 
 from sqlalchemy import MetaData
 from sqlalchemy.ext.asyncio import AsyncAttrs
@@ -10,6 +10,6 @@ __all__ = ["Base", "TimestampMixin"]
 
 
 class Base(AsyncAttrs, DeclarativeBase):
-    """The app's own; ``fastapi_kit.Base`` would do as well."""
+    """The application's own base. ``fastapi_kit.Base`` would work too."""
 
     metadata = MetaData(naming_convention=NAMING_CONVENTION)

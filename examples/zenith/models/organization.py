@@ -1,4 +1,4 @@
-"""Organizations, and who belongs to them."""
+"""Organizations and their members."""
 
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ class Organization(TimestampMixin, Base):
 
 
 class Membership(Base):
-    """The page's ``secondary`` table, with a role."""
+    """The ``secondary`` table of users and organizations, with a role."""
 
     __tablename__ = "user_organizations"
     __table_args__ = (CheckConstraint("role IN ('owner', 'member')", name="role"),)

@@ -1,4 +1,4 @@
-"""Who may log in."""
+"""Users."""
 
 from typing import TYPE_CHECKING
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 class User(UserMixin, TimestampMixin, Base):
     __tablename__ = "users"
-    # An id names somebody in tokens for days: SQLite would give that of the last user, once deleted, to the next one.
+    # Tokens contain the id. Without this, SQLite reuses the id of the last user after a delete.
     __table_args__ = ({"sqlite_autoincrement": True},)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     full_name: Mapped[str] = mapped_column(String(255))
 
-    # Loaded where a query asks for it, and an error elsewhere, never a query in secret. Memberships are what is written.
+    # Loaded only where a query asks for it; an error elsewhere. Write memberships, not this list.
     organizations: Mapped[list["Organization"]] = relationship(
         secondary="user_organizations", back_populates="users", viewonly=True, lazy="raise"
     )

@@ -1,1 +1,1 @@
-"""Routes, one module for each of the page's."""
+"""Routes."""

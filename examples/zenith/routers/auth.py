@@ -1,4 +1,4 @@
-"""Registering, logging in, and who one is."""
+"""Register, log in, refresh, and read your own data."""
 
 from fastapi_kit.auth.router import AuthEndpoint, auth_router
 from fastapi_kit.handlers import problem_responses
@@ -21,7 +21,7 @@ router = auth_router(
 
 @router.post("/register", status_code=201, response_model=UserRead, responses=problem_responses(400, 409, 413, 422, 503))
 async def register(data: UserRegister, session: Session, tasks: AfterResponse) -> User:
-    """Create an account. The welcome mail waits for the commit and the response, and is not sent if either fails."""
+    """Create an account. A welcome mail is sent after the commit and the response."""
     user = await flow.register(session, data, password=data.password)
     tasks.add(send_welcome, user.id)
     return user

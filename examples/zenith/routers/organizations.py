@@ -34,7 +34,7 @@ members = crud_router(
 
 @members.delete("/{user_id}", summary="Remove member", status_code=204, responses=problem_responses(404, 409, 422, 503))
 async def remove_member(organization_id: Int32, user_id: Int32, organizations: Organizations) -> None:
-    """Remove a member, or leave. The last owner has to stay."""
+    """Remove a member, or leave. The last owner cannot leave."""
     await organizations.remove_member(organization_id, user_id)
 
 

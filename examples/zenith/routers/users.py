@@ -1,4 +1,4 @@
-"""Users: superusers see and make all, everybody sees and changes herself."""
+"""Users. Superusers see, create and change all users; other users see and change themselves."""
 
 from fastapi import Depends
 
@@ -30,5 +30,5 @@ router = crud_router(
     responses=problem_responses(400, 404, 409, 413, 422, 503),
 )
 async def update_privileges(id: Int32, changes: PrivilegesUpdate, session: Session) -> User:
-    """Say who may log in, and who is a superuser. It holds from the next request on."""
+    """Set who may log in, and who is a superuser. It applies from the next request on."""
     return await UserService(session).update(id, changes.model_dump())

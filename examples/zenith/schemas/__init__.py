@@ -1,4 +1,4 @@
-"""What clients send and get."""
+"""What clients send and receive."""
 
 from .organization import MembershipCreate, MembershipRead, OrganizationCreate, OrganizationRead, OrganizationUpdate
 from .user import PrivilegesUpdate, UserChange, UserCreate, UserRead, UserRegister, UserUpdate

@@ -1,4 +1,4 @@
-"""Users. None of the forms takes a field that it does not name."""
+"""Users. All schemas for input reject unknown fields."""
 
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
@@ -12,13 +12,13 @@ from ..utils.validators import Name
 
 
 class UserRegister(schemas.UserRegister):
-    """What somebody new sends: e-mail address, password and name."""
+    """What a new user sends: address, password and name."""
 
     full_name: Name
 
 
 class UserCreate(UserRegister):
-    """What a superuser sends, who may also decide what the user may do."""
+    """What a superuser sends to create a user, with privileges."""
 
     is_active: bool = True
     is_superuser: bool = False
@@ -30,7 +30,7 @@ class UserChange(BaseModel):
     email: Email
     full_name: Name
     password: Password
-    current_password: Annotated[SecretStr, Field(max_length=128, description="Needed to change one's own address or password")]
+    current_password: Annotated[SecretStr, Field(max_length=128, description="Required to change your own address or password")]
 
 
 UserUpdate = partial_model(UserChange, name="UserUpdate")
@@ -43,7 +43,7 @@ class Privileges(BaseModel):
     is_superuser: bool
 
 
-if TYPE_CHECKING:  # a type checker takes no variable for a type
+if TYPE_CHECKING:  # type checkers do not accept a variable as a type
     PrivilegesUpdate = Privileges
 else:
     PrivilegesUpdate = partial_model(Privileges, name="PrivilegesUpdate")

@@ -1,4 +1,4 @@
-"""What can be done, without a web."""
+"""The operations of the application, without HTTP."""
 
 from .auth_service import flow, load_user, logins, send_welcome
 from .organization_service import MembershipService, OrganizationService

@@ -1,4 +1,4 @@
-"""Logging in, and what a token stands for."""
+"""Log in, and load the user of a token."""
 
 import logging
 
@@ -24,5 +24,5 @@ async def load_user(session: AsyncSession, claims: TokenClaims) -> User | None:
 
 
 async def send_welcome(user_id: int) -> None:
-    """Where a mail would be sent. The log names the user by id: an address is personal data."""
+    """Send a mail here. The log shows the id only: an address is personal data."""
     logger.info("Welcome mail for user %d", user_id)

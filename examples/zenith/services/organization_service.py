@@ -1,4 +1,4 @@
-"""What can be done with organizations, and by whom."""
+"""Operations on organizations, and who may run them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,15 +15,15 @@ from ..schemas import MembershipCreate, OrganizationCreate, OrganizationUpdate
 
 class LastOwnerError(ConflictError):
     code = "last_owner"
-    detail = "An organization needs an owner: make somebody else one first, or delete it."
+    detail = "An organization needs an owner. Add another owner first, or delete the organization."
 
 
 class MembershipService(CRUDService[Membership, MembershipCreate, MembershipCreate]):
-    """Who belongs to which organization."""
+    """Members of organizations."""
 
 
 class OrganizationService(CRUDService[Organization, OrganizationCreate, OrganizationCreate]):
-    """The organizations of *actor*: of a superuser all. Only owners and superusers change them."""
+    """The organizations that *actor* may see: their own, or all for a superuser. Only owners and superusers may change them."""
 
     update_schema = OrganizationUpdate
 
@@ -33,7 +33,7 @@ class OrganizationService(CRUDService[Organization, OrganizationCreate, Organiza
         self.memberships = MembershipService(session)
 
     def base_query(self) -> Select[Organization]:
-        """What one is no member of does not exist: 404, and not in a list."""
+        """Hide other organizations: they are missing in lists, and a 404."""
         mine = select(Membership.organization_id).where(Membership.user_id == self.actor.id)
         return super().base_query() if self.actor.is_superuser else super().base_query().where(Organization.id.in_(mine))
 
@@ -52,7 +52,7 @@ class OrganizationService(CRUDService[Organization, OrganizationCreate, Organiza
         await super().delete(ident, **options)
 
     async def require_owner(self, ident: object) -> None:
-        """Raises NotFoundError for strangers, PermissionDeniedError for members who are no owners."""
+        """Raise NotFoundError for strangers, PermissionDeniedError for members who are not owners."""
         organization = await self.get_one(ident)
         if not self.actor.is_superuser and not await self.memberships.exists(
             Membership.organization_id == organization.id, Membership.user_id == self.actor.id, Membership.role == "owner"
@@ -60,9 +60,9 @@ class OrganizationService(CRUDService[Organization, OrganizationCreate, Organiza
             raise PermissionDeniedError("not an owner of the organization")
 
     async def remove_member(self, ident: int, user_id: int) -> None:
-        """One may leave; an owner or a superuser may remove anybody, but the last owner stays."""
+        """Remove a member. Members may leave; owners and superusers may remove others. Raises LastOwnerError for the last owner."""
         async with unit_of_work(self.session):
-            await self.get_one(ident, lock=FOR_UPDATE)  # two owners who leave at once: one of them is the last
+            await self.get_one(ident, lock=FOR_UPDATE)  # two owners may leave at the same time
             if user_id != self.actor.id:
                 await self.require_owner(ident)
             member = await self.memberships.get_one((ident, user_id))

@@ -1,4 +1,4 @@
-"""What can be done with users."""
+"""Operations on users."""
 
 from typing import Any
 
@@ -7,15 +7,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from fastapi_kit import UserInputError, unit_of_work
 from fastapi_kit.auth.sql import UserAccounts
+from fastapi_kit.errors import FieldError
 
 from ..models import User
 from ..schemas import UserChange, UserCreate, UserRegister, UserUpdate
 from ..utils.security import get_password_hash, policy, verify_password
-from ..utils.validators import refused
 
 
 class UserService(UserAccounts[User, UserRegister, UserChange]):
-    """Users on behalf of *actor*; without one, of the app itself."""
+    """Users, read and written on behalf of *actor*, or of the application if it is None."""
 
     create_schema = UserCreate
     update_schema = UserUpdate
@@ -25,7 +25,7 @@ class UserService(UserAccounts[User, UserRegister, UserChange]):
         self.actor = actor
 
     async def create_values(self, data: UserRegister) -> dict[str, Any]:
-        """For users whom a superuser makes: of those who register themselves the flow checks and hashes the password."""
+        """Check and hash the password of a user whom a superuser creates. For registrations the flow does it."""
         await policy.check(data.password, similar_to=[data.email, data.full_name])
         return await with_hash(await super().create_values(data))
 
@@ -35,14 +35,14 @@ class UserService(UserAccounts[User, UserRegister, UserChange]):
         return values
 
     async def update(self, ident: object, data: UserChange | Any, /, **options: Any) -> User:
-        """Change a user: what a form asks for is checked, and hashed, before the write begins its transaction."""
+        """Change a user. Passwords are checked and hashed before the transaction begins."""
         if not isinstance(data, UserChange):
             return await super().update(ident, data, **options)
         user = await self.get_one(ident)
         verified = await self.check(user, data.model_dump())
         values = await self.update_values(data)
         async with unit_of_work(self.session):
-            # Hashing takes its time: the password that was right must be so still, and others wait from here on.
+            # Hashing takes time. Fail if the password has changed meanwhile; from here on the row is locked.
             if verified is not None and not await self.set_password(
                 user, hashed_password=values.pop("hashed_password", verified), replacing=verified
             ):
@@ -50,7 +50,7 @@ class UserService(UserAccounts[User, UserRegister, UserChange]):
             return await super().update(ident, values, **options)
 
     async def check(self, user: User, changes: dict[str, Any]) -> str | None:
-        """Return the hash of the current password where one is needed, verified."""
+        """Check the changes. Return the hash of the current password if *actor* had to prove it, else None."""
         if "password" in changes:
             known = [user.email, user.full_name, changes.get("email", ""), changes.get("full_name", "")]
             await policy.check(changes["password"], similar_to=known)
@@ -63,11 +63,12 @@ class UserService(UserAccounts[User, UserRegister, UserChange]):
 
 
 def wrong_password() -> UserInputError:
-    return refused("current_password", "wrong_password", "is not the current password")
+    error = FieldError(("body", "current_password"), "wrong_password", "is not the current password")
+    return UserInputError("wrong current password", errors=[error])
 
 
 async def with_hash(values: dict[str, Any]) -> dict[str, Any]:
-    """Put the hash in the password's place."""
+    """Replace the password with its hash."""
     if "password" in values:
         values["hashed_password"] = await get_password_hash(values.pop("password").get_secret_value())
     return values

@@ -1,4 +1,4 @@
-"""The app on two databases, a client whose writes are undone, and people who call it."""
+"""The application on two databases, a client whose writes are rolled back, and users who send requests."""
 
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -24,7 +24,7 @@ ImportZenith: TypeAlias = Callable[..., ModuleType]
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody who calls the app: a request is made under /api/v1, with her token."""
+    """A user. Calling a person sends a request below /api/v1 with the token of that user."""
 
     id: int
     email: str
@@ -43,7 +43,7 @@ MakePerson: TypeAlias = Callable[..., Awaitable[Person]]
 
 
 def leave_logging_alone(**_: object) -> None:
-    """Pytest has set it up already."""
+    """Do nothing: pytest has configured logging already."""
 
 
 def forget_zenith() -> None:
@@ -53,7 +53,7 @@ def forget_zenith() -> None:
 
 @pytest.fixture(scope="module")
 def import_zenith(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ImportZenith]:
-    """Imports the app anew: it reads its settings when it is imported, so each database takes an import of its own."""
+    """Import the application again. It reads its settings at import, so each database needs its own import."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("zenith"))
         patch.setattr("fastapi_kit.logs.configure_logging", leave_logging_alone)
@@ -78,7 +78,7 @@ def imported(request: pytest.FixtureRequest, import_zenith: ImportZenith) -> Mod
 
 @dataclass(frozen=True)
 class Zenith:
-    """What tests use of the app."""
+    """The parts of the application that the tests use."""
 
     app: Any
     db: Any
@@ -101,7 +101,7 @@ def parts_of(package: ModuleType) -> Zenith:
 
 @pytest.fixture(scope="module")
 async def zenith(imported: ModuleType) -> AsyncIterator[Zenith]:
-    """The app with empty tables."""
+    """The application with empty tables."""
     parts, init_db = parts_of(imported), imported.database.init_db
     if parts.db.engine.dialect.name == "postgresql":
         async with parts.db.engine.begin() as connection:
@@ -114,14 +114,14 @@ async def zenith(imported: ModuleType) -> AsyncIterator[Zenith]:
 
 @pytest.fixture
 async def client(zenith: Zenith) -> AsyncIterator[AsyncClient]:
-    """A client of the started app; what a test writes is gone when it ends."""
+    """A client of the started application. What a test writes is rolled back."""
     async with isolated(zenith.db), app_client(zenith.app) as client:
         yield client
 
 
 @pytest.fixture
 def make(zenith: Zenith, client: AsyncClient) -> MakePerson:
-    """Makes a person who is logged in."""
+    """Create a user who is logged in."""
 
     async def make_person(name: str, **columns: object) -> Person:
         email = f"{name}@example.org"

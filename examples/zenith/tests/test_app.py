@@ -1,4 +1,4 @@
-"""The app as a whole: its document, hostile input, what is logged, what comes after the commit, many logins at once."""
+"""The whole application: its OpenAPI document, hostile input, logs, work after the commit, many logins at once."""
 
 import asyncio
 import logging
@@ -22,14 +22,14 @@ OPEN = {"/api/v1/auth/login", "/api/v1/auth/register", "/api/v1/auth/refresh"}
 
 @pytest.fixture
 def mails(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    """What the mailer has logged so far."""
+    """The log lines of the mailer so far."""
     caplog.set_level(logging.INFO, logger="zenith.mail")
     return lambda: [record.getMessage() for record in caplog.records if record.name == "zenith.mail"]
 
 
 @asynccontextmanager
 async def on_its_own(package: Any) -> AsyncGenerator[tuple[Zenith, AsyncClient]]:
-    """The app without isolation: what is committed is committed."""
+    """Start the application without isolation: its commits are real."""
     parts = parts_of(package)
     async with app_client(parts.app) as client:
         yield parts, client
@@ -39,7 +39,7 @@ async def on_its_own(package: Any) -> AsyncGenerator[tuple[Zenith, AsyncClient]]
 
 
 async def test_document(client: AsyncClient) -> None:
-    """Every operation has its security, its errors and an id of its own."""
+    """The document shows the security, the errors and a unique id of every operation."""
     document = (await client.get("/api/v1/openapi.json")).json()
     operations = {(path, method): each for path, item in document["paths"].items() for method, each in item.items()}
     ids = [each["operationId"] for each in operations.values()]
@@ -55,7 +55,7 @@ async def test_document(client: AsyncClient) -> None:
 
 
 async def test_authorize_works(client: AsyncClient) -> None:
-    """R29: the docs know where one logs in."""
+    """R29: the Authorize button of the docs uses the login route."""
     document = (await client.get("/api/v1/openapi.json")).json()
 
     (scheme,) = document["components"]["securitySchemes"].values()
@@ -64,7 +64,7 @@ async def test_authorize_works(client: AsyncClient) -> None:
 
 
 async def test_health(client: AsyncClient) -> None:
-    """The page's answer, and the database's."""
+    """The health check also checks the database."""
     assert (await client.get("/health")).json() == {"status": "healthy", "version": "1.0.0", "checks": {"database": "ok"}}
 
 
@@ -102,7 +102,7 @@ TEXTS = [
     ],
 )
 async def test_hostile_values(root: Person, method: str, path: str, field: str, text: str) -> None:
-    """Whatever is sent is refused, or taken; it never breaks anything."""
+    """Any value in a body is accepted or rejected, and never a server error."""
     organization = (await root("POST", "/organizations", {"name": "Teapots"})).json()["id"]
     others = {**REGISTRATION, "current_password": PASSWORD} if field in {"full_name", "password"} else {}
     body = "".join(f'"{name}": "{value}", ' for name, value in others.items() if name != field)
@@ -122,7 +122,7 @@ async def test_hostile_values(root: Person, method: str, path: str, field: str, 
     "path", ["/users/{}", "/users/{}/privileges", "/organizations/{}", "/organizations/{}/members", "/organizations/1/members/{}"]
 )
 async def test_hostile_keys(root: Person, path: str, key: str) -> None:
-    """What is no key, or nobody's, is refused on every method."""
+    """An unknown or impossible key is a 404, 405 or 422 for every method."""
     for method in ("GET", "PATCH", "DELETE", "POST"):
         answer = await root(method, path.format(key), {} if method in {"PATCH", "POST"} else None)
         assert answer.status_code in {404, 405, 422}
@@ -131,7 +131,7 @@ async def test_hostile_keys(root: Person, path: str, key: str) -> None:
 @pytest.mark.parametrize("username", ["\0", "x" * 100_000, "٠@١", "a@b@c"])
 @pytest.mark.parametrize("password", ["\0", "x" * 100_000, "é" * 40])
 async def test_hostile_logins(client: AsyncClient, username: str, password: str) -> None:
-    """R35: refused as a form or as a login."""
+    """R35: hostile logins are rejected, and are never a server error."""
     answer = await client.post("/api/v1/auth/login", data={"username": username, "password": password})
 
     assert answer.status_code in {401, 413, 422}
@@ -141,7 +141,7 @@ async def test_hostile_logins(client: AsyncClient, username: str, password: str)
 
 
 async def test_audit(client: AsyncClient, ada: Person, caplog: pytest.LogCaptureFixture) -> None:
-    """One line for what may change something: who, method, route, status; a bad token is nobody's and stops nothing here."""
+    """Each request that may change something is logged with user, method, route and status. A bad token counts as anonymous."""
     caplog.set_level(logging.INFO, logger="zenith.audit")
 
     await ada("GET", "/auth/me")
@@ -159,7 +159,7 @@ async def test_audit(client: AsyncClient, ada: Person, caplog: pytest.LogCapture
 
 
 async def test_nothing_secret_is_logged(client: AsyncClient, caplog: pytest.LogCaptureFixture) -> None:
-    """R28: no password, token, hash or address in any record of the whole walk."""
+    """R28: no log record shows a password, token, hash or address."""
     caplog.set_level(logging.INFO)
     await client.post("/api/v1/auth/register", json=REGISTRATION)
     tokens = (await client.post("/api/v1/auth/login", data={"username": "eve@example.org", "password": PASSWORD})).json()
@@ -175,7 +175,7 @@ async def test_nothing_secret_is_logged(client: AsyncClient, caplog: pytest.LogC
 
 
 async def test_welcome(zenith: Zenith, client: AsyncClient, mails: Callable[[], list[str]]) -> None:
-    """A new user gets one mail, and her address is not in the log; who is refused gets none."""
+    """A new user gets one mail, and a rejected registration sends none. The log does not show the address."""
     created = await client.post("/api/v1/auth/register", json=REGISTRATION)
     taken = await client.post("/api/v1/auth/register", json=REGISTRATION)
     await zenith.dependencies.runner.join()
@@ -185,7 +185,7 @@ async def test_welcome(zenith: Zenith, client: AsyncClient, mails: Callable[[], 
 
 
 async def test_the_answer_does_not_wait_for_the_mail(zenith: Zenith, client: AsyncClient, caplog: pytest.LogCaptureFixture) -> None:
-    """The mail comes after the response."""
+    """The mail is sent after the response."""
     caplog.set_level(logging.INFO)
 
     await client.post("/api/v1/auth/register", json=REGISTRATION)
@@ -196,7 +196,7 @@ async def test_the_answer_does_not_wait_for_the_mail(zenith: Zenith, client: Asy
 
 
 async def test_no_welcome_without_a_commit(database_url: str, import_zenith: ImportZenith, mails: Callable[[], list[str]]) -> None:
-    """Where the COMMIT fails nobody is there to be welcomed."""
+    """If the COMMIT fails, no mail is sent."""
 
     def fail(_connection: object) -> None:
         raise DBAPIError("COMMIT", None, ConnectionResetError(), connection_invalidated=True)
@@ -217,7 +217,7 @@ async def test_no_welcome_without_a_commit(database_url: str, import_zenith: Imp
 
 
 async def test_twenty_logins_and_a_pool_of_one(database_url: str, import_zenith: ImportZenith, monkeypatch: pytest.MonkeyPatch) -> None:
-    """R31: twenty logins wait for their hashes, and hold no connection: with a pool of one the database still answers."""
+    """R31: twenty logins that hash passwords hold no connection: with a pool of one, the database still answers."""
     package = import_zenith(database_url, DB_POOL_SIZE="1", DB_MAX_OVERFLOW="0")
     async with on_its_own(package) as (zenith, client):
         hasher = zenith.security.passwords
@@ -245,7 +245,7 @@ async def test_twenty_logins_and_a_pool_of_one(database_url: str, import_zenith:
 
 @pytest.mark.parametrize("spelling", ["eve@example.org", "EVE@example.org"])
 async def test_one_of_twenty(database_url: str, import_zenith: ImportZenith, spelling: str) -> None:
-    """Of twenty registrations of one address at once one wins, and the others are told so."""
+    """Of twenty registrations of one address at once, one succeeds and the others are 409."""
     async with on_its_own(import_zenith(database_url)) as (_, client):
         bodies = [{**REGISTRATION, "email": spelling if number % 2 else "eve@example.org"} for number in range(20)]
         answers = await asyncio.gather(*(client.post("/api/v1/auth/register", json=body) for body in bodies))
@@ -254,7 +254,7 @@ async def test_one_of_twenty(database_url: str, import_zenith: ImportZenith, spe
 
 
 async def test_two_last_owners(database_url: str, import_zenith: ImportZenith) -> None:
-    """Of two owners who leave at once one stays."""
+    """If two owners leave at once, one of them has to stay."""
     async with on_its_own(import_zenith(database_url)) as (zenith, client):
         people: list[tuple[int, Mapping[str, str]]] = []
         for name in ("ada", "bob"):
@@ -270,7 +270,7 @@ async def test_two_last_owners(database_url: str, import_zenith: ImportZenith) -
 
 
 async def test_five_changes_by_one_password(database_url: str, import_zenith: ImportZenith) -> None:
-    """R36: of five changes at once that all give the current password one is made: the others do not give it any more."""
+    """R36: of five password changes at once, one succeeds. For the others the current password has changed."""
     async with on_its_own(import_zenith(database_url)) as (zenith, client):
         user = (await client.post("/api/v1/auth/register", json=REGISTRATION)).json()
         headers = {"Authorization": f"Bearer {zenith.security.create_access_token(user['id'])}"}
@@ -284,11 +284,11 @@ async def test_five_changes_by_one_password(database_url: str, import_zenith: Im
     assert login.status_code == 200
 
 
-# --- The page's names ---
+# --- The tutorial's names ---
 
 
-async def test_the_pages_names(zenith: Zenith) -> None:
-    """What the page's utils/security.py is called is still there, one line each."""
+async def test_the_tutorials_names(zenith: Zenith) -> None:
+    """The function names of the tutorial's utils/security.py still work."""
     hashed = await zenith.security.get_password_hash(PASSWORD)
     claims = zenith.security.decode_access_token(zenith.security.create_access_token(7))
 
@@ -297,8 +297,8 @@ async def test_the_pages_names(zenith: Zenith) -> None:
     assert (claims.sub, claims.type) == ("7", "access")
 
 
-async def test_relationships_never_load_in_secret(zenith: Zenith, ada: Person) -> None:
-    """The page's relationships are loaded where a query asks for them, and are an error elsewhere."""
+async def test_relationships_are_never_loaded_lazily(zenith: Zenith, ada: Person) -> None:
+    """Relationships are loaded where a query asks for them, and raise an error elsewhere."""
     await ada("POST", "/organizations", {"name": "Teapots"})
     models, service = zenith.models, zenith.services.UserService
     async with zenith.db.begin() as session:

@@ -1,4 +1,4 @@
-"""Registering, logging in, and what a token is good for."""
+"""Register, log in, and what a token allows."""
 
 import unicodedata
 from collections.abc import Mapping
@@ -44,7 +44,7 @@ async def tokens_of(client: AsyncClient, email: str) -> Mapping[str, Any]:
 
 
 async def test_the_whole_walk(client: AsyncClient, root: Person) -> None:
-    """Register, log in, look at oneself, refresh, found an organization, take somebody in."""
+    """A user can register, log in, refresh, read their own data, create an organization and add a member."""
     registered = await register(client, "eve@example.org")
     tokens = await tokens_of(client, "eve@example.org")
     renewed = (await refresh(client, tokens["refresh_token"])).json()
@@ -65,8 +65,8 @@ async def test_the_whole_walk(client: AsyncClient, root: Person) -> None:
 
 
 @pytest.mark.parametrize("name", ["is_superuser", "is_active", "is_verified", "id", "hashed_password", "role"])
-async def test_nobody_registers_privileges(client: AsyncClient, name: str) -> None:
-    """R52: a field that is not the form's is refused, not passed over."""
+async def test_registration_sets_no_privileges(client: AsyncClient, name: str) -> None:
+    """R52: a registration with an unknown field is rejected."""
     answer = await client.post(f"{BASE}/register", json={**form("eve@example.org"), name: "1"})
 
     assert answer.status_code == 422
@@ -76,7 +76,7 @@ async def test_nobody_registers_privileges(client: AsyncClient, name: str) -> No
 
 @pytest.mark.parametrize("twin", ["ÉVE@Example.ORG", " éve@example.org ", unicodedata.normalize("NFD", "éve@example.org")])
 async def test_no_twins(client: AsyncClient, twin: str) -> None:
-    """R51: one mailbox is one account, however it is written; and one may log in with either spelling."""
+    """R51: one mailbox is one account, in any spelling, and every spelling logs in."""
     first = await register(client, "éve@example.org")
     second = await register(client, twin)
 
@@ -87,7 +87,7 @@ async def test_no_twins(client: AsyncClient, twin: str) -> None:
 
 @pytest.mark.parametrize("password", ["short", "password123", "eve@example.org", "x" * 129, "nul\0nul\0nul", "\ud800" * 10])
 async def test_weak_passwords(client: AsyncClient, password: str) -> None:
-    """R30: the policy is asked, and the answer does not repeat the password."""
+    """R30: a weak password is rejected, and the answer does not repeat it."""
     escaped = password.encode("unicode_escape").decode().replace("\\x00", "\\u0000")
     body = f'{{"email": "eve@example.org", "full_name": "Eve", "password": "{escaped}"}}'
 
@@ -99,10 +99,10 @@ async def test_weak_passwords(client: AsyncClient, password: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("email", "password"), [("ada@example.org", "wrong teapot"), ("nobody@example.org", PASSWORD), ("no address", "x")]
+    ("email", "password"), [("ada@example.org", "wrong teapot"), ("unknown@example.org", PASSWORD), ("no address", "x")]
 )
 async def test_a_failed_login_says_nothing(client: AsyncClient, ada: Person, email: str, password: str) -> None:
-    """R32: whatever is wrong, the answer is the same."""
+    """R32: every failed login gets the same answer."""
     answer = await login(client, email, password)
 
     assert (answer.status_code, answer.json()["code"]) == (401, "invalid_credentials")
@@ -110,14 +110,14 @@ async def test_a_failed_login_says_nothing(client: AsyncClient, ada: Person, ema
 
 
 async def test_an_inactive_user_cannot_log_in(client: AsyncClient, make: MakePerson) -> None:
-    """R24: 401 with the right password too, as for a wrong one."""
+    """R24: an inactive user gets a 401, even with the right password."""
     await make("ina", is_active=False)
 
     assert (await login(client, "ina@example.org")).status_code == 401
 
 
 async def test_answers_with_tokens_are_not_stored(client: AsyncClient, ada: Person) -> None:
-    """R27: no cache keeps a token, or who somebody is."""
+    """R27: caches do not store answers with tokens or user data."""
     answers = [await login(client, ada.email), await ada("GET", "/auth/me"), await register(client, "eve@example.org")]
 
     assert [answer.headers["cache-control"] for answer in answers] == 3 * ["no-store"]
@@ -134,14 +134,14 @@ async def test_answers_with_tokens_are_not_stored(client: AsyncClient, ada: Pers
     ],
 )
 async def test_no_token_and_bad_ones(client: AsyncClient, header: str | None, challenge: str) -> None:
-    """R21, R22, R25: 401, with an error only where there was a token."""
+    """R21, R22, R25: a missing or bad token is a 401. The challenge shows an error only for a bad one."""
     answer = await client.get(f"{BASE}/me", headers={} if header is None else {"Authorization": header})
 
     assert (answer.status_code, answer.headers["www-authenticate"]) == (401, challenge)
 
 
 async def test_an_expired_token(client: AsyncClient, ada: Person) -> None:
-    """R11: a token ends; one that is over is refused."""
+    """R11: an expired token is rejected."""
     clock = FrozenClock()
     service = JWTService(secret_key=SECRET_KEY, clock=clock)
     good = service.create_access_token(str(ada.id))
@@ -152,7 +152,7 @@ async def test_an_expired_token(client: AsyncClient, ada: Person) -> None:
 
 
 async def test_tokens_do_not_take_each_others_place(client: AsyncClient, ada: Person) -> None:
-    """R17: a refresh token opens no route, an access token refreshes nothing."""
+    """R17: a refresh token is not accepted as an access token, or the other way round."""
     tokens = await tokens_of(client, ada.email)
 
     assert (await me(client, tokens["refresh_token"])).status_code == 401
@@ -161,7 +161,7 @@ async def test_tokens_do_not_take_each_others_place(client: AsyncClient, ada: Pe
 
 
 async def test_deactivated(client: AsyncClient, ada: Person, root: Person) -> None:
-    """R42: from the next request on neither token of a deactivated user is good for anything."""
+    """R42: from the next request on, both tokens of a deactivated user are rejected."""
     tokens = await tokens_of(client, ada.email)
 
     await root("PATCH", f"/users/{ada.id}/privileges", {"is_active": False})
@@ -171,7 +171,7 @@ async def test_deactivated(client: AsyncClient, ada: Person, root: Person) -> No
 
 
 async def test_deleted(client: AsyncClient, ada: Person) -> None:
-    """R22: the tokens of somebody who is gone are refused like any bad token."""
+    """R22: the tokens of a deleted user are rejected like any bad token."""
     tokens = await tokens_of(client, ada.email)
 
     assert (await ada("DELETE", f"/users/{ada.id}")).status_code == 204
@@ -181,7 +181,7 @@ async def test_deleted(client: AsyncClient, ada: Person) -> None:
 
 
 async def test_demoted(ada: Person, root: Person, make: MakePerson) -> None:
-    """R43: who is no superuser any more is none in the next request, whatever the token was made for."""
+    """R43: a superuser who loses the privilege loses it with the next request."""
     other = await make("other", is_superuser=True)
     assert (await other("GET", "/users")).status_code == 200
 
@@ -191,7 +191,7 @@ async def test_demoted(ada: Person, root: Person, make: MakePerson) -> None:
 
 
 async def test_a_recycled_address(client: AsyncClient, ada: Person) -> None:
-    """R14: who takes over an address takes over no token, not even where the database would give out the same id."""
+    """R14: the tokens of a deleted user do not work for a new user with the same address."""
     tokens = await tokens_of(client, ada.email)
     await ada("DELETE", f"/users/{ada.id}")
 
@@ -200,7 +200,7 @@ async def test_a_recycled_address(client: AsyncClient, ada: Person) -> None:
 
 
 async def test_a_changed_address(client: AsyncClient, ada: Person) -> None:
-    """R14: who changes her address stays logged in."""
+    """R14: a user who changes the address stays logged in."""
     changed = await ada("PATCH", f"/users/{ada.id}", {"email": "Lovelace@example.org", "current_password": PASSWORD})
 
     assert (changed.status_code, changed.json()["email"]) == (200, "lovelace@example.org")

@@ -1,4 +1,4 @@
-"""The command that makes the first superuser, as a process of its own."""
+"""The command that creates the first superuser, run as a process."""
 
 import asyncio
 import os
@@ -39,15 +39,15 @@ async def users(url: str) -> list[tuple[str, str, bool, bool]]:
 
 
 async def test_create(environment: dict[str, str], database_url: str) -> None:
-    """The superuser is made, with the tables; a second time is an error that promotes nobody, or left alone if so wished."""
+    """The command creates the tables and the superuser. It never changes an account that exists."""
     made = await create(environment, EMAIL, "--full-name", "Ada", "--password-stdin")
     again = await create(environment, EMAIL.lower(), "--full-name", "Mallory", "--password-stdin")
     left = await create(environment, EMAIL, "--if-missing", password="")
 
     assert made[0] == 0
-    assert "Superuser 1 is there." in made[1]
-    assert (again[0], again[2]) == (1, "Not created: an account with this address exists already; nobody was promoted\n")
-    assert left == (0, "An account with this address exists already, and stays as it is.\n", "")
+    assert "Superuser 1 created." in made[1]
+    assert (again[0], again[2]) == (1, "Not created: an account with this address already exists; it was not changed\n")
+    assert left == (0, "An account with this address already exists; it was not changed.\n", "")
     assert await users(database_url) == [("ada@example.org", "Ada", True, True)]
 
 
@@ -56,11 +56,11 @@ async def test_create(environment: dict[str, str], database_url: str) -> None:
     [
         (EMAIL, "short", "password: String should have at least 8 characters"),
         (EMAIL, "password123", "the password is too common"),
-        ("nobody", PASSWORD, "email: is not a valid e-mail address"),
+        ("ada", PASSWORD, "email: is not a valid e-mail address"),
     ],
 )
-async def test_refused(environment: dict[str, str], database_url: str, email: str, password: str, reason: str) -> None:
-    """R30: a password that the policy refuses, or what is no address, is said in a sentence, without the password or a traceback."""
+async def test_rejected(environment: dict[str, str], database_url: str, email: str, password: str, reason: str) -> None:
+    """R30: a weak password or an invalid address is one line of text, without the password or a traceback."""
     code, out, err = await create(environment, email, "--password-stdin", password=password)
 
     assert (code, out) == (1, "")
@@ -71,7 +71,7 @@ async def test_refused(environment: dict[str, str], database_url: str, email: st
 
 
 async def test_usage(environment: dict[str, str]) -> None:
-    """Without an address the command line is wrong."""
+    """Without an address the command prints its usage."""
     code, _, err = await create(environment)
 
     assert code == 2
@@ -79,7 +79,7 @@ async def test_usage(environment: dict[str, str]) -> None:
 
 
 async def test_no_database(environment: dict[str, str]) -> None:
-    """A database that does not answer is said in a sentence too."""
+    """A database that does not answer is one line of text."""
     nowhere = {**environment, "DATABASE_URL": "postgresql+asyncpg://postgres@127.0.0.1:1/none"}
 
     code, _, err = await create(nowhere, EMAIL, "--password-stdin")

@@ -14,7 +14,7 @@ UNKNOWN = 2**31 - 1
 
 @dataclass(frozen=True)
 class Club:
-    """An organization with an owner and a member, and people outside."""
+    """An organization with an owner, a member, and users outside of it."""
 
     path: str
     owner: Person
@@ -38,16 +38,16 @@ async def club(ada: Person, bob: Person, root: Person, make: MakePerson) -> Club
 
 
 async def test_the_founder_is_the_owner(club: Club) -> None:
-    """Who creates an organization is its first member, and owns it."""
+    """The user who creates an organization is its first owner."""
     assert await club.members() == {club.owner.id: "owner", club.member.id: "member"}
 
 
 async def test_all_or_nothing(client: AsyncClient, zenith: Zenith, root: Person) -> None:
-    """Organization and first member are one transaction: without the member, here of a user who is gone, no organization."""
+    """If the first member cannot be stored, here because the user is deleted, the organization is not stored either."""
     with login_as(zenith.app, zenith.dependencies.get_current_user, zenith.models.User(id=UNKNOWN, is_superuser=False)):
-        refused = await client.post("/api/v1/organizations", json={"name": "Teapots"})
+        rejected = await client.post("/api/v1/organizations", json={"name": "Teapots"})
 
-    assert (refused.status_code, refused.json()["code"]) == (422, "unknown_reference")
+    assert (rejected.status_code, rejected.json()["code"]) == (422, "unknown_reference")
     assert (await root("GET", "/organizations")).json()["total"] == 0
 
 
@@ -64,11 +64,11 @@ async def test_all_or_nothing(client: AsyncClient, zenith: Zenith, root: Person)
         ("DELETE", "/members/{owner}", None, (401, 404, 403, 409, 409)),
     ],
 )
-@pytest.mark.parametrize("who", range(5), ids=["nobody", "stranger", "member", "owner", "superuser"])
+@pytest.mark.parametrize("who", range(5), ids=["anonymous", "stranger", "member", "owner", "superuser"])
 async def test_who_may(
     client: AsyncClient, club: Club, make: MakePerson, who: int, method: str, path: str, body: object, statuses: tuple[int, ...]
 ) -> None:
-    """R23: to strangers it does not exist, members read it and may leave, owners and superusers change it; the last owner stays."""
+    """R23: strangers get 404. Members may read and leave. Owners and superusers may change. The last owner cannot leave."""
     new = await make("new")
     callers = [None, club.stranger, club.member, club.owner, club.superuser]
     path = path.format(new=new.id, member=club.member.id, owner=club.owner.id)
@@ -80,7 +80,7 @@ async def test_who_may(
 
 
 async def test_lists_are_confined(club: Club) -> None:
-    """R23: members see theirs, superusers all; the total gives nothing away."""
+    """R23: lists and totals contain only the user's own organizations; a superuser sees all."""
     await club.stranger("POST", "/organizations", {"name": "Spoons"})
 
     seen = {}
@@ -96,13 +96,13 @@ async def test_lists_are_confined(club: Club) -> None:
 
 
 @pytest.mark.parametrize("path", ["", "/members"])
-async def test_of_nothing(client: AsyncClient, root: Person, path: str) -> None:
-    """An organization that is not there is a 404 for a superuser too."""
+async def test_unknown_organization(client: AsyncClient, root: Person, path: str) -> None:
+    """An unknown organization is a 404 for a superuser too."""
     assert (await root("GET", f"/organizations/{UNKNOWN}{path}")).status_code == 404
 
 
 async def test_adding_twice(club: Club) -> None:
-    """A membership is there once, whatever the role; the first one stays."""
+    """A second membership of one user is a 409, and the first one stays."""
     again = await club.owner("POST", f"{club.path}/members", {"user_id": club.member.id, "role": "owner"})
 
     assert (again.status_code, again.json()["code"]) == (409, "conflict")
@@ -112,8 +112,8 @@ async def test_adding_twice(club: Club) -> None:
 @pytest.mark.parametrize(
     "body", [{"user_id": UNKNOWN}, {"user_id": 10**30}, {"user_id": None}, {}, {"user_id": 1, "role": "king"}, {"user_id": 1, "x": 1}]
 )
-async def test_adding_nobody(club: Club, body: dict[str, object]) -> None:
-    """An unknown user is a 422, as is everything that the form does not know."""
+async def test_adding_an_invalid_member(club: Club, body: dict[str, object]) -> None:
+    """An unknown user, and an unknown field or role, is a 422."""
     answer = await club.owner("POST", f"{club.path}/members", body)
 
     assert answer.status_code == 422
@@ -121,19 +121,19 @@ async def test_adding_nobody(club: Club, body: dict[str, object]) -> None:
 
 
 async def test_the_last_owner(club: Club, make: MakePerson) -> None:
-    """The last owner cannot leave or be removed; with a second one she can, and the organization is no longer hers to see."""
-    refused = await club.owner("DELETE", f"{club.path}/members/{club.owner.id}")
+    """The last owner cannot leave. With a second owner the first can, and then no longer sees the organization."""
+    rejected = await club.owner("DELETE", f"{club.path}/members/{club.owner.id}")
     second = await make("second")
     await club.owner("POST", f"{club.path}/members", {"user_id": second.id, "role": "owner"})
     left = await club.owner("DELETE", f"{club.path}/members/{club.owner.id}")
 
-    assert (refused.status_code, refused.json()["code"], left.status_code) == (409, "last_owner", 204)
+    assert (rejected.status_code, rejected.json()["code"], left.status_code) == (409, "last_owner", 204)
     assert await club.members() == {club.member.id: "member", second.id: "owner"}
     assert (await club.owner("GET", club.path)).status_code == 404
 
 
 async def test_deleting_takes_the_memberships_along(zenith: Zenith, club: Club) -> None:
-    """The foreign keys cascade: of a deleted user or organization no membership is left."""
+    """A deleted user or organization leaves no membership behind."""
     await club.member("DELETE", f"/users/{club.member.id}")
     assert await club.members() == {club.owner.id: "owner"}
 
@@ -143,7 +143,7 @@ async def test_deleting_takes_the_memberships_along(zenith: Zenith, club: Club) 
 
 
 async def test_description(ada: Person) -> None:
-    """Null empties what may be empty, and only that; what is not sent stays."""
+    """A null clears the description and nothing else. Fields that are not sent stay."""
     created = (await ada("POST", "/organizations", {"name": " Teapots ", "description": "short and stout"})).json()
     path = f"/organizations/{created['id']}"
 
@@ -152,6 +152,6 @@ async def test_description(ada: Person) -> None:
 
     assert (created["name"], renamed["name"]) == ("Teapots", "Cups")
     assert (renamed["description"], emptied["description"]) == ("short and stout", None)
-    refused: list[dict[str, object]] = [{"name": None}, {"name": ""}, {"name": "\u200b"}, {"name": "x" * 256}, {"users": []}, {"id": 1}]
-    for body in refused:
+    invalid: list[dict[str, object]] = [{"name": None}, {"name": ""}, {"name": "\u200b"}, {"name": "x" * 256}, {"users": []}, {"id": 1}]
+    for body in invalid:
         assert (await ada("PATCH", path, body)).status_code == 422

@@ -1,4 +1,4 @@
-"""Users: who sees and changes whom."""
+"""Users: who may see and change them."""
 
 from typing import Any
 
@@ -38,11 +38,11 @@ def locations(problem: dict[str, Any]) -> list[list[str]]:
         ("DELETE", f"/users/{UNKNOWN}", None, (401, 403, 403, 404)),
     ],
 )
-@pytest.mark.parametrize("who", range(4), ids=["nobody", "another", "oneself", "superuser"])
+@pytest.mark.parametrize("who", range(4), ids=["anonymous", "another", "self", "superuser"])
 async def test_who_may(
     client: AsyncClient, ada: Person, bob: Person, root: Person, who: int, method: str, path: str, body: object, statuses: tuple[int, ...]
 ) -> None:
-    """R21, R23: nobody 401; another user 403, also for somebody who does not exist; a superuser what is there."""
+    """R21, R23: anonymous requests are 401. Other users are 403, even if the user is missing. A superuser may do all."""
     caller = [None, bob, ada, root][who]
 
     answer = await client.request(method, f"/api/v1{path.format(id=ada.id)}", json=body, headers=headers_of(caller))
@@ -52,7 +52,7 @@ async def test_who_may(
 
 
 async def test_list(zenith: Zenith, ada: Person, bob: Person, root: Person) -> None:
-    """A page with its total, in two statements and one for who asks; never a hash."""
+    """A list takes two statements and one for the current user, and never shows a hash."""
     with assert_max_queries(zenith.db, 3):
         page = (await root("GET", "/users", params={"skip": 1, "limit": 1})).json()
 
@@ -62,12 +62,12 @@ async def test_list(zenith: Zenith, ada: Person, bob: Person, root: Person) -> N
 
 @pytest.mark.parametrize("query", [{"skip": -1}, {"skip": 10**30}, {"limit": 0}, {"limit": 1001}, {"page": 1}])
 async def test_list_out_of_bounds(root: Person, query: dict[str, int]) -> None:
-    """Skip is 0 or more, limit 1 to 1000."""
+    """skip must be 0 or more, limit 1 to 1000."""
     assert (await root("GET", "/users", params=query)).status_code == 422
 
 
 async def test_create(client: AsyncClient, root: Person) -> None:
-    """R52: a superuser decides what a new user may do; the address is in its normal form."""
+    """R52: a superuser creates users with any privileges. The address is normalized."""
     created = await root("POST", "/users", {**NEW, "is_superuser": True, "is_active": False})
 
     assert created.status_code == 201
@@ -81,7 +81,7 @@ async def test_create(client: AsyncClient, root: Person) -> None:
 @pytest.mark.parametrize("field", [{"email": "new@example.org"}, {"password": "another teapot"}])
 @pytest.mark.parametrize("confirmed", [{}, {"current_password": "wrong teapot"}, {"current_password": "\0" * 128}])
 async def test_unconfirmed_change(client: AsyncClient, ada: Person, field: dict[str, str], confirmed: dict[str, str]) -> None:
-    """R36: one's own address and password are changed with the current password only; nothing else is changed then either."""
+    """R36: without the current password, a change of the own address or password is rejected as a whole."""
     answer = await ada("PATCH", f"/users/{ada.id}", {**field, **confirmed, "full_name": "Mallory"})
 
     assert (answer.status_code, locations(answer.json())) == (422, [["body", "current_password"]])
@@ -101,7 +101,7 @@ async def test_change_of_the_password(client: AsyncClient, ada: Person) -> None:
 
 @pytest.mark.parametrize("password", ["password123", "ada@example.org", "lady lovelace"])
 async def test_change_to_a_weak_password(ada: Person, password: str) -> None:
-    """R30: the policy holds for changes too, with what is known of the user before and after."""
+    """R30: the password policy also checks changes, and compares with the old and the new user data."""
     changes = {"password": password, "current_password": PASSWORD, "full_name": "Lady Lovelace"}
 
     answer = await ada("PATCH", f"/users/{ada.id}", changes)
@@ -109,8 +109,8 @@ async def test_change_to_a_weak_password(ada: Person, password: str) -> None:
     assert (answer.status_code, locations(answer.json())) == (422, [["body", "password"]])
 
 
-async def test_change_of_somebody_else(client: AsyncClient, ada: Person, root: Person) -> None:
-    """A superuser helps somebody who has forgotten her password; her own takes the current one."""
+async def test_change_by_a_superuser(client: AsyncClient, ada: Person, root: Person) -> None:
+    """A superuser may set another user's password. Their own requires the current one."""
     helped = await root("PATCH", f"/users/{ada.id}", {"password": "another teapot"})
     own = await root("PATCH", f"/users/{root.id}", {"password": "another teapot"})
 
@@ -120,25 +120,25 @@ async def test_change_of_somebody_else(client: AsyncClient, ada: Person, root: P
 
 @pytest.mark.parametrize("name", ["is_superuser", "is_active", "is_verified", "id", "hashed_password", "created_at"])
 async def test_no_privileges_by_the_way(ada: Person, root: Person, name: str) -> None:
-    """R52: a change of one's data says nothing about what one may do, not even a superuser's."""
+    """R52: a change of user data cannot change privileges, not even for a superuser."""
     for person in (ada, root):
         answer = await person("PATCH", f"/users/{person.id}", {name: True})
         assert (answer.status_code, locations(answer.json())) == (422, [["body", name]])
 
 
 async def test_privileges(ada: Person, root: Person) -> None:
-    """R43: what a superuser grants holds from the next request on, and nothing else can be set there."""
+    """R43: granted privileges apply from the next request on. The route accepts no other field."""
     granted = await root("PATCH", f"/users/{ada.id}/privileges", {"is_superuser": True})
 
     assert (granted.status_code, granted.json()["is_superuser"]) == (200, True)
     assert (await ada("GET", "/users")).status_code == 200
-    for refused in ({"is_superuser": None}, {"is_verified": True}, {"email": "x@example.org"}, {"is_active": "perhaps"}):
-        assert (await root("PATCH", f"/users/{ada.id}/privileges", refused)).status_code == 422
+    for body in ({"is_superuser": None}, {"is_verified": True}, {"email": "x@example.org"}, {"is_active": "perhaps"}):
+        assert (await root("PATCH", f"/users/{ada.id}/privileges", body)).status_code == 422
 
 
 @pytest.mark.parametrize("changes", [{}, {"current_password": PASSWORD}, {"full_name": "Ada"}])
 async def test_change_of_nothing(ada: Person, changes: dict[str, str]) -> None:
-    """No change is no change."""
+    """A PATCH with equal values, or without any, changes nothing."""
     before = (await ada("GET", "/auth/me")).json()
 
     answer = await ada("PATCH", f"/users/{ada.id}", changes)
@@ -148,7 +148,7 @@ async def test_change_of_nothing(ada: Person, changes: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("name", ["email", "full_name", "password", "current_password"])
 async def test_null(client: AsyncClient, ada: Person, name: str) -> None:
-    """Null is refused, and the password stays."""
+    """A null is rejected, and the password stays."""
     answer = await ada("PATCH", f"/users/{ada.id}", {name: None})
 
     assert (answer.status_code, locations(answer.json())) == (422, [["body", name]])
@@ -156,14 +156,14 @@ async def test_null(client: AsyncClient, ada: Person, name: str) -> None:
 
 
 async def test_taken_address(ada: Person, bob: Person) -> None:
-    """R51: nobody takes another's address, in whatever case."""
+    """R51: the address of another user is a 409, in any case."""
     answer = await ada("PATCH", f"/users/{ada.id}", {"email": "BOB@example.org", "current_password": PASSWORD})
 
     assert (answer.status_code, locations(answer.json())) == (409, [["email"]])
 
 
 async def test_a_test_may_say_who_calls(client: AsyncClient, zenith: Zenith, make: MakePerson) -> None:
-    """R29: login_as gives every request a user, and the guards judge her as ever."""
+    """R29: login_as gives every request a user, and the guards still check that user."""
     stranger = zenith.models.User(id=UNKNOWN, is_superuser=False)
 
     with login_as(zenith.app, zenith.dependencies.get_current_user, stranger):

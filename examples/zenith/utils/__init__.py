@@ -1,1 +1,1 @@
-"""Passwords and tokens, and types of fields."""
+"""Passwords, tokens and field types."""

@@ -1,4 +1,4 @@
-"""Passwords and tokens, under the page's names."""
+"""Passwords and tokens, under the names of the tutorial."""
 
 from fastapi_kit import JWTService, PasswordHasher, TokenClaims
 from fastapi_kit.auth import PasswordPolicy
@@ -19,10 +19,10 @@ async def get_password_hash(password: str) -> str:
 
 
 def create_access_token(user_id: int) -> str:
-    """The subject is the id, which never changes: an address may."""
+    """Use the id as the subject: it never changes, an address can."""
     return tokens.create_access_token(str(user_id))
 
 
 def decode_access_token(token: str) -> TokenClaims:
-    """Raises InvalidTokenError, which is answered by 401."""
+    """Return the claims. Raises InvalidTokenError, a 401 over HTTP."""
     return tokens.decode(token)

@@ -33,7 +33,7 @@ class BaseQuery:
     @property
     def is_plain(self) -> bool:
         """Whether it is no more than the model and a WHERE."""
-        return self._criteria is not None
+        return self.criteria is not None
 
     def row(self, key: Sequence[ColumnElement[bool]]) -> list[ColumnExpressionArgument[bool]]:
         """Return the SQL that a row of the model is the one of these that *key* finds."""
@@ -41,21 +41,21 @@ class BaseQuery:
 
     def has(self, *conditions: ColumnExpressionArgument[bool]) -> list[ColumnExpressionArgument[bool]]:
         """Return the SQL that a row of the model is one of these and meets *conditions*, which may name what is joined."""
-        if self._criteria is not None:
-            return [*self._criteria, *conditions]
-        keys = self._keys()
+        if self.criteria is not None:
+            return [*self.criteria, *conditions]
+        keys = self.keys()
         if limits_rows(self.statement):
             # The limit comes first: what it leaves out does not come in because of a condition.
-            return [self._key.in_(keys), *conditions]
-        return [self._key.in_(keys.order_by(None).where(*conditions))]
+            return [self.key.in_(keys), *conditions]
+        return [self.key.in_(keys.order_by(None).where(*conditions))]
 
     def rows(
         self, conditions: Conditions, order_by: OrderBy | None = None, *, dialect: str = "", skip: int = 0, limit: int | None = None
     ) -> Select[Any]:
         """Return the select of those rows, each once, that meet *conditions*; in a total order unless *order_by* is None."""
         if self.loads_from_joins:
-            return self._with_joins(conditions, order_by, dialect=dialect, skip=skip, limit=limit)
-        return window(self._plain_rows(conditions, order_by, dialect=dialect), skip=skip, limit=limit)
+            return self.with_joins(conditions, order_by, dialect=dialect, skip=skip, limit=limit)
+        return window(self.plain_rows(conditions, order_by, dialect=dialect), skip=skip, limit=limit)
 
     def of_model(self, *columns: Any) -> Select[Any]:
         """Return the select of the model, or of *columns* alone, with the options of the statement and none of its other confinement."""
@@ -70,20 +70,20 @@ class BaseQuery:
         confined = statement.options(*criteria_options(self.statement))
         return confined.execution_options(**self.statement.get_execution_options())
 
-    def _plain_rows(self, conditions: Conditions, order_by: OrderBy | None, *, dialect: str) -> Select[Any]:
-        if self._criteria is not None:
+    def plain_rows(self, conditions: Conditions, order_by: OrderBy | None, *, dialect: str) -> Select[Any]:
+        if self.criteria is not None:
             rows = self.statement.where(*conditions)
-            return rows if order_by is None else rows.order_by(*self._total(order_by, dialect))
+            return rows if order_by is None else rows.order_by(*self.total(order_by, dialect))
         order = [*order_of(self.statement), *(() if order_by is None else items_of(order_by))]
         if any(table not in self.mapper.tables for each in order for table in froms_of(each)):
-            return self._ranked(conditions, order, dialect=dialect)
+            return self.ranked(conditions, order, dialect=dialect)
         rows = self.of_model().where(*self.has(*conditions))
-        return rows.order_by(*order) if order_by is None else rows.order_by(*self._total(order, dialect))
+        return rows.order_by(*order) if order_by is None else rows.order_by(*self.total(order, dialect))
 
-    def _ranked(self, conditions: Conditions, order: Sequence[Any], *, dialect: str) -> Select[Any]:
+    def ranked(self, conditions: Conditions, order: Sequence[Any], *, dialect: str) -> Select[Any]:
         """Return the rows in an *order* that names what is joined: each stands where it comes first."""
-        attributes = self._identity.attributes
-        number = func.row_number().over(partition_by=attributes, order_by=self._total(order, dialect))
+        attributes = self.identity.attributes
+        number = func.row_number().over(partition_by=attributes, order_by=self.total(order, dialect))
         columns = {f"key_{at}": attribute for at, attribute in enumerate(attributes)}
         columns |= {f"order_{at}": without_direction(each) for at, each in enumerate(order)}
         inner = self.statement.with_only_columns(*(column.label(name) for name, column in columns.items()), number.label("place"))
@@ -91,34 +91,34 @@ class BaseQuery:
         places = (inner if outside else inner.order_by(None).where(*conditions)).correlate(None).subquery()
         key = and_(*(attribute == places.c[f"key_{at}"] for at, attribute in enumerate(attributes)))
         rows = self.of_model().join(places, key).where(places.c.place == 1, *(conditions if outside else ()))
-        return rows.order_by(*self._total([ordered_as(each, places.c[f"order_{at}"]) for at, each in enumerate(order)], dialect))
+        return rows.order_by(*self.total([ordered_as(each, places.c[f"order_{at}"]) for at, each in enumerate(order)], dialect))
 
-    def _with_joins(self, conditions: Conditions, order_by: OrderBy | None, *, dialect: str, skip: int, limit: int | None) -> Select[Any]:
+    def with_joins(self, conditions: Conditions, order_by: OrderBy | None, *, dialect: str, skip: int, limit: int | None) -> Select[Any]:
         rows = self.statement.where(*conditions)
         if skip or limit is not None:
-            plain = self._plain_rows(conditions, () if order_by is None else order_by, dialect=dialect)
-            keys: Any = plain.with_only_columns(*self._identity.attributes)
+            plain = self.plain_rows(conditions, () if order_by is None else order_by, dialect=dialect)
+            keys: Any = plain.with_only_columns(*self.identity.attributes)
             some = window(keys, skip=skip, limit=limit).subquery()
-            rows = rows.where(self._key.in_(select(*some.c)))
-        return rows if order_by is None else rows.order_by(*self._total(order_by, dialect))
+            rows = rows.where(self.key.in_(select(*some.c)))
+        return rows if order_by is None else rows.order_by(*self.total(order_by, dialect))
 
-    def _keys(self) -> Select[*tuple[Any, ...]]:
-        return self.statement.with_only_columns(*self._identity.attributes).correlate(None)
+    def keys(self) -> Select[*tuple[Any, ...]]:
+        return self.statement.with_only_columns(*self.identity.attributes).correlate(None)
 
-    def _total(self, order_by: OrderBy, dialect: str) -> list[Any]:
-        return list(total_order(order_by, self._identity.attributes, dialect=dialect))
+    def total(self, order_by: OrderBy, dialect: str) -> list[Any]:
+        return list(total_order(order_by, self.identity.attributes, dialect=dialect))
 
     @property
-    def _key(self) -> ColumnElement[Any]:
-        attributes = self._identity.attributes
+    def key(self) -> ColumnElement[Any]:
+        attributes = self.identity.attributes
         return tuple_(*attributes)
 
     @cached_property
-    def _criteria(self) -> Sequence[ColumnElement[bool]] | None:
+    def criteria(self) -> Sequence[ColumnElement[bool]] | None:
         return plain_criteria(self.statement, self.mapper)
 
     @property
-    def _identity(self) -> Identity:
+    def identity(self) -> Identity:
         return identity_of(self.mapper)
 
 

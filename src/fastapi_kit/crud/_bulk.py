@@ -12,9 +12,9 @@ from fastapi_kit._compat import mark_inserted
 from fastapi_kit.crud._flushing import flushing_of
 from fastapi_kit.crud._objects import build
 from fastapi_kit.crud._rows import loading_of
+from fastapi_kit.crud.attributes import Values, attributes_of
 from fastapi_kit.crud.identity import identity_of
-from fastapi_kit.crud.values import Values, attributes_of
-from fastapi_kit.db.checks import check_offsets
+from fastapi_kit.db.checks.values import check_offsets
 from fastapi_kit.db.sessions import execute
 from fastapi_kit.errors import ConflictError
 
@@ -32,23 +32,23 @@ def insert_rows(session: Session, mapper: Mapper[Any], rows: Sequence[Values]) -
     for row in rows:
         check_offsets(mapper, row, bind.dialect)
     if not bind.dialect.insert_executemany_returning or flushing_of(mapper).is_needed_to_insert(session, rows):
-        return _flush_rows(session, mapper, rows)
+        return flush_rows(session, mapper, rows)
     inserted: dict[int, Any] = {}
-    with _making_room(session, mapper, rows):
-        for positions, group in _groups(mapper, rows):
-            for at, batch in _batches(mapper, positions, group):
-                inserted.update(zip(at, _insert(session, mapper, batch, numbered_late=bind.dialect.name == "sqlite"), strict=True))
+    with making_room(session, mapper, rows):
+        for positions, group in by_columns(mapper, rows):
+            for at, batch in batches(mapper, positions, group):
+                inserted.update(zip(at, insert_batch(session, mapper, batch, numbered_late=bind.dialect.name == "sqlite"), strict=True))
     made = [inserted[position] for position in range(len(rows))]
     mark_inserted(session, made)
     return made
 
 
-def _flush_rows(session: Session, mapper: Mapper[Any], rows: Sequence[Values]) -> list[Any]:
+def flush_rows(session: Session, mapper: Mapper[Any], rows: Sequence[Values]) -> list[Any]:
     with session.no_autoflush:
         # A setter of the application's may load; what is half set must not be flushed for that.
         objects = [build(mapper.class_, row) for row in rows]
     names = identity_of(mapper).names
-    with _making_room(session, mapper, [{name: getattr(each, name) for name in names} for each in objects]):
+    with making_room(session, mapper, [{name: getattr(each, name) for name in names} for each in objects]):
         session.add_all(objects)
         session.flush()
     loading_of(mapper).reload(session, objects)
@@ -56,7 +56,7 @@ def _flush_rows(session: Session, mapper: Mapper[Any], rows: Sequence[Values]) -
 
 
 @contextmanager
-def _making_room(session: Session, mapper: Mapper[Any], rows: Sequence[Values]) -> Generator[None]:
+def making_room(session: Session, mapper: Mapper[Any], rows: Sequence[Values]) -> Generator[None]:
     """Let new *rows* take keys under which *session* still holds objects; if they are refused, those come back.
 
     Another session may have deleted them. SQLAlchemy would warn, whether the database then refuses the key or not.
@@ -74,7 +74,7 @@ def _making_room(session: Session, mapper: Mapper[Any], rows: Sequence[Values]) 
         raise
 
 
-def _groups(mapper: Mapper[Any], rows: Sequence[Values]) -> Iterator[tuple[list[int], list[_Row]]]:
+def by_columns(mapper: Mapper[Any], rows: Sequence[Values]) -> Iterator[tuple[list[int], list[_Row]]]:
     """Yield rows, with their positions, that name the same columns among those with a default; the others are null where not named."""
     defaulted, version = attributes_of(mapper).defaulted, flushing_of(mapper).version_name
     plain = {name for row in rows for name in row} - defaulted
@@ -87,21 +87,21 @@ def _groups(mapper: Mapper[Any], rows: Sequence[Values]) -> Iterator[tuple[list[
     yield from groups.values()
 
 
-def _batches(mapper: Mapper[Any], positions: list[int], rows: list[_Row]) -> Iterator[tuple[list[int], list[_Row]]]:
+def batches(mapper: Mapper[Any], positions: list[int], rows: list[_Row]) -> Iterator[tuple[list[int], list[_Row]]]:
     """Yield all *rows* at once, or one by one where the database may give a key back in another form, so that rows cannot be told apart."""
     identity = identity_of(mapper)
-    if all(name not in rows[0] or _comes_back_as_given(column) for name, column in zip(identity.names, identity.columns, strict=True)):
+    if all(name not in rows[0] or comes_back_as_given(column) for name, column in zip(identity.names, identity.columns, strict=True)):
         yield positions, rows
     else:
         yield from (([position], [row]) for position, row in zip(positions, rows, strict=True))
 
 
-def _comes_back_as_given(column: Column[Any]) -> bool:
+def comes_back_as_given(column: Column[Any]) -> bool:
     type_ = column.type
     return isinstance(type_, Integer | Uuid) or (isinstance(type_, String) and not isinstance(type_, CHAR) and type_.collation is None)
 
 
-def _insert(session: Session, mapper: Mapper[Any], rows: list[_Row], *, numbered_late: bool) -> Sequence[Any]:
+def insert_batch(session: Session, mapper: Mapper[Any], rows: list[_Row], *, numbered_late: bool) -> Sequence[Any]:
     # SQLite numbers the rows of one INSERT in their order, but SQLAlchemy can only tell which is which by one INSERT a row.
     identity = identity_of(mapper)
     by_key = len(rows) > 1 and numbered_late and identity.is_made_by_server and identity.names[0] not in rows[0]

@@ -45,13 +45,13 @@ def converter_of(type_: TypeEngine[Any]) -> Converter | None:
     if isinstance(type_, TypeDecorator | UserDefinedType):
         return None
     if isinstance(type_, EnumType):
-        return _as_scalar if type_.enum_class is None else _as_member
+        return as_scalar if type_.enum_class is None else as_member
     if isinstance(type_, JSON):
-        return _as_json
+        return as_json
     if isinstance(type_, ARRAY):
         items: TypeEngine[Any] = cast("Any", type_).item_type
-        return partial(_as_list, convert=converter_of(items))
-    return _as_text if isinstance(type_, String) else _as_scalar
+        return partial(as_list, convert=converter_of(items))
+    return as_text if isinstance(type_, String) else as_scalar
 
 
 def is_sql(value: object) -> bool:
@@ -67,46 +67,46 @@ def loaded_fields(data: BaseModel) -> dict[str, Any]:
     return {**own, **(data.model_extra or {})}
 
 
-def _as_member(value: Any) -> Any:
-    value = _unwrapped(value)
-    if isinstance(value, BaseModel) or _is_secret(value):
+def as_member(value: Any) -> Any:
+    value = unwrapped(value)
+    if isinstance(value, BaseModel) or is_secret(value):
         raise MisfitError(type(cast("object", value)).__name__)
     return value
 
 
-def _is_secret(value: object) -> bool:
+def is_secret(value: object) -> bool:
     return isinstance(value, SecretStr | SecretBytes | Secret)
 
 
-def _as_scalar(value: Any) -> Any:
-    value = _as_member(value)
+def as_scalar(value: Any) -> Any:
+    value = as_member(value)
     return value.value if isinstance(value, Enum) else value
 
 
-def _as_text(value: Any) -> Any:
+def as_text(value: Any) -> Any:
     if type(value) is str:
         return value
-    scalar = _as_scalar(value)
+    scalar = as_scalar(value)
     if dataclasses.is_dataclass(scalar) and not isinstance(scalar, type):
         raise MisfitError(type(scalar).__name__)
-    return str(scalar) if _is_text(scalar) else scalar
+    return str(scalar) if is_text(scalar) else scalar
 
 
-def _is_text(value: object) -> bool:
+def is_text(value: object) -> bool:
     # Pydantic's MultiHostUrl classes wrap the one of pydantic_core.
     return isinstance(value, _TEXTS) or type(value).__module__ == "pydantic.networks"
 
 
-def _as_list(value: Any, *, convert: Converter | None) -> Any:
-    value = _unwrapped(value)
+def as_list(value: Any, *, convert: Converter | None) -> Any:
+    value = unwrapped(value)
     if isinstance(value, _SEQUENCES):
-        return [_as_list(each, convert=convert) for each in cast("list[object]", value)]
+        return [as_list(each, convert=convert) for each in cast("list[object]", value)]
     return value if convert is None else convert(value)
 
 
-def _as_json(value: Any, depth: int = 0) -> Any:
+def as_json(value: Any, depth: int = 0) -> Any:
     """Return *value* as JSON has it, models whole: what is left out or masked in an answer is stored all the same."""
-    value = _unwrapped(value)
+    value = unwrapped(value)
     if value is None or type(value) in _PLAIN or is_sql(value) or depth > MAX_DEPTH:
         return value
     if isinstance(value, BaseModel):
@@ -115,20 +115,20 @@ def _as_json(value: Any, depth: int = 0) -> Any:
         value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         pairs = cast("Mapping[object, object]", value).items()
-        return {_as_key(key): _as_json(each, depth + 1) for key, each in pairs}
+        return {as_key(key): as_json(each, depth + 1) for key, each in pairs}
     if isinstance(value, _SEQUENCES):
-        return [_as_json(each, depth + 1) for each in cast("list[object]", value)]
-    return _as_leaf(value, value)
+        return [as_json(each, depth + 1) for each in cast("list[object]", value)]
+    return as_leaf(value, value)
 
 
-def _as_key(key: object) -> Any:
-    return key if type(key) is str else _as_leaf(key, {key: None}, lambda document: next(iter(document)))
+def as_key(key: object) -> Any:
+    return key if type(key) is str else as_leaf(key, {key: None}, lambda document: next(iter(document)))
 
 
-def _as_leaf(value: Any, document: Any, read: Converter = lambda document: document) -> Any:
-    if _is_secret(value):
+def as_leaf(value: Any, document: Any, read: Converter = lambda document: document) -> Any:
+    if is_secret(value):
         raise MisfitError(type(value).__name__)
-    if _is_text(value):
+    if is_text(value):
         return str(value)
     try:
         return read(to_jsonable_python(document))
@@ -137,7 +137,7 @@ def _as_leaf(value: Any, document: Any, read: Converter = lambda document: docum
         return value
 
 
-def _unwrapped(value: Any) -> Any:
+def unwrapped(value: Any) -> Any:
     while isinstance(value, RootModel):
         value = vars(cast("object", value))["root"]
     return value

@@ -25,8 +25,7 @@ from sqlalchemy.orm import Mapper, RelationshipDirection, RelationshipProperty, 
 from sqlalchemy.types import TypeEngine
 
 from fastapi_kit.crud._conversions import is_sql
-from fastapi_kit.crud.identity import per_mapper
-from fastapi_kit.crud.values import Values, attributes_of
+from fastapi_kit.crud.attributes import Values, attributes_of, per_mapper
 from fastapi_kit.db.sessions import executes_plainly
 from fastapi_kit.db.types import UTCDateTime
 
@@ -53,11 +52,11 @@ class Flushing:
         )
         columns = attributes_of(mapper).columns
         return (
-            not self._can_be_inserted
+            not self.can_be_inserted
             or any(listeners)
             # SQLAlchemy tells get_bind of the statement in updates and deletes, not in inserts of the ORM.
             or type(session).get_bind is not Session.get_bind
-            or self._is_watched(session, columns)
+            or self.is_watched(session, columns)
             or any(name not in columns or is_sql(value) for row in rows for name, value in row.items())
         )
 
@@ -65,11 +64,11 @@ class Flushing:
         """Return whether the row must be loaded, changed and flushed, so as to store *values*."""
         mapper = self.mapper
         return (
-            not self._is_one_table
+            not self.is_one_table
             or bool(mapper.dispatch.before_update or mapper.dispatch.after_update)
-            or not values.keys() <= self._comparable
+            or not values.keys() <= self.comparable
             or any(name in mapper.validators for name in values)
-            or self._is_watched(session, values)
+            or self.is_watched(session, values)
         )
 
     def is_needed_to_delete(self, session: Session) -> bool:
@@ -79,7 +78,7 @@ class Flushing:
             *(mapper.dispatch.before_delete, mapper.dispatch.after_delete),
             *(listens.persistent_to_deleted, listens.deleted_to_detached),
         )
-        return not self._is_one_table or self._cascades or any(listeners) or self._is_watched(session, ())
+        return not self.is_one_table or self.cascades or any(listeners) or self.is_watched(session, ())
 
     @property
     def version_name(self) -> str | None:
@@ -87,7 +86,7 @@ class Flushing:
         column = self.mapper.version_id_col
         return None if column is None else self.mapper.get_property_by_column(column).key
 
-    def _is_watched(self, session: Session, names: Iterable[str]) -> bool:
+    def is_watched(self, session: Session, names: Iterable[str]) -> bool:
         listens = session.dispatch
         found = (
             *(listens.before_flush, listens.after_flush, listens.after_flush_postexec, listens.do_orm_execute),
@@ -96,42 +95,42 @@ class Flushing:
         return any(found) or not executes_plainly(session)
 
     @cached_property
-    def _is_one_table(self) -> bool:
+    def is_one_table(self) -> bool:
         mapper = self.mapper
         returns = all(getattr(table, "implicit_returning", False) for table in mapper.tables)
         single = len(mapper.tables) == 1 and mapper.polymorphic_on is None and not mapper.inherits
-        return single and returns and self._counts_versions_from_one
+        return single and returns and self.counts_versions_from_one
 
     @property
-    def _counts_versions_from_one(self) -> bool:
+    def counts_versions_from_one(self) -> bool:
         following = self.mapper.version_id_generator
         return self.mapper.version_id_col is None or (callable(following) and (following(None), following(1)) == (1, 2))
 
     @cached_property
-    def _can_be_inserted(self) -> bool:
+    def can_be_inserted(self) -> bool:
         mapper = self.mapper
         return (
-            self._is_one_table
-            and not self._has_expressions
+            self.is_one_table
+            and not self.has_expressions
             and mapper.class_manager.original_init is mapper.registry.constructor
             and not mapper.validators
-            and _hybrids_make_sql(mapper)
+            and hybrids_make_sql(mapper)
         )
 
     @cached_property
-    def _comparable(self) -> frozenset[str]:
-        if any(not relation.passive_updates for relation in self.mapper.relationships) or self._has_expressions:
+    def comparable(self) -> frozenset[str]:
+        if any(not relation.passive_updates for relation in self.mapper.relationships) or self.has_expressions:
             return frozenset()
         attributes = attributes_of(self.mapper)
-        return frozenset(name for name in attributes.writable if _can_be_compared(attributes.columns[name].type))
+        return frozenset(name for name in attributes.writable if can_be_compared(attributes.columns[name].type))
 
     @property
-    def _has_expressions(self) -> bool:
+    def has_expressions(self) -> bool:
         return any(not attribute.deferred and not isinstance(attribute.columns[0], Column) for attribute in self.mapper.column_attrs)
 
     @cached_property
-    def _cascades(self) -> bool:
-        return any(_needs_flush_to_delete(relation) for relation in self.mapper.relationships)
+    def cascades(self) -> bool:
+        return any(needs_flush_to_delete(relation) for relation in self.mapper.relationships)
 
 
 flushing_of = per_mapper(Flushing)
@@ -139,7 +138,7 @@ flushing_of = per_mapper(Flushing)
 _COMPARABLE = (Boolean, Date, DateTime, EnumType, Integer, Interval, JSONB, LargeBinary, Numeric, String, Time, UTCDateTime, Uuid)
 
 
-def _can_be_compared(type_: TypeEngine[Any]) -> bool:
+def can_be_compared(type_: TypeEngine[Any]) -> bool:
     """Return whether the database can tell that a value differs from what is stored, as Python would."""
     if isinstance(type_, JSON) and not isinstance(type_, JSONB):
         return False
@@ -147,10 +146,10 @@ def _can_be_compared(type_: TypeEngine[Any]) -> bool:
     base: Any = UTCDateTime if isinstance(type_, UTCDateTime) else TypeEngine
     own: Any = type(type_)
     same = own.compare_values is base.compare_values
-    return isinstance(type_, _COMPARABLE) and same and all(map(_can_be_compared, variants.values()))
+    return isinstance(type_, _COMPARABLE) and same and all(map(can_be_compared, variants.values()))
 
 
-def _hybrids_make_sql(mapper: Mapper[Any]) -> bool:
+def hybrids_make_sql(mapper: Mapper[Any]) -> bool:
     # An ORM insert asks each hybrid for its SQL, also those that are plain Python and have none.
     try:
         for name in list(mapper.all_orm_descriptors.keys()):
@@ -160,7 +159,7 @@ def _hybrids_make_sql(mapper: Mapper[Any]) -> bool:
     return True
 
 
-def _needs_flush_to_delete(relation: RelationshipProperty[Any]) -> bool:
+def needs_flush_to_delete(relation: RelationshipProperty[Any]) -> bool:
     if relation.viewonly:
         return False
     if relation.direction is RelationshipDirection.MANYTOONE:

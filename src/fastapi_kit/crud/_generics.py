@@ -19,7 +19,7 @@ def type_arguments(cls: type[Any], base: type[Any]) -> tuple[Any, ...] | None:
         given = get_args(parent)
         arguments = given if origin is base else type_arguments(origin, base)
         if arguments and origin is not base:
-            arguments = _substitute(arguments, getattr(origin, "__parameters__", ()), given)
+            arguments = substitute(arguments, getattr(origin, "__parameters__", ()), given)
         if arguments:
             return arguments
     return None
@@ -30,6 +30,6 @@ def overrides(cls: type[Any], base: type[Any], name: str) -> bool:
     return getattr(cls, name) is not getattr(base, name)
 
 
-def _substitute(arguments: Sequence[Any], parameters: Sequence[Any], given: Sequence[Any]) -> tuple[Any, ...]:
+def substitute(arguments: Sequence[Any], parameters: Sequence[Any], given: Sequence[Any]) -> tuple[Any, ...]:
     filled = dict(zip(parameters, given, strict=False))
     return tuple(filled.get(argument, argument) if isinstance(argument, TypeVar) else argument for argument in arguments)

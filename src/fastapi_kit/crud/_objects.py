@@ -12,7 +12,7 @@ from sqlalchemy.orm.attributes import flag_modified, instance_dict, set_attribut
 from sqlalchemy.types import TypeEngine
 
 from fastapi_kit.crud._conversions import is_sql
-from fastapi_kit.crud.values import attributes_of
+from fastapi_kit.crud.attributes import attributes_of
 
 __all__ = ["assign", "build", "change"]
 
@@ -24,7 +24,7 @@ def build(model: type[ModelT], values: Mapping[str, Any]) -> ModelT:
 
     A dataclass refuses keywords for its ``init=False`` fields, and SQLModel passes over columns that a mixin adds.
     """
-    accepted = _accepted(cast("Hashable", model))
+    accepted = accepted_keywords(cast("Hashable", model))
     row = model(**{name: value for name, value in values.items() if accepted is None or name in accepted})
     loaded, mapper = instance_dict(row), class_mapper(model)
     missed = {name for name in values if (name in mapper.attrs and name not in loaded) or (accepted is not None and name not in accepted)}
@@ -36,7 +36,7 @@ def change(row: object, values: Mapping[str, Any]) -> None:
     """Set those *values* that differ from what is loaded on *row*: an equal one would make SQLAlchemy look at the row again."""
     loaded, columns = instance_dict(row), attributes_of(class_mapper(type(row))).columns
     types = {name: columns[name].type if name in columns else None for name in values}
-    changed = {name: value for name, value in values.items() if name not in loaded or not _equal(types[name], loaded[name], value)}
+    changed = {name: value for name, value in values.items() if name not in loaded or not equal(types[name], loaded[name], value)}
     assign(row, changed)
     for name in changed:
         if isinstance(types[name], JSON):
@@ -54,12 +54,12 @@ def assign(row: object, values: Mapping[str, Any]) -> None:
             setattr(row, name, value)
 
 
-def _equal(type_: TypeEngine[Any] | None, loaded: Any, value: Any) -> bool:
+def equal(type_: TypeEngine[Any] | None, loaded: Any, value: Any) -> bool:
     """Return whether *value* is what is *loaded*, in the eyes of the column's type; where that has no single answer, it is not."""
     if is_sql(value):
         return False
     if isinstance(type_, JSON):
-        return _is_same_document(loaded, value)
+        return is_same_document(loaded, value)
     if isinstance(type_, CHAR) and isinstance(loaded, str) and isinstance(value, str):
         # The database pads them.
         return loaded.rstrip(" ") == value.rstrip(" ")
@@ -70,7 +70,7 @@ def _equal(type_: TypeEngine[Any] | None, loaded: Any, value: Any) -> bool:
         return False
 
 
-def _is_same_document(one: object, other: object) -> bool:
+def is_same_document(one: object, other: object) -> bool:
     try:
         return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
     except (TypeError, ValueError):
@@ -79,7 +79,7 @@ def _is_same_document(one: object, other: object) -> bool:
 
 
 @lru_cache(maxsize=512)
-def _accepted(model: Hashable) -> frozenset[str] | None:
+def accepted_keywords(model: Hashable) -> frozenset[str] | None:
     parameters = inspect.signature(cast("type[object]", model)).parameters.values()
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
         return None

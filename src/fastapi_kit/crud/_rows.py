@@ -10,7 +10,8 @@ from sqlalchemy.orm import Mapper, QueryableAttribute, RelationshipDirection, Se
 from sqlalchemy.orm.attributes import instance_dict
 
 from fastapi_kit._compat import demands_unique, refresh_row
-from fastapi_kit.crud.identity import identity_of, per_mapper
+from fastapi_kit.crud.attributes import per_mapper
+from fastapi_kit.crud.identity import identity_of
 from fastapi_kit.db.sessions import execute
 
 __all__ = ["MOST_KEYS", "Loading", "chunks", "loading_of"]
@@ -45,7 +46,7 @@ class Loading:
 
     def attributes(self, names: Iterable[str] = ()) -> dict[str, QueryableAttribute[Any]]:
         """Return the attributes that a select of the model gives, and the deferred ones among *names*."""
-        names = self.names | self._deferred.intersection(names)
+        names = self.names | self.deferred.intersection(names)
         return {name: self.mapper.attrs[name].class_attribute for name in sorted(names)}
 
     def load(self, session: Session, statement: Select[Any], parameters: Mapping[str, Any] | None = None, *, fresh: bool) -> list[Any]:
@@ -64,7 +65,7 @@ class Loading:
         Shown are also deferred columns that are among *names*, or that an object which *session* holds has loaded.
         """
         held = [row for row in session.identity_map.values() if isinstance(row, self.mapper.class_)]
-        loaded = {name for row in held for name in instance_dict(row)} if self._deferred else set[str]()
+        loaded = {name for row in held for name in instance_dict(row)} if self.deferred else set[str]()
         shown, before = self.attributes({*names, *loaded}), set(map(id, held))
         found = execute(session, statement.add_columns(*shown.values()), parameters)
         rows = {id(row[0]): row for row in (found.unique(lambda row: id(row[0])) if demands_unique(found) else found)}
@@ -92,7 +93,7 @@ class Loading:
         loaded = instance_dict(row)
         outdated = [
             name
-            for name, keys in self._references.items()
+            for name, keys in self.references.items()
             if name in loaded and any(key in values and loaded.get(key, values[key]) != values[key] for key in keys)
         ]
         refresh_row(row, values)
@@ -102,14 +103,14 @@ class Loading:
 
     def undeferred(self, names: Any) -> list[Any]:
         """Return the options that load those of the *names* that are deferred."""
-        return [undefer(self.mapper.attrs[name].class_attribute) for name in sorted(self._deferred.intersection(names))]
+        return [undefer(self.mapper.attrs[name].class_attribute) for name in sorted(self.deferred.intersection(names))]
 
     @cached_property
-    def _deferred(self) -> frozenset[str]:
+    def deferred(self) -> frozenset[str]:
         return frozenset(attribute.key for attribute in self.mapper.column_attrs if attribute.deferred)
 
     @cached_property
-    def _references(self) -> Mapping[str, Sequence[str]]:
+    def references(self) -> Mapping[str, Sequence[str]]:
         """The many-to-one relationships and the attributes of their foreign keys."""
         names: dict[object, str] = {attribute.columns[0]: attribute.key for attribute in self.mapper.column_attrs}
         relations = (relation for relation in self.mapper.relationships if relation.direction is RelationshipDirection.MANYTOONE)

@@ -1,258 +1,209 @@
 """Changing and deleting one row: by one statement, or by a flush where the mapping or a listener needs it."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    ColumnExpressionArgument,
-    Result,
-    Select,
-    and_,
-    bindparam,
-    delete,
-    false,
-    null,
-    or_,
-    select,
-    true,
-    update,
-)
+from sqlalchemy import ColumnElement, Result, Select, and_, bindparam, delete, false, null, or_, select, true, update
 from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.orm.attributes import instance_dict
 from sqlalchemy.orm.exc import StaleDataError
+from sqlalchemy.types import TypeEngine
 
 from fastapi_kit._compat import criteria_options, mark_deleted, mark_updated, options_of
 from fastapi_kit.crud._base_query import BaseQuery
 from fastapi_kit.crud._conversions import is_sql
-from fastapi_kit.crud._flushing import Flushing, flushing_of
+from fastapi_kit.crud._flushing import flushing_of
 from fastapi_kit.crud._objects import change
-from fastapi_kit.crud._rows import Loading, loading_of
-from fastapi_kit.crud.identity import Identity, Key, identity_of, may_hold
-from fastapi_kit.crud.values import Values, attributes_of
-from fastapi_kit.db.checks import check_offsets
+from fastapi_kit.crud._rows import loading_of
+from fastapi_kit.crud.attributes import Values, attributes_of
+from fastapi_kit.crud.identity import identity_of, may_hold
+from fastapi_kit.db.checks.values import check_offsets
 from fastapi_kit.db.sessions import execute
 from fastapi_kit.errors import ConfigurationError, ConflictError, NotFoundError, StaleVersionError
 
 __all__ = ["Target"]
 
 
-@dataclass(frozen=True)
 class Target:
     """The row with the key *ident* among those of *base*, which must be at *expected_version* unless that is None.
 
-    Its methods run inside a write of *session*.
+    Its methods run inside a write of *session*. A key that no row can have raises NotFoundError.
     """
 
-    session: Session
-    mapper: Mapper[Any]
-    base: Select[Any]
-    ident: object
-    expected_version: int | None
+    def __init__(self, session: Session, mapper: Mapper[Any], base: Select[Any], ident: object, expected_version: int | None) -> None:
+        self.session = session
+        self.mapper = mapper
+        self.ident = ident
+        self.expected_version = expected_version
+        self.identity = identity_of(mapper)
+        self.loading = loading_of(mapper)
+        self.version = flushing_of(mapper).version_name
+        self.query = BaseQuery(base, mapper)
+        self.options = criteria_options(base)
+        self.key = self.identity.key_of(ident)
+        if expected_version is not None and self.version is None:
+            raise ConfigurationError(f"{mapper.class_.__name__} counts no versions: set version_id_col in its __mapper_args__")
+        if not self.identity.is_possible(self.key, session):
+            raise NotFoundError(mapper.class_, ident)
+        # A row that base has lost meanwhile is not written.
+        self.where = self.query.row(self.identity.has(self.key))
 
-    def __post_init__(self) -> None:
-        if self.expected_version is not None and self._flushing.version_name is None:
-            raise ConfigurationError(f"{self.mapper.class_.__name__} counts no versions: set version_id_col in its __mapper_args__")
-
-    def update(self, values: Values) -> Any:
-        """Store *values* and return the row; nothing is written where they are stored already."""
-        self._refuse_impossible()
+    def update(self, values: Values, *, flushes: bool) -> Any:
+        """Store *values* and return the row. Nothing is written where they are stored already."""
         check_offsets(self.mapper, values, self.session.get_bind(self.mapper).dialect)
-        self._wait_for_others()
-        row = self._update_or_find(values)
-        return self._with_relations(row) if len(options_of(self.base)) > len(self._options) else row
-
-    def _update_or_find(self, values: Values) -> Any:
+        self.wait_for_others()
         if not values:
-            return self._read()
-        if self._flushing.is_needed_to_update(self.session, values):
-            return self._flush_update(values)
-        differs = or_(*(self._differs(name, value) for name, value in values.items()))
-        # A second time if the row was changed by somebody else between the two statements, or if only its spelling differs.
-        for _ in range(2):
-            row = self._update(values, differs)
-            if row is not None:
-                return row
-            row, still_differs = self._find(differs, names=values.keys())
-            if not still_differs:
-                if all(_is_spelled(getattr(row, name), value) for name, value in values.items()):
-                    return row
-                differs = true()
-        raise self._not_stored()
+            row = self.read()[0]
+        elif flushes:
+            row = self.flush_update(values)
+        else:
+            row = self.update_or_find(values)
+        if len(options_of(self.query.statement)) > len(self.options):
+            # What the base query loads beside the row. The change may have moved the row out of it.
+            self.loading.load_fresh(self.session, self.select(confined=False))
+        return row
 
-    def delete(self) -> None:
+    def delete(self, *, flushes: bool) -> None:
         """Delete the row."""
-        self._refuse_impossible()
-        self._wait_for_others()
-        if self._flushing.is_needed_to_delete(self.session):
-            self._flush_delete()
+        self.wait_for_others()
+        if flushes:
+            self.flush_delete()
             return
-        held = self._identity.held(self.session, self.key)
-        statement = delete(self.mapper.class_).where(*self._where, *self._at_version).options(*self._options)
+        held = self.identity.held(self.session, self.key)
+        statement = delete(self.mapper.class_).where(*self.where, *self.at_version()).options(*self.options)
         # SQLite's driver does not count what a statement that begins with a CTE has deleted.
-        if self._execute(statement.returning(*self._identity.attributes)).first() is None:
-            self._read()
-            raise self._not_stored()
+        if self.execute(statement.returning(*self.identity.attributes)).first() is None:
+            self.read()
+            raise self.not_stored()
         if held is not None:
             mark_deleted(self.session, held)
 
-    @cached_property
-    def key(self) -> Key:
-        """The key as a tuple."""
-        return self._identity.key_of(self.ident)
-
     # --- By one statement ---
 
-    def _update(self, values: Values, differs: ColumnElement[bool]) -> Any:
-        held, version = self._identity.held(self.session, self.key), self._flushing.version_name
-        counted = {} if version is None else {version: self._attribute(version) + 1}
-        statement = update(self.mapper.class_).where(*self._where, *self._at_version, differs).values({**values, **counted})
+    def update_or_find(self, values: Values) -> Any:
+        columns, attrs = attributes_of(self.mapper).columns, self.mapper.attrs
+        differs = or_(*(differs_from(attrs[name].class_attribute, columns[name].type, value) for name, value in values.items()))
+        # A second time if the row was changed by another session between the two statements, or if only its spelling differs.
+        for _ in range(2):
+            row = self.update_where(differs, values)
+            if row is not None:
+                return row
+            row, still_differs = self.read(differs, names=values)
+            if not still_differs:
+                if all(is_spelled(getattr(row, name), value) for name, value in values.items()):
+                    return row
+                differs = true()
+        raise self.not_stored()
+
+    def update_where(self, differs: ColumnElement[bool], values: Values) -> Any:
+        """Update the row where it *differs*, and return it as it is stored. Returns None where it was not updated."""
+        held, counted = self.identity.held(self.session, self.key), dict[str, Any]()
+        if self.version is not None:
+            counted[self.version] = self.mapper.attrs[self.version].class_attribute + 1
+        statement = update(self.mapper.class_).where(*self.where, *self.at_version(), differs).values({**values, **counted})
         if held is None:
-            returning: Any = statement.options(*self._options, *self._loading.undeferred(values)).returning(self.mapper.class_)
-            row = self._execute(returning, populate_existing=True).scalars().unique().one_or_none()
+            returning = statement.options(*self.options, *self.loading.undeferred(values)).returning(self.mapper.class_)
+            row = self.execute(returning, populate_existing=True).scalars().unique().one_or_none()
         else:
-            shown = self._loading.attributes({*values, *instance_dict(held)})
-            row = self._refresh_held(held, shown, statement.options(*self._options).returning(*shown.values()))
+            shown = self.loading.attributes({*values, *instance_dict(held)})
+            stored = self.execute(statement.options(*self.options).returning(*shown.values())).one_or_none()
+            row = None if stored is None else held
+            if stored is not None:
+                self.loading.refresh(held, dict(zip(shown, stored, strict=True)))
         if row is not None:
             mark_updated(self.session, row)
         return row
 
-    def _differs(self, name: str, value: object) -> ColumnElement[bool]:
-        """Return the SQL that *value* is not what is stored."""
-        attribute, type_ = self._attribute(name), attributes_of(self.mapper).columns[name].type
-        differs: ColumnElement[bool] = attribute.is_distinct_from(value if is_sql(value) else bindparam(None, value, type_=type_))
-        # The null of JSON and SQL's are both None.
-        return and_(attribute.is_not(null()), differs) if value is None and type_.should_evaluate_none else differs
-
-    def _refresh_held(self, held: object, shown: Iterable[str], statement: Any) -> object | None:
-        """Run *statement*, which returns the *shown* columns of the row that the session holds, and put them into it."""
-        stored = self._execute(statement).one_or_none()
-        if stored is not None:
-            self._loading.refresh(held, dict(zip(shown, stored, strict=True)))
-        return None if stored is None else held
-
-    def _execute(self, statement: Any, **options: Any) -> Result[Any]:
-        given = statement.execution_options(**self.base.get_execution_options())
-        return execute(self.session, given, synchronize_session=False, **options)
+    def execute(self, statement: Any, **options: Any) -> Result[Any]:
+        given = self.query.statement.get_execution_options()
+        return execute(self.session, statement.execution_options(**given) if given else statement, synchronize_session=False, **options)
 
     # --- By a flush ---
 
-    def _flush_update(self, values: Values) -> Any:
-        row = self._read(names=values.keys(), lock=True)
+    def flush_update(self, values: Values) -> Any:
+        row = self.read(names=values, lock=True)[0]
         with self.session.no_autoflush:
-            # A setter of the application's, or a collection, may load; what is half set must not be flushed for that.
+            # A setter of the application, or a collection, may load. What is half set must not be flushed for that.
             change(row, values)
         if self.session.is_modified(row):
-            self._flush(row)
-            self._loading.reload(self.session, [row])
+            self.flush(row)
+            self.loading.reload(self.session, [row])
         return row
 
-    def _flush_delete(self) -> None:
-        row = self._read(lock=True)
+    def flush_delete(self) -> None:
+        row = self.read(lock=True)[0]
         self.session.delete(row)
-        self._flush(row)
+        self.flush(row)
         # SQLAlchemy warns when nothing was deleted, and goes on.
-        remaining = select(*self._identity.attributes).where(*self._identity.has(self.key))
-        if self._loading.reads_where_it_writes(self.session) and execute(self.session, remaining).first() is not None:
-            raise self._not_stored()
+        remaining = select(*self.identity.attributes).where(*self.identity.has(self.key))
+        if self.loading.reads_where_it_writes(self.session) and execute(self.session, remaining).first() is not None:
+            raise self.not_stored()
 
-    def _flush(self, row: object) -> None:
-        version = self._version_of(row)
+    def flush(self, row: object) -> None:
+        version = self.version_of(row)
         try:
             self.session.flush()
         except StaleDataError as error:
             if version is None:
-                raise self._not_stored() from error
+                raise self.not_stored() from error
             raise StaleVersionError(expected=version) from error
 
     # --- Both ---
 
-    def _read(self, *, names: Any = (), lock: bool = False) -> Any:
-        """Return the row as it is stored, deferred columns among *names* loaded. Raises NotFoundError and StaleVersionError."""
-        return self._find(names=names, lock=lock)[0]
+    def read(self, *columns: ColumnElement[Any], names: Mapping[str, Any] | tuple[()] = (), lock: bool = False) -> tuple[Any, ...]:
+        """Return the row as it is stored, deferred columns among *names* loaded, and the values of *columns*.
 
-    def _find(self, *columns: ColumnElement[Any], names: Any = (), lock: bool = False) -> tuple[Any, ...]:
-        """Return the row likewise, and the values of *columns*."""
-        query = self._query
-        rows = query.rows(self._identity.has(self.key)) if query.loads_from_joins else query.of_model().where(*self._where)
-        statement = rows.add_columns(*columns).options(*self._loading.undeferred(names))
-        if lock and self._loading.reads_where_it_writes(self.session):
+        Raises NotFoundError and StaleVersionError.
+        """
+        statement = self.select().add_columns(*columns).options(*self.loading.undeferred(names))
+        if lock and self.loading.reads_where_it_writes(self.session):
             statement = statement.with_for_update(of=self.mapper, key_share=True)
-        found = self._loading.load_fresh(self.session, statement, names=names)
+        found = self.loading.load_fresh(self.session, statement, names=names)
         if not found:
             raise NotFoundError(self.mapper.class_, self.ident)
-        version = self._version_of(found[0][0])
+        version = self.version_of(found[0][0])
         if self.expected_version is not None and version != self.expected_version:
             raise StaleVersionError(expected=self.expected_version, found=version)
         return found[0]
 
-    def _with_relations(self, row: Any) -> Any:
-        """Return *row* with what the base query loads beside it; the change may have moved it out of that."""
-        query, key = self._query, self._identity.has(self.key)
-        self._loading.load_fresh(self.session, query.rows(key) if query.loads_from_joins else query.of_model().where(*key))
-        return row
+    def select(self, *, confined: bool = True) -> Select[Any]:
+        """Return the select of the row, with what the base query loads beside it; *confined* to the rows of the base query."""
+        key = self.identity.has(self.key)
+        return self.query.rows(key) if self.query.loads_from_joins else self.query.of_model().where(*(self.where if confined else key))
 
-    def _version_of(self, row: object) -> int | None:
-        name = self._flushing.version_name
-        version: int | None = getattr(row, name) if name else None
+    def wait_for_others(self) -> None:
+        """Lock the row if the base query joins: a subquery in the statement that writes would show it as it was before the wait."""
+        has_locks = self.session.get_bind(self.mapper).dialect.name != "sqlite"
+        if not self.query.is_plain and has_locks and self.loading.reads_where_it_writes(self.session):
+            row = select(*self.identity.attributes).where(*self.identity.has(self.key))
+            execute(self.session, row.with_for_update(key_share=True)).all()
+
+    def at_version(self) -> list[ColumnElement[bool]]:
+        if self.expected_version is None or self.version is None:
+            return []
+        column = attributes_of(self.mapper).columns[self.version]
+        if not may_hold(column, self.expected_version, self.session, self.mapper):
+            return [false()]
+        return [self.mapper.attrs[self.version].class_attribute == self.expected_version]
+
+    def version_of(self, row: object) -> int | None:
+        version: int | None = getattr(row, self.version) if self.version else None
         return version
 
-    def _not_stored(self) -> ConflictError:
+    def not_stored(self) -> ConflictError:
         # A trigger has swallowed the statement.
         return ConflictError(table=self.mapper.local_table.description)
 
-    def _refuse_impossible(self) -> None:
-        if not self._identity.is_possible(self.key, self.session):
-            raise NotFoundError(self.mapper.class_, self.ident)
 
-    def _wait_for_others(self) -> None:
-        """Lock the row if the base query joins: a subquery in the statement that writes would show it as it was before the wait."""
-        has_locks = self.session.get_bind(self.mapper).dialect.name != "sqlite"
-        if not self._query.is_plain and has_locks and self._loading.reads_where_it_writes(self.session):
-            attributes = self._identity.attributes
-            execute(self.session, select(*attributes).where(*self._identity.has(self.key)).with_for_update(key_share=True)).all()
-
-    def _attribute(self, name: str) -> Any:
-        return self.mapper.attrs[name].class_attribute
-
-    @cached_property
-    def _query(self) -> BaseQuery:
-        return BaseQuery(self.base, self.mapper)
-
-    @cached_property
-    def _where(self) -> Sequence[ColumnExpressionArgument[bool]]:
-        """The SQL that finds the row, if *base* has it: one that it has lost meanwhile is not written."""
-        return self._query.row(self._identity.has(self.key))
-
-    @property
-    def _at_version(self) -> Sequence[ColumnElement[bool]]:
-        version, expected = self._flushing.version_name, self.expected_version
-        if expected is None or version is None:
-            return []
-        is_possible = may_hold(attributes_of(self.mapper).columns[version], expected, self.session, self.mapper)
-        return [self._attribute(version) == expected if is_possible else false()]
-
-    @property
-    def _options(self) -> Sequence[Any]:
-        return criteria_options(self.base)
-
-    @property
-    def _identity(self) -> Identity:
-        return identity_of(self.mapper)
-
-    @property
-    def _loading(self) -> Loading:
-        return loading_of(self.mapper)
-
-    @property
-    def _flushing(self) -> Flushing:
-        return flushing_of(self.mapper)
+def differs_from(attribute: Any, type_: TypeEngine[Any], value: object) -> ColumnElement[bool]:
+    """Return the SQL that what is stored in *attribute* is not *value*."""
+    differs: ColumnElement[bool] = attribute.is_distinct_from(value if is_sql(value) else bindparam(None, value, type_=type_))
+    # The null of JSON and SQL's are both None.
+    return and_(attribute.is_not(null()), differs) if value is None and type_.should_evaluate_none else differs
 
 
-def _is_spelled(stored: object, value: object) -> bool:
-    """Return whether *value*, which the database holds equal, is what is *stored*: a collation may pass over capitals and accents.
+def is_spelled(stored: object, value: object) -> bool:
+    """Return whether *value*, which the database holds equal, is what is *stored*: a collation may ignore capitals and accents.
 
     Blanks at the end are not written twice: a column that they make a difference for would not be equal.
     """

@@ -1,44 +1,22 @@
 """Primary keys: what may be given for one, the SQL that finds it, and the key of a row."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cached_property
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import Column, ColumnElement, Select, TypeDecorator, bindparam, inspect, select, tuple_
+from sqlalchemy import Column, ColumnElement, Select, TypeDecorator, bindparam, select, tuple_
 from sqlalchemy.orm import Mapper, QueryableAttribute, Session
 
-from fastapi_kit.db.checks import key_is_possible
+from fastapi_kit.crud.attributes import per_mapper
+from fastapi_kit.db.checks.column_types import key_is_possible
 from fastapi_kit.errors import ConfigurationError
 
-__all__ = ["Identity", "Key", "identity_of", "mapper_of", "may_hold", "per_mapper"]
+__all__ = ["Identity", "Key", "identity_of", "may_hold"]
 
 Key = tuple[object, ...]
-
-FactsT = TypeVar("FactsT")
-
-
-def mapper_of(model: type[object]) -> Mapper[Any]:
-    """Return the mapper of *model*. Raises ConfigurationError if it is not mapped."""
-    mapper: Mapper[Any] | None = inspect(model, raiseerr=False)
-    if mapper is None:
-        raise ConfigurationError(f"{model!r} is not a mapped class")
-    return mapper
-
-
-def per_mapper(make: Callable[[Mapper[Any]], FactsT]) -> Callable[[Mapper[Any]], FactsT]:
-    """Let *make* work out its facts once for each mapper; they live as long as the model does."""
-
-    def of(mapper: Mapper[Any]) -> FactsT:
-        known: dict[Any, Any] = cast("Any", mapper.class_manager).info
-        if make not in known:
-            known[make] = make(mapper)
-        found: FactsT = known[make]
-        return found
-
-    return of
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +47,7 @@ class Identity:
 
     def key_of(self, ident: object) -> Key:
         """Return *ident* as a tuple: a scalar, a tuple or a mapping by name. Raises ConfigurationError for a wrong shape or type."""
-        key, names, model = _as_tuple(ident, self.names), self.names, self.mapper.class_.__name__
+        key, names, model = as_tuple(ident, self.names), self.names, self.mapper.class_.__name__
         if key is None:
             shape = names[0] if len(names) == 1 else f"a tuple ({', '.join(names)}), or a mapping by these names"
             raise ConfigurationError(f"the key of {model} is {shape}; what was given does not fit")
@@ -102,6 +80,11 @@ class Identity:
         pairs = zip(self.names, self.attributes, strict=True)
         return select(self.mapper.class_).where(*(attribute == bindparam(f"key_{name}", type_=attribute.type) for name, attribute in pairs))
 
+    @cached_property
+    def in_order(self) -> Select[Any]:
+        """The select of all rows in the order of the key: a statement that is made once."""
+        return select(self.mapper.class_).order_by(*self.attributes)
+
     def parameters(self, key: Key) -> dict[str, object]:
         """Return *key* as the parameters of ``select``."""
         return {f"key_{name}": value for name, value in zip(self.names, key, strict=True)}
@@ -114,7 +97,7 @@ class Identity:
 
     @cached_property
     def _types(self) -> tuple[type[Any] | None, ...]:
-        return tuple(kind if (kind := _python_type(column)) in _KEY_TYPES else None for column in self.columns)
+        return tuple(kind if (kind := python_type(column)) in _KEY_TYPES else None for column in self.columns)
 
 
 def may_hold(column: Column[Any], value: object, session: Session, mapper: Mapper[Any]) -> bool:
@@ -125,7 +108,7 @@ def may_hold(column: Column[Any], value: object, session: Session, mapper: Mappe
 identity_of = per_mapper(Identity)
 
 
-def _as_tuple(ident: object, names: tuple[str, ...]) -> Key | None:
+def as_tuple(ident: object, names: tuple[str, ...]) -> Key | None:
     if isinstance(ident, Mapping):
         by_name = cast("Mapping[object, object]", ident)
         return tuple(by_name[name] for name in names) if set(by_name) == set(names) else None
@@ -138,7 +121,7 @@ def _as_tuple(ident: object, names: tuple[str, ...]) -> Key | None:
 _KEY_TYPES = {int, str, UUID, date, datetime}
 
 
-def _python_type(column: Column[Any]) -> type[Any] | None:
+def python_type(column: Column[Any]) -> type[Any] | None:
     if isinstance(column.type, TypeDecorator):
         return None
     try:

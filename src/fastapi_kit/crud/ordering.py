@@ -26,12 +26,12 @@ def total_order(order_by: OrderBy, key: Sequence[QueryableAttribute[Any]], *, di
 
     Nulls come last ascending and first descending, as on PostgreSQL, unless ``nulls_first()`` or ``nulls_last()`` says otherwise.
     """
-    expressions = [_expression(item) for item in items_of(order_by)]
+    expressions = [expression_of(item) for item in items_of(order_by)]
     for expression in expressions:
-        yield _placed(expression) if dialect == "sqlite" else expression
-    named = [_column(expression) for expression in expressions]
+        yield placed(expression) if dialect == "sqlite" else expression
+    named = [column_of(expression) for expression in expressions]
     for attribute in key:
-        if not any(column is _column(_expression(attribute)) for column in named):
+        if not any(column is column_of(expression_of(attribute)) for column in named):
             yield attribute
 
 
@@ -42,7 +42,7 @@ def items_of(order_by: OrderBy) -> Sequence[Any]:
 
 def without_direction(item: Any) -> Any:
     """Return what *item* orders by, without direction and null placement."""
-    expression = _expression(item)
+    expression = expression_of(item)
     while getattr(expression, "modifier", None) is not None:
         expression = expression.element
     return expression
@@ -50,28 +50,28 @@ def without_direction(item: Any) -> Any:
 
 def ordered_as(item: Any, column: Any) -> Any:
     """Return *column* with the direction and null placement of *item*."""
-    expression = _expression(item)
+    expression = expression_of(item)
     modifier = getattr(expression, "modifier", None)
     return column if modifier is None else _MODIFIERS[modifier](ordered_as(expression.element, column))
 
 
-def _expression(item: Any) -> Any:
+def expression_of(item: Any) -> Any:
     return item.__clause_element__() if hasattr(item, "__clause_element__") else item
 
 
-def _column(expression: Any) -> Any:
+def column_of(expression: Any) -> Any:
     """Return what is ordered, without direction and null placement; of a mapped attribute the table's column."""
     expression = without_direction(expression)
     bare = getattr(expression, "_deannotate", None)
     return expression if bare is None else bare()
 
 
-def _placed(expression: Any) -> Any:
+def placed(expression: Any) -> Any:
     modifier = getattr(expression, "modifier", None)
-    if isinstance(expression, str) or modifier in _PLACED or _never_null(_column(expression)):
+    if isinstance(expression, str) or modifier in _PLACED or never_null(column_of(expression)):
         return expression
     return nulls_first(expression) if modifier is operators.desc_op else nulls_last(expression)
 
 
-def _never_null(column: object) -> bool:
+def never_null(column: object) -> bool:
     return isinstance(column, Column) and not column.nullable

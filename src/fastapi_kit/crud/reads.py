@@ -17,12 +17,13 @@ from fastapi_kit._compat import is_ungrouped, options_of
 from fastapi_kit.crud._base_query import BaseQuery, window
 from fastapi_kit.crud._generics import overrides, type_arguments
 from fastapi_kit.crud._rows import MOST_KEYS, Loading, chunks, loading_of
-from fastapi_kit.crud.identity import Identity, Key, identity_of, mapper_of, may_hold
-from fastapi_kit.crud.ordering import OrderBy, total_order
-from fastapi_kit.crud.read_plan import ReadPlan, read_plan
-from fastapi_kit.crud.values import attributes_of
-from fastapi_kit.db.reads import read, read_locked, stream
+from fastapi_kit.crud.attributes import attributes_of, mapper_of
+from fastapi_kit.crud.identity import Identity, Key, identity_of, may_hold
+from fastapi_kit.crud.ordering import OrderBy, items_of, total_order
+from fastapi_kit.crud.read_plan.plan import ReadPlan, read_plan
+from fastapi_kit.db.reads import read, stream
 from fastapi_kit.db.sessions import execute, is_idle
+from fastapi_kit.db.transactions import read_locked
 from fastapi_kit.errors import ConfigurationError, InvalidQueryError, MultipleMatchesError, NotFoundError
 from fastapi_kit.pagination import Page, PageParams
 
@@ -233,18 +234,18 @@ class ReadService(Generic[ModelT]):
         cap, skip, limit = query.max_total, query.skip, query.limit + (query.max_total is not None)
         if self._is_overridden("list", "list_as", "count"):
             rows = await self.list_as(schema, *conditions, skip=skip, limit=limit, order_by=order_by)
-            counted = None if cap == 0 else await self._read(lambda session: self._count(session, conditions, up_to=_one_more(cap)))
+            counted = None if cap == 0 else await self._read(lambda session: self._count(session, conditions, up_to=one_more(cap)))
         else:
             plan, statement = read_plan(schema, self.mapper), self._window(conditions, skip=skip, limit=limit, order_by=order_by)
             find = self._finding(plan, statement) if statement is not None else None
 
             def find_page(session: Session) -> tuple[Sequence[Any], int | None]:
                 found: Sequence[Any] = find(session) if find is not None else ()
-                return found, None if cap == 0 else self._count(session, conditions, up_to=_one_more(cap))
+                return found, None if cap == 0 else self._count(session, conditions, up_to=one_more(cap))
 
             found, counted = await self._read(find_page)
             rows = plan.from_found(found)
-        return _page_of(schema).of(
+        return page_of(schema).of(
             rows[: query.limit],
             skip=skip,
             limit=query.limit,
@@ -267,7 +268,7 @@ class ReadService(Generic[ModelT]):
                 rows_again = base.rows([]) if base.loads_from_joins else select(self.model).options(*given)
                 statement = rows_again.where(identity.among(some)).options(*plan.options(given))
                 self._loading.load(session, statement, fresh=False)
-            _load_missing(session, plan, rows)
+            load_missing(session, plan, rows)
 
         await self._read(complete)
         return plan.from_objects(rows)
@@ -283,7 +284,7 @@ class ReadService(Generic[ModelT]):
 
         def find(session: Session) -> Sequence[Any]:
             objects = self._loading.load(session, loading, fresh=fresh)
-            _load_missing(session, plan, objects)
+            load_missing(session, plan, objects)
             return objects
 
         return find
@@ -307,9 +308,14 @@ class ReadService(Generic[ModelT]):
         dialect = "" if order_by is None else self.session.sync_session.get_bind(self.mapper).dialect.name
         if self._is_overridden("base_query"):
             return self._base.rows(conditions, order_by, dialect=dialect, skip=skip, limit=limit)
-        rows = select(self.model).where(*conditions)
-        if order_by is not None:
-            rows = rows.order_by(*total_order(order_by, self._identity.attributes, dialect=dialect))
+        if order_by is None:
+            rows = select(self.model)
+        elif items := items_of(order_by):
+            rows = select(self.model).order_by(*total_order(items, self._identity.attributes, dialect=dialect))
+        else:
+            rows = self._identity.in_order
+        if conditions:
+            rows = rows.where(*conditions)
         return window(rows, skip=skip, limit=limit)
 
     def _window(
@@ -371,15 +377,15 @@ class ReadService(Generic[ModelT]):
         return loading_of(self.mapper)
 
 
-def _one_more(cap: int | None) -> int | None:
+def one_more(cap: int | None) -> int | None:
     return None if cap is None else cap + 1
 
 
 @lru_cache(maxsize=512)
-def _page_of(schema: type[SchemaT]) -> type[Page[SchemaT]]:
+def page_of(schema: type[SchemaT]) -> type[Page[SchemaT]]:
     return cast("type[Page[SchemaT]]", Page.__class_getitem__(schema))
 
 
-def _load_missing(session: Session, plan: ReadPlan[Any], objects: Sequence[Any]) -> None:
+def load_missing(session: Session, plan: ReadPlan[Any], objects: Sequence[Any]) -> None:
     for statement in plan.loads(objects):
         execute(session, statement).unique().all()

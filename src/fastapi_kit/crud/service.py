@@ -13,8 +13,9 @@ from fastapi_kit.crud._bulk import insert_rows
 from fastapi_kit.crud._flushing import flushing_of
 from fastapi_kit.crud._generics import overrides
 from fastapi_kit.crud._write import Target
+from fastapi_kit.crud.attributes import Values, attributes_of
 from fastapi_kit.crud.reads import FOR_UPDATE, ReadService, RowLock
-from fastapi_kit.crud.values import Values, attributes_of, checked_changes, checked_row, field_values, new_values
+from fastapi_kit.crud.values import checked_changes, checked_row, field_values, new_values
 from fastapi_kit.db.transactions import dropping_calls, unit_of_work, write
 from fastapi_kit.errors import InvalidDataError, NotFoundError, StillReferencedError, UnknownReferenceError
 from fastapi_kit.schemas import has_rules_across_fields, validate_merged
@@ -85,11 +86,10 @@ class CRUDService(ReadService[ModelT], Generic[ModelT, CreateT, UpdateT]):
 
     async def delete(self, ident: object, /, *, expected_version: int | None = None) -> None:
         """Delete a row: by one statement where the mapping asks no more. Raises NotFoundError, StaleVersionError, StillReferencedError."""
+        flushes = flushing_of(self.mapper).is_needed_to_delete(self.session.sync_session)
         try:
             await self._write(
-                "delete",
-                lambda session: self._target(session, ident, expected_version).delete(),
-                one_statement=not flushing_of(self.mapper).is_needed_to_delete(self.session.sync_session),
+                "delete", lambda session: self._target(session, ident, expected_version).delete(flushes=flushes), one_statement=not flushes
             )
         except InvalidDataError as error:
             if isinstance(error, UnknownReferenceError) and error.precise:
@@ -128,10 +128,11 @@ class CRUDService(ReadService[ModelT], Generic[ModelT, CreateT, UpdateT]):
 
     async def _update(self, ident: object, data: UpdateT | Values, expected_version: int | None, *, trusted: bool) -> ModelT:
         changes = await self._changes(ident, data, trusted=trusted)
+        flushes = bool(changes) and flushing_of(self.mapper).is_needed_to_update(self.session.sync_session, changes)
         return await self._write(
             "update",
-            lambda session: self._target(session, ident, expected_version).update(changes),
-            one_statement=not flushing_of(self.mapper).is_needed_to_update(self.session.sync_session, changes),
+            lambda session: self._target(session, ident, expected_version).update(changes, flushes=flushes),
+            one_statement=not flushes,
         )
 
     async def _current(self, ident: object, *, lock: RowLock | None = None) -> ModelT:
@@ -144,7 +145,7 @@ class CRUDService(ReadService[ModelT], Generic[ModelT, CreateT, UpdateT]):
         with dropping_calls(self.session):
             if not isinstance(data, BaseModel):
                 given = data
-            elif _takes_row(type(self).update_values):
+            elif takes_row(type(self).update_values):
                 with_row = cast("Callable[[UpdateT, ModelT], Awaitable[Values]]", self.update_values)
                 given = await with_row(data, await self._current(ident))
             else:
@@ -160,5 +161,5 @@ class CRUDService(ReadService[ModelT], Generic[ModelT, CreateT, UpdateT]):
 
 
 @lru_cache(maxsize=512)
-def _takes_row(update_values: Callable[..., object]) -> bool:
+def takes_row(update_values: Callable[..., object]) -> bool:
     return len(inspect.signature(update_values).parameters) > 2

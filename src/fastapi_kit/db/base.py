@@ -15,7 +15,7 @@ from fastapi_kit.db.types import UTCDateTime
 __all__ = ["NAMING_CONVENTION", "Base"]
 
 
-def _check_name(constraint: CheckConstraint, table: Table) -> str:
+def check_name(constraint: CheckConstraint, table: Table) -> str:
     """Name a CHECK by its given name, by the column that an Enum or Boolean checks, or by its columns and a digest of its condition."""
     columns = [column.name for column in constraint.columns]
     if getattr(constraint, "_type_bound", False):
@@ -34,7 +34,7 @@ NAMING_CONVENTION: Mapping[str, Any] = {
     "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
     "ck": "ck_%(table_name)s_%(constraint_name)s",
     # SQLAlchemy's own token raises for a CHECK without a name.
-    "constraint_name": _check_name,
+    "constraint_name": check_name,
 }
 """Constraint names that Alembic can drop again; pass it to ``MetaData`` of a base of your own.
 

@@ -16,10 +16,10 @@ from fastapi_kit.db.engines.make import adopt_engine, make_engine
 from fastapi_kit.db.engines.options import DatabaseOptions
 from fastapi_kit.db.engines.sqlite import PrivateFile, begin_immediate
 from fastapi_kit.db.engines.urls import masked
-from fastapi_kit.db.errors import as_kit_error
+from fastapi_kit.db.errors.translate import as_kit_error, typed
 from fastapi_kit.db.hooks import OWN, has_uncommitted_writes, note_writes
 from fastapi_kit.db.sessions import NO_AUTOCOMMIT, Place, close, log_application_commits, report_second_commit
-from fastapi_kit.db.transactions import keep_clean, put_back_kept, typed, unit_of_work
+from fastapi_kit.db.transactions import keep_clean, put_back_kept, unit_of_work
 from fastapi_kit.errors import ConfigurationError, UnavailableError
 from fastapi_kit.settings import KitSettings
 
@@ -79,7 +79,7 @@ class Database:
     @property
     def session(self) -> "SessionDepends":
         """Marker for ``Annotated[AsyncSession, db.session]``: the request's one session; each service write commits itself."""
-        return _marker(self.get_session)
+        return make_marker(self.get_session)
 
     @property
     def transaction(self) -> "SessionDepends":
@@ -87,7 +87,7 @@ class Database:
 
         It is committed when the handler has returned and before the response starts, and rolled back on any exception.
         """
-        return _marker(self._get_transaction)
+        return make_marker(self._get_transaction)
 
     async def get_session(self) -> AsyncIterator[AsyncSession]:
         """Give a request its session; the plain dependency behind ``session``.
@@ -131,7 +131,7 @@ class Database:
         bound = self._bound_connection
         with typed(None):
             async with nullcontext(bound) if bound is not None else self.engine.begin() as connection:
-                await connection.run_sync(_create_tables, metadata or Base.metadata)
+                await connection.run_sync(create_all, metadata or Base.metadata)
 
     async def ping(self) -> None:
         """Ask the database for an answer. Raises UnavailableError; a mistake, such as an argument unknown to the driver, as it comes."""
@@ -196,7 +196,7 @@ class Database:
             await close(session)
 
 
-def _marker(dependency: Callable[..., AsyncIterator[AsyncSession]]) -> "SessionDepends":
+def make_marker(dependency: Callable[..., AsyncIterator[AsyncSession]]) -> "SessionDepends":
     # The only FastAPI below the web floor: a script that uses a Database never imports it.
     from fastapi.params import Depends
 
@@ -210,7 +210,7 @@ def _marker(dependency: Callable[..., AsyncIterator[AsyncSession]]) -> "SessionD
     return cast("SessionDepends", Marker(dependency, scope="function"))
 
 
-def _create_tables(connection: Connection, metadata: MetaData) -> None:
+def create_all(connection: Connection, metadata: MetaData) -> None:
     if connection.dialect.name == "sqlite":
         begin_immediate(connection)
     elif connection.dialect.name == "postgresql":

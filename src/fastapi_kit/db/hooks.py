@@ -22,7 +22,7 @@ from sqlalchemy.util import await_only
 __all__ = [
     "OWN",
     "OWN_LISTENERS",
-    "close_quietly",
+    "close_reading",
     "drop_waiting_calls",
     "has_uncommitted_writes",
     "note_writes",
@@ -56,55 +56,57 @@ def on_commit(session: AsyncSession, fn: Callable[P, object], *args: P.args, **k
     registration and get no session. One that fails, times out or is cancelled is logged, and neither stops the others nor undoes anything.
     A crash between the commit and the call loses it.
     """
-    _record_of(session.sync_session).entries.append(_Entry(_innermost(session.sync_session), partial(fn, *args, **kwargs)))
+    record_of(session.sync_session).entries.append(Entry(innermost(session.sync_session), partial(fn, *args, **kwargs)))
 
 
 def note_writes(sessions: type[Session], engine: Engine) -> None:
     """From now on record what the sessions of this class write to *engine*, so that ``has_uncommitted_writes`` can tell."""
-    event.listen(sessions, "after_begin", _note_begin)
-    event.listen(engine, "after_cursor_execute", _note_statement)
-    event.listen(sessions, "after_commit", _note_commit)
-    event.listen(sessions, "after_transaction_end", _settle)
+    event.listen(sessions, "after_begin", note_begin)
+    event.listen(engine, "after_cursor_execute", note_statement)
+    event.listen(sessions, "after_commit", note_commit)
+    event.listen(sessions, "after_transaction_end", settle)
 
 
 def has_uncommitted_writes(session: Session) -> bool:
     """Return whether the open transaction has written something, or is to insert or delete an object, that its end would lose."""
-    record: _Record | None = session.info.get(_RECORD)
+    record: Record | None = session.info.get(_RECORD)
     has_written = record is not None and any(entry.fn is None for entry in record.entries)
     return has_written or bool(session.new or session.deleted)
 
 
 def drop_waiting_calls(session: Session) -> None:
     """Drop the calls that wait for the next transaction: the write they waited for was refused before it began one."""
-    record: _Record | None = session.info.get(_RECORD)
+    record: Record | None = session.info.get(_RECORD)
     if record is not None and not session.in_transaction():
         record.entries.clear()
 
 
-def save_calls(session: Session) -> Sequence["_Entry"]:
+def save_calls(session: Session) -> Sequence["Entry"]:
     """Return the calls that wait, for ``restore_calls`` after a transaction that they must outlive."""
-    record: _Record | None = session.info.get(_RECORD)
+    record: Record | None = session.info.get(_RECORD)
     return [replace(entry) for entry in record.entries] if record is not None else ()
 
 
-def restore_calls(session: Session, saved: Sequence["_Entry"]) -> None:
+def restore_calls(session: Session, saved: Sequence["Entry"]) -> None:
     """Let the *saved* calls wait again; those of the transaction that ended belong to the one that is open now."""
     if saved:
         for entry in saved:
             entry.transaction = None if entry.transaction is None else session.get_transaction()
-        _record_of(session).entries = list(saved)
+        record_of(session).entries = list(saved)
 
 
-def close_quietly(session: Session, transaction: SessionTransaction) -> None:
-    """End *transaction*, in which was only read, by neither commit nor rollback: calls go on waiting, what was loaded is not expired."""
-    record = session.info.pop(_RECORD, None)
-    transaction.close()
-    if record is not None:
-        session.info[_RECORD] = record
+def close_reading(session: Session) -> None:
+    """End a transaction in which *session* only read, by neither commit nor rollback: calls go on waiting, nothing is expired."""
+    transaction = session.get_transaction()
+    if transaction is not None:
+        record = session.info.pop(_RECORD, None)
+        transaction.close()
+        if record is not None:
+            session.info[_RECORD] = record
 
 
 @dataclass(eq=False)
-class _Entry:
+class Entry:
     transaction: SessionTransaction | None
     """Where it belongs; None: the next transaction that ends."""
     fn: Callable[[], object] | None = None
@@ -112,30 +114,30 @@ class _Entry:
 
 
 @dataclass
-class _Record:
-    entries: list[_Entry] = field(default_factory=list[_Entry])
+class Record:
+    entries: list[Entry] = field(default_factory=list[Entry])
     committed: SessionTransaction | None = None
 
 
-def _record_of(session: Session) -> _Record:
-    record: _Record | None = session.info.get(_RECORD)
+def record_of(session: Session) -> Record:
+    record: Record | None = session.info.get(_RECORD)
     if record is None:
-        record = session.info[_RECORD] = _Record()
+        record = session.info[_RECORD] = Record()
         if session.info.get(OWN) is not type(session):
-            event.listen(session, "after_commit", _note_commit)
-            event.listen(session, "after_transaction_end", _settle)
+            event.listen(session, "after_commit", note_commit)
+            event.listen(session, "after_transaction_end", settle)
     return record
 
 
-def _note_begin(session: Session, _transaction: SessionTransaction, connection: Connection) -> None:
+def note_begin(session: Session, _transaction: SessionTransaction, connection: Connection) -> None:
     _SESSIONS[connection] = ref(session)
 
 
-OWN_LISTENERS: frozenset[object] = frozenset({_note_begin})
+OWN_LISTENERS: frozenset[object] = frozenset({note_begin})
 """They only look; no other listener of a session is the library's."""
 
 
-def _note_statement(connection: Connection, _cursor: object, statement: str, *_: object) -> None:
+def note_statement(connection: Connection, _cursor: object, statement: str, *_: object) -> None:
     # After the statement: one that is refused has written nothing.
     found = _STATEMENT.match(statement)
     if found is None or (found[1] is None and not _WRITE_IN_WITH.search(_QUOTED.sub("", statement))):
@@ -144,20 +146,20 @@ def _note_statement(connection: Connection, _cursor: object, statement: str, *_:
     session = owner() if owner is not None else None
     if session is None or not session.in_transaction():
         return
-    transaction, record = _innermost(session), _record_of(session)
+    transaction, record = innermost(session), record_of(session)
     if not any(entry.fn is None and entry.transaction is transaction for entry in record.entries):
-        record.entries.append(_Entry(transaction))
+        record.entries.append(Entry(transaction))
 
 
-def _note_commit(session: Session) -> None:
+def note_commit(session: Session) -> None:
     # The event fires on RELEASE too; only the transaction that ends next has committed.
-    record: _Record | None = session.info.get(_RECORD)
+    record: Record | None = session.info.get(_RECORD)
     if record is not None:
-        record.committed = _innermost(session)
+        record.committed = innermost(session)
 
 
-def _settle(session: Session, ended: SessionTransaction) -> None:
-    record: _Record | None = session.info.get(_RECORD)
+def settle(session: Session, ended: SessionTransaction) -> None:
+    record: Record | None = session.info.get(_RECORD)
     if record is None:
         return
     committed = record.committed is ended
@@ -170,16 +172,16 @@ def _settle(session: Session, ended: SessionTransaction) -> None:
     elif ended.parent is None:
         entries, record.entries = record.entries, []
         if committed:
-            _run([entry.fn for entry in entries if entry.fn is not None])
+            run([entry.fn for entry in entries if entry.fn is not None])
 
 
-def _run(calls: Sequence[Callable[[], object]]) -> None:
+def run(calls: Sequence[Callable[[], object]]) -> None:
     cancelled: asyncio.CancelledError | None = None
     for call in calls:
         try:
             result = call()
             if inspect.isawaitable(result):
-                await_only(_wait_for(result, shield=cancelled is not None))
+                await_only(wait_for(result, shield=cancelled is not None))
         except asyncio.CancelledError as error:
             _log.warning("on_commit: a call was cancelled after the commit; the others go on")
             cancelled = error
@@ -189,11 +191,11 @@ def _run(calls: Sequence[Callable[[], object]]) -> None:
         raise cancelled
 
 
-async def _wait_for(result: Awaitable[object], *, shield: bool) -> None:
+async def wait_for(result: Awaitable[object], *, shield: bool) -> None:
     # A cancelled scope of anyio would cancel every other call too.
     with CancelScope(shield=shield):
         await result
 
 
-def _innermost(session: Session) -> SessionTransaction | None:
+def innermost(session: Session) -> SessionTransaction | None:
     return session.get_nested_transaction() or session.get_transaction()

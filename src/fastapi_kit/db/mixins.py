@@ -32,8 +32,8 @@ class TimestampMixin:
     On SQLModel they are mapped attributes, not fields: read schemas have them, ``model_dump()`` of the row has not.
     """
 
-    created_at = unannotated(lambda _: _created_at())
-    updated_at = unannotated(lambda _: _updated_at())
+    created_at = unannotated(lambda _: created_at_column())
+    updated_at = unannotated(lambda _: updated_at_column())
 
 
 class UUIDv7Mixin:
@@ -42,17 +42,17 @@ class UUIDv7Mixin:
     An INSERT from a SELECT makes one key for all its rows, as every default made in Python: give it the keys.
     """
 
-    id = unannotated(lambda _: _uuid7_key())
+    id = unannotated(lambda _: uuid7_key())
 
 
-def _created_at() -> Mapped[datetime]:
+def created_at_column() -> Mapped[datetime]:
     return mapped_column(UTCDateTime(), insert_default=utc_now, server_default=ServerNow(), nullable=False, sort_order=1000)
 
 
-def _updated_at() -> Mapped[datetime]:
+def updated_at_column() -> Mapped[datetime]:
     return mapped_column(
         UTCDateTime(),
-        insert_default=_same_as_created,
+        insert_default=same_as_created,
         onupdate=utc_now,
         server_default=ServerNow(),
         nullable=False,
@@ -60,7 +60,7 @@ def _updated_at() -> Mapped[datetime]:
     )
 
 
-def _same_as_created(context: Any) -> datetime:
+def same_as_created(context: Any) -> datetime:
     parameters = context.get_current_parameters(isolate_multiinsert_groups=False)
     # SQLAlchemy numbers the parameters of a VALUES list: updated_at, updated_at_m1, ...; those given for its first row end with _m0.
     row = context.current_column.key.removeprefix("updated_at")
@@ -68,5 +68,5 @@ def _same_as_created(context: Any) -> datetime:
     return created_at if isinstance(created_at, datetime) else utc_now()
 
 
-def _uuid7_key() -> Mapped[UUID]:
+def uuid7_key() -> Mapped[UUID]:
     return mapped_column(Uuid(), primary_key=True, insert_default=uuid7, sort_order=-1000)

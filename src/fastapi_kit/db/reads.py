@@ -8,12 +8,12 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncResult, AsyncSession
 from sqlalchemy.orm import Mapper, Session
 
-from fastapi_kit.db.hooks import close_quietly, has_uncommitted_writes
-from fastapi_kit.db.sessions import AUTOCOMMIT, execute, finish, is_idle, is_overridden, may_autocommit, one_task
-from fastapi_kit.db.transactions import streaming, typed, typed_errors
+from fastapi_kit.db.errors.translate import typed
+from fastapi_kit.db.hooks import close_reading, has_uncommitted_writes
+from fastapi_kit.db.sessions import AUTOCOMMIT, execute, finish, is_idle, is_overridden, may_autocommit, one_task, streaming
 from fastapi_kit.errors import ConfigurationError
 
-__all__ = ["read", "read_locked", "stream"]
+__all__ = ["read", "stream"]
 
 RowT = TypeVar("RowT")
 ResultT = TypeVar("ResultT")
@@ -27,33 +27,20 @@ async def read(session: AsyncSession, work: Callable[[Session], ResultT], *, map
     session is used as ``session.execute`` would.
     """
     with one_task(session), typed(mapper):
-        return await session.run_sync(_read_and_end if is_idle(session.sync_session) else _read, work)
+        return await session.run_sync(read_and_end if is_idle(session.sync_session) else read_only, work)
 
 
-def _read(session: Session, work: Callable[[Session], ResultT]) -> ResultT:
+def read_only(session: Session, work: Callable[[Session], ResultT]) -> ResultT:
     return work(session)
 
 
-def _read_and_end(session: Session, work: Callable[[Session], ResultT]) -> ResultT:
+def read_and_end(session: Session, work: Callable[[Session], ResultT]) -> ResultT:
     try:
         if may_autocommit(session):
             session.connection(execution_options=AUTOCOMMIT)
         return work(session)
     finally:
-        _end(session)
-
-
-async def read_locked(session: AsyncSession, work: Callable[[Session], ResultT], *, mapper: Mapper[Any]) -> ResultT:
-    """Let *work* read and lock rows. The transaction, and with it the lock, stays; a refused lock undoes nothing that was before."""
-    with one_task(session), typed(mapper):
-        if not is_idle(session.sync_session):
-            async with typed_errors(session):
-                return await session.run_sync(work)
-        try:
-            return await session.run_sync(work)
-        except BaseException:
-            await finish(session.run_sync(_end))
-            raise
+        close_reading(session)
 
 
 async def stream(session: AsyncSession, statement: Select[RowT], *, mapper: Mapper[Any]) -> AsyncGenerator[RowT]:
@@ -78,10 +65,4 @@ async def stream(session: AsyncSession, statement: Select[RowT], *, mapper: Mapp
             raise ConfigurationError(f"this cannot be streamed; use selectinload() for collections: {error}") from error
         finally:
             if idle and not has_uncommitted_writes(session.sync_session):
-                await finish(session.run_sync(_end))
-
-
-def _end(session: Session) -> None:
-    transaction = session.get_transaction()
-    if transaction is not None:
-        close_quietly(session, transaction)
+                await finish(session.run_sync(close_reading))

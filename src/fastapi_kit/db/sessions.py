@@ -21,6 +21,7 @@ from fastapi_kit.errors import ConfigurationError
 __all__ = [
     "AUTOCOMMIT",
     "NO_AUTOCOMMIT",
+    "STREAMS",
     "Place",
     "close",
     "commit",
@@ -34,12 +35,15 @@ __all__ = [
     "may_autocommit",
     "one_task",
     "report_second_commit",
+    "streaming",
 ]
 
 ResultT = TypeVar("ResultT")
 
 NO_AUTOCOMMIT = "fastapi_kit.no_autocommit"
 """Key in ``session.info`` of a ``Database`` that was told to read in transactions."""
+STREAMS = "fastapi_kit.streams"
+"""Key in ``session.info`` of the number of open cursors."""
 _TASK = "fastapi_kit.task"
 _COMMITTER = "fastapi_kit.committer"
 _SELF_COMMITS = "fastapi_kit.self_commits"
@@ -137,12 +141,12 @@ async def close(session: AsyncSession) -> None:
     The rollback is explicit: after a failed COMMIT, closing alone would leave SQLite's connection inside the transaction.
     """
     if session.sync_session.in_transaction():
-        await finish(_roll_back_and_close(session))
+        await finish(roll_back_and_close(session))
     else:
         session.sync_session.close()
 
 
-async def _roll_back_and_close(session: AsyncSession) -> None:
+async def roll_back_and_close(session: AsyncSession) -> None:
     try:
         await session.rollback()
     except Exception:
@@ -150,6 +154,16 @@ async def _roll_back_and_close(session: AsyncSession) -> None:
         await session.invalidate()
     else:
         await session.close()
+
+
+@contextmanager
+def streaming(session: AsyncSession) -> Generator[None]:
+    """Mark *session* as having an open cursor, which a COMMIT would close."""
+    session.info[STREAMS] = session.info.get(STREAMS, 0) + 1
+    try:
+        yield
+    finally:
+        session.info[STREAMS] -= 1
 
 
 async def finish(work: Coroutine[Any, Any, ResultT]) -> ResultT:
@@ -194,7 +208,7 @@ def count_self_commit(session: AsyncSession, committer: str) -> None:
     if commits is None:
         return
     commits.append(committer)
-    if len(commits) == 2 and (place := _application_line()) not in reported:
+    if len(commits) == 2 and (place := application_line()) not in reported:
         reported.add(place)
         _log.warning(
             "%s:%d: %s and %s each committed in one request; if the second fails the first stays. "
@@ -204,7 +218,7 @@ def count_self_commit(session: AsyncSession, committer: str) -> None:
         )
 
 
-def _application_line() -> Place:
+def application_line() -> Place:
     frame = currentframe()
     while frame is not None and (frame.f_globals.get("__name__") or "").split(".")[0] in {"fastapi_kit", "contextlib"}:
         frame = frame.f_back

@@ -17,10 +17,11 @@ from sqlalchemy.util import await_only, greenlet_spawn
 
 from fastapi_kit._compat import binds_of, discard_clean, has_sent_sql, is_clean, put_back
 from fastapi_kit.db.engines.sqlite import begin_immediate
-from fastapi_kit.db.errors import as_kit_error, is_retryable, watch
-from fastapi_kit.db.hooks import OWN, drop_waiting_calls, on_commit, restore_calls, save_calls
-from fastapi_kit.db.sessions import AUTOCOMMIT, commit, count_self_commit, finish, may_autocommit, one_task
-from fastapi_kit.errors import ConfigurationError, KitError
+from fastapi_kit.db.errors.translate import is_retryable, typed
+from fastapi_kit.db.errors.written import watch
+from fastapi_kit.db.hooks import OWN, close_reading, drop_waiting_calls, on_commit, restore_calls, save_calls
+from fastapi_kit.db.sessions import AUTOCOMMIT, STREAMS, commit, count_self_commit, finish, is_idle, may_autocommit, one_task
+from fastapi_kit.errors import ConfigurationError
 
 __all__ = [
     "Boundary",
@@ -31,9 +32,8 @@ __all__ = [
     "keep_clean",
     "on_commit",
     "put_back_kept",
+    "read_locked",
     "run_transaction",
-    "streaming",
-    "typed",
     "typed_errors",
     "unit_of_work",
     "write",
@@ -47,7 +47,6 @@ SessionFactory: TypeAlias = Callable[[], AbstractAsyncContextManager[AsyncSessio
 
 _ROOT = "fastapi_kit.boundary"
 _KEPT = "fastapi_kit.kept"
-_STREAMS = "fastapi_kit.streams"
 
 
 def is_opened(session: AsyncSession | Session) -> bool:
@@ -95,7 +94,7 @@ class Boundary:
                 self.session.flush()
             self.keep()
         except BaseException as error:
-            _release(error)
+            release(error)
             # To its end, also while the task is being cancelled.
             await_only(finish(greenlet_spawn(self.undo)))
             raise
@@ -104,13 +103,13 @@ class Boundary:
     def begin(self) -> None:
         """Begin. Pending changes of the application are flushed first; an error there is its own, and comes as SQLAlchemy raises it."""
         session = self.session
-        if self.commits and session.info.get(_STREAMS):
+        if self.commits and session.info.get(STREAMS):
             raise ConfigurationError(
                 "a write that commits would end the stream that is being read: put both into one unit_of_work(session)"
             )
         if OWN not in session.info:
             self._watch()
-        self._keeps_readable = _keep_readable(session)
+        self._keeps_readable = keep_readable(session)
         try:
             self._open()
         except BaseException:
@@ -147,7 +146,7 @@ class Boundary:
     def keep(self) -> None:
         """Keep what was done. An error of the COMMIT is typed."""
         transaction = self._transaction
-        if transaction is None or not _is_open(self.session, transaction):
+        if transaction is None or not is_open(self.session, transaction):
             raise ConfigurationError(
                 f"{self.committer}: the transaction was committed or rolled back inside the block; leave that to the block"
                 " (to undo a unit of work, await its rollback())"
@@ -169,10 +168,10 @@ class Boundary:
         if not self.committed:
             if self._unit is not None:
                 self._unit._start_again(self._saved_calls)
-            elif transaction is not None and transaction.nested and _is_open(session, transaction):
+            elif transaction is not None and transaction.nested and is_open(session, transaction):
                 self._roll_back_to(transaction)
             else:
-                _roll_back(session)
+                roll_back(session)
         self._leave()
 
     def _leave(self) -> None:
@@ -185,7 +184,7 @@ class Boundary:
 
     def _start_again(self, calls: Any) -> None:
         """Undo the first write of a unit by rolling back all there is: the write itself."""
-        _roll_back(self.session)
+        roll_back(self.session)
         self._transaction = self.session.begin()
         restore_calls(self.session, calls)
 
@@ -224,7 +223,7 @@ class Boundary:
         except Exception:
             # The connection is gone, or SQLite's disk is full: the whole transaction is gone with it.
             if self._connection is None:
-                _roll_back(session)
+                roll_back(session)
                 return
             # What came later would be stored alone. An invalid connection refuses it until whoever began the transaction rolls it back.
             if not self._connection.invalidated:
@@ -272,10 +271,10 @@ class UnitOfWork:
 
     async def rollback(self) -> None:
         """Undo this unit and leave it; the code after ``async with`` goes on."""
-        raise _LeavingUnit(self)
+        raise LeavingUnit(self)
 
 
-class _LeavingUnit(BaseException):
+class LeavingUnit(BaseException):
     # No Exception: an ``except Exception`` inside the unit must not keep it from leaving.
     def __init__(self, unit: UnitOfWork) -> None:
         super().__init__("leaving the unit of work")
@@ -292,14 +291,14 @@ async def unit_of_work(session: AsyncSession) -> AsyncGenerator[UnitOfWork]:
     """
     unit = UnitOfWork(session)
     try:
-        async with _bounded(session, Boundary(session.sync_session, committer="unit_of_work")):
+        async with bounded(session, Boundary(session.sync_session, committer="unit_of_work")):
             yield unit
-    except _LeavingUnit as leaving:
+    except LeavingUnit as leaving:
         if leaving.unit is not unit:
             raise
     except BaseExceptionGroup as group:
         # A task group inside the unit wraps whatever leaves it.
-        others = group.split(lambda error: isinstance(error, _LeavingUnit) and error.unit is unit)[1]
+        others = group.split(lambda error: isinstance(error, LeavingUnit) and error.unit is unit)[1]
         if others is group:
             raise
         if others is not None:
@@ -312,10 +311,23 @@ async def typed_errors(session: AsyncSession) -> AsyncGenerator[None]:
 
     Flushes at the end and commits nothing.
     """
-    async with _bounded(session, Boundary(session.sync_session, committer="", commits=False)):
+    async with bounded(session, Boundary(session.sync_session, committer="", commits=False)):
         with typed(None):
             yield
             await session.flush()
+
+
+async def read_locked(session: AsyncSession, work: Callable[[Session], ResultT], *, mapper: Mapper[Any]) -> ResultT:
+    """Let *work* read and lock rows. The transaction, and with it the lock, stays; a refused lock undoes nothing that was before."""
+    with one_task(session), typed(mapper):
+        if not is_idle(session.sync_session):
+            async with typed_errors(session):
+                return await session.run_sync(work)
+        try:
+            return await session.run_sync(work)
+        except BaseException:
+            await finish(session.run_sync(close_reading))
+            raise
 
 
 async def run_transaction(begin: SessionFactory, work: Callable[[AsyncSession], Awaitable[ResultT]], *, attempts: int = 3) -> ResultT:
@@ -334,49 +346,25 @@ async def run_transaction(begin: SessionFactory, work: Callable[[AsyncSession], 
     raise ConfigurationError("attempts must be at least 1")
 
 
-@contextmanager
-def typed(mapper: Mapper[Any] | None) -> Generator[None]:
-    """Raise database errors as the library's, fields named as attributes of *mapper*."""
-    try:
-        yield
-    except KitError:
-        raise
-    except Exception as error:
-        mapped = as_kit_error(error, mapper=mapper)
-        if mapped is None:
-            raise
-        raise mapped from error
-
-
-@contextmanager
-def streaming(session: AsyncSession) -> Generator[None]:
-    """Mark *session* as having an open cursor, which a COMMIT would close."""
-    session.info[_STREAMS] = session.info.get(_STREAMS, 0) + 1
-    try:
-        yield
-    finally:
-        session.info[_STREAMS] -= 1
-
-
 @asynccontextmanager
-async def _bounded(session: AsyncSession, boundary: Boundary) -> AsyncGenerator[None]:
+async def bounded(session: AsyncSession, boundary: Boundary) -> AsyncGenerator[None]:
     await session.run_sync(lambda _: boundary.begin())
     try:
         yield
         await session.run_sync(lambda _: boundary.keep())
     except BaseException as error:
-        _release(error)
+        release(error)
         await finish(session.run_sync(lambda _: boundary.undo()))
         raise
 
 
-def _release(error: BaseException) -> None:
+def release(error: BaseException) -> None:
     """Let go of what the frames of a cancelled statement hold: an SQLite connection that is closed keeps its lock while a cursor lives."""
     if not isinstance(error, Exception):
         clear_frames(error.__traceback__)
 
 
-def _keep_readable(session: Session) -> bool:
+def keep_readable(session: Session) -> bool:
     """Let no rollback expire what it does not undo, not even the one that a failed flush makes. Returns False where it is so already."""
     if _KEPT in session.info:
         return False
@@ -400,13 +388,13 @@ def put_back_kept(session: Session, _ended: object = None) -> None:
         kept.clear()
 
 
-def _roll_back(session: Session) -> None:
+def roll_back(session: Session) -> None:
     # Here too, because a lost connection can keep the event from being sent.
     keep_clean(session)
     session.rollback()
 
 
-def _is_open(session: Session, transaction: SessionTransaction) -> bool:
+def is_open(session: Session, transaction: SessionTransaction) -> bool:
     current = session.get_nested_transaction() or session.get_transaction()
     while current is not None and current is not transaction:
         current = current.parent

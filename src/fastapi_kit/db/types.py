@@ -83,14 +83,14 @@ class UTCDateTime(TypeDecorator[datetime]):
         if dialect.driver == "asyncpg":
             return None
         read: Any = super().result_processor(dialect, coltype)
-        return _text_in_utc(read) if dialect.name == "sqlite" else read
+        return text_in_utc(read) if dialect.name == "sqlite" else read
 
     def coerce_compared_value(self, op: object, value: Any) -> TypeEngine[Any]:
         """Take a timedelta for an interval, so that ``created_at + timedelta(days=1)`` works, and all else for a moment."""
         return Interval() if isinstance(value, timedelta) else self
 
 
-def _text_in_utc(read: Callable[[Any], datetime | None]) -> Callable[[Any], datetime | None]:
+def text_in_utc(read: Callable[[Any], datetime | None]) -> Callable[[Any], datetime | None]:
     """Return what reads the text that this type writes in one step, and all other values by *read*."""
 
     def process(stored: Any) -> datetime | None:
@@ -129,17 +129,17 @@ class ServerNow(FunctionElement[datetime]):
 
 
 @compiles(ServerNow)
-def _render_now(element: ServerNow, compiler: SQLCompiler, **kw: Any) -> str:
+def render_now(element: ServerNow, compiler: SQLCompiler, **kw: Any) -> str:
     return "CURRENT_TIMESTAMP"
 
 
 @compiles(ServerNow, "sqlite")
-def _render_now_sqlite(element: ServerNow, compiler: SQLCompiler, **kw: Any) -> str:
+def render_now_sqlite(element: ServerNow, compiler: SQLCompiler, **kw: Any) -> str:
     return "(strftime('%Y-%m-%d %H:%M:%f000', 'now'))"
 
 
 @compiles(ServerNow, "mysql", "mariadb")
-def _render_now_mysql(element: ServerNow, compiler: SQLCompiler, **kw: Any) -> str:
+def render_now_mysql(element: ServerNow, compiler: SQLCompiler, **kw: Any) -> str:
     return "(utc_timestamp(6))"
 
 

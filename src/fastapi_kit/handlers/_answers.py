@@ -30,8 +30,6 @@ from fastapi_kit.errors import (
     MultipleMatchesError,
     NotFoundError,
     PermissionDeniedError,
-    PreconditionRequiredError,
-    RateLimitedError,
     StaleVersionError,
     UnavailableError,
     UserInputError,
@@ -62,10 +60,8 @@ STATUSES: Mapping[type[Exception], int] = {
     ConflictError: 409,
     InvalidDataError: 422,
     UserInputError: 422,
-    PreconditionRequiredError: 428,
     AuthenticationError: 401,
     PermissionDeniedError: 403,
-    RateLimitedError: 429,
     UnavailableError: 503,
     ConfigurationError: 500,
 }
@@ -83,7 +79,6 @@ _TEXTS = {
     "still_referenced": "Other resources still refer to this one.",
     "invalid_data": "The values cannot be stored.",
     "unknown_reference": "A resource that is referred to does not exist.",
-    "precondition_required": "The request must be conditional.",
     "not_authenticated": "Not authenticated.",
     "invalid_credentials": "The credentials are not valid.",
     "invalid_token": "The token is not valid.",
@@ -211,7 +206,7 @@ _UNSTORED = {"Cache-Control": "no-store"}
 
 def _headers_of(error: KitError) -> dict[str, str] | None:
     match error:
-        case RateLimitedError() | UnavailableError():
+        case UnavailableError():
             seconds = error.retry_after
             return {"Retry-After": str(math.ceil(seconds) if math.isfinite(seconds) and seconds > 0 else 1)}
         case InvalidTokenError():

@@ -12,7 +12,8 @@ from pydantic import BaseModel
 from sqlalchemy import Column
 from sqlalchemy.orm import Mapper
 
-from fastapi_kit.crud.identity import Identity, Key, identity_of, mapper_of
+from fastapi_kit.crud.attributes import mapper_of
+from fastapi_kit.crud.identity import Identity, Key, identity_of
 from fastapi_kit.dependencies import declare
 from fastapi_kit.errors import ConfigurationError
 from fastapi_kit.routing._paths import column_in_path, key_in_path, may_be_key, row_path

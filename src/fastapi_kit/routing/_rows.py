@@ -11,8 +11,8 @@ from sqlalchemy.orm import Mapper, undefer
 from sqlalchemy.orm.interfaces import ORMOption
 
 from fastapi_kit.crud import FOR_UPDATE, CRUDService, ReadService
+from fastapi_kit.crud.attributes import attributes_of
 from fastapi_kit.crud.identity import Key, identity_of
-from fastapi_kit.crud.values import attributes_of
 from fastapi_kit.db import unit_of_work
 from fastapi_kit.errors import ConfigurationError, FieldError, InvalidDataError, NotFoundError, UnknownReferenceError, UserInputError
 from fastapi_kit.pagination import Page, PageParams

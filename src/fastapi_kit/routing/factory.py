@@ -15,7 +15,7 @@ from sqlalchemy.orm import Mapped
 from starlette.routing import BaseRoute
 
 from fastapi_kit.crud import CRUDService
-from fastapi_kit.crud.read_plan import read_plan
+from fastapi_kit.crud.read_plan.plan import read_plan
 from fastapi_kit.dependencies import Dependency, as_depends
 from fastapi_kit.errors import ConfigurationError
 from fastapi_kit.routing._endpoints import BatchRoute, RowRoute, add_create, add_create_many, add_delete, add_get, add_list, add_update

@@ -102,7 +102,7 @@ def is_dynamic(mapper: Mapper[Any], names: Iterable[str]) -> bool:
 # --- The names in the application's code ---
 
 
-def _functions_of(descriptor: object) -> Iterator[FunctionType]:
+def functions_of(descriptor: object) -> Iterator[FunctionType]:
     """Yield the Python functions that reading *descriptor* may run: of a property, a hybrid, a cached property, a method."""
     for part in (descriptor, *(getattr(descriptor, name, None) for name in ("fget", "func", "__func__"))):
         function = inspect.unwrap(part.func if isinstance(part, partial) else part) if callable(part) else None
@@ -113,24 +113,24 @@ def _functions_of(descriptor: object) -> Iterator[FunctionType]:
 
 def names_in(functions: Sequence[Callable[..., Any]]) -> frozenset[str]:
     """Return the names that *functions* use, and the functions of the same module that they call."""
-    waiting = [function for each in functions for function in _functions_of(each)]
+    waiting = [function for each in functions for function in functions_of(each)]
     names, seen = set[str](), set[FunctionType]()
     while waiting:
         function = waiting.pop()
         if function not in seen:
             seen.add(function)
-            used = set(_names_of_code(function.__code__))
+            used = set(names_of_code(function.__code__))
             names |= used
             called = (function.__globals__.get(name) for name in used)
             waiting += [each for each in called if isinstance(each, FunctionType) and each.__module__ == function.__module__]
     return frozenset(names)
 
 
-def _names_of_code(code: CodeType) -> Iterator[str]:
+def names_of_code(code: CodeType) -> Iterator[str]:
     yield from code.co_names
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            yield from _names_of_code(constant)
+            yield from names_of_code(constant)
 
 
 def names_behind(mapper: Mapper[Any], names: Set[str]) -> frozenset[str]:
@@ -139,7 +139,7 @@ def names_behind(mapper: Mapper[Any], names: Set[str]) -> frozenset[str]:
     found = [vars(cls)[name] for cls in classes for name in names if name in vars(cls)]
     unmapped = [each for each in found if not isinstance(each, QueryableAttribute)]
     proxied = {name for each in unmapped if isinstance(each, AssociationProxy) for name in (each.target_collection, each.value_attr)}
-    return names_in([function for each in unmapped for function in _functions_of(each)]) | proxied
+    return names_in([function for each in unmapped for function in functions_of(each)]) | proxied
 
 
 def with_names_behind(names: frozenset[str], mapper: Mapper[Any]) -> frozenset[str]:

@@ -38,22 +38,22 @@ def is_node(value: object) -> TypeGuard[Node]:
     return isinstance(value, Mapping) and isinstance(cast("Node", value).get("type"), str)
 
 
-def _nodes_in(node: Node) -> Iterator[Node]:
+def nodes_in(node: Node) -> Iterator[Node]:
     """Yield the nodes directly below *node*."""
     for key, value in node.items():
         if key not in NO_NODES:
-            yield from _nodes(value)
+            yield from nodes_of(value)
 
 
-def _nodes(value: object) -> Iterator[Node]:
+def nodes_of(value: object) -> Iterator[Node]:
     if is_node(value):
         yield value
     elif isinstance(value, Mapping):
         for part in cast("Mapping[str, object]", value).values():
-            yield from _nodes(part)
+            yield from nodes_of(part)
     elif isinstance(value, list | tuple):
         for part in cast("Sequence[object]", value):
-            yield from _nodes(part)
+            yield from nodes_of(part)
 
 
 def has_own_init(model: Node) -> bool:
@@ -107,26 +107,27 @@ class SchemaReader:
 
     def content(self, node: Node) -> Content:
         """Return what *node* is made of, down to the models in it; a RootModel is what it wraps."""
-        nodes = list(self._walk(node, set()))
+        nodes = list(self.walk(node, set()))
         models = tuple(each for each in nodes if each["type"] == "model" and not each["root_model"])
-        functions = tuple(function for each in nodes for function in _functions(each))
-        return Content(models, functions, frozenset(each["type"] for each in nodes), any(map(_sees_input, nodes)))
+        functions = tuple(function for each in nodes for function in functions_of(each))
+        return Content(models, functions, frozenset(each["type"] for each in nodes), any(map(is_input_function, nodes)))
 
     def model(self, node: Node) -> ModelSchema:
         """Return the model that *node* describes."""
         cls: type[BaseModel] = node["cls"]
         if cls not in self._models:
-            inside = list(self._walk(node["schema"], set()))
+            inside = list(self.walk(node["schema"], set()))
             fields = [(name, each) for part in inside if part["type"] == "model-fields" for name, each in part["fields"].items()]
             self._models[cls] = ModelSchema(
                 cls,
-                fields=tuple(self._field(cls, *each) for each in fields),
-                functions=tuple(function for part in inside for function in _functions(part)),
-                sees_input=has_own_init(node) or any(map(_sees_input, inside)),
+                fields=tuple(self.field_of(cls, *each) for each in fields),
+                functions=tuple(function for part in inside for function in functions_of(part)),
+                sees_input=has_own_init(node) or any(map(is_input_function, inside)),
             )
         return self._models[cls]
 
-    def _field(self, cls: type[BaseModel], name: str, node: Node) -> ReadField:
+    def field_of(self, cls: type[BaseModel], name: str, node: Node) -> ReadField:
+        """Return the field *name* of *cls*, which *node* describes."""
         alias: str | list[Any] | None = node.get("validation_alias")
         if alias is None:
             paths: list[Path] = []
@@ -136,36 +137,36 @@ class SchemaReader:
             paths = [tuple(path) for path in (alias if isinstance(alias[0], list) else [alias])]
         return ReadField(cls, name, cls.model_fields[name].is_required(), (*paths, (name,)), self.content(node["schema"]))
 
-    def _walk(self, node: Node, seen: set[str]) -> Iterator[Node]:
+    def walk(self, node: Node, seen: set[str]) -> Iterator[Node]:
         """Yield *node* and the nodes below it, but nothing inside a model other than a RootModel."""
         if node["type"] == "definitions":
             self._definitions.update((each["ref"], each) for each in node["definitions"])
-            yield from self._walk(node["schema"], seen)
+            yield from self.walk(node["schema"], seen)
         elif node["type"] == "definition-ref":
             if node["schema_ref"] not in seen:
                 seen.add(node["schema_ref"])
-                yield from self._walk(self._definitions[node["schema_ref"]], seen)
+                yield from self.walk(self._definitions[node["schema_ref"]], seen)
         else:
             yield node
             if node["type"] not in _ENDS or node.get("root_model"):
-                for part in _nodes_in(node):
-                    yield from self._walk(part, seen)
+                for part in nodes_in(node):
+                    yield from self.walk(part, seen)
 
 
-def _sees_input(node: Node) -> bool:
-    return node["type"] in {"function-before", "function-wrap", "function-plain"} and not _is_pydantics(node["function"]["function"])
+def is_input_function(node: Node) -> bool:
+    return node["type"] in {"function-before", "function-wrap", "function-plain"} and not is_pydantics(node["function"]["function"])
 
 
-def _functions(node: Node) -> Iterator[Callable[..., Any]]:
+def functions_of(node: Node) -> Iterator[Callable[..., Any]]:
     """Yield the application's functions in *node* that may see an object before it has become a schema."""
     serializer = node.get("serialization", {}).get("function")
-    validator = node["function"]["function"] if _sees_input(node) or _takes_anything(node) else None
+    validator = node["function"]["function"] if is_input_function(node) or takes_anything(node) else None
     for function in (validator, serializer, node.get("discriminator")):
-        if callable(function) and not _is_pydantics(function):
+        if callable(function) and not is_pydantics(function):
             yield function
 
 
-def _takes_anything(node: Node) -> bool:
+def takes_anything(node: Node) -> bool:
     """Return whether *node* is a function after a type that does not change objects."""
     inner = node
     while inner["type"] == "function-after":
@@ -173,6 +174,6 @@ def _takes_anything(node: Node) -> bool:
     return inner is not node and inner["type"] in {"any", "is-instance"}
 
 
-def _is_pydantics(function: Any) -> bool:
+def is_pydantics(function: Any) -> bool:
     module: str = getattr(function.func if isinstance(function, partial) else function, "__module__", None) or ""
     return module.startswith("pydantic.")

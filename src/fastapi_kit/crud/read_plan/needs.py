@@ -67,7 +67,7 @@ class NeedsCompiler:
             return found[0]
         needs = Needs(mapper, flat=False)
         for each in found:
-            _merge(needs, each)
+            merge(needs, each)
         return needs
 
     def of_content(self, content: Content, mapper: Mapper[Any]) -> list[Needs]:
@@ -78,42 +78,45 @@ class NeedsCompiler:
         found, errors = list[Needs](), list[ConfigurationError]()
         for node in content.models:
             try:
-                found.append(self._of_model(node, mapper))
+                found.append(self.of_model(node, mapper))
             except ConfigurationError as error:
                 errors.append(error)
         if errors and not found and not content.sees_input:
             raise errors[0]
         if content.functions:
-            found.append(self._of_code(names_in(content.functions), mapper))
+            found.append(self.of_code(names_in(content.functions), mapper))
         return found
 
-    def _of_model(self, node: Node, mapper: Mapper[Any]) -> Needs:
+    def of_model(self, node: Node, mapper: Mapper[Any]) -> Needs:
+        """Return what the model of *node* needs of *mapper*, compiled once for each pair."""
         key = (node["cls"], mapper)
         if key not in self._of_models:
             needs = self._of_models[key] = Needs(mapper)
             try:
-                self._fill(needs, self.reader.model(node))
+                self.fill(needs, self.reader.model(node))
             except ConfigurationError:
                 del self._of_models[key]
                 raise
         return self._of_models[key]
 
-    def _fill(self, needs: Needs, model: ModelSchema) -> None:
+    def fill(self, needs: Needs, model: ModelSchema) -> None:
+        """Add to *needs* what the fields and the code of *model* read."""
         if model.functions:
-            _merge(needs, self._of_code(names_in(model.functions), needs.mapper))
+            merge(needs, self.of_code(names_in(model.functions), needs.mapper))
         if model.sees_input or hasattr(model.cls, "__mapper__"):
             needs.flat = False
         elif not model.fields:
-            raise ConfigurationError(f"{model.cls.__name__} has no fields to read from {_name(needs.mapper)}: name a schema that has")
+            raise ConfigurationError(f"{model.cls.__name__} has no fields to read from {name_of(needs.mapper)}: name a schema that has")
         for each in model.fields:
-            self._fill_field(needs, each, model)
+            self.fill_field(needs, each, model)
 
-    def _fill_field(self, needs: Needs, read: ReadField, model: ModelSchema) -> None:
+    def fill_field(self, needs: Needs, read: ReadField, model: ModelSchema) -> None:
+        """Add what one field of *model* reads. Raises ConfigurationError where nothing of the mapped class can fill it."""
         found = 0
         for path in read.paths:
             if len(path) == 1:
-                _refuse_another_shape(read, attribute_of(needs.mapper, str(path[0])))
-            known = self._read(needs, needs.mapper, path, read)
+                refuse_another_shape(read, attribute_of(needs.mapper, str(path[0])))
+            known = self.read_path(needs, needs.mapper, path, read)
             found += known
             if known and len(path) == 1:
                 break
@@ -125,48 +128,51 @@ class NeedsCompiler:
             if read.required and not possible and not model.sees_input:
                 names = " or ".join(dict.fromkeys(".".join(map(str, path)) for path in read.paths))
                 raise ConfigurationError(
-                    f"{read} cannot be filled: {_name(needs.mapper)} has no attribute {names}. "
+                    f"{read} cannot be filled: {name_of(needs.mapper)} has no attribute {names}. "
                     "Give the field the alias of an attribute or a default, or the model a property of that name"
                 )
 
-    def _read(self, needs: Needs, mapper: Mapper[Any], path: Path, read: ReadField) -> bool:
+    def read_path(self, needs: Needs, mapper: Mapper[Any], path: Path, read: ReadField) -> bool:
         """Add to *needs* what it takes to read *path* from an object of *mapper*; return whether there is such an attribute."""
         name, rest = str(path[0]), path[1:]
         owners = owners_of(mapper, name)
         needs.flat &= owners in ([], [mapper])
-        known = [self._read_attribute(needs, owner, name, rest, read) for owner in owners]
+        known = [self.read_attribute(needs, owner, name, rest, read) for owner in owners]
         return any(known)
 
-    def _read_attribute(self, needs: Needs, owner: Mapper[Any], name: str, rest: Path, read: ReadField) -> bool:
+    def read_attribute(self, needs: Needs, owner: Mapper[Any], name: str, rest: Path, read: ReadField) -> bool:
+        """Add the attribute *name* of *owner*, and *rest* inside its value. Return whether it exists."""
         attribute = attribute_of(owner, name)
         if isinstance(attribute, ColumnProperty):
-            self._read_column(needs, name, attribute, rest, read)
+            self.read_column(needs, name, attribute, rest, read)
             return True
         needs.flat = False
         if isinstance(attribute, CompositeProperty):
-            needs.columns.update(_columns_of(attribute))
+            needs.columns.update(columns_of(attribute))
         elif isinstance(attribute, RelationshipProperty):
-            return self._read_relationship(needs, attribute, rest, read)
+            return self.read_relationship(needs, attribute, rest, read)
         elif attribute is not None:
-            return self._read_unmapped(needs, owner, name, attribute.value, rest, read)
+            return self.read_unmapped(needs, owner, name, attribute.value, rest, read)
         return True
 
-    def _read_unmapped(self, needs: Needs, owner: Mapper[Any], name: str, value: object, rest: Path, read: ReadField) -> bool:
+    def read_unmapped(self, needs: Needs, owner: Mapper[Any], name: str, value: object, rest: Path, read: ReadField) -> bool:
+        """Add what a proxy, a property or a plain value of *owner* reads. Return whether it exists."""
         if isinstance(value, AssociationProxy):
-            return self._read(needs, owner, (value.target_collection, value.value_attr, *rest), read)
+            return self.read_path(needs, owner, (value.target_collection, value.value_attr, *rest), read)
         if isinstance(value, MetaData | registry):
             raise ConfigurationError(
-                f"{read} would be read from {_name(owner)}.{name}, which is SQLAlchemy's {type(value).__name__}: "
+                f"{read} would be read from {name_of(owner)}.{name}, which is SQLAlchemy's {type(value).__name__}: "
                 "use serialization_alias for the name in responses"
             )
         if names := names_behind(owner, {name}):
             needs.computed[name] = None
-            _merge(needs, self._of_code(names | {str(part) for part in rest} | self._names_of(read.content), owner))
+            merge(needs, self.of_code(names | {str(part) for part in rest} | self.names_in_code(read.content), owner))
         return True
 
-    def _read_column(self, needs: Needs, name: str, column: Column, rest: Path, read: ReadField) -> None:
+    def read_column(self, needs: Needs, name: str, column: Column, rest: Path, read: ReadField) -> None:
+        """Add a column: selected if the schema is flat, loaded otherwise."""
         sql_type = column.columns[0].type
-        if read.content.models and read.content.types <= {"model", *_WRAPPERS} and not rest and _is_scalar(sql_type):
+        if read.content.models and read.content.types <= {"model", *_WRAPPERS} and not rest and is_scalar(sql_type):
             raise ConfigurationError(
                 f"{read} is a schema and {column.parent.class_.__name__}.{column.key} a column of type {sql_type}, "
                 "which has no attributes: use a JSON column, or a field type that the column holds"
@@ -177,7 +183,8 @@ class NeedsCompiler:
             needs.columns[column] = None
             needs.selected[name] = column
 
-    def _read_relationship(self, needs: Needs, relationship: Relationship, rest: Path, read: ReadField) -> bool:
+    def read_relationship(self, needs: Needs, relationship: Relationship, rest: Path, read: ReadField) -> bool:
+        """Add a relationship and what is needed of its objects. Return whether it is one that can be loaded."""
         where = f"{relationship.parent.class_.__name__}.{relationship.key}"
         if relationship.lazy in _NEVER_LOADED:
             raise ConfigurationError(
@@ -189,18 +196,18 @@ class NeedsCompiler:
         if names := tuple(part for part in rest if isinstance(part, str)):
             child = Needs(target)
             children.append(child)
-            return self._read(child, target, names, read)
+            return self.read_path(child, target, names, read)
         types = read.content.types
         only_scalars = bool(types & _SCALARS) and types <= _SCALARS | _COLLECTIONS | _WRAPPERS | {"model", "function-after"}
         if only_scalars and not read.content.models and not read.content.sees_input and not rest:
-            raise ConfigurationError(f"{read} cannot be filled from the relationship {where}: give it a schema of {_name(target)}")
+            raise ConfigurationError(f"{read} cannot be filled from the relationship {where}: give it a schema of {name_of(target)}")
         try:
             children += self.of_content(read.content, target)
         except ConfigurationError as error:
             raise ConfigurationError(f"{read}: {error}") from error
         return True
 
-    def _names_of(self, content: Content) -> frozenset[str]:
+    def names_in_code(self, content: Content) -> frozenset[str]:
         """Return all names that the schemas in *content*, and those inside them, may read."""
         names, models, seen = set[str](), list(content.models), set[type[object]]()
         while models:
@@ -211,7 +218,7 @@ class NeedsCompiler:
                 models += [node for each in model.fields for node in each.content.models]
         return frozenset(names)
 
-    def _of_code(self, names: frozenset[str], mapper: Mapper[Any]) -> Needs:
+    def of_code(self, names: frozenset[str], mapper: Mapper[Any]) -> Needs:
         """Return what code needs that uses *names*, of an object of *mapper* and of all that it reaches by those names."""
         names = with_names_behind(names, mapper)
         key = (names, mapper)
@@ -219,26 +226,27 @@ class NeedsCompiler:
             needs = self._of_names[key] = Needs(mapper, flat=False)
             for name in sorted(names):
                 for owner in owners_of(mapper, name):
-                    self._use(needs, attribute_of(owner, name), names)
+                    self.use(needs, attribute_of(owner, name), names)
         return self._of_names[key]
 
-    def _use(self, needs: Needs, attribute: Attribute | None, names: frozenset[str]) -> None:
+    def use(self, needs: Needs, attribute: Attribute | None, names: frozenset[str]) -> None:
+        """Add an attribute that code reads by one of *names*."""
         if isinstance(attribute, ColumnProperty):
             needs.columns[attribute] = None
         elif isinstance(attribute, CompositeProperty):
-            needs.columns.update(_columns_of(attribute))
+            needs.columns.update(columns_of(attribute))
         elif isinstance(attribute, RelationshipProperty) and attribute.lazy not in _NEVER_LOADED:
-            needs.relationships[attribute] = [self._of_code(names, attribute.mapper)]
+            needs.relationships[attribute] = [self.of_code(names, attribute.mapper)]
 
 
-def _merge(needs: Needs, more: Needs) -> None:
+def merge(needs: Needs, more: Needs) -> None:
     needs.columns.update(more.columns)
     needs.computed.update(more.computed)
     for relationship, children in more.relationships.items():
         needs.relationships.setdefault(relationship, []).extend(children)
 
 
-def _refuse_another_shape(read: ReadField, attribute: Attribute | None) -> None:
+def refuse_another_shape(read: ReadField, attribute: Attribute | None) -> None:
     """Raise ConfigurationError if the field takes one object and the relationship gives several, or the other way round."""
     content = read.content
     if (
@@ -251,19 +259,19 @@ def _refuse_another_shape(read: ReadField, attribute: Attribute | None) -> None:
     if bool(content.types & _COLLECTIONS) != bool(attribute.uselist):
         expected = "a collection of schemas" if attribute.uselist else "one schema"
         raise ConfigurationError(
-            f"{read} is read from the relationship {_name(attribute.parent)}.{attribute.key}: its type must be {expected}"
+            f"{read} is read from the relationship {name_of(attribute.parent)}.{attribute.key}: its type must be {expected}"
         )
 
 
-def _columns_of(composite: Composite) -> Iterator[tuple[Column, None]]:
+def columns_of(composite: Composite) -> Iterator[tuple[Column, None]]:
     return ((part, None) for part in composite.props if isinstance(part, ColumnProperty))
 
 
-def _name(mapper: Mapper[Any]) -> str:
+def name_of(mapper: Mapper[Any]) -> str:
     return mapper.class_.__name__
 
 
-def _is_scalar(sql_type: Any) -> bool:
+def is_scalar(sql_type: Any) -> bool:
     """Return whether the values of a column are of a class that pydantic reads no attributes from, and no dict."""
     if isinstance(sql_type, TypeDecorator | JSON):
         return False

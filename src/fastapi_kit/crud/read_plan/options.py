@@ -65,19 +65,19 @@ def loader_options(needs: Needs, given: GivenOptions, *, join: bool) -> list[ORM
     Collections take one more select each, many-to-one relationships a join where *join* allows one on the statement itself. What contains
     itself through one relationship is loaded to its full depth; through several, one level of it.
     """
-    return list(_Emitter(given).options(_Place(frozenset([needs])), join=join))
+    return list(Emitter(given).options(Place(frozenset([needs])), join=join))
 
 
 @dataclass(frozen=True)
-class _Emitter:
+class Emitter:
     given: GivenOptions
 
-    def options(self, place: "_Place", *, join: bool) -> Iterator[Any]:
+    def options(self, place: "Place", *, join: bool) -> Iterator[Any]:
         """Yield the options for the objects at *place*."""
         mapper = next(iter(place.state)).mapper
         given = self.given.polymorphic.get(place.path)
-        columns = dict.fromkeys(column for needs in place.state for column in needs.columns if _is_reached(column, mapper, given))
-        named = dict.fromkeys(each for needs in place.state for each in needs.relationships if _is_reached(each, mapper, given))
+        columns = dict.fromkeys(column for needs in place.state for column in needs.columns if is_reached(column, mapper, given))
+        named = dict.fromkeys(each for needs in place.state for each in needs.relationships if is_reached(each, mapper, given))
         relationships = [each for each in named if each not in place.followed]
         subclasses = dict.fromkeys(each.parent.class_ for each in (*columns, *relationships) if not mapper.isa(each.parent))
         if subclasses:
@@ -88,27 +88,27 @@ class _Emitter:
                 yield undefer(column.class_attribute)
         if place.state not in place.above:
             for each in relationships:
-                yield from self._relationship(place, each, join=join and mapper.isa(each.parent))
+                yield from self.relationship_options(place, each, join=join and mapper.isa(each.parent))
 
-    def _relationship(self, place: "_Place", relationship: RelationshipProperty[Any], *, join: bool) -> Iterator[Any]:
+    def relationship_options(self, place: "Place", relationship: RelationshipProperty[Any], *, join: bool) -> Iterator[Any]:
         attribute = relationship.class_attribute
         below = place.below(relationship)
         if below.path in self.given.paths:
-            if self.given.paths[below.path] and (inner := self._inner(below, join=False)):
+            if self.given.paths[below.path] and (inner := self.inner(below, join=False)):
                 yield defaultload(attribute).options(*inner)
         elif below.state and below.below(relationship).state == below.state:
-            yield selectinload(attribute, recursion_depth=-1).options(*self._inner(place.tree(relationship)))
-        elif join and _joins_one_row(relationship):
-            yield joinedload(attribute).options(*self._inner(below))
+            yield selectinload(attribute, recursion_depth=-1).options(*self.inner(place.tree(relationship)))
+        elif join and joins_one_row(relationship):
+            yield joinedload(attribute).options(*self.inner(below))
         else:
-            yield selectinload(attribute).options(*self._inner(below))
+            yield selectinload(attribute).options(*self.inner(below))
 
-    def _inner(self, place: "_Place", *, join: bool = True) -> list[Any]:
+    def inner(self, place: "Place", *, join: bool = True) -> list[Any]:
         return list(self.options(place, join=join)) if place.state else []
 
 
 @dataclass(frozen=True)
-class _Place:
+class Place:
     """Where options are: at *path*, *above* it other states. *followed* are relationships whose options go to every depth already."""
 
     state: State
@@ -116,12 +116,12 @@ class _Place:
     above: tuple[State, ...] = ()
     followed: frozenset[RelationshipProperty[Any]] = frozenset()
 
-    def below(self, relationship: RelationshipProperty[Any]) -> "_Place":
+    def below(self, relationship: RelationshipProperty[Any]) -> "Place":
         """Return the place of the related objects."""
         state = frozenset(child for needs in self.state for child in needs.relationships.get(relationship, ()))
-        return _Place(state, (*self.path, relationship.key), (*self.above, self.state))
+        return Place(state, (*self.path, relationship.key), (*self.above, self.state))
 
-    def tree(self, relationship: RelationshipProperty[Any]) -> "_Place":
+    def tree(self, relationship: RelationshipProperty[Any]) -> "Place":
         """Return the place of all nodes of the tree that *relationship* makes."""
         nodes = self.below(relationship)
         followed = self.followed if nodes.state == self.state else frozenset[RelationshipProperty[Any]]()
@@ -129,12 +129,12 @@ class _Place:
         return replace(nodes, above=above, followed=followed | {relationship})
 
 
-def _is_reached(attribute: MapperProperty[Any], mapper: Mapper[Any], given: list[type[object]] | None) -> bool:
+def is_reached(attribute: MapperProperty[Any], mapper: Mapper[Any], given: list[type[object]] | None) -> bool:
     """Return whether options can load *attribute* beside those that load the *given* subclasses of *mapper*, if any do."""
     return given is None or mapper.isa(attribute.parent) or any(issubclass(cls, attribute.parent.class_) for cls in given)
 
 
-def _joins_one_row(relationship: RelationshipProperty[Any]) -> bool:
+def joins_one_row(relationship: RelationshipProperty[Any]) -> bool:
     """Return whether a join along *relationship* cannot multiply rows: it leads to the primary key of the other side."""
     to_one = relationship.direction is RelationshipDirection.MANYTOONE and not relationship.uselist and relationship.secondary is None
     return to_one and set(relationship.mapper.primary_key) <= relationship.remote_side

@@ -45,7 +45,7 @@ class ReadPlan(Generic[SchemaT]):
     def __init__(self, schema: type[SchemaT], mapper: Mapper[Any]) -> None:
         self.schema = schema
         self.mapper = mapper
-        self._needs, self._flat = _compile(schema, mapper)
+        self._needs, self._flat = compile_plan(schema, mapper)
         self._validate = ListValidator(schema)
 
     @property
@@ -130,7 +130,7 @@ class ReadPlan(Generic[SchemaT]):
                 return
             for needs, identities in lacking.items():
                 asked.update((needs, identity) for identity in identities)
-                yield from _selects(needs, list(identities))
+                yield from selects(needs, list(identities))
 
     @cached_property
     def _join_options(self) -> list[ORMOption]:
@@ -141,7 +141,7 @@ class ReadPlan(Generic[SchemaT]):
         return loader_options(self._needs, GivenOptions.of(()), join=False)
 
 
-def _selects(needs: Needs, identities: Sequence[tuple[Any, ...]]) -> Iterator[Select[Any]]:
+def selects(needs: Needs, identities: Sequence[tuple[Any, ...]]) -> Iterator[Select[Any]]:
     key = tuple_(*needs.mapper.primary_key)
     options = loader_options(needs, GivenOptions.of(()), join=True)
     for start in range(0, len(identities), _MAX_KEYS):
@@ -150,7 +150,7 @@ def _selects(needs: Needs, identities: Sequence[tuple[Any, ...]]) -> Iterator[Se
         yield select(needs.mapper.class_).where(condition).options(*options)
 
 
-def _compile(schema: type[BaseModel], mapper: Mapper[Any]) -> tuple[Needs, tuple[QueryableAttribute[Any], ...] | None]:
+def compile_plan(schema: type[BaseModel], mapper: Mapper[Any]) -> tuple[Needs, tuple[QueryableAttribute[Any], ...] | None]:
     reader = SchemaReader()
     needs = NeedsCompiler(reader).of_root(reader.content(core_schema_of(schema)), mapper)
     columns = tuple(column.class_attribute for column in needs.selected.values())

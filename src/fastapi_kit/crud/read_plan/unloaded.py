@@ -37,27 +37,27 @@ def no_lazy_loads(rows: Sequence[object]) -> Generator[None]:
     if session is None:
         yield
         return
-    listen(session, "do_orm_execute", _refuse, insert=True)
+    listen(session, "do_orm_execute", refuse, insert=True)
     try:
         yield
     finally:
-        remove(session, "do_orm_execute", _refuse)
+        remove(session, "do_orm_execute", refuse)
 
 
-def _refuse(_: ORMExecuteState) -> None:
+def refuse(_: ORMExecuteState) -> None:
     raise InvalidRequestError("a response is built from what is loaded")
 
 
 def unloaded_in(rows: Sequence[object], needs: Needs, *, compute: bool = True) -> Iterator[Unloaded]:
     """Yield what *rows*, and the objects that they refer to, lack. With *compute*, attributes that code computes are tried, too."""
-    reached = list(_reached(rows, needs))
+    reached = list(reachable(rows, needs))
     for row, each in reached:
         values = vars(row)
         for attribute in (*each.columns, *each.relationships):
             if isinstance(row, attribute.parent.class_) and attribute.key not in values:
                 yield Unloaded(row, each, NotLoadedError(type(row), attribute.key))
     if compute:
-        errors = ((row, each, _error_of_reading(row, name)) for row, each in reached for name in each.computed)
+        errors = ((row, each, error_of_reading(row, name)) for row, each in reached for name in each.computed)
         yield from (Unloaded(row, each, error) for row, each, error in errors if error is not None)
 
 
@@ -70,7 +70,7 @@ def error_of_unloaded(error: SQLAlchemyError) -> NotLoadedError | None:
     return NotLoadedError(attributes[-1].parent.class_, attributes[-1].key) if attributes else None
 
 
-def _reached(rows: Sequence[object], needs: Needs) -> Iterator[tuple[object, Needs]]:
+def reachable(rows: Sequence[object], needs: Needs) -> Iterator[tuple[object, Needs]]:
     """Yield *rows* and what is loaded of the objects that they refer to, each with what is needed of it, once."""
     waiting = [(row, needs) for row in reversed(rows)]
     seen = set[tuple[int, Needs]]()
@@ -80,17 +80,17 @@ def _reached(rows: Sequence[object], needs: Needs) -> Iterator[tuple[object, Nee
             seen.add((id(row), needs))
             yield row, needs
             for relationship, children in needs.relationships.items():
-                waiting += [(related, child) for related in _related(relationship, vars(row)) for child in children]
+                waiting += [(related, child) for related in related_objects(relationship, vars(row)) for child in children]
 
 
-def _related(relationship: RelationshipProperty[Any], values: dict[str, Any]) -> Iterable[object]:
+def related_objects(relationship: RelationshipProperty[Any], values: dict[str, Any]) -> Iterable[object]:
     value = values.get(relationship.key)
     if value is None:
         return ()
     return list(collection_adapter(value)) if relationship.uselist else (value,)
 
 
-def _error_of_reading(row: object, name: str) -> NotLoadedError | None:
+def error_of_reading(row: object, name: str) -> NotLoadedError | None:
     if getattr_static(type(row), name, None) is None:
         return None
     try:

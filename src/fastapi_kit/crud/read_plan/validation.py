@@ -34,11 +34,11 @@ class ListValidator(Generic[SchemaT]):
 
     def __init__(self, schema: type[SchemaT]) -> None:
         items: Any = core_schema.list_schema(core_schema_of(schema))
-        self._exact = self._fast = _own_validator(items)
-        rewritten = _rewritten(items)
+        self._exact = self._fast = own_validator(items)
+        rewritten = rewrite(items)
         if rewritten is not items:
             with suppress(SchemaError):
-                self._fast = _own_validator(rewritten)
+                self._fast = own_validator(rewritten)
 
     def __call__(self, inputs: list[Any]) -> list[SchemaT]:
         """Return *inputs*, objects or mappings, as instances of the schema. Raises ValidationError."""
@@ -55,37 +55,37 @@ class ListValidator(Generic[SchemaT]):
         return found
 
 
-def _own_validator(node: Any) -> SchemaValidator:
+def own_validator(node: Any) -> SchemaValidator:
     """Return a validator of *node* itself: by default classes bring their own validators, also in place of a changed node."""
     return SchemaValidator(node, _use_prebuilt=False)
 
 
-def _rewritten(value: object) -> object:
+def rewrite(value: object) -> object:
     """Return the core schema *value* with a pattern before each use of EmailStr's function, and without calls of SQLModel's ``__init__``.
 
     *value* itself if it has neither.
     """
     if is_node(value):
-        node = {key: part if key in NO_NODES else _rewritten(part) for key, part in value.items()}
+        node = {key: part if key in NO_NODES else rewrite(part) for key, part in value.items()}
         if value["type"] == "function-after" and value["function"] == _EMAIL_FUNCTION:
-            return _plain_or(node)
+            return plain_or(node)
         if value["type"] == "model" and value.get("custom_init") and not has_own_init(value):
             return {**node, "custom_init": False}
         return node if any(node[key] is not value[key] for key in value) else value
     if isinstance(value, Mapping):
         named = cast("Mapping[str, object]", value)
-        parts = {key: _rewritten(part) for key, part in named.items()}
+        parts = {key: rewrite(part) for key, part in named.items()}
         return parts if any(parts[key] is not named[key] for key in named) else named
     if isinstance(value, list | tuple):
         items = cast("Sequence[object]", value)
-        new = tuple(_rewritten(part) for part in items)
+        new = tuple(rewrite(part) for part in items)
         if all(part is old for part, old in zip(new, items, strict=True)):
             return items
         return new if isinstance(value, tuple) else list(new)
     return value
 
 
-def _plain_or(email: Any) -> Any:
+def plain_or(email: Any) -> Any:
     # What config says of every str, such as strip_whitespace or max_length, is applied by EmailStr's own inner schema first.
     choice = core_schema.union_schema([_PLAIN_ADDRESS, email], mode="left_to_right")
     return core_schema.chain_schema([email["schema"], choice])

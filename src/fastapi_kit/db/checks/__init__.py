@@ -1,6 +1,6 @@
 """What a table's metadata says of values before SQL is sent."""
 
-from fastapi_kit.db.checks.column_types import Check, value_check
-from fastapi_kit.db.checks.values import check_offsets, check_values, key_is_possible
+from fastapi_kit.db.checks.column_types import Check, key_is_possible, value_check
+from fastapi_kit.db.checks.values import check_offsets, check_values
 
 __all__ = ["Check", "check_offsets", "check_values", "key_is_possible", "value_check"]

@@ -8,12 +8,14 @@ from math import isfinite
 from sys import float_info
 from typing import Any, TypeAlias, cast
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import (
     ARRAY,
     JSON,
     REAL,
     BigInteger,
+    Column,
     DateTime,
     Enum,
     Float,
@@ -30,7 +32,7 @@ from sqlalchemy.types import TypeEngine
 from fastapi_kit._text import MAX_DEPTH, children, is_storable
 from fastapi_kit.db.types import UTCDateTime
 
-__all__ = ["Check", "converts", "value_check"]
+__all__ = ["Check", "converts", "key_is_possible", "value_check"]
 
 Check: TypeAlias = Callable[[object], str | None]
 """Returns the reason why a value is refused, or None."""
@@ -53,15 +55,31 @@ def value_check(type_: TypeEngine[Any], *, bound: bool = False) -> Check | None:
     *bound* values have been through the type's own conversion already, as they stand in an error's ``params``.
     """
     if isinstance(type_, UTCDateTime):
-        return None if bound else _aware_check
+        return None if bound else aware_check
     if isinstance(type_, Interval):
-        return _span_check
+        return span_check
     if isinstance(type_, TypeDecorator):
         decorator: TypeDecorator[Any] = type_
         return value_check(decorator.impl_instance, bound=bound) if bound or not converts(decorator) else None
     variants: Mapping[str, TypeEngine[Any]] = getattr(type_, "_variant_mapping", {})
-    checks = [_type_check(type_), *(value_check(variant, bound=bound) for variant in variants.values())]
-    return checks[0] if len(checks) == 1 else _every(checks)
+    checks = [type_check(type_), *(value_check(variant, bound=bound) for variant in variants.values())]
+    return checks[0] if len(checks) == 1 else every(checks)
+
+
+_key_checks: "WeakKeyDictionary[TypeEngine[Any], Check | None]" = WeakKeyDictionary()
+
+
+def key_is_possible(column: Column[Any], value: object, *, dialect: str = "") -> bool:
+    """Return False if no row of the table can have *value* in the key *column*, so that a read by key needs no SQL.
+
+    With *dialect* ``"sqlite"`` an integer may have 64 bits whatever the column's type, because SQLite stores it.
+    """
+    if dialect == "sqlite" and isinstance(value, int):
+        return -(2**63) <= value < 2**63
+    if column.type not in _key_checks:
+        _key_checks[column.type] = value_check(column.type)
+    check = _key_checks[column.type]
+    return check is None or check(value) is None
 
 
 def converts(type_: TypeDecorator[Any]) -> bool:
@@ -70,7 +88,7 @@ def converts(type_: TypeDecorator[Any]) -> bool:
     return mine.process_bind_param is not base.process_bind_param or mine.bind_processor is not base.bind_processor
 
 
-def _every(checks: list[Check | None]) -> Check | None:
+def every(checks: list[Check | None]) -> Check | None:
     # The column's type differs from database to database: refused is what all of them refuse.
     known = [check for check in checks if check is not None]
 
@@ -81,37 +99,37 @@ def _every(checks: list[Check | None]) -> Check | None:
     return check if len(known) == len(checks) else None
 
 
-def _type_check(type_: TypeEngine[Any]) -> Check | None:
+def type_check(type_: TypeEngine[Any]) -> Check | None:
     match type_:
         case Enum():
-            return _enum_check(frozenset(type_.enums))
+            return enum_check(frozenset(type_.enums))
         case String():
-            return _text_check(type_.length)
+            return text_check(type_.length)
         case LargeBinary():
-            return None if type_.length is None else _bytes_check(type_.length)
+            return None if type_.length is None else bytes_check(type_.length)
         case Integer():
-            return None if getattr(type_, "unsigned", False) else _integer_check(_bits(type_))
+            return None if getattr(type_, "unsigned", False) else integer_check(bits_of(type_))
         case Numeric():
-            return _numeric_check(type_.precision, type_.scale or 0)
+            return numeric_check(type_.precision, type_.scale or 0)
         case Float():
-            return _float_check(_LARGEST_REAL if isinstance(type_, REAL) or (type_.precision or 53) <= 24 else _LARGEST_DOUBLE)
+            return float_check(_LARGEST_REAL if isinstance(type_, REAL) or (type_.precision or 53) <= 24 else _LARGEST_DOUBLE)
         case DateTime():
-            return _aware_check if type_.timezone else _naive_check
+            return aware_check if type_.timezone else naive_check
         case JSON():
-            return _nested_check(_json_leaf)
+            return nested_check(json_leaf)
         case ARRAY():
             items: TypeEngine[Any] = type_.item_type
             leaf = value_check(items)
-            return None if leaf is None else _nested_check(leaf)
+            return None if leaf is None else nested_check(leaf)
         case _:
             return None
 
 
-def _bits(type_: Integer) -> int:
+def bits_of(type_: Integer) -> int:
     return 16 if isinstance(type_, SmallInteger) else 64 if isinstance(type_, BigInteger) else 32
 
 
-def _text_check(length: int | None) -> Check:
+def text_check(length: int | None) -> Check:
     def check(value: object) -> str | None:
         if not isinstance(value, str):
             return "wrong_type" if isinstance(value, _PLAIN) else None
@@ -122,7 +140,7 @@ def _text_check(length: int | None) -> Check:
     return check
 
 
-def _enum_check(members: frozenset[str | None]) -> Check:
+def enum_check(members: frozenset[str | None]) -> Check:
     def check(value: object) -> str | None:
         wrong = isinstance(value, str) and not isinstance(value, PythonEnum) and value not in members
         return "check" if wrong else None
@@ -130,14 +148,14 @@ def _enum_check(members: frozenset[str | None]) -> Check:
     return check
 
 
-def _bytes_check(length: int) -> Check:
+def bytes_check(length: int) -> Check:
     def check(value: object) -> str | None:
         return "too_long" if isinstance(value, bytes | bytearray) and len(value) > length else None
 
     return check
 
 
-def _aware_check(value: object) -> str | None:
+def aware_check(value: object) -> str | None:
     if not isinstance(value, datetime):
         return None
     if value.utcoffset() is None:
@@ -149,16 +167,16 @@ def _aware_check(value: object) -> str | None:
     return None
 
 
-def _naive_check(value: object) -> str | None:
+def naive_check(value: object) -> str | None:
     # SQLite would drop the zone without a word.
     return "wrong_type" if isinstance(value, datetime) and value.utcoffset() is not None else None
 
 
-def _span_check(value: object) -> str | None:
+def span_check(value: object) -> str | None:
     return "out_of_range" if isinstance(value, timedelta) and not _SHORTEST_SPAN <= value <= _LONGEST_SPAN else None
 
 
-def _integer_check(bits: int) -> Check:
+def integer_check(bits: int) -> Check:
     low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
 
     def check(value: object) -> str | None:
@@ -169,7 +187,7 @@ def _integer_check(bits: int) -> Check:
     return check
 
 
-def _numeric_check(precision: int | None, scale: int) -> Check:
+def numeric_check(precision: int | None, scale: int) -> Check:
     # PostgreSQL rounds to the scale first: 9.995 does not fit NUMERIC(3, 2). SQLite has doubles, which end sooner than PostgreSQL's digits.
     limit = _LARGEST_DOUBLE if precision is None else Decimal(10) ** (precision - scale) - Decimal(5).scaleb(-scale - 1)
 
@@ -184,7 +202,7 @@ def _numeric_check(precision: int | None, scale: int) -> Check:
     return check
 
 
-def _float_check(limit: Decimal) -> Check:
+def float_check(limit: Decimal) -> Check:
     def check(value: object) -> str | None:
         if not isinstance(value, int | float | Decimal):
             return None
@@ -196,7 +214,7 @@ def _float_check(limit: Decimal) -> Check:
     return check
 
 
-def _nested_check(leaf: Check) -> Check:
+def nested_check(leaf: Check) -> Check:
     def check(value: object) -> str | None:
         level: list[object] = [value]
         seen = set[int]()
@@ -218,7 +236,7 @@ def _nested_check(leaf: Check) -> Check:
     return check
 
 
-def _json_leaf(value: object) -> str | None:
+def json_leaf(value: object) -> str | None:
     if isinstance(value, str):
         return None if is_storable(value) else "invalid_text"
     return "out_of_range" if isinstance(value, float) and not isfinite(value) else None

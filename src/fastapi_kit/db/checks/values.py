@@ -14,10 +14,9 @@ from fastapi_kit.db.engines.sqlite import drops_offsets
 from fastapi_kit.db.types import UTCDateTime
 from fastapi_kit.errors import ConfigurationError, InvalidDataError
 
-__all__ = ["check_offsets", "check_values", "key_is_possible"]
+__all__ = ["check_offsets", "check_values"]
 
 _REASONS = ("null", "wrong_type", "too_long", "out_of_range", "invalid_text", "too_deep", "check", "naive_datetime")
-_key_checks: "WeakKeyDictionary[TypeEngine[Any], Check | None]" = WeakKeyDictionary()
 _checks_of: "WeakKeyDictionary[Mapper[Any], tuple[Mapping[str, Check], Mapping[str, Check]]]" = WeakKeyDictionary()
 
 
@@ -33,7 +32,7 @@ def check_values(mapper: Mapper[Any], values: Mapping[str, object], *, update: b
     Raises:
         InvalidDataError: with every field at fault for the first reason found, in the order of the sentence above.
     """
-    checks = _checks(mapper)[update]
+    checks = checks_of(mapper)[update]
     problems: dict[str, list[str]] = {}
     for name, value in values.items():
         check = checks.get(name)
@@ -41,7 +40,7 @@ def check_values(mapper: Mapper[Any], values: Mapping[str, object], *, update: b
             problems.setdefault(reason, []).append(name)
     if problems:
         reason = min(problems, key=_REASONS.index)
-        raise InvalidDataError(problems[reason], reason=reason, table=_table_name(mapper, problems[reason][0]))
+        raise InvalidDataError(problems[reason], reason=reason, table=table_name(mapper, problems[reason][0]))
 
 
 def check_offsets(mapper: Mapper[Any], values: Mapping[str, object], dialect: Dialect) -> None:
@@ -53,55 +52,42 @@ def check_offsets(mapper: Mapper[Any], values: Mapping[str, object], dialect: Di
     moments = [name for name, value in values.items() if isinstance(value, datetime | time) and value.utcoffset()]
     if not moments or not drops_offsets(dialect):
         return
-    if lost := [name for name in moments if name in mapper.column_attrs and _is_plain_moment(mapper.column_attrs[name].columns[0].type)]:
+    if lost := [name for name in moments if name in mapper.column_attrs and is_plain_moment(mapper.column_attrs[name].columns[0].type)]:
         raise ConfigurationError(
             f"SQLite would drop the offset of {mapper.class_.__name__}.{', '.join(lost)}: make the column a UTCDateTime, "
             "or give the engine to Database(engine)"
         )
 
 
-def key_is_possible(column: Column[Any], value: object, *, dialect: str = "") -> bool:
-    """Return False if no row of the table can have *value* in the key *column*, so that a read by key needs no SQL.
-
-    With *dialect* ``"sqlite"`` an integer may have 64 bits whatever the column's type, because SQLite stores it.
-    """
-    if dialect == "sqlite" and isinstance(value, int):
-        return -(2**63) <= value < 2**63
-    if column.type not in _key_checks:
-        _key_checks[column.type] = value_check(column.type)
-    check = _key_checks[column.type]
-    return check is None or check(value) is None
-
-
-def _is_plain_moment(type_: TypeEngine[Any]) -> bool:
+def is_plain_moment(type_: TypeEngine[Any]) -> bool:
     if isinstance(type_, TypeDecorator):
         decorator: TypeDecorator[Any] = type_
-        return not converts(decorator) and _is_plain_moment(decorator.impl_instance)
+        return not converts(decorator) and is_plain_moment(decorator.impl_instance)
     return isinstance(type_, DateTime) or (isinstance(type_, Time) and type_.timezone)
 
 
-def _checks(mapper: Mapper[Any]) -> tuple[Mapping[str, Check], Mapping[str, Check]]:
+def checks_of(mapper: Mapper[Any]) -> tuple[Mapping[str, Check], Mapping[str, Check]]:
     found = _checks_of.get(mapper)
     if found is None:
-        found = _checks_of[mapper] = (_attribute_checks(mapper, update=False), _attribute_checks(mapper, update=True))
+        found = _checks_of[mapper] = (attribute_checks(mapper, update=False), attribute_checks(mapper, update=True))
     return found
 
 
-def _attribute_checks(mapper: Mapper[Any], *, update: bool) -> Mapping[str, Check]:
+def attribute_checks(mapper: Mapper[Any], *, update: bool) -> Mapping[str, Check]:
     # A listener may still fill in what is None now.
     listens = bool(mapper.dispatch.before_update if update else mapper.dispatch.before_insert)
     checks: dict[str, Check] = {}
     for attribute in mapper.column_attrs:
         column = attribute.columns[0]
         if isinstance(column, Column) and attribute.key not in mapper.validators:
-            required = not listens and _refuses_none(mapper, column, update=update)
+            required = not listens and refuses_none(mapper, column, update=update)
             check = value_check(column.type)
             if required or check is not None:
-                checks[attribute.key] = _with_null(check, refused=required)
+                checks[attribute.key] = with_null(check, refused=required)
     return checks
 
 
-def _with_null(check: Check | None, *, refused: bool) -> Check:
+def with_null(check: Check | None, *, refused: bool) -> Check:
     reason = "null" if refused else None
 
     def check_with_null(value: object) -> str | None:
@@ -112,19 +98,19 @@ def _with_null(check: Check | None, *, refused: bool) -> Check:
     return check_with_null
 
 
-def _refuses_none(mapper: Mapper[Any], column: Column[Any], *, update: bool) -> bool:
+def refuses_none(mapper: Mapper[Any], column: Column[Any], *, update: bool) -> bool:
     type_ = column.type
     if column.nullable or type_.should_evaluate_none:
         return False
     if isinstance(type_, TypeDecorator) and converts(type_) and not isinstance(type_, UTCDateTime):
         return False
-    return update or not _is_filled_in(mapper, column)
+    return update or not is_filled_in(mapper, column)
 
 
-def _is_filled_in(mapper: Mapper[Any], column: Column[Any]) -> bool:
+def is_filled_in(mapper: Mapper[Any], column: Column[Any]) -> bool:
     return column is column.table.autoincrement_column or column is mapper.version_id_col or column is mapper.polymorphic_on
 
 
-def _table_name(mapper: Mapper[Any], attribute: str) -> str | None:
+def table_name(mapper: Mapper[Any], attribute: str) -> str | None:
     column = mapper.column_attrs[attribute].columns[0]
     return column.table.fullname if isinstance(column, Column) else None

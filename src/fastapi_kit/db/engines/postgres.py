@@ -82,28 +82,28 @@ def connect_as(engine: Engine, options: DatabaseOptions) -> None:
     Raises ConfigurationError for a word that the driver does not know or cannot do, and for a value that is none of the word's; values
     are not shown. The URL wins over *options* in the time to connect, and in ``statement_timeout`` if its ``options`` set that.
     """
-    words = _read(engine.url)
-    pooled = _take_flag(words, "pgbouncer", default=False) or options.pgbouncer
-    prepares = _take_flag(words, "prepared_statements", default=True) and not pooled
+    words = read(engine.url)
+    pooled = take_flag(words, "pgbouncer", default=False) or options.pgbouncer
+    prepares = take_flag(words, "prepared_statements", default=True) and not pooled
     for word in {"options", "schema"} & words.keys() if pooled else ():
         raise ConfigurationError(
             f"{word!r} in the database URL has no effect with pgbouncer, whose server connections are shared: "
             "set it for the role or the database (ALTER ROLE ... SET ...)"
         )
-    _tls_context(words)
+    tls_context(words)
     if "schema" in words:
-        words["options"] = f"-c search_path={_as_option(words.pop('schema'))} {words.get('options', '')}".rstrip()
+        words["options"] = f"-c search_path={as_option(words.pop('schema'))} {words.get('options', '')}".rstrip()
     limit = None if _SETS_TIMEOUT.search(words.get("options", "")) else options.statement_timeout
     if engine.dialect.driver == "asyncpg":
-        arguments = _for_asyncpg(words, options, limit=limit, pooled=pooled) | ({} if prepares else _UNPREPARED_ASYNCPG)
+        arguments = for_asyncpg(words, options, limit=limit, pooled=pooled) | ({} if prepares else _UNPREPARED_ASYNCPG)
     else:
-        arguments = _for_psycopg(words, limit=None if pooled else limit) | ({} if prepares else {"prepare_threshold": None})
+        arguments = for_psycopg(words, limit=None if pooled else limit) | ({} if prepares else {"prepare_threshold": None})
         if pooled and limit is not None:
-            _limit_each_transaction(engine, limit)
-    _replace_arguments(engine, arguments)
+            limit_each_transaction(engine, limit)
+    replace_arguments(engine, arguments)
 
 
-def _replace_arguments(engine: Engine, arguments: Mapping[str, Any]) -> None:
+def replace_arguments(engine: Engine, arguments: Mapping[str, Any]) -> None:
     # The URL keeps its words, so that another engine can be made from it.
     words = engine.url.query.keys() - {"host", "port"}
 
@@ -115,9 +115,9 @@ def _replace_arguments(engine: Engine, arguments: Mapping[str, Any]) -> None:
     event.listen(engine, "do_connect", replace)
 
 
-def _limit_each_transaction(engine: Engine, limit: float) -> None:
+def limit_each_transaction(engine: Engine, limit: float) -> None:
     def set_limit(connection: Connection) -> None:
-        connection.exec_driver_sql(f"SET LOCAL statement_timeout = {_milliseconds(limit)}")
+        connection.exec_driver_sql(f"SET LOCAL statement_timeout = {milliseconds(limit)}")
 
     event.listen(engine, "begin", set_limit)
 
@@ -125,7 +125,7 @@ def _limit_each_transaction(engine: Engine, limit: float) -> None:
 # --- Words: read and checked. ---
 
 
-def _read(url: URL) -> dict[str, str]:
+def read(url: URL) -> dict[str, str]:
     words: dict[str, str] = {}
     for given, value in url.query.items():
         word = _SYNONYMS.get(given, given)
@@ -144,14 +144,14 @@ def _read(url: URL) -> dict[str, str]:
     return words
 
 
-def _take_flag(words: dict[str, str], word: str, *, default: bool) -> bool:
+def take_flag(words: dict[str, str], word: str, *, default: bool) -> bool:
     flag = _TRUTH.get(words.pop(word, str(default)).lower())
     if flag is None:
         raise ConfigurationError(f"{word!r} in the database URL must be true or false")
     return flag
 
 
-def _number(words: Mapping[str, str], word: str, kind: type[int] | type[float]) -> float:
+def read_number(words: Mapping[str, str], word: str, kind: type[int] | type[float]) -> float:
     try:
         number = kind(words[word])
     except ValueError:
@@ -161,16 +161,16 @@ def _number(words: Mapping[str, str], word: str, kind: type[int] | type[float]) 
     return number
 
 
-def _as_option(name: str) -> str:
+def as_option(name: str) -> str:
     quoted = name.replace('"', '""')
     return re.sub(r"([\s\\])", r"\\\1", f'"{quoted}"')
 
 
-def _milliseconds(seconds: float) -> str:
+def milliseconds(seconds: float) -> str:
     return str(round(seconds * 1000))
 
 
-def _tls_context(words: dict[str, str]) -> ssl.SSLContext:
+def tls_context(words: dict[str, str]) -> ssl.SSLContext:
     """Return a context with the certificates that *words* name. The drivers read them when they connect: too late for a clear error."""
     if words.get("sslmode", "").startswith("verify-") and "sslrootcert" not in words:
         words["sslrootcert"] = os.environ.get("PGSSLROOTCERT") or str(Path("~/.postgresql/root.crt").expanduser())
@@ -194,19 +194,19 @@ def _tls_context(words: dict[str, str]) -> ssl.SSLContext:
 # --- Drivers. ---
 
 
-def _for_asyncpg(words: dict[str, str], options: DatabaseOptions, *, limit: float | None, pooled: bool) -> dict[str, Any]:
+def for_asyncpg(words: dict[str, str], options: DatabaseOptions, *, limit: float | None, pooled: bool) -> dict[str, Any]:
     arguments: dict[str, Any] = {"command_timeout": options.command_timeout, "timeout": options.pool_timeout}
     settings: dict[str, str] = {}
     if pooled and limit is not None:
         # When that time is over, asyncpg asks the server to cancel the statement.
         arguments["command_timeout"] = min(limit, options.command_timeout)
     elif limit is not None:
-        settings["statement_timeout"] = _milliseconds(limit)
+        settings["statement_timeout"] = milliseconds(limit)
     if "connect_timeout" in words:
-        arguments["timeout"] = _number(words, "connect_timeout", int) or None
+        arguments["timeout"] = read_number(words, "connect_timeout", int) or None
         del words["connect_timeout"]
     for word in _NUMBERS.keys() & words.keys():
-        arguments[word] = _number(words, word, _NUMBERS[word])
+        arguments[word] = read_number(words, word, _NUMBERS[word])
         del words[word]
     for word, argument in _LOGIN.items():
         if word in words:
@@ -215,7 +215,7 @@ def _for_asyncpg(words: dict[str, str], options: DatabaseOptions, *, limit: floa
         if word in words:
             settings[word.removeprefix("fallback_")] = words.pop(word)
     if words.get("sslrootcert") == "system":
-        arguments["ssl"] = _tls_context(words)
+        arguments["ssl"] = tls_context(words)
     dsn = {word: words.pop(word) for word in _DSN & words.keys()}
     for word, value in words.items():
         if word not in _HABITS:
@@ -225,13 +225,13 @@ def _for_asyncpg(words: dict[str, str], options: DatabaseOptions, *, limit: floa
     return arguments | {"server_settings": settings, "dsn": f"postgresql://?{urlencode(dsn)}" if dsn else None}
 
 
-def _for_psycopg(words: dict[str, str], *, limit: float | None) -> dict[str, Any]:
+def for_psycopg(words: dict[str, str], *, limit: float | None) -> dict[str, Any]:
     from psycopg.pq import Conninfo
 
     for word in words.keys() - {option.keyword.decode() for option in Conninfo.get_defaults()}:
         raise ConfigurationError(f"{word!r} in the database URL is unknown to psycopg")
     if "connect_timeout" in words:
-        _number(words, "connect_timeout", int)
+        read_number(words, "connect_timeout", int)
     if limit is not None:
-        words["options"] = f"{words.get('options', '')} -c statement_timeout={_milliseconds(limit)}".lstrip()
+        words["options"] = f"{words.get('options', '')} -c statement_timeout={milliseconds(limit)}".lstrip()
     return dict(words)

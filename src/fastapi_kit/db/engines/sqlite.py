@@ -40,22 +40,22 @@ def make_honest(engine: Engine, *, busy_timeout: float) -> None:
     """Install the rules above on *engine*, before its first connection. *busy_timeout* is in seconds."""
 
     def configure(connection: Any, _record: object) -> None:
-        _configure(connection, busy_timeout)
+        set_pragmas(connection, busy_timeout)
 
-    event.listen(engine, "do_connect", _use_own_connection)
+    event.listen(engine, "do_connect", use_own_connection)
     event.listen(engine, "connect", configure)
-    event.listen(engine, "before_cursor_execute", _begin_before_write)
-    event.listen(engine, "handle_error", _interrupt_cancelled)
+    event.listen(engine, "before_cursor_execute", begin_before_write)
+    event.listen(engine, "handle_error", interrupt_cancelled)
     dialect: Any = engine.dialect
-    dialect.colspecs = {**dialect.colspecs, DateTime: _Moment, TIMESTAMP: _Moment, Time: _TimeOfDay}
+    dialect.colspecs = {**dialect.colspecs, DateTime: Moment, TIMESTAMP: Moment, Time: TimeOfDay}
     # A read has begun nothing. Each call is a trip to the driver's thread and back.
-    dialect.do_rollback = _if_in_transaction(dialect.do_rollback)
-    dialect.do_commit = _if_in_transaction(dialect.do_commit)
+    dialect.do_rollback = if_in_transaction(dialect.do_rollback)
+    dialect.do_commit = if_in_transaction(dialect.do_commit)
 
 
-def _if_in_transaction(end: Callable[[Any], None]) -> Callable[[Any], None]:
+def if_in_transaction(end: Callable[[Any], None]) -> Callable[[Any], None]:
     def end_transaction(connection: Any) -> None:
-        if _in_transaction(connection):
+        if in_transaction(connection):
             end(connection)
 
     return end_transaction
@@ -64,12 +64,12 @@ def _if_in_transaction(end: Callable[[Any], None]) -> Callable[[Any], None]:
 def drops_offsets(dialect: Dialect) -> bool:
     """Return whether *dialect* stores an aware datetime or time without its offset: SQLite's does where it has not the rules above."""
     specs: Any = dialect
-    return dialect.name == "sqlite" and specs.colspecs.get(DateTime) is not _Moment
+    return dialect.name == "sqlite" and specs.colspecs.get(DateTime) is not Moment
 
 
 def begin_immediate(connection: Connection) -> None:
     """Begin a write transaction on the SQLite *connection*, unless it is in one. Waits for another writer."""
-    if not _in_transaction(connection.connection):
+    if not in_transaction(connection.connection):
         driver_connection: Any = connection.connection.driver_connection
         try:
             # Without a cursor of SQLAlchemy's, whose making and closing are trips to the driver's thread as well.
@@ -108,7 +108,7 @@ class PrivateFile:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
-class _Connection(sqlite3.Connection):
+class ClosingConnection(sqlite3.Connection):
     """Lets the file go when it is closed. The standard one keeps its locks as long as somebody, such as a traceback, holds a cursor."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -141,18 +141,18 @@ def is_memory(url: URL) -> bool:
     return url.database in {None, "", ":memory:"} or url.query.get("mode") == "memory" or ":memory:" in (url.database or "")
 
 
-def _begin_before_write(
+def begin_before_write(
     connection: Connection, _cursor: object, statement: str, _parameters: object, context: ExecutionContext | None, _many: bool
 ) -> None:
-    if _writes(statement, context):
+    if writes(statement, context):
         begin_immediate(connection)
 
 
-def _use_own_connection(_dialect: object, _record: object, _positional: object, keywords: dict[str, Any]) -> None:
-    keywords.setdefault("factory", _Connection)
+def use_own_connection(_dialect: object, _record: object, _positional: object, keywords: dict[str, Any]) -> None:
+    keywords.setdefault("factory", ClosingConnection)
 
 
-def _configure(connection: Any, busy_timeout: float) -> None:
+def set_pragmas(connection: Any, busy_timeout: float) -> None:
     connection.isolation_level = None
     cursor = connection.cursor()
     for pragma in ("foreign_keys=ON", f"busy_timeout={int(busy_timeout * 1000)}"):
@@ -163,7 +163,7 @@ def _configure(connection: Any, busy_timeout: float) -> None:
     cursor.close()
 
 
-def _interrupt_cancelled(context: ExceptionContext) -> None:
+def interrupt_cancelled(context: ExceptionContext) -> None:
     """Stop a statement whose task was cancelled: the driver's thread would go on with it, and keep the lock."""
     connection = context.connection
     if connection is not None and not isinstance(context.original_exception, Exception) and not connection.invalidated:
@@ -172,11 +172,11 @@ def _interrupt_cancelled(context: ExceptionContext) -> None:
             await_only(driver_connection.interrupt())
 
 
-def _in_transaction(connection: Any) -> bool:
+def in_transaction(connection: Any) -> bool:
     return bool(connection.driver_connection.in_transaction)
 
 
-def _writes(statement: str, context: ExecutionContext | None) -> bool:
+def writes(statement: str, context: ExecutionContext | None) -> bool:
     invoked: object = getattr(context, "invoked_statement", None)
     if isinstance(invoked, Select):
         return getattr(cast("Any", invoked), "_for_update_arg", None) is not None
@@ -186,7 +186,7 @@ def _writes(statement: str, context: ExecutionContext | None) -> bool:
     return read[2] is not None and _WRITE_IN_WITH.search(statement) is not None
 
 
-class _Moment(DATETIME):
+class Moment(DATETIME):
     """A datetime, stored in UTC if it is aware. A column with ``timezone=True`` gives aware UTC back, as PostgreSQL does."""
 
     def bind_processor(self, dialect: Dialect) -> Any:
@@ -200,10 +200,10 @@ class _Moment(DATETIME):
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Any:
         plain: Any = super()
-        return _in_zone(plain.result_processor(dialect, coltype), aware=self.timezone)
+        return in_zone(plain.result_processor(dialect, coltype), aware=self.timezone)
 
 
-class _TimeOfDay(TIME):
+class TimeOfDay(TIME):
     """A time, stored in UTC if it is aware, whatever day that is there. A column with ``timezone=True`` gives aware UTC back."""
 
     def bind_processor(self, dialect: Dialect) -> Any:
@@ -211,22 +211,22 @@ class _TimeOfDay(TIME):
         write: Callable[[object], str | None] = plain.bind_processor(dialect)
 
         def process(value: object) -> str | None:
-            return write(_time_in_utc(value) if isinstance(value, time) and value.tzinfo is not None else value)
+            return write(time_in_utc(value) if isinstance(value, time) and value.tzinfo is not None else value)
 
         return process
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Any:
         plain: Any = super()
-        return _in_zone(plain.result_processor(dialect, coltype), aware=self.timezone)
+        return in_zone(plain.result_processor(dialect, coltype), aware=self.timezone)
 
 
-def _time_in_utc(value: time) -> time:
+def time_in_utc(value: time) -> time:
     if value.utcoffset() is None:
         raise InvalidDatetimeError("naive_datetime", "the offset of its time zone depends on the date: give it one that does not")
     return datetime.combine(date(2000, 1, 1), value).astimezone(UTC).time()
 
 
-def _in_zone(read: Callable[[Any], Any], *, aware: bool) -> Callable[[Any], Any]:
+def in_zone(read: Callable[[Any], Any], *, aware: bool) -> Callable[[Any], Any]:
     def read_aware(stored: object) -> Any:
         value = read(stored)
         return None if value is None else value.replace(tzinfo=UTC)

@@ -37,7 +37,7 @@ def async_url(url: str | URL) -> URL:
     libpq's form for several hosts, ``//one:5432,two:5432/name``, and for a socket, ``//%2Frun%2Fpostgresql/name``, become ``?host=``.
     Raises ConfigurationError for text that is no URL, without showing it, and MissingExtraError where no driver is installed.
     """
-    parsed = _parse(url)
+    parsed = parse(url)
     if "+" in parsed.drivername:
         return parsed
     dialect = "postgresql" if parsed.drivername == "postgres" else parsed.drivername
@@ -54,7 +54,7 @@ def masked(url: URL) -> str:
     return url.set(query={}).render_as_string(hide_password=True)
 
 
-def _parse(url: str | URL) -> URL:
+def parse(url: str | URL) -> URL:
     if isinstance(url, URL):
         return url
     several = _SEVERAL_HOSTS.fullmatch(url)
@@ -62,14 +62,14 @@ def _parse(url: str | URL) -> URL:
         parsed = make_url(url if several is None else several["login"] + (several["rest"] or ""))
     except (ArgumentError, ValueError):
         raise ConfigurationError(_UNREADABLE) from None
-    _check_query(url, parsed)
+    check_query(url, parsed)
     hosts = [host if ":" in host else f"{host}:5432" for host in several["hosts"].split(",")] if several is not None else []
     if parsed.host is not None and parsed.host.lower().startswith("%2f"):
         hosts, parsed = [unquote(parsed.host)], parsed.set(host="")
     return parsed.update_query_dict({"host": hosts}) if hosts else parsed
 
 
-def _check_query(url: str, parsed: URL) -> None:
+def check_query(url: str, parsed: URL) -> None:
     # The login ends at the first @, so the rest of a password that has one can look like a host or like words.
     login = parsed.username is not None
     query = (url.partition("@")[2] if login else url).partition("?")[2]

@@ -28,28 +28,28 @@ Rule: TypeAlias = Constraint | Index
 def find_rule(tables: Iterable[Table], name: str) -> Rule | None:
     """Return the constraint or index *name* of *tables*, be the name given, shortened, or the database's own for an unnamed one."""
     for table in tables:
-        for rule in _rules(table):
-            if name in _given_names(rule):
+        for rule in rules_of(table):
+            if name in given_names(rule):
                 return rule
-    return next((rule for table in tables for made, rule in _default_names(table) if made == name), None)
+    return next((rule for table in tables for made, rule in default_names(table) if made == name), None)
 
 
 def find_unique(table: Table, columns: Iterable[Column[Any] | str]) -> Rule | None:
     """Return the one primary key, unique constraint or unique index over exactly *columns*; None if there are several."""
     wanted = set(columns)
-    rules = [rule for rule in _rules(table) if _is_unique(rule) and set(columns_of(rule)) == wanted]
+    rules = [rule for rule in rules_of(table) if is_unique(rule) and set(columns_of(rule)) == wanted]
     return rules[0] if len(rules) == 1 else None
 
 
 def indexed_columns(table: Table) -> Collection[Column[Any]]:
     """Return the columns that stand in a key, a unique constraint or an index."""
-    rules = [rule for rule in _rules(table) if _is_unique(rule) or isinstance(rule, Index)]
+    rules = [rule for rule in rules_of(table) if is_unique(rule) or isinstance(rule, Index)]
     return {column for rule in rules for column in columns_of(rule)}
 
 
 def name_of(rule: Rule | None) -> str | None:
     """Return the name that the metadata gives *rule*, in full."""
-    return next(iter(_given_names(rule)), None) if rule is not None else None
+    return next(iter(given_names(rule)), None) if rule is not None else None
 
 
 def columns_of(rule: Rule) -> Sequence[Column[Any]]:
@@ -91,11 +91,11 @@ _WORD = re.compile(r"""('(?:[^']|'')*')|(?:"((?:[^"]|"")+)"|(?<![\w:])(\w+))(\s*
 """A string, or a quoted name, or a word that is no cast or parameter; and whether it qualifies or calls what follows."""
 
 
-def _rules(table: Table) -> Sequence[Rule]:
+def rules_of(table: Table) -> Sequence[Rule]:
     return [*table.constraints, *table.indexes, *(rule for column in table.columns for rule in column.constraints)]
 
 
-def _is_unique(rule: Rule) -> bool:
+def is_unique(rule: Rule) -> bool:
     return rule.unique if isinstance(rule, Index) else isinstance(rule, UniqueConstraint | PrimaryKeyConstraint)
 
 
@@ -107,7 +107,7 @@ _LABELS = {PrimaryKeyConstraint: "pkey", UniqueConstraint: "key", ForeignKeyCons
 _quote = DefaultDialect(max_identifier_length=_LONGEST).identifier_preparer
 
 
-def _given_names(rule: Rule) -> Sequence[str]:
+def given_names(rule: Rule) -> Sequence[str]:
     # The long names of a naming convention are shortened and end with a hash; those of Enum and Boolean types are made on demand.
     names: list[str] = []
     if isinstance(rule.name, str):
@@ -118,10 +118,10 @@ def _given_names(rule: Rule) -> Sequence[str]:
     return [name for name in names if name]
 
 
-def _default_names(table: Table) -> Iterator[tuple[str, Rule]]:
+def default_names(table: Table) -> Iterator[tuple[str, Rule]]:
     """Yield the unnamed constraints of *table* with the names that PostgreSQL makes for them."""
     taken = Counter[tuple[str, str]]()
-    for rule in sorted(_rules(table), key=lambda rule: getattr(rule, "_creation_order", 0)):
+    for rule in sorted(rules_of(table), key=lambda rule: getattr(rule, "_creation_order", 0)):
         label = next((label for kind, label in _LABELS.items() if isinstance(rule, kind)), None)
         if label is None or name_of(rule) is not None:
             continue

@@ -43,13 +43,13 @@ def read_failure(error: BaseException) -> Failure | None:
     """Return what *error*, an exception of a driver or of its socket, says; None if it says nothing of data or availability."""
     world = type(error).__module__.partition(".")[0]
     if world == "sqlite3":
-        return _read_sqlite(error)
+        return read_sqlite(error)
     state = getattr(error, "sqlstate", None)
     if isinstance(state, str):
-        return _read_postgres(error, state)
+        return read_postgres(error, state)
     if world == "builtins" or isinstance(error, OSError):
-        return _read_builtin(error)
-    return _read_client(error, world)
+        return read_builtin(error)
+    return read_client(error, world)
 
 
 # --- PostgreSQL: SQLSTATE (appendix A of its manual) and the names that come with it. ---
@@ -106,9 +106,9 @@ _POSTGRES_OWN = (
 )
 
 
-def _read_postgres(error: Any, state: str) -> Failure | None:
+def read_postgres(error: Any, state: str) -> Failure | None:
     if state == "22000" and error.__cause__ is not None:
-        return _read_asyncpg_argument(error)
+        return read_asyncpg_argument(error)
     names = getattr(error, "diag", error)
     function = getattr(names, "source_function", None) or getattr(names, "server_source_function", None) or ""
     kind = _POSTGRES.get(state) or _POSTGRES_FUNCTIONS.get((state, function)) or _POSTGRES_CLASSES.get(state[:2])
@@ -134,14 +134,14 @@ def _read_postgres(error: Any, state: str) -> Failure | None:
     )
 
 
-def _read_asyncpg_argument(error: BaseException) -> Failure:
+def read_asyncpg_argument(error: BaseException) -> Failure:
     # asyncpg encodes in the client and keeps the encoder's own exception as the cause.
     kinds: Mapping[type[BaseException | None], str] = {OverflowError: "out_of_range", UnicodeEncodeError: "invalid_text"}
     position = re.search(r"query argument \$(\d+)", str(error))
     return Failure(kind=kinds.get(type(error.__cause__), "wrong_type"), position=int(position[1]) if position else None)
 
 
-def _read_client(error: BaseException, world: str) -> Failure | None:
+def read_client(error: BaseException, world: str) -> Failure | None:
     name, text = type(error).__name__, str(error)
     if world == "asyncpg" and name == "OutdatedSchemaCacheError":
         return Failure(kind="unavailable", code="0A000")
@@ -192,10 +192,10 @@ _SQLITE_CLASSES = {
 }
 
 
-def _read_sqlite(error: BaseException) -> Failure | None:
+def read_sqlite(error: BaseException) -> Failure | None:
     code, text = getattr(error, "sqlite_errorname", None), str(error)
     if not isinstance(code, str):
-        return _read_sqlite_client(text)
+        return read_sqlite_client(text)
     if code == "SQLITE_CONSTRAINT_TRIGGER" and text == "FOREIGN KEY constraint failed":
         return Failure(kind="still_referenced", code=code)  # ON DELETE RESTRICT works by a trigger.
     generated = re.fullmatch(r"cannot (?:INSERT into|UPDATE) generated column \"(.*)\"", text)
@@ -212,7 +212,7 @@ def _read_sqlite(error: BaseException) -> Failure | None:
     return Failure(kind=kind, code=code, table=names[0][0] or None, columns=tuple(column for _, _, column in names))
 
 
-def _read_sqlite_client(text: str) -> Failure | None:
+def read_sqlite_client(text: str) -> Failure | None:
     position = re.match(r"Error binding parameter (\d+)", text)
     if position:
         return Failure(kind="wrong_type", position=int(position[1]))
@@ -240,7 +240,7 @@ def raised_by_database(error: BaseException) -> bool:
     return not modules
 
 
-def _read_builtin(error: BaseException) -> Failure | None:
+def read_builtin(error: BaseException) -> Failure | None:
     if not raised_by_database(error):
         return None
     if isinstance(error, OSError):

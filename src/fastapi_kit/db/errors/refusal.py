@@ -1,6 +1,5 @@
 """One refused statement: its table, constraint and columns, put together from the driver, the statement and the metadata."""
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -8,18 +7,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import JSON, Column, MetaData, Table
+from sqlalchemy import Column, MetaData, Table
 from sqlalchemy.orm import Mapper
 from sqlalchemy.orm.exc import UnmappedColumnError
 
-from fastapi_kit.db.checks import value_check
-from fastapi_kit.db.errors.constraints import Rule, columns_named_in, find_rule, indexed_columns
+from fastapi_kit.db.errors.constraints import Rule, columns_named_in, find_rule
 from fastapi_kit.db.errors.drivers import Failure
 from fastapi_kit.db.errors.written import Written
 
-__all__ = ["Refusal", "values_at_fault"]
-
-_INDEX_ROW_TOO_LONG = "54000"
+__all__ = ["Refusal"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,34 +84,3 @@ class Refusal:
                 with suppress(UnmappedColumnError):
                     names[-1] = self.mapper.get_property_by_column(column).key
         return tuple(names)
-
-
-def values_at_fault(table: Table, written: Written, failure: Failure) -> tuple[str, list[Column[Any]]]:
-    """Return the columns whose type cannot hold what was written, for a driver that names none, and the reason."""
-    found: dict[str, list[Column[Any]]] = {}
-    values = written.values
-    only = written.column_at(failure.position) if failure.position is not None else None
-    for column in table.columns:
-        if column.name not in values or (failure.position is not None and column.name != only):
-            continue
-        check = value_check(column.type, bound=True)
-        bound = map(_document, values[column.name]) if isinstance(column.type, JSON) else values[column.name]
-        reason = next(filter(None, map(check, bound)), None) if check is not None else None
-        if reason or only is not None:
-            found.setdefault(reason or failure.kind, []).append(column)
-    if not found and failure.code == _INDEX_ROW_TOO_LONG:
-        # An entry of PostgreSQL's indexes has at most 2,704 bytes after compression.
-        long = {name for name, sent in values.items() if any(isinstance(value, str) and len(value) > 2000 for value in sent)}
-        found[failure.kind] = [column for column in table.columns if column.name in long and column in indexed_columns(table)]
-    reason = failure.kind if failure.kind in found else next(iter(found), failure.kind)
-    return reason, found.get(reason, [])
-
-
-def _document(value: object) -> object:
-    # Drivers get JSON as text, or in a wrapper.
-    if not isinstance(value, str):
-        return getattr(value, "obj", value)
-    try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
-        return value

@@ -3,21 +3,24 @@
 What a driver says is read in ``drivers``, what the statement wrote in ``written``, and which constraint that is in ``constraints``.
 """
 
+import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from traceback import walk_tb
 from typing import Any
 
-from sqlalchemy import Column, ForeignKeyConstraint, MetaData
+from sqlalchemy import JSON, Column, ForeignKeyConstraint, MetaData, Table
 from sqlalchemy.exc import IntegrityError, InvalidRequestError, PendingRollbackError, SQLAlchemyError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Mapper
 from sqlalchemy.orm.exc import ObjectDeletedError, StaleDataError
 
-from fastapi_kit.db.errors.constraints import columns_named_in, columns_of, find_rule, find_unique, name_of, target_of
-from fastapi_kit.db.errors.drivers import driver_error, raised_by_database, read_failure
-from fastapi_kit.db.errors.refusal import Refusal, values_at_fault
-from fastapi_kit.db.errors.written import failed_statement
+from fastapi_kit.db.checks.column_types import value_check
+from fastapi_kit.db.errors.constraints import columns_named_in, columns_of, find_rule, find_unique, indexed_columns, name_of, target_of
+from fastapi_kit.db.errors.drivers import Failure, driver_error, raised_by_database, read_failure
+from fastapi_kit.db.errors.refusal import Refusal
+from fastapi_kit.db.errors.written import Written, failed_statement
 from fastapi_kit.errors import (
     ConflictError,
     InvalidDataError,
@@ -28,9 +31,10 @@ from fastapi_kit.errors import (
     UnknownReferenceError,
 )
 
-__all__ = ["as_kit_error", "is_retryable"]
+__all__ = ["as_kit_error", "is_retryable", "typed"]
 
 _RETRYABLE = {"40001", "40P01", "0A000", "XX000"}
+_INDEX_ROW_TOO_LONG = "54000"
 _DISK_FULL = {"53100", "SQLITE_FULL"}
 _LOST_SAVEPOINT = "no such savepoint: sa_savepoint_"
 _VERBS = {"INSERT", "UPDATE", "DELETE", "MERGE", "COMMIT"}
@@ -60,7 +64,7 @@ def as_kit_error(error: BaseException, *, metadata: MetaData | None = None, mapp
         return None
     failure = read_failure(cause)
     if failure is None:
-        return _without_code(error, cause, metadata, mapper)
+        return without_code(error, cause, metadata, mapper)
     verb, written = failed_statement(error)
     if failure.kind in {"refused", "denied"} and verb not in _VERBS:
         return None
@@ -68,7 +72,21 @@ def as_kit_error(error: BaseException, *, metadata: MetaData | None = None, mapp
         metadata = getattr(mapper.local_table, "metadata", mapper.registry.metadata)
     elif metadata is None and written is not None:
         metadata = written.table.metadata
-    return _ANSWERS.get(failure.kind, _refused_value)(Refusal(failure, verb, written, metadata, mapper))
+    return _ANSWERS.get(failure.kind, refused_value)(Refusal(failure, verb, written, metadata, mapper))
+
+
+@contextmanager
+def typed(mapper: Mapper[Any] | None) -> Generator[None]:
+    """Raise database errors as the library's, fields named as attributes of *mapper*."""
+    try:
+        yield
+    except KitError:
+        raise
+    except Exception as error:
+        mapped = as_kit_error(error, mapper=mapper)
+        if mapped is None:
+            raise
+        raise mapped from error
 
 
 def is_retryable(error: BaseException) -> bool:
@@ -82,7 +100,7 @@ def is_retryable(error: BaseException) -> bool:
     return failure is not None and failure.kind == "unavailable" and failure.code in _RETRYABLE
 
 
-def _without_code(error: BaseException, cause: BaseException, metadata: MetaData | None, mapper: Mapper[Any] | None) -> KitError | None:
+def without_code(error: BaseException, cause: BaseException, metadata: MetaData | None, mapper: Mapper[Any] | None) -> KitError | None:
     if str(cause).startswith(_LOST_SAVEPOINT):
         # SQLite has undone the whole transaction; why, stands before the attempt to undo a part of it.
         before = as_kit_error(error.__context__, metadata=metadata, mapper=mapper) if isinstance(error.__context__, Exception) else None
@@ -91,12 +109,12 @@ def _without_code(error: BaseException, cause: BaseException, metadata: MetaData
         return UnavailableError("database")
     if isinstance(error, IntegrityError):
         return ConflictError()
-    if type(error) is StatementError and _is_unfit_value(cause):
+    if type(error) is StatementError and is_unfit_value(cause):
         return InvalidDataError(reason="invalid_text" if isinstance(cause, UnicodeEncodeError) else "wrong_type")
     return None
 
 
-def _is_unfit_value(error: BaseException) -> bool:
+def is_unfit_value(error: BaseException) -> bool:
     # SQLAlchemy wraps what a column type raises for a value, and what a column's default raises; the name of its own function tells them
     # apart. Its own types raise nearly anything.
     if raised_by_database(error):
@@ -108,7 +126,7 @@ def _is_unfit_value(error: BaseException) -> bool:
 # --- One answer for each kind of failure. ---
 
 
-def _conflict(refusal: Refusal) -> KitError:
+def conflict(refusal: Refusal) -> KitError:
     rule, table, name = refusal.rule, refusal.table, refusal.failure.constraint
     if name is None and table is not None:
         rule = find_unique(table, refusal.columns)
@@ -116,11 +134,11 @@ def _conflict(refusal: Refusal) -> KitError:
     return ConflictError(fields, constraint=name_of(rule) or name, table=refusal.table_name)
 
 
-def _null(refusal: Refusal) -> KitError:
+def null(refusal: Refusal) -> KitError:
     return InvalidDataError(refusal.fields(refusal.columns), reason="null", table=refusal.table_name)
 
 
-def _check(refusal: Refusal) -> KitError:
+def check_error(refusal: Refusal) -> KitError:
     said, table, rule = refusal.failure.text, refusal.table, refusal.rule
     columns: Sequence[Column[Any]] = columns_of(rule) if rule is not None else []
     if rule is None and refusal.failure.constraint is None and table is not None:
@@ -129,7 +147,7 @@ def _check(refusal: Refusal) -> KitError:
     return InvalidDataError(refusal.fields(columns), reason="check", table=refusal.table_name)
 
 
-def _refused_value(refusal: Refusal) -> KitError:
+def refused_value(refusal: Refusal) -> KitError:
     reason, columns = refusal.failure.kind, list[Column[Any]]()
     if refusal.rule is not None:
         columns = list(columns_of(refusal.rule))
@@ -138,42 +156,73 @@ def _refused_value(refusal: Refusal) -> KitError:
     return InvalidDataError(refusal.fields(columns), reason=reason, table=refusal.table_name)
 
 
-def _generated(refusal: Refusal) -> KitError:
+def values_at_fault(table: Table, written: Written, failure: Failure) -> tuple[str, list[Column[Any]]]:
+    """Return the columns whose type cannot hold what was written, for a driver that names none, and the reason."""
+    found: dict[str, list[Column[Any]]] = {}
+    values = written.values
+    only = written.column_at(failure.position) if failure.position is not None else None
+    for column in table.columns:
+        if column.name not in values or (failure.position is not None and column.name != only):
+            continue
+        check = value_check(column.type, bound=True)
+        bound = map(document, values[column.name]) if isinstance(column.type, JSON) else values[column.name]
+        reason = next(filter(None, map(check, bound)), None) if check is not None else None
+        if reason or only is not None:
+            found.setdefault(reason or failure.kind, []).append(column)
+    if not found and failure.code == _INDEX_ROW_TOO_LONG:
+        # An entry of PostgreSQL's indexes has at most 2,704 bytes after compression.
+        long = {name for name, sent in values.items() if any(isinstance(value, str) and len(value) > 2000 for value in sent)}
+        found[failure.kind] = [column for column in table.columns if column.name in long and column in indexed_columns(table)]
+    reason = failure.kind if failure.kind in found else next(iter(found), failure.kind)
+    return reason, found.get(reason, [])
+
+
+def document(value: object) -> object:
+    # Drivers get JSON as text, or in a wrapper.
+    if not isinstance(value, str):
+        return getattr(value, "obj", value)
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+
+
+def generated(refusal: Refusal) -> KitError:
     return InvalidDataError(refusal.fields(refusal.columns), reason="read_only", table=refusal.table_name)
 
 
-def _refused(refusal: Refusal) -> KitError:
+def refused(refusal: Refusal) -> KitError:
     # A trigger's text may show data. RAISE may name the column that is at fault.
     if refusal.failure.columns:
         return InvalidDataError(refusal.fields(refusal.columns), reason="check", table=refusal.table_name)
     return ConflictError(constraint=refusal.failure.constraint, table=refusal.table_name)
 
 
-def _denied(refusal: Refusal) -> KitError:
+def denied(refusal: Refusal) -> KitError:
     return PermissionDeniedError(f"a policy of {refusal.table_name or 'the database'} refuses the row")
 
 
-def _unavailable(refusal: Refusal) -> KitError:
+def unavailable(refusal: Refusal) -> KitError:
     return UnavailableError("database", retry_after=30.0 if refusal.failure.code in _DISK_FULL else 1.0)
 
 
 # --- Foreign keys. PostgreSQL names the constraint, of the referencing table in both directions; SQLite names nothing. ---
 
 
-def _reference(refusal: Refusal) -> KitError:
+def reference(refusal: Refusal) -> KitError:
     if not refusal.failure.constraint:
-        return _guessed_reference(refusal)
+        return guessed_reference(refusal)
     rule = refusal.rule if isinstance(refusal.rule, ForeignKeyConstraint) else None
     known = {"still_referenced": True}.get(refusal.failure.kind, {"DELETE": True, "INSERT": False}.get(refusal.verb))
     if known is None and rule is not None:
-        known = _detail_says_so(refusal, rule)
+        known = detail_says_so(refusal, rule)
     if "is still referenced" in refusal.failure.text if known is None else known:
-        return _still_referenced(refusal, rule)
+        return still_referenced(refusal, rule)
     columns = columns_of(rule) if rule is not None else refusal.columns
     return UnknownReferenceError(refusal.fields(columns), table=refusal.table_name)
 
 
-def _detail_says_so(refusal: Refusal, rule: ForeignKeyConstraint) -> bool | None:
+def detail_says_so(refusal: Refusal, rule: ForeignKeyConstraint) -> bool | None:
     # PostgreSQL translates the words of a DETAIL, not its names. Where the row is still referenced, they are the referenced key and the
     # referencing table; where the reference is unknown, the other way round.
     target = target_of(rule)
@@ -185,13 +234,13 @@ def _detail_says_so(refusal: Refusal, rule: ForeignKeyConstraint) -> bool | None
     return says_own if says_own != says_other else None
 
 
-def _still_referenced(refusal: Refusal, rule: ForeignKeyConstraint | None) -> KitError:
+def still_referenced(refusal: Refusal, rule: ForeignKeyConstraint | None) -> KitError:
     fields = refusal.fields(columns_of(rule)) if rule is not None else ()
     table = rule.table.fullname if rule is not None else refusal.failure.table
     return StillReferencedError(fields, constraint=name_of(rule) or refusal.failure.constraint, table=table)
 
 
-def _guessed_reference(refusal: Refusal) -> KitError:
+def guessed_reference(refusal: Refusal) -> KitError:
     table = refusal.table
     values: Mapping[str, Sequence[object]] = refusal.written.values if refusal.written is not None else {}
     pointing = set[Column[Any]]()
@@ -205,20 +254,20 @@ def _guessed_reference(refusal: Refusal) -> KitError:
         keys = [key for other in refusal.tables for key in other.foreign_key_constraints]
         rules = [key for key in keys if table is not None and any(column.table is table for column in target_of(key))]
         only = rules[0] if len(rules) == 1 and rules[0].ondelete in {None, "NO ACTION", "RESTRICT"} else None
-        return _still_referenced(refusal, only)
+        return still_referenced(refusal, only)
     columns = [column for column in table.columns if column in pointing] if table is not None else []
     return UnknownReferenceError(refusal.fields(columns), table=refusal.table_name, precise=False)
 
 
 _ANSWERS: Mapping[str, Callable[[Refusal], KitError]] = {
-    "unique": _conflict,
+    "unique": conflict,
     "integrity": lambda refusal: ConflictError(constraint=refusal.failure.constraint, table=refusal.table_name),
-    "foreign_key": _reference,
-    "still_referenced": _reference,
-    "null": _null,
-    "check": _check,
-    "generated": _generated,
-    "refused": _refused,
-    "denied": _denied,
-    "unavailable": _unavailable,
+    "foreign_key": reference,
+    "still_referenced": reference,
+    "null": null,
+    "check": check_error,
+    "generated": generated,
+    "refused": refused,
+    "denied": denied,
+    "unavailable": unavailable,
 }

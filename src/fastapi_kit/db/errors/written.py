@@ -61,8 +61,8 @@ def watch(engine: Engine | AsyncEngine | Connection | AsyncConnection) -> None:
 
     The engines of ``Database`` have it already. Without it the fields are those that the driver names.
     """
-    if not event.contains(engine.dialect, "handle_error", _remember):
-        event.listen(engine.dialect, "handle_error", _remember)
+    if not event.contains(engine.dialect, "handle_error", remember):
+        event.listen(engine.dialect, "handle_error", remember)
 
 
 def failed_statement(error: BaseException) -> tuple[str, Written | None]:
@@ -80,7 +80,7 @@ def failed_statement(error: BaseException) -> tuple[str, Written | None]:
     return found[1].upper() if found is not None else "", None
 
 
-def _remember(context: ExceptionContext) -> None:
+def remember(context: ExceptionContext) -> None:
     execution = context.execution_context
     if execution is None or not isinstance(execution.compiled, SQLCompiler):
         return
@@ -96,14 +96,14 @@ def _remember(context: ExceptionContext) -> None:
         verb="INSERT" if compiled.isinsert else "UPDATE" if compiled.isupdate else "DELETE",
         table=table,
         schema=schemas.get(table.schema, table.schema),
-        columns=_columns_of_parameters(compiled, table),
+        columns=columns_of_parameters(compiled, table),
         order=list(takewhile(lambda name: name not in lists, compiled.positiontup or ())),
         rows=execution.parameters,
         batched=execution.execute_style is ExecuteStyle.INSERTMANYVALUES,
     )
 
 
-def _columns_of_parameters(compiled: SQLCompiler, table: Table[Any]) -> Mapping[str, str]:
+def columns_of_parameters(compiled: SQLCompiler, table: Table[Any]) -> Mapping[str, str]:
     # SQLAlchemy names the parameter of a column by the column's key, numbered where one statement has several rows. It gives it the
     # column's own type object, which tells it from a parameter of that name in a condition.
     columns, found = {column.key: column for column in table.columns}, dict[str, str]()
