@@ -20,7 +20,7 @@ def no_garbage() -> None:
 
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """What a host logs at its most talkative, and the library at its."""
+    """The log of the application at INFO, and of the library at DEBUG."""
     caplog.set_level(logging.INFO)
     caplog.set_level(logging.DEBUG, "fastapi_kit")
     return caplog

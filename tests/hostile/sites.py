@@ -126,9 +126,9 @@ class Sites:
 
 
 async def _kept(site: Site, app: str, sent: Sent, answer: Answer, before: tuple[Any, ...]) -> list[str]:
-    """A refused write leaves nothing behind, an accepted one leaves rows that can be read."""
+    """A rejected write leaves nothing behind, an accepted one leaves rows that can be read."""
     if 400 <= answer.status < 500:
-        return [] if await site.look() == before else ["a refused write left something behind"]
+        return [] if await site.look() == before else ["a rejected write left something behind"]
     site.unread.append(sent)
     return await _read_back(site, app) if sent.method == "PATCH" or answer.status >= 500 or len(site.unread) >= _MOST_UNREAD else []
 

@@ -32,14 +32,14 @@ async def test_bodies_of_changes(site: Sites) -> None:
 
 
 async def test_bodies_to_routes_by_hand(site: Sites) -> None:
-    """The same in a host's own routes: models, recursive ones, dicts, lists, bytes, several parameters, anything."""
+    """The same in hand-written routes: models, recursive ones, dicts, lists, bytes, several parameters, anything."""
     names = (b"bytes", b"stream", b"any", b"tree", b"scores", b"numbers", b"two", b"form")
     paths = (b"/notes", *(b"/p/" + name for name in names))
     await site.keep_promise("written", (Sent(path=path, body=body) for path in paths for body in (*BODIES, *READABLE)))
 
 
 async def test_bodies_that_are_sent_back(site: Sites) -> None:
-    """What a host's own route sends back untyped, surrogates, NaN and deep nesting among it, is a 200 or a 4xx problem."""
+    """What a hand-written route sends back untyped is a 200 or a 4xx problem, also with surrogates, NaN and deep nesting."""
     values = [
         b"null",
         rb'"\ud800"',

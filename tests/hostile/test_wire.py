@@ -1,4 +1,4 @@
-"""The same app under uvicorn: what clients and test clients refuse to send, as bytes on a socket."""
+"""The same app under uvicorn: what clients and test clients do not send, as bytes on a socket."""
 
 import asyncio
 import socket
@@ -109,7 +109,7 @@ async def answer_on_the_wire(port: int, sent: bytes) -> Answer:
 
 
 async def keep_promise_on_the_wire(sites: Sites, http: str, requests: tuple[bytes, ...]) -> None:
-    """The server's own refusals are its business, as long as they are no 5xx; all others come from the app."""
+    """The server may reject a request itself, but not with a 5xx; all other answers come from the app."""
     faults: list[str] = []
     async with served(sites.every[0].apps["made"], http) as port:
         for sent in requests:

@@ -73,7 +73,7 @@ async def test_two_hundred_requests_for_five_connections(server: URL, aside: Asi
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_request_that_waited_long_enough_is_served(server: URL, aside: Aside, kind: str) -> None:
-    """A lock that is given up in time costs nobody anything: the requests that queued for the one connection are all served."""
+    """Where a lock is released in time, all the requests that queued for the one connection are served."""
     async with open_site(kind, server, pool_size=1, max_overflow=0) as site:
         async with locked(aside):
             requests = [asyncio.create_task(site.act("create", name=f"tag {number}")) for number in range(10)]
@@ -123,8 +123,8 @@ async def test_a_lost_race(server: URL, aside: Aside, set_default: SetDefault, k
     assert sorted(await aside.column("SELECT weight FROM tags")) == [1, 5]
 
 
-async def test_reading_does_not_lose_the_hosts_isolation_level(server: URL, aside: Aside, set_default: SetDefault) -> None:
-    """A read of the library's in between leaves the next transaction at the level that the server was told."""
+async def test_reading_does_not_lose_the_isolation_level(server: URL, aside: Aside, set_default: SetDefault) -> None:
+    """After a read of the library the next transaction has the isolation level that the server is configured for."""
     await set_default("default_transaction_isolation", "serializable")
     async with open_site("kit", server, pool_size=1, max_overflow=0) as site:
         await site.act("list")

@@ -83,7 +83,7 @@ async def test_a_bug_is_answered_and_logged_once(server: Server) -> None:
 
 
 async def test_a_bug_harms_no_other_request(client: AsyncClient) -> None:
-    """No request is lost on a connection that a 500 has used: the client was told not to use it again."""
+    """No request is lost on a connection that a 500 has used: the 500 closes its connection."""
     for _ in range(10):
         answers = await asyncio.gather(*(client.get(path) for path in ["/bug", "/livez"] * 4))
 

@@ -13,7 +13,7 @@ PRODUCTION = {"ENVIRONMENT": "production", "SECRET_KEY": "6f1de2a7c94b3058e7a19c
 
 @pytest.fixture
 def away() -> Iterator[str]:
-    """The URL of a database server that is away: its port is taken, and nobody listens."""
+    """The URL of a database server that is away: its port is taken, and nothing listens."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield f"postgresql+asyncpg://app:hush-hush@127.0.0.1:{taken.getsockname()[1]}/shop?password=hush-hush"
