@@ -1,11 +1,13 @@
 """Databases for the tests: each test that asks for one runs on SQLite and on PostgreSQL."""
 
+import gc
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from tests.databases import KeptSchemas, PostgresDatabase, SQLiteDatabase, administer, new_database
@@ -14,11 +16,21 @@ from tests.thorough import FULL, leave_out
 
 from fastapi_kit.db import Database
 
+# How long examples take says more about the machine than about the tests.
+settings.register_profile("tests", parent=settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Bound the long suites, see ``tests/thorough.py``."""
     if not FULL:
         leave_out(config, items)
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector the modules and the thousands of collected tests, which stay until the end."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

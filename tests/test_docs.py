@@ -115,28 +115,49 @@ PYTHON = [block for page in PAGES for block in blocks_of(page) if block.language
 SHELL = [block for page in PAGES for block in blocks_of(page) if block.language in {"bash", "console", "shell"}]
 
 
-def run(page: Path, blocks: list[Block], *, cwd: Path) -> subprocess.CompletedProcess[str]:
-    given = json.dumps({"path": str(page), "blocks": [(block.line, block.source) for block in blocks]})
+@dataclass(frozen=True)
+class Runner:
+    """Runs blocks in a process of their own; *process* is ``run_blocks.py``."""
+
+    process: subprocess.Popen[str]
+
+    def run(self, page: Path, blocks: list[Block], *, folder: Path) -> tuple[int, str]:
+        """Run *blocks* in a new folder below *folder*. Return the exit code and what was printed."""
+        log, cwd = folder / "log", folder / "cwd"
+        cwd.mkdir()
+        given = {"path": str(page), "folder": str(cwd), "log": str(log), "blocks": [(block.line, block.source) for block in blocks]}
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(given) + "\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline()), log.read_text()
+
+
+@pytest.fixture(scope="module")
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
+    """The process that pages are forked from, with warnings as errors."""
     command = [sys.executable, *WARNINGS, str(REPOSITORY / "tests" / "run_blocks.py")]
-    return subprocess.run(command, input=given, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    pipe, empty = subprocess.PIPE, tmp_path_factory.mktemp("docs")
+    with subprocess.Popen(command, cwd=empty, env=ENVIRONMENT, stdin=pipe, stdout=pipe, text=True) as process:
+        yield Runner(process)
 
 
 @pytest.mark.parametrize("page", sorted({block.page for block in PYTHON}), ids=lambda page: page.relative_to(REPOSITORY).as_posix())
-def test_the_python_of_a_page_runs(page: Path, tmp_path: Path) -> None:
+def test_the_python_of_a_page_runs(runner: Runner, page: Path, tmp_path: Path) -> None:
     """The blocks of a page run one after the other in a new process and an empty folder, warnings being errors."""
-    done = run(page, [block for block in PYTHON if block.page == page and block.reason is None], cwd=tmp_path)
+    code, output = runner.run(page, [block for block in PYTHON if block.page == page and block.reason is None], folder=tmp_path)
 
-    assert done.returncode == 0, done.stderr
+    assert code == 0, output
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_the_example_of_a_name_runs(name: str, tmp_path: Path) -> None:
+def test_the_example_of_a_name_runs(runner: Runner, name: str, tmp_path: Path) -> None:
     """The example in a docstring runs as it stands, in a new process and an empty folder, warnings being errors."""
     blocks = EXAMPLES[name]
 
-    done = run(blocks[0].page, blocks, cwd=tmp_path)
+    code, output = runner.run(blocks[0].page, blocks, folder=tmp_path)
 
-    assert done.returncode == 0, done.stderr
+    assert code == 0, output
 
 
 @pytest.mark.parametrize("name", FIRST_NAMES)
@@ -155,7 +176,7 @@ def test_few_blocks_are_left_out() -> None:
     assert len(left_out) <= MOST_BLOCKS_LEFT_OUT, left_out
 
 
-def test_a_failing_block_fails_its_page(tmp_path: Path) -> None:
+def test_a_failing_block_fails_its_page(runner: Runner, tmp_path: Path) -> None:
     """The runner keeps one namespace for a page, awaits at the top level, and points at the line of the page that fails."""
     page = tmp_path / "page.md"
     page.write_text(
@@ -164,11 +185,11 @@ def test_a_failing_block_fails_its_page(tmp_path: Path) -> None:
     )
     blocks = list(blocks_of(page))
 
-    done = run(page, [block for block in blocks if block.reason is None], cwd=tmp_path)
+    code, output = runner.run(page, [block for block in blocks if block.reason is None], folder=tmp_path)
 
     assert [block.reason for block in blocks] == [None, "wrong on purpose", None]
-    assert done.returncode == 1
-    assert f'File "{page}", line 15' in done.stderr
+    assert code == 1
+    assert f'File "{page}", line 15' in output
 
 
 MODULE = '''
@@ -199,17 +220,17 @@ class Shop:
 '''
 
 
-def test_a_failing_example_fails(tmp_path: Path) -> None:
+def test_a_failing_example_fails(runner: Runner, tmp_path: Path) -> None:
     """The blocks of an ``Example:`` section are found, those beside it and of private names are not; the failing line is the file's."""
     source = tmp_path / "module.py"
     source.write_text(MODULE)
     ((name, blocks),) = examples_of(source)
 
-    done = run(source, blocks, cwd=tmp_path)
+    code, output = runner.run(source, blocks, folder=tmp_path)
 
     assert (name, [block.source for block in blocks]) == ("Shop", ["value = 1\nassert value == 2\n"])
-    assert done.returncode == 1
-    assert f'File "{source}", line 14' in done.stderr
+    assert code == 1
+    assert f'File "{source}", line 14' in output
 
 
 def test_commands_exist() -> None:

@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from tests.thorough import least_cover
+from tests.thorough import choices, least_cover
 
 Sizes = tuple[int, ...]
 
@@ -19,9 +19,17 @@ def test_each_value_is_tried_once(sizes: Sizes, count: int) -> None:
     assert {pair for case in kept for pair in case.items()} == {pair for case in cases for pair in case.items()}
 
 
-def test_rows_of_one_table_are_all_kept() -> None:
-    """Names that are parametrized together have the same position: each row has values that no other row has."""
-    assert least_cover([{"text": row, "expected": row} for row in range(4)]) == [0, 1, 2, 3]
+@pytest.fixture(params=["first", "second"])
+def fixture(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.mark.parametrize("single", [1, 2])
+@pytest.mark.parametrize(("left", "right"), [("a", True), ("a", False), ("b", True)])
+def test_a_row_of_a_table_is_one_choice(request: pytest.FixtureRequest, fixture: str, single: int, left: str, right: bool) -> None:
+    """Names that are parametrized together count as one: no row is left out because its values are in others."""
+    assert isinstance(request.node, pytest.Function)
+    assert choices(request.node) == {"single": (id(single),), "left,right": (id(left), id(right)), "fixture": id(fixture)}
 
 
 def test_a_test_without_cases_is_no_error() -> None:

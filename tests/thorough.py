@@ -1,7 +1,7 @@
 """How much is tried: everything with ``FULL=1``, as ``.ci/run`` sets it, and otherwise the least that tries each behaviour.
 
-Where a test has several parameters, ``leave_out`` keeps as many of their combinations as try each value once. Where the values of one
-parameter are variants of one behaviour, ``few`` keeps the first of them.
+Where a test is parametrized several times, ``leave_out`` keeps as many combinations as try each row of each table once. Where the values of
+one parameter are variants of one behaviour, ``few`` keeps the first of them.
 """
 
 import os
@@ -44,12 +44,24 @@ def leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
             combinations.setdefault(f"{item.path}::{item.originalname}", []).append(item)
     left_out: set[pytest.Item] = set()
     for group in combinations.values():
-        # All combinations have the same objects as values, which need not be hashable.
-        kept = least_cover({name: id(value) for name, value in item.callspec.params.items()} for item in group)
+        kept = least_cover(map(choices, group))
         left_out |= {item for position, item in enumerate(group) if position not in kept}
     if left_out:
         config.hook.pytest_deselected(items=[item for item in items if item in left_out])
         items[:] = [item for item in items if item not in left_out]
+
+
+def choices(item: pytest.Function) -> dict[str, Hashable]:
+    """Return the row of each table that the test is parametrized with, and the value of each fixture that has several.
+
+    All combinations share the objects that are their values, so their identity tells one from another; they need not be hashable.
+    """
+    values = {name: id(value) for name, value in item.callspec.params.items()}
+    rows: dict[str, Hashable] = {}
+    for mark in item.iter_markers("parametrize"):
+        names = mark.args[0] if isinstance(mark.args[0], str) else ",".join(mark.args[0])
+        rows[names] = tuple(values.pop(name.strip(), 0) for name in names.split(","))
+    return rows | values
 
 
 def is_bounded(item: pytest.Item) -> bool:

@@ -221,6 +221,7 @@ def _ids(rows: Sequence[Post]) -> list[int]:
     return [row.id for row in rows]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("place", "query"), CASES, indirect=["place"])
 async def test_each_row_is_read_once(posts: Database, query: Query) -> None:
     async with _session(posts) as session:
@@ -240,6 +241,7 @@ async def test_each_row_is_read_once(posts: Database, query: Query) -> None:
         assert (await service.exists(Post.name == "a"), await service.exists(Post.name == "e")) == (True, False)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("place", "query"), CASES, indirect=["place"])
 @pytest.mark.parametrize("schema", [PostRead, PostWithRemarks])
 async def test_each_row_is_shown_once(posts: Database, query: Query, schema: type[PostRead]) -> None:
@@ -254,6 +256,7 @@ async def test_each_row_is_shown_once(posts: Database, query: Query, schema: typ
             assert sorted(remark.id for remark in shown.remarks) == [21, 22]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("place", "query"), CASES, indirect=["place"])
 async def test_each_row_is_locked_and_written_alone(posts: Database, query: Query) -> None:
     async with _session(posts) as session:

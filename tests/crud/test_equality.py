@@ -206,6 +206,7 @@ async def _writes(service: CRUDService[Any, Any, Any], name: str, old: object, n
     return writes, stored
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("way", ["held", "not held", "flushed"])
 @pytest.mark.parametrize(("name", "old", "new"), DIFFERENT)
 async def test_what_differs_is_stored(samples: AsyncSession, name: str, old: Any, new: Any, way: str) -> None:
@@ -217,6 +218,7 @@ async def test_what_differs_is_stored(samples: AsyncSession, name: str, old: Any
         assert (stored.rstrip() if name == "padded" else stored) == new
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("way", ["held", "not held", "flushed"])
 @pytest.mark.parametrize(("name", "old", "new"), EQUAL)
 async def test_what_is_equal_is_not_written(samples: AsyncSession, name: str, old: Any, new: Any, way: str) -> None:

@@ -184,6 +184,7 @@ _ADDRESS = {"street": "High St", "since": "2020-01-01T00:00:00Z", "note": "n"}
 _UID = uuid.UUID(int=7)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("kind", "value", "stored"),
     [
@@ -210,6 +211,7 @@ async def test_documents_hold_models_whole(things: AsyncSession, column: str, ki
     assert getattr(changed, column) == stored
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("column", "kind", "value", "stored"),
     [
@@ -258,6 +260,7 @@ async def test_items_of_arrays_are_converted(lists: AsyncSession, column: str, k
     assert getattr(await ListedService(lists).update(row.id, _schema(column, kind, value)), column) == stored
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("column", "kind", "value"),
     [
