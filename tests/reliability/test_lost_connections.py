@@ -217,9 +217,9 @@ async def test_a_restart_under_load(server: URL, aside: Aside, kind: str) -> Non
         context = open_site(kind, url, pool_size=5, max_overflow=0)
         site = await context.__aenter__()
         try:
-            # With all connections open, a fifth of the statements on one of them is at least one whole request.
-            await asyncio.gather(*(site.act("list") for _ in range(5)))
-            proxy.arm(Fault.HOLD, at=20)
+            # All connections are open, so one of the five has sent at least twelve of the statements: more than one request needs.
+            await asyncio.gather(*(site.act("create", name=f"warm {number}") for number in range(5)))
+            proxy.arm(Fault.HOLD, at=60)
             load = [asyncio.create_task(site.act("create", name=f"tag {number}")) for number in range(30)]
             await proxy.struck.wait()
         except BaseException:
