@@ -17,6 +17,10 @@ SQLITE, POSTGRESQL = few(("sqlite", "postgresql")), few(("postgresql", "sqlite")
 """Locally one database for each app, and not the same one for all."""
 
 
+FEW_PHASES = ("--phases", "examples,fuzzing,stateful")
+"""Without the longest, which tries the limits of each parameter and every method."""
+
+
 def bounded(examples: int) -> tuple[str, ...]:
     """Always the same cases: *examples* of each operation and as many chains of calls. ``make soak`` has many more."""
     return ("--generation-deterministic", "--max-examples", str(examples))
@@ -46,13 +50,14 @@ def drive_clean(
     *,
     document: str,
     examples: int = 6 if FULL else 4,
+    every_phase: bool = FULL,
     hooks: str = "checks",
     users: Mapping[str, str] | None = None,
     unguessed: frozenset[str] = frozenset(),
 ) -> Report:
     """Drive *app*: nothing is found, some requests of each operation but *unguessed* are accepted, and the server logs no fault."""
     with serving(app, folder, database=database) as server:
-        report = drive(server.url + document, folder, *bounded(examples), hooks=hooks, users=users)
+        report = drive(server.url + document, folder, *bounded(examples), *(() if every_phase else FEW_PHASES), hooks=hooks, users=users)
 
     assert report.is_clean, report.text
     assert set(report.never_accepted) <= unguessed
@@ -64,7 +69,9 @@ def drive_clean(
 def test_the_quickstart_does_what_its_document_says(tmp_path: Path, database: str) -> None:
     """On both databases, for valid and invalid requests."""
     document = "/api/v1/openapi.json"
-    report = drive_clean("examples.quickstart.app:app", tmp_path, database, document=document, examples=20 if FULL else 6, hooks="columns")
+    report = drive_clean(
+        "examples.quickstart.app:app", tmp_path, database, document=document, examples=20 if FULL else 6, every_phase=True, hooks="columns"
+    )
 
     assert report.facts["operations"]["tested"] == 5
 
