@@ -68,10 +68,8 @@ def drive_clean(
 @pytest.mark.parametrize("database", SQLITE, indirect=True)
 def test_the_quickstart_does_what_its_document_says(tmp_path: Path, database: str) -> None:
     """On both databases, for valid and invalid requests."""
-    document = "/api/v1/openapi.json"
-    report = drive_clean(
-        "examples.quickstart.app:app", tmp_path, database, document=document, examples=20 if FULL else 6, every_phase=True, hooks="columns"
-    )
+    app, document, examples = "examples.quickstart.app:app", "/api/v1/openapi.json", 20 if FULL else 6
+    report = drive_clean(app, tmp_path, database, document=document, examples=examples, every_phase=True, hooks="columns")
 
     assert report.facts["operations"]["tested"] == 5
 

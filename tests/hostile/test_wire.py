@@ -2,15 +2,17 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 from fastapi import FastAPI
 from tests.hostile.asgi import Answer
 from tests.hostile.promise import CANARY, broken
-from tests.hostile.sites import Sites
+from tests.hostile.sites import Sites, open_site
 from uvicorn import Config, Server
+
+from fastapi_kit.db import Database
 
 _C = CANARY.encode()
 
@@ -80,6 +82,13 @@ REQUESTS: tuple[bytes, ...] = (
 RAW_QUERIES = tuple(
     request(b"GET " + path + b"?skip=" + raw + b"&skip=0") for path in (b"/notes", b"/notes/") for raw in (b"\xff", b"\xed\xa0\x80")
 )
+
+
+@pytest.fixture
+async def site(sqlite_database: Database, log: pytest.LogCaptureFixture) -> AsyncIterator[Sites]:
+    """Apps of this test's own: one that a server has stopped is not ready any more."""
+    async with open_site(sqlite_database) as own, Sites([own], log).in_use() as sites:
+        yield sites
 
 
 @asynccontextmanager
