@@ -33,7 +33,7 @@ def settings(**values: Any) -> KitSettings:
 
 
 def step(name: str, events: list[str], *, state: dict[str, object] | None = None, fails: bool = False) -> Lifespan:
-    """A lifespan that notes its start and stop."""
+    """Return a lifespan that notes its start and end."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, object] | None]:
@@ -67,7 +67,7 @@ async def run(app: FastAPI) -> None:
 
 
 def test_the_settings_name_the_app() -> None:
-    """Title, version and debug are the settings'; the document is under the API's prefix, the page at /docs."""
+    """Title, version and debug come from the settings, and the document is under the prefix."""
     app = create_app(settings(PROJECT_NAME="Zenith", VERSION="2.0", API_V1_STR="/api/v2", DEBUG=True))
 
     assert (app.title, app.version, app.debug) == ("Zenith", "2.0", True)
@@ -75,7 +75,7 @@ def test_the_settings_name_the_app() -> None:
 
 
 def test_it_is_a_plain_fastapi() -> None:
-    """No subclass, and no default response class, which would slow every answer down."""
+    """The app is a plain FastAPI without a default response class."""
     app = create_app(settings())
 
     assert type(app) is FastAPI
@@ -83,15 +83,15 @@ def test_it_is_a_plain_fastapi() -> None:
 
 
 def test_fastapis_own_arguments_pass_through_and_win() -> None:
-    """Whatever FastAPI takes can be given."""
+    """Arguments of FastAPI win over the settings."""
     app = create_app(settings(), title="Other", docs_url=None, openapi_url="/spec.json", summary="Short")
 
     assert (app.title, app.docs_url, app.openapi_url, app.summary) == ("Other", None, "/spec.json", "Short")
 
 
 @pytest.mark.parametrize("name", ["titel", "extra", "self"])
-def test_an_unknown_argument_is_refused(name: str) -> None:
-    """A misspelt argument is a TypeError that names it."""
+def test_an_unknown_argument_raises(name: str) -> None:
+    """A misspelt argument raises TypeError that names it."""
     arguments: dict[str, Any] = {name: "x"}
 
     with pytest.raises(TypeError, match=name):
@@ -99,13 +99,13 @@ def test_an_unknown_argument_is_refused(name: str) -> None:
 
 
 def test_tables_need_a_database() -> None:
-    """Nothing that was asked for is left undone silently."""
+    """create_tables without a database raises TypeError."""
     with pytest.raises(TypeError, match="database"):
         create_app(settings(), create_tables=True)
 
 
 async def test_routers_are_under_the_prefix() -> None:
-    """Routers= is include_router with API_V1_STR."""
+    """routers= are included under API_V1_STR."""
     router = APIRouter(prefix="/things")
 
     @router.get("")
@@ -117,7 +117,7 @@ async def test_routers_are_under_the_prefix() -> None:
 
 
 async def test_errors_are_problems() -> None:
-    """The handlers are registered, for the framework's errors too."""
+    """FastAPI's own errors are problems."""
     router = APIRouter()
 
     @router.get("/missing")
@@ -139,14 +139,14 @@ def complain(problem: Problem) -> Complaint:
     return Complaint(text=problem.detail)
 
 
-async def test_the_error_body_can_be_the_hosts() -> None:
-    """Error_body= is the body of every error."""
+async def test_the_error_body_can_be_replaced() -> None:
+    """error_body= is the body of every error."""
     async with app_client(create_app(settings(), error_body=complain)) as client:
         assert (await client.get("/nope")).json() == {"text": "Not Found"}
 
 
-async def test_the_hosts_exception_handlers_go_first() -> None:
-    """FastAPI's exception_handlers= is honoured."""
+async def test_own_exception_handlers_go_first() -> None:
+    """Handlers in exception_handlers= replace those of the library."""
 
     async def answer(request: Request, error: Exception) -> Response:
         return JSONResponse("mine", 410)
@@ -159,8 +159,8 @@ async def test_the_hosts_exception_handlers_go_first() -> None:
     ("allowed", "origin", "credentials"),
     [(["https://a.example"], "https://a.example", "true"), (["*"], "*", None), (["*", "https://a.example"], "*", None)],
 )
-async def test_cors_never_gives_credentials_to_everybody(allowed: list[str], origin: str, credentials: str | None) -> None:
-    """A wildcard allows no credentials; named origins do."""
+async def test_a_wildcard_allows_no_credentials(allowed: list[str], origin: str, credentials: str | None) -> None:
+    """With * in ALLOWED_ORIGINS there are no credentials; named origins have them."""
     async with app_client(create_app(settings(ALLOWED_ORIGINS=allowed))) as client:
         response = await client.get("/livez", headers={"Origin": "https://a.example", "Cookie": "a=b"})
 
@@ -169,7 +169,7 @@ async def test_cors_never_gives_credentials_to_everybody(allowed: list[str], ori
 
 
 async def test_another_origin_is_not_allowed() -> None:
-    """Only ALLOWED_ORIGINS may read; with none of them there is no CORS at all."""
+    """Only ALLOWED_ORIGINS may read, and an empty list means no CORS."""
     for allowed in ([], ["https://a.example"]):
         async with app_client(create_app(settings(ALLOWED_ORIGINS=allowed))) as client:
             response = await client.get("/livez", headers={"Origin": "https://b.example"})
@@ -177,8 +177,8 @@ async def test_another_origin_is_not_allowed() -> None:
         assert "access-control-allow-origin" not in response.headers
 
 
-async def test_a_refused_preflight_is_a_problem() -> None:
-    """Starlette's own answer is plain text; nothing of what was asked for is allowed or repeated."""
+async def test_a_rejected_preflight_is_a_problem() -> None:
+    """A rejected preflight is a problem that allows and repeats nothing."""
     asked = {"Origin": "https://b.example", "Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "hush"}
 
     async with app_client(create_app(settings(ALLOWED_ORIGINS=["https://a.example"]))) as client:
@@ -191,7 +191,7 @@ async def test_a_refused_preflight_is_a_problem() -> None:
 
 
 async def test_a_bug_is_readable_for_the_allowed_origin() -> None:
-    """The factory puts CORS outside the last resort."""
+    """A 500 has its CORS headers."""
     router = APIRouter()
 
     @router.get("/bug")
@@ -205,7 +205,7 @@ async def test_a_bug_is_readable_for_the_allowed_origin() -> None:
 
 
 def stacked_app(**values: Any) -> FastAPI:
-    """An app with a route that echoes the size of its body, and one that fails."""
+    """Return an app with a route that returns the size of its body, and one that fails."""
     app = create_app(settings(ALLOWED_ORIGINS=["https://a.example"], **values))
 
     @app.post("/sizes/{name}")
@@ -223,7 +223,7 @@ def stacked_app(**values: Any) -> FastAPI:
     ("method", "path", "status"), [("GET", "/livez", 200), ("GET", "/nope", 404), ("GET", "/bug", 500), ("OPTIONS", "/bug", 200)]
 )
 async def test_every_answer_has_the_headers(method: str, path: str, status: int) -> None:
-    """Request id and security headers are on bugs, unknown paths and preflights too."""
+    """Bugs, unknown paths and preflights have a request id and security headers."""
     headers = {"Origin": "https://a.example", "Access-Control-Request-Method": "GET", "X-Request-ID": "abc-1"}
 
     async with app_client(stacked_app()) as client:
@@ -238,7 +238,7 @@ async def test_every_answer_has_the_headers(method: str, path: str, status: int)
 
 
 async def test_a_request_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    """By its template; probes are not logged."""
+    """A request is logged once with its template, and a health check is not."""
     caplog.set_level(logging.INFO, "fastapi_kit.access")
 
     async with app_client(stacked_app()) as client:
@@ -252,8 +252,8 @@ async def test_a_request_is_logged_once(caplog: pytest.LogCaptureFixture) -> Non
     assert "hush" not in str(vars(record))
 
 
-async def test_a_body_has_the_settings_bound() -> None:
-    """MAX_BODY_BYTES and not one more; the refusal is a problem that a browser may read."""
+async def test_a_body_has_the_limit_of_the_settings() -> None:
+    """A body over MAX_BODY_BYTES is a 413 that a browser may read."""
     async with app_client(stacked_app(MAX_BODY_BYTES=10)) as client:
         most = await client.post("/sizes/a", content=b"x" * 10)
         more = await client.post("/sizes/a", content=b"x" * 11, headers={"Origin": "https://a.example"})
@@ -268,8 +268,8 @@ class Timing(BaseHTTPMiddleware):
         return await call_next(request)
 
 
-async def test_a_body_is_refused_under_the_hosts_base_http_middleware() -> None:
-    """Its task group would make a 500 of the refusal, so the bound is inside the host's middleware."""
+async def test_the_body_limit_works_under_base_http_middleware() -> None:
+    """The limit is inside an own BaseHTTPMiddleware, which would turn the 413 into a 500."""
     app = create_app(settings(MAX_BODY_BYTES=10), middleware=[Middleware(Timing)])
 
     @app.post("/raw")
@@ -280,13 +280,13 @@ async def test_a_body_is_refused_under_the_hosts_base_http_middleware() -> None:
         assert (await client.post("/raw", content=b"x" * 11)).status_code == 413
 
 
-async def test_probes_need_none_of_the_hosts_dependencies() -> None:
-    """An app that asks everybody for a login does not ask the orchestrator."""
+async def test_health_checks_need_no_dependencies() -> None:
+    """dependencies= of the app are not for health checks."""
 
-    async def refuse() -> None:
+    async def forbid() -> None:
         raise HTTPException(401)
 
-    app = create_app(settings(), dependencies=[Depends(refuse)])
+    app = create_app(settings(), dependencies=[Depends(forbid)])
 
     @app.get("/thing")
     async def read() -> None: ...
@@ -296,8 +296,8 @@ async def test_probes_need_none_of_the_hosts_dependencies() -> None:
 
 
 @pytest.mark.parametrize("kind", [Exception, 500])
-async def test_the_hosts_last_resort_is_called(kind: type[Exception] | int) -> None:
-    """A host that reports bugs by a handler of its own goes on doing so, with the headers of the stack."""
+async def test_an_own_handler_of_exceptions_is_called(kind: type[Exception] | int) -> None:
+    """An own handler for Exception is called, and its response has the headers of the middleware."""
 
     async def answer(request: Request, error: Exception) -> Response:
         return JSONResponse({"reported": type(error).__name__}, 500)
@@ -316,7 +316,7 @@ async def test_the_hosts_last_resort_is_called(kind: type[Exception] | int) -> N
 
 
 async def test_a_mounted_app_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    """One line per request, by the outermost."""
+    """A request to a mounted app is logged once, by the outer app."""
     caplog.set_level(logging.INFO, "fastapi_kit.access")
     outer = create_app(settings())
     outer.mount("/sub", stacked_app())
@@ -327,8 +327,8 @@ async def test_a_mounted_app_is_logged_once(caplog: pytest.LogCaptureFixture) ->
     assert [vars(record)["route"] for record in caplog.records if record.name == "fastapi_kit.access"] == ["/sub/sizes/{name}"]
 
 
-async def test_https_is_demanded_where_the_settings_say() -> None:
-    """HSTS_SECONDS, and only over https."""
+async def test_hsts_comes_from_the_settings() -> None:
+    """HSTS_SECONDS sends HSTS, only over https."""
     async with app_client(stacked_app(HSTS_SECONDS=60)) as client:
         secure = await client.get("https://testserver/livez")
         plain = await client.get("http://testserver/livez")
@@ -337,8 +337,8 @@ async def test_https_is_demanded_where_the_settings_say() -> None:
     assert "strict-transport-security" not in plain.headers
 
 
-async def test_the_hosts_middleware_sees_the_request_id() -> None:
-    """Middleware= of FastAPI stays inside request id and access log, and outside the last resort."""
+async def test_own_middleware_sees_the_request_id() -> None:
+    """Own middleware= is inside request id and access log."""
     seen: list[object] = []
 
     class Watching:
@@ -356,7 +356,7 @@ async def test_the_hosts_middleware_sees_the_request_id() -> None:
 
 
 def test_operation_ids_are_tag_and_name() -> None:
-    """Short and stable, whatever the path."""
+    """Operation ids are {tag}_{name}."""
     router = APIRouter(tags=["things"])
 
     @router.get("/things/{number}")
@@ -367,8 +367,8 @@ def test_operation_ids_are_tag_and_name() -> None:
     assert app.openapi()["paths"]["/api/v1/things/{number}"]["get"]["operationId"] == "things_get_thing"
 
 
-async def test_two_operations_of_one_id_are_refused_at_start() -> None:
-    """A client made from the document could call only one of them."""
+async def test_two_operations_with_one_id_raise_at_startup() -> None:
+    """Two operations with the same id raise ConfigurationError at start-up."""
     router = APIRouter(tags=["things"])
 
     @router.get("/things")
@@ -381,8 +381,8 @@ async def test_two_operations_of_one_id_are_refused_at_start() -> None:
         await run(app)
 
 
-async def test_health_knows_the_database_and_the_hosts_checks(database: Database) -> None:
-    """The database is checked by ping, beside what the host adds; the version is the app's."""
+async def test_health_has_the_database_and_own_checks(database: Database) -> None:
+    """/health has the database, own checks and the version of the app."""
 
     async def fail() -> None:
         raise RuntimeError
@@ -395,8 +395,8 @@ async def test_health_knows_the_database_and_the_hosts_checks(database: Database
 
 
 @pytest.mark.parametrize("telemetry", [{}, {"operation_spans": False}])
-async def test_probes_are_not_traced(telemetry: dict[str, Any]) -> None:
-    """What runs every second is no traffic; the host's other telemetry options are kept."""
+async def test_health_checks_are_not_traced(telemetry: dict[str, Any]) -> None:
+    """Health checks are excluded from telemetry, and own telemetry options are kept."""
     spans = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(spans))
@@ -409,8 +409,8 @@ async def test_probes_are_not_traced(telemetry: dict[str, Any]) -> None:
     assert [span.name for span in spans.get_finished_spans()] == ["GET"]
 
 
-async def test_the_host_may_exclude_more_from_traces() -> None:
-    """The host's own exclude= wins."""
+async def test_an_own_exclude_wins() -> None:
+    """An own exclude= for telemetry wins."""
     spans = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(spans))
@@ -424,7 +424,7 @@ async def test_the_host_may_exclude_more_from_traces() -> None:
 
 
 async def test_a_lost_database_makes_the_app_unready() -> None:
-    """The app starts without its database and says so."""
+    """The app starts without its database, and /readyz is a 503."""
     app = create_app(settings(), database=Database("postgresql+asyncpg://127.0.0.1:1/none"))
 
     async with app_client(app) as client:
@@ -433,7 +433,7 @@ async def test_a_lost_database_makes_the_app_unready() -> None:
 
 
 async def test_lifespans_run_in_order_and_close_in_reverse(tmp_path: Path) -> None:
-    """Database, tables, the host's in order, FastAPI's own last."""
+    """The database starts first, then the tables, lifespans= in order and FastAPI's own; they close in reverse."""
     events: list[str] = []
     app = create_app(
         settings(),
@@ -449,7 +449,7 @@ async def test_lifespans_run_in_order_and_close_in_reverse(tmp_path: Path) -> No
 
 
 async def test_a_failing_start_closes_what_was_opened(tmp_path: Path) -> None:
-    """The error comes out, and nothing is left open."""
+    """If a lifespan fails to start, those before it are closed."""
     events: list[str] = []
 
     @asynccontextmanager
@@ -467,7 +467,7 @@ async def test_a_failing_start_closes_what_was_opened(tmp_path: Path) -> None:
 
 
 async def test_what_lifespans_yield_is_the_requests_state() -> None:
-    """Mappings of all lifespans, and of included routers, are together in request.state."""
+    """Mappings of all lifespans are together in request.state."""
     router = APIRouter(lifespan=step("router", [], state={"c": 3}))
 
     @router.get("/state")
@@ -480,7 +480,7 @@ async def test_what_lifespans_yield_is_the_requests_state() -> None:
 
 
 async def test_routers_included_later_are_started_too() -> None:
-    """The app stays open for ordinary FastAPI."""
+    """The lifespan of a router that is included later runs too."""
     events: list[str] = []
     app = create_app(settings(), lifespans=[step("first", events)])
     app.include_router(APIRouter(lifespan=step("router", events)))

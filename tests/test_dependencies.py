@@ -19,20 +19,20 @@ def get_number() -> Iterator[int]:
 
 
 def test_a_marker_stays_itself() -> None:
-    """A marker such as ``db.session`` keeps its scope and its identity."""
+    """A marker such as db.session is returned as it is."""
     marker = Depends(get_numbers, scope="function")
 
     assert as_depends(marker) is marker
 
 
-def test_a_callable_is_depended_on_in_the_hosts_scope() -> None:
-    """A bare callable becomes what the host writes itself, without a scope of the library's."""
+def test_a_callable_becomes_a_plain_depends() -> None:
+    """A callable becomes Depends(callable) without a scope."""
     assert as_depends(get_number) == Depends(get_number)
     assert as_depends(get_numbers) == Depends(get_numbers)
 
 
 async def test_a_callable_is_called_once_in_a_request() -> None:
-    """The host's own ``Depends(get_db)`` and the library's are one session, not two."""
+    """An own Depends(get_db) and the library's share one session in a request."""
     app = FastAPI()
 
     @app.get("/")
@@ -44,7 +44,7 @@ async def test_a_callable_is_called_once_in_a_request() -> None:
 
 
 async def test_a_marked_dependency_is_documented() -> None:
-    """What a dependency is marked with, at any depth, is in the document of the routes that depend on it."""
+    """The statuses of a marked dependency, at any depth, are in the document."""
 
     @answering(403, 410)
     async def guard() -> None: ...

@@ -12,7 +12,7 @@ from fastapi_kit.testing.client import app_client
 
 
 async def pass_() -> None:
-    """Be well."""
+    """Pass."""
 
 
 async def fail() -> None:
@@ -45,7 +45,7 @@ class Counter:
 
 
 async def test_a_healthy_app_says_so() -> None:
-    """The page's answer, and each check by name."""
+    """/health has the status, the version and each check by name."""
     async with app_client(app_with(HealthCheck("database", pass_))) as client:
         for path in ("/health", "/readyz"):
             response = await client.get(path)
@@ -54,14 +54,14 @@ async def test_a_healthy_app_says_so() -> None:
             assert response.json() == {"status": "healthy", "version": "1.2.3", "checks": {"database": "ok"}}
 
 
-async def test_livez_looks_at_nothing() -> None:
-    """A broken database does not make an orchestrator restart the app."""
+async def test_livez_runs_no_checks() -> None:
+    """/livez is a 200 even if a check fails."""
     async with app_client(app_with(HealthCheck("database", fail))) as client:
         assert (await client.get("/livez")).status_code == 200
 
 
 async def test_a_failing_critical_check_makes_the_app_unready() -> None:
-    """503 and the kind of failure."""
+    """A failed critical check is a 503."""
     async with app_client(app_with(HealthCheck("database", fail), HealthCheck("cache", pass_))) as client:
         response = await client.get("/readyz")
 
@@ -70,7 +70,7 @@ async def test_a_failing_critical_check_makes_the_app_unready() -> None:
 
 
 async def test_a_failing_minor_check_only_degrades() -> None:
-    """What the app can do without does not take it out of rotation."""
+    """A failed check that is not critical makes the app degraded, with 200."""
     async with app_client(app_with(HealthCheck("cache", fail, critical=False))) as client:
         response = await client.get("/readyz")
 
@@ -79,7 +79,7 @@ async def test_a_failing_minor_check_only_degrades() -> None:
 
 
 async def test_a_hanging_check_is_given_up() -> None:
-    """A check has its own timeout."""
+    """A check is given up after its timeout."""
     async with app_client(app_with(HealthCheck("queue", hang, timeout=0.01))) as client:
         response = await client.get("/readyz")
 
@@ -87,8 +87,8 @@ async def test_a_hanging_check_is_given_up() -> None:
     assert response.json()["checks"] == {"queue": "timeout"}
 
 
-async def test_a_failure_tells_its_kind_only(caplog: pytest.LogCaptureFixture) -> None:
-    """Neither the answer nor the log has the text of the error."""
+async def test_a_failure_shows_only_its_class(caplog: pytest.LogCaptureFixture) -> None:
+    """Neither the response nor the log has the text of the error."""
     with caplog.at_level(logging.WARNING):
         async with app_client(app_with(HealthCheck("database", fail))) as client:
             response = await client.get("/health")
@@ -98,7 +98,7 @@ async def test_a_failure_tells_its_kind_only(caplog: pytest.LogCaptureFixture) -
 
 
 async def test_a_check_that_was_cancelled_has_failed() -> None:
-    """A check that waits for something that somebody has cancelled takes no probe down."""
+    """A check that is cancelled from elsewhere counts as failed."""
 
     async def cancelled() -> None:
         future = asyncio.get_running_loop().create_future()
@@ -112,7 +112,7 @@ async def test_a_check_that_was_cancelled_has_failed() -> None:
 
 
 async def test_checks_run_at_the_same_time() -> None:
-    """One check may wait for another, so none waits in a queue."""
+    """All checks run at the same time."""
     met = asyncio.Barrier(2)
     checks = [HealthCheck("a", met.wait, timeout=10), HealthCheck("b", met.wait, timeout=10)]
 
@@ -120,8 +120,8 @@ async def test_checks_run_at_the_same_time() -> None:
         assert (await client.get("/readyz")).json()["checks"] == {"a": "ok", "b": "ok"}
 
 
-async def test_probes_at_the_same_time_share_one_run() -> None:
-    """A flood of probes is one question to the database."""
+async def test_requests_at_the_same_time_share_one_run() -> None:
+    """Many requests at the same time run the checks once."""
     counter = Counter()
     async with app_client(app_with(HealthCheck("database", counter), cache_seconds=60)) as client:
         counter.may_end.clear()
@@ -136,7 +136,7 @@ async def test_probes_at_the_same_time_share_one_run() -> None:
 
 @pytest.mark.parametrize(("cache_seconds", "runs"), [(60, 1), (0, 2)])
 async def test_a_result_is_kept_for_a_while(cache_seconds: float, runs: int) -> None:
-    """The cache is short and can be switched off."""
+    """A result is kept for cache_seconds; 0 keeps none."""
     counter = Counter()
     async with app_client(app_with(HealthCheck("database", counter), cache_seconds=cache_seconds)) as client:
         await client.get("/readyz")
@@ -146,7 +146,7 @@ async def test_a_result_is_kept_for_a_while(cache_seconds: float, runs: int) -> 
 
 
 async def test_a_client_that_leaves_does_not_stop_the_run() -> None:
-    """The others who wait get their answer."""
+    """If one client leaves, the others get their response."""
     counter = Counter()
     async with app_client(app_with(HealthCheck("database", counter))) as client:
         counter.may_end.clear()
@@ -159,7 +159,7 @@ async def test_a_client_that_leaves_does_not_stop_the_run() -> None:
 
 
 async def test_a_stopping_app_is_unready() -> None:
-    """After the end of the lifespan the app takes no more work, and it is ready again when started again."""
+    """The app is a 503 after the end of the lifespan, and ready after the next start."""
     app = app_with()
     async with app_client(app) as client:
         async with app.router.lifespan_context(app):
@@ -172,15 +172,15 @@ async def test_a_stopping_app_is_unready() -> None:
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/health"])
-async def test_probes_are_not_cached_and_answer_head(path: str) -> None:
-    """No proxy answers for the app; probes that send HEAD are served."""
+async def test_health_checks_are_not_cached_and_answer_head(path: str) -> None:
+    """Responses have Cache-Control: no-store, and HEAD is answered."""
     async with app_client(app_with()) as client:
         assert (await client.get(path)).headers["cache-control"] == "no-store"
         assert (await client.head(path)).status_code == 200
 
 
-def test_probes_are_not_in_the_schema() -> None:
-    """OpenAPI describes the API, not its plumbing."""
+def test_health_checks_are_not_in_the_document() -> None:
+    """Health checks are not in the OpenAPI document."""
     assert app_with().openapi()["paths"] == {}
 
 
@@ -198,11 +198,11 @@ def test_probes_are_not_in_the_schema() -> None:
     ],
 )
 def test_a_probe_is_known_by_its_path(scope: dict[str, str], expected: bool) -> None:
-    """Under a server's root path too, whether the proxy has cut it off or not."""
+    """is_probe() works with and without a root path."""
     assert is_probe(scope) is expected
 
 
 def test_two_checks_need_two_names() -> None:
-    """No check is dropped silently."""
+    """Two checks with the same name raise ConfigurationError."""
     with pytest.raises(ConfigurationError):
         health_router(version="1", checks=[HealthCheck("a", pass_), HealthCheck("a", fail)])

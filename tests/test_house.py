@@ -35,14 +35,15 @@ PYDANTIC = "annotated_types pydantic pydantic_core pydantic_settings typing_exte
 WEB = f"{PYDANTIC} fastapi opentelemetry sqlalchemy starlette"
 
 GROUND = frozenset({"errors", "settings", "pagination", "schemas", "_text"})
-TOKEN_MEMBERS = "auth._claims auth._codec auth._compact auth._encoding auth._jose auth.keys auth.tokens"
-PASSWORD_MEMBERS = "auth._guessable auth._passlib auth.passwords"
-ACCOUNT_MEMBERS = "auth.accounts auth.flow auth.sessions"
-TOKENS, PASSWORDS, ACCOUNTS = (frozenset(names.split()) for names in (TOKEN_MEMBERS, PASSWORD_MEMBERS, ACCOUNT_MEMBERS))
+TOKENS, PASSWORDS, LOGINS = frozenset({"auth.tokens"}), frozenset({"auth.passwords"}), frozenset({"auth.logins"})
+FLOW_MEMBERS = "auth.users.accounts auth.users.flow"
+FLOW = frozenset(FLOW_MEMBERS.split())
 TOOLS = GROUND | TOKENS | PASSWORDS | {"db", "middleware", "cache"}
 ON_DATABASE = TOOLS | {"crud"}
 WEB_MEMBERS = "_masking _signals dependencies handlers health metrics logs tasks etags idempotency ratelimit routing"
-AUTH_WEB_MEMBERS = "auth.__init__ auth._reading auth.backend auth.dependencies auth.router auth.schemas auth.transports"
+AUTH_WEB_MEMBERS = "auth.__init__ auth.requests auth.users.__init__ auth.users.router auth.users.schemas"
+# Import paths beside those of the rooms: they only pass names on.
+AUTH_PATHS = "auth.accounts auth.dependencies auth.flow auth.keys auth.router auth.schemas auth.sessions auth.sql auth.transports"
 EVERYTHING_BUT_APP = ON_DATABASE | set(WEB_MEMBERS.split()) | {"auth"}
 
 PLACES = [
@@ -57,17 +58,19 @@ PLACES = [
     place("db", GROUND | {"_compat"}, f"{PYDANTIC} aiosqlite anyio asyncpg psycopg sqlalchemy"),
     place("middleware", GROUND, f"{PYDANTIC} opentelemetry starlette"),
     place("cache", GROUND, f"{PYDANTIC} cashews redis"),
-    place(TOKEN_MEMBERS, GROUND | {"_secrets"}, f"{PYDANTIC} cryptography jose"),
-    place(PASSWORD_MEMBERS, GROUND, f"{PYDANTIC} anyio argon2 bcrypt passlib"),
+    place("auth.tokens", GROUND | {"_secrets"}, f"{PYDANTIC} cryptography jose"),
+    place("auth.passwords", GROUND, f"{PYDANTIC} anyio argon2 bcrypt passlib"),
+    place("auth.logins", GROUND | TOKENS, PYDANTIC),
     # on the database
     place("crud", GROUND | {"_compat", "db"}, f"{PYDANTIC} sqlalchemy"),
     place("crud.cached", GROUND | {"db", "cache", "crud"}, f"{PYDANTIC} sqlalchemy"),
-    place("auth.sql", GROUND | ACCOUNTS | {"db", "crud"}, f"{PYDANTIC} sqlalchemy"),
+    place("auth.users.sql", GROUND | FLOW | {"db", "crud"}, f"{PYDANTIC} sqlalchemy"),
     # the web; auth is handed a loader and never imports db or crud
     place(WEB_MEMBERS, ON_DATABASE, f"{WEB} limits prometheus_client"),
     # it hands a session of SQLAlchemy through and never uses it
-    place(ACCOUNT_MEMBERS, GROUND | TOKENS | PASSWORDS, f"{PYDANTIC} sqlalchemy"),
-    place(AUTH_WEB_MEMBERS, TOOLS - {"db"} | ACCOUNTS | {"_lazy", "dependencies", "handlers"}, WEB),
+    place(FLOW_MEMBERS, GROUND | TOKENS | PASSWORDS | LOGINS, f"{PYDANTIC} sqlalchemy"),
+    place(AUTH_WEB_MEMBERS, TOOLS - {"db"} | LOGINS | FLOW | {"_lazy", "auth.users.sql", "dependencies", "handlers"}, WEB),
+    place(AUTH_PATHS, TOKENS | LOGINS | FLOW | {"auth.requests", "auth.users"}),
     # the roof
     place("app", EVERYTHING_BUT_APP, WEB),
     place("testing", EVERYTHING_BUT_APP, None),
@@ -312,8 +315,8 @@ def test_a_tidy_tree_has_no_offence(make_tree: MakeTree) -> None:
         ("crud/service.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import fastapi", "crud.service imports fastapi"),
         ("crud/service.py", "import fastapi_kit.cache.memory", "crud.service imports fastapi_kit.cache.memory"),
         ("middleware/errors.py", "from fastapi_kit.db import Base", "middleware.errors imports fastapi_kit.db.Base"),
-        ("auth/tokens.py", "import passlib", "auth.tokens imports passlib"),
-        ("auth/dependencies.py", "from fastapi_kit.db import Base", "auth.dependencies imports fastapi_kit.db.Base"),
+        ("auth/tokens/service.py", "import passlib", "auth.tokens.service imports passlib"),
+        ("auth/requests/guards.py", "from fastapi_kit.db import Base", "auth.requests.guards imports fastapi_kit.db.Base"),
         ("handlers.py", "from fastapi_kit.app import create_app", "handlers imports fastapi_kit.app.create_app"),
         ("testing/client.py", "from fastapi_kit.app import create_app", "testing.client imports fastapi_kit.app.create_app"),
         ("health.py", "import redis", "health imports redis"),

@@ -24,6 +24,18 @@ EXPORTS = {
         BearerTransport JWTService Key Keyring PasswordHasher PasswordPolicy TokenClaims TokenPolicy TokenVerifier Transport UserDependency
         get_claims_factory get_current_user_factory require require_access
     """,
+    "fastapi_kit.auth.logins": "Logins StatelessLogins TokenPair",
+    "fastapi_kit.auth.passwords": "HashContext PasswordCheck PasswordHasher PasswordPolicy",
+    "fastapi_kit.auth.requests": """
+        BearerTransport Transport UserDependency get_claims_factory get_current_user_factory require require_access
+    """,
+    "fastapi_kit.auth.tokens": """
+        Algorithm Clock JWKSet JWTService Key Keyring TokenClaims TokenPolicy TokenType TokenVerifier
+    """,
+    "fastapi_kit.auth.users": """
+        Account Accounts AuthEndpoint AuthFlow NoChanges NoStoreRoute PasswordForm RefreshRequest UserAccounts UserMixin UserProfile
+        UserRegister auth_router normalize_email
+    """,
     "fastapi_kit.crud": "CRUDService FOR_UPDATE ReadService RowLock",
     "fastapi_kit.db": """
         Base Database DatabaseOptions NAMING_CONVENTION TimestampMixin UTCDateTime UUIDv7Mixin UnitOfWork
@@ -103,7 +115,11 @@ def test_what_other_modules_import_is_exported(name: str) -> None:
     assert imports_from(name) - set(importlib.import_module(name).__all__) == set()
 
 
-LAZY = {"fastapi_kit": "fastapi_kit.errors.NotFoundError", "fastapi_kit.auth": "fastapi_kit.auth.tokens.JWTService"}
+LAZY = {
+    "fastapi_kit": "fastapi_kit.errors.NotFoundError",
+    "fastapi_kit.auth": "fastapi_kit.auth.tokens.JWTService",
+    "fastapi_kit.auth.users": "fastapi_kit.auth.users.sql.UserMixin",
+}
 
 
 @pytest.mark.parametrize(("package", "example"), LAZY.items())

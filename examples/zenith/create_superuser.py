@@ -8,7 +8,7 @@ import sys
 from pydantic import SecretStr, ValidationError
 
 from fastapi_kit import ConflictError, KitError, UserInputError
-from fastapi_kit.auth.accounts import normalize_email
+from fastapi_kit.auth.users import normalize_email
 
 from .database import db, init_db
 from .schemas import UserCreate

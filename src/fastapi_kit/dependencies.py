@@ -1,4 +1,4 @@
-"""What the library accepts wherever it takes a dependency, such as ``session=``."""
+"""What you can pass where the library takes a dependency, such as ``session=``."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, TypeAlias, TypeVar
@@ -18,22 +18,22 @@ Dependency: TypeAlias = (
     | Callable[..., AsyncIterator[ValueT]]
     | Callable[..., Iterator[ValueT]]
 )
-"""A marker (``db.session``) or any dependency callable (the host's own ``get_db``) that gives a *ValueT*."""
+"""A marker (``db.session``), or any dependency callable (your own ``get_db``), that gives a *ValueT*."""
 
 
 def as_depends(dependency: Dependency[ValueT]) -> Depends:
     """Return the marker for *dependency*.
 
-    A marker is returned as it is. A callable becomes ``Depends(callable)``, exactly as the host's own routes use it,
-    so that a request has one session of it and not two.
+    A marker is returned as it is. A callable becomes ``Depends(callable)``, as the routes of your application use it, so that a request
+    has one session of it and not two.
     """
     return dependency if isinstance(dependency, Depends) else Depends(dependency)
 
 
 def answering(*statuses: int) -> Callable[[CallT], CallT]:
-    """Mark a dependency with the error statuses that its own errors have: the routes that depend on it document them.
+    """Mark a dependency with the statuses of the errors that it raises: ``@answering(403)``.
 
-    As a decorator, ``@answering(403)``. OpenAPI shows them, with the app's error body, where the app has the handlers.
+    OpenAPI shows them for the routes that depend on it, with the error body of the app, if the app has registered the handlers.
     """
 
     def mark(dependency: CallT) -> CallT:
@@ -44,7 +44,7 @@ def answering(*statuses: int) -> Callable[[CallT], CallT]:
 
 
 def statuses_of(dependant: Dependant) -> frozenset[int]:
-    """Return the statuses that the dependencies of a route are marked with, whatever their depth."""
+    """Return the statuses that the dependencies of a route are marked with, at any depth."""
     own: frozenset[int] = getattr(dependant.call, _STATUSES, frozenset())
     return own.union(*map(statuses_of, dependant.dependencies))
 
@@ -53,10 +53,10 @@ _STATUSES = "fastapi_kit_statuses"
 
 
 def declare(function: CallT, **parameters: Any) -> CallT:
-    """Declare *parameters* of a route's or dependency's *function*: ``Annotated`` types that only the running program knows.
+    """Set the types of *parameters* of *function*, a route or dependency, to ``Annotated`` types that are made at run time.
 
-    A variable is no type to the type checkers, so it is put where FastAPI looks for one. FastAPI takes a parameter for one of the path if
-    it has its name: call it as no application will, ``__value__``.
+    Type checkers reject a variable as a type, so it is put where FastAPI looks for one. FastAPI treats a parameter as one of the path if
+    the path has its name, so give it a name that no application uses: ``__value__``.
     """
     function.__annotations__.update(parameters)
     return function

@@ -1,4 +1,4 @@
-"""Probes."""
+"""Health checks for load balancers and orchestrators."""
 
 import asyncio
 import logging
@@ -14,7 +14,7 @@ from starlette.types import Scope
 
 from fastapi_kit._signals import noticed_termination
 from fastapi_kit.errors import ConfigurationError
-from fastapi_kit.middleware._routes import app_path
+from fastapi_kit.middleware.routes import app_path
 
 __all__ = ["PROBE_PATHS", "HealthCheck", "HealthReport", "health_router", "is_probe"]
 
@@ -22,37 +22,43 @@ PROBE_PATHS = ("/livez", "/readyz", "/health")
 
 _logger = logging.getLogger(__name__)
 
-_Result: TypeAlias = Literal["ok", "failed", "timeout"]
+Result: TypeAlias = Literal["ok", "failed", "timeout"]
 
 
 @dataclass(frozen=True)
 class HealthCheck:
-    """One thing the app stands on: *check* raises if it is not well (``db.ping``). Only *critical* ones make the app unready.
+    """A check of something that the app needs, such as the database.
 
-    It is given up after *timeout* seconds.
+    Args:
+        name: Its name in the report.
+        check: Is awaited. It raises if something is wrong, as ``db.ping`` does.
+        critical: Whether the app is unready (503) if the check fails.
+        timeout: Seconds until the check is given up.
     """
 
     name: str
     check: Callable[[], Awaitable[object]]
     critical: bool = True
     timeout: float = 2.0
-    _given_up: set[asyncio.Task[_Result]] = field(default_factory=set[asyncio.Task[_Result]], init=False, repr=False, compare=False)
+    _given_up: set[asyncio.Task[Result]] = field(default_factory=set[asyncio.Task[Result]], init=False, repr=False, compare=False)
 
-    async def run(self) -> _Result:
-        """Return how it went; why it failed is only logged, by kind."""
+    async def run(self) -> Result:
+        """Return the result. The class of an error is logged; its text is neither logged nor sent."""
         task = asyncio.create_task(self._run_check())
         try:
             done, _ = await asyncio.wait({task}, timeout=self.timeout)
-        except asyncio.CancelledError:
-            self._give_up(task)
-            raise
-        if done:
-            # Cancelled by itself: it has waited for something that was.
-            return "failed" if task.cancelled() else task.result()
-        self._give_up(task)
-        return "timeout"
+            if done:
+                # The check may have been cancelled by what it waited for.
+                return "failed" if task.cancelled() else task.result()
+            return "timeout"
+        finally:
+            if not task.done():
+                # Not awaited, because closing a connection to a frozen server takes seconds.
+                self._given_up.add(task)
+                task.add_done_callback(self._given_up.discard)
+                task.cancel()
 
-    async def _run_check(self) -> _Result:
+    async def _run_check(self) -> Result:
         try:
             await self.check()
         except TimeoutError:
@@ -62,37 +68,50 @@ class HealthCheck:
             return "failed"
         return "ok"
 
-    def _give_up(self, task: asyncio.Task[_Result]) -> None:
-        # Not awaited: to hang up on a frozen server takes seconds of its own.
-        self._given_up.add(task)
-        task.add_done_callback(self._given_up.discard)
-        task.cancel()
-
 
 class HealthReport(BaseModel):
-    """The answer of ``/health`` and ``/readyz``; errors are named by kind, never by text."""
+    """The answer of ``/health`` and ``/readyz``."""
 
     status: Literal["healthy", "degraded", "unhealthy"]
-    """``degraded``: only checks that are not critical fail."""
+    """``degraded`` means that only checks fail which are not critical."""
     version: str
-    checks: dict[str, _Result]
+    checks: dict[str, Result]
 
 
 def health_router(*, version: str, checks: Sequence[HealthCheck] = (), cache_seconds: float = 1.0, drain_seconds: float = 0.0) -> APIRouter:
-    """Build ``/livez``, ``/readyz`` and ``/health``, for GET and HEAD. Not in the schema.
+    """Build the routes ``/livez``, ``/readyz`` and ``/health``, for GET and HEAD. They are not in the OpenAPI document.
 
-    ``/livez`` runs no checks. The others run all of them at once, at most once in *cache_seconds* however many probes
-    come, and answer 503 if a critical one fails or the app is stopping. Raises ConfigurationError if two have one name.
+    ``/livez`` runs no checks. The others run all checks at once and answer 503 if a critical one fails, or if the app is stopping.
 
-    The app is stopping from SIGTERM on. The server is told *drain_seconds* later and serves as ever meanwhile, so that a
-    load balancer sees the 503 and sends nobody to a closed door; a second SIGTERM ends the wait. Under gunicorn's ``asgi``
-    worker, which hears of signals by the event loop, there is no wait.
+    The app is stopping from SIGTERM on. A load balancer sees the 503 and sends no more requests, while the app still serves. A second
+    SIGTERM ends the wait. Under gunicorn's ``asgi`` worker, which handles signals in the event loop, there is no wait.
+
+    Args:
+        version: The version in the report.
+        checks: The checks. Each has a name of its own.
+        cache_seconds: The checks run at most once in this time, however many requests come.
+        drain_seconds: Seconds between SIGTERM and the shutdown of the server.
+
+    Raises:
+        ConfigurationError: Two checks have the same name.
+
+    Example:
+        ```python
+        from fastapi import FastAPI
+
+        from fastapi_kit import Database, health_router
+        from fastapi_kit.health import HealthCheck
+
+        db = Database("sqlite:///:memory:")
+        app = FastAPI()
+        app.include_router(health_router(version="1.0.0", checks=[HealthCheck("database", db.ping)]))
+        ```
     """
     if len({check.name for check in checks}) < len(checks):
         raise ConfigurationError("two health checks have the same name")
-    health = _Health(version, checks, cache_seconds, drain_seconds)
+    health = Health(version, checks, cache_seconds, drain_seconds)
     router = APIRouter(lifespan=health.lifespan, include_in_schema=False)
-    router.add_api_route("/livez", _livez, methods=_PROBES)
+    router.add_api_route("/livez", livez, methods=_PROBES)
     router.add_api_route("/readyz", health.answer, methods=_PROBES, name="readyz", response_model=HealthReport)
     router.add_api_route("/health", health.answer, methods=_PROBES, name="health", response_model=HealthReport)
     return router
@@ -102,57 +121,60 @@ _PROBES = ["GET", "HEAD"]
 
 
 def is_probe(scope: Scope) -> bool:
-    """Whether *scope* is a probe of the app itself, not of one mounted in it: ``FastAPI(telemetry={"exclude": is_probe})``."""
+    """Return whether *scope* is a health check of the app itself, not of a mounted one: ``FastAPI(telemetry={"exclude": is_probe})``."""
     return scope["type"] == "http" and app_path(scope) in PROBE_PATHS
 
 
-async def _livez(response: Response) -> dict[str, str]:
+async def livez(response: Response) -> dict[str, str]:
+    """Answer 200 as long as the process serves."""
     response.headers["Cache-Control"] = "no-store"
     return {"status": "alive"}
 
 
-class _Health:
+class Health:
+    """The state of an app: its checks, their last report, and whether it is stopping."""
+
     def __init__(self, version: str, checks: Sequence[HealthCheck], cache_seconds: float, drain_seconds: float) -> None:
-        self._version = version
-        self._checks = checks
-        self._cache_seconds = cache_seconds
-        self._drain_seconds = drain_seconds
-        self._stopping = False
-        self._run: asyncio.Task[HealthReport] | None = None
-        self._expires = 0.0
+        self.version = version
+        self.checks = checks
+        self.cache_seconds = cache_seconds
+        self.drain_seconds = drain_seconds
+        self.is_stopping = False
+        self.run: asyncio.Task[HealthReport] | None = None
+        self.expires = 0.0
 
     @asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncGenerator[None, None]:
-        self._stopping = False
-        with noticed_termination(self._stop, delay=self._drain_seconds):
+        """Note SIGTERM, and the end."""
+        self.is_stopping = False
+        with noticed_termination(self.stop, delay=self.drain_seconds):
             yield
-        self._stop()
+        self.stop()
 
-    def _stop(self) -> None:
-        self._stopping = True
+    def stop(self) -> None:
+        """Answer 503 from now on."""
+        self.is_stopping = True
 
     async def answer(self, response: Response) -> HealthReport:
-        report = await asyncio.shield(self._shared_run())
-        if self._stopping:
+        """Answer ``/readyz`` and ``/health``. Requests that come meanwhile share one run of the checks."""
+        run = self.run
+        # A run of another event loop would never end here.
+        if run is None or run.get_loop() is not asyncio.get_running_loop() or (run.done() and monotonic() >= self.expires):
+            run = self.run = asyncio.create_task(self.run_checks())
+        report = await asyncio.shield(run)
+        if self.is_stopping:
             report = report.model_copy(update={"status": "unhealthy"})
         response.status_code = 503 if report.status == "unhealthy" else 200
         response.headers["Cache-Control"] = "no-store"
         return report
 
-    def _shared_run(self) -> asyncio.Task[HealthReport]:
-        run = self._run
-        # A run of another event loop never ends here.
-        if run is None or run.get_loop() is not asyncio.get_running_loop() or (run.done() and monotonic() >= self._expires):
-            run = self._run = asyncio.create_task(self._run_checks())
-        return run
-
-    async def _run_checks(self) -> HealthReport:
-        results = await asyncio.gather(*(check.run() for check in self._checks))
-        failed = [check for check, result in zip(self._checks, results, strict=True) if result != "ok"]
+    async def run_checks(self) -> HealthReport:
+        """Run all checks at once."""
+        results = await asyncio.gather(*(check.run() for check in self.checks))
+        failed = [check for check, result in zip(self.checks, results, strict=True) if result != "ok"]
         status: Literal["healthy", "degraded", "unhealthy"] = "degraded" if failed else "healthy"
         if any(check.critical for check in failed):
             status = "unhealthy"
-        self._expires = monotonic() + self._cache_seconds
-        return HealthReport(
-            status=status, version=self._version, checks={check.name: result for check, result in zip(self._checks, results, strict=True)}
-        )
+        self.expires = monotonic() + self.cache_seconds
+        names = [check.name for check in self.checks]
+        return HealthReport(status=status, version=self.version, checks=dict(zip(names, results, strict=True)))

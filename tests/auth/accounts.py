@@ -10,11 +10,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from tests.auth.people import SECRET
 
 from fastapi_kit.auth import BearerTransport, JWTService, TokenClaims, get_current_user_factory
-from fastapi_kit.auth.flow import AuthFlow
-from fastapi_kit.auth.router import AuthEndpoint, auth_router
-from fastapi_kit.auth.schemas import UserRegister
-from fastapi_kit.auth.sessions import StatelessLogins
-from fastapi_kit.auth.sql import UserAccounts, UserMixin
+from fastapi_kit.auth.logins import StatelessLogins
+from fastapi_kit.auth.users import AuthEndpoint, AuthFlow, UserAccounts, UserMixin, UserRegister, auth_router
 from fastapi_kit.db import NAMING_CONVENTION, Database
 from fastapi_kit.handlers import register_exception_handlers
 from fastapi_kit.testing import FrozenClock, cheap_hasher
@@ -52,7 +49,7 @@ class Users(UserAccounts[User, Registration, UserChange]): ...
 
 
 class Site:
-    """An app over *database*, with what its tests look at."""
+    """An app over *database*, and its parts."""
 
     def __init__(self, database: Database, *, scopes: Sequence[str] = (), endpoints: AuthEndpoint = AuthEndpoint.ALL) -> None:
         self.database = database
@@ -83,7 +80,7 @@ async def load_user(session: AsyncSession, claims: TokenClaims) -> User | None:
 
 
 async def store_user(database: Database, email: str = "ann@example.com", **values: object) -> User:
-    """Store a user who logs in with PASSWORD, unless *values* say otherwise."""
+    """Store a user with the password PASSWORD, unless *values* has another hash."""
     given = {"email": email, "hashed_password": await cheap_hasher().hash(PASSWORD), **values}
     async with database.begin() as session:
         return await Users(session).create(given)

@@ -1,4 +1,4 @@
-"""Users in a database: once SQLite and once PostgreSQL."""
+"""Users in a database, on SQLite and on PostgreSQL."""
 
 from collections.abc import AsyncIterator
 

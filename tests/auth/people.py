@@ -18,7 +18,7 @@ tokens = JWTService(secret_key=SECRET)
 
 @dataclass
 class Person:
-    """A user of no database."""
+    """A user without a database."""
 
     id: int
     is_active: bool = True
@@ -33,7 +33,7 @@ class PersonRead(BaseModel):
 
 
 class People:
-    """The users there are, and how often they were loaded."""
+    """The existing users, and how often they were loaded."""
 
     def __init__(self, *people: Person) -> None:
         self.rows = {person.id: person for person in people}
@@ -45,7 +45,7 @@ class People:
 
 
 async def no_session() -> None:
-    """What a host without a database gives."""
+    """The session of an application without a database."""
 
 
 def app_with(build: Callable[[FastAPI], object]) -> FastAPI:

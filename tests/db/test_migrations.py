@@ -16,7 +16,7 @@ from alembic.script import Script
 from sqlalchemy import CheckConstraint, Column, Connection, DateTime, ForeignKey, Integer, MetaData, Table, UniqueConstraint, inspect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from fastapi_kit.auth.sql import UserMixin
+from fastapi_kit.auth.users import UserMixin
 from fastapi_kit.db import NAMING_CONVENTION, Base, Database, TimestampMixin, UTCDateTime, UUIDv7Mixin
 
 ENV = """from alembic import context

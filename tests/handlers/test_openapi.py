@@ -34,12 +34,12 @@ class Fault(BaseModel):
     text: str
 
 
-class HostError(BaseModel):
+class AppError(BaseModel):
     faults: list[Fault]
 
 
-def host_body(problem: Problem) -> HostError:
-    return HostError(faults=[Fault(text=problem.detail)])
+def own_body(problem: Problem) -> AppError:
+    return AppError(faults=[Fault(text=problem.detail)])
 
 
 class BiggerProblem(Problem):
@@ -79,7 +79,7 @@ def media_of(response: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def unresolved(document: dict[str, Any]) -> set[str]:
-    """References that lead nowhere."""
+    """Return the references that lead nowhere."""
     found = set[str]()
 
     def visit(node: object) -> None:
@@ -97,7 +97,7 @@ def unresolved(document: dict[str, Any]) -> set[str]:
 
 
 def test_every_operation_shows_problems() -> None:
-    """Declared errors, the 422 of parameters and bodies, and everything else, as one component."""
+    """Declared errors, the 422 and the default response of every operation refer to one component."""
     app = new_app()
     register_exception_handlers(app)
 
@@ -119,7 +119,7 @@ def test_every_operation_shows_problems() -> None:
 
 
 def test_fastapis_own_errors_are_gone() -> None:
-    """Nothing refers to them, and nothing leads nowhere."""
+    """FastAPI's error models are removed, and every reference can be resolved."""
     app = new_app()
     register_exception_handlers(app)
 
@@ -128,8 +128,8 @@ def test_fastapis_own_errors_are_gone() -> None:
     assert unresolved(app.openapi()) == set()
 
 
-def test_what_the_host_declared_stays() -> None:
-    """A body of its own, a description of its own."""
+def test_what_the_application_declared_stays() -> None:
+    """A response with a model or a description of the application keeps them."""
     app = new_app()
     register_exception_handlers(app)
 
@@ -140,13 +140,13 @@ def test_what_the_host_declared_stays() -> None:
 @pytest.mark.parametrize(
     ("body", "media_type", "model", "others"),
     [
-        (host_body, "application/json", "HostError", {"Fault"}),
+        (own_body, "application/json", "AppError", {"Fault"}),
         (legacy_body, "application/json", "LegacyError", {"LegacyErrorItem", "JsonValue"}),
         (bigger_body, "application/problem+json", "BiggerProblem", {"ProblemItem"}),
     ],
 )
-def test_a_body_of_the_hosts_is_shown(body: ErrorBody, media_type: str, model: str, others: set[str]) -> None:
-    """Its return annotation is what the document shows, also for what problem_responses() declared."""
+def test_a_body_of_the_application_is_shown(body: ErrorBody, media_type: str, model: str, others: set[str]) -> None:
+    """The document shows the return annotation of the body, also for what problem_responses() declared."""
     app = new_app()
     register_exception_handlers(app, body=body)
 
@@ -159,24 +159,24 @@ def test_a_body_of_the_hosts_is_shown(body: ErrorBody, media_type: str, model: s
 
 
 def untold(problem: Problem):  # type: ignore[no-untyped-def]
-    return host_body(problem)
+    return own_body(problem)
 
 
 def vague(problem: Problem) -> BaseModel:
-    return host_body(problem)
+    return own_body(problem)
 
 
 def unreadable(problem: Problem) -> "OnlyForCheckers":
-    return host_body(problem)  # type: ignore[return-value]
+    return own_body(problem)  # type: ignore[return-value]
 
 
-def either(problem: Problem) -> HostError | Fault:
-    return host_body(problem)
+def either(problem: Problem) -> AppError | Fault:
+    return own_body(problem)
 
 
 @pytest.mark.parametrize("body", [untold, vague, unreadable])
-def test_a_body_that_says_little_is_shown_as_anything(body: ErrorBody) -> None:
-    """Without an annotation, or with one that only type checkers can read, nothing is claimed; the example shows it all the same."""
+def test_a_body_without_annotation_is_shown_by_example(body: ErrorBody) -> None:
+    """A body without a return annotation that can be resolved has an empty schema and an example."""
     app = new_app()
     register_exception_handlers(app, body=body)
 
@@ -192,14 +192,14 @@ def test_a_body_of_several_kinds_shows_them_all() -> None:
     register_exception_handlers(app, body=either)
 
     _, media = media_of(responses_of(app)["422"])
-    assert media["schema"] == {"anyOf": [{"$ref": "#/components/schemas/HostError"}, {"$ref": "#/components/schemas/Fault"}]}
+    assert media["schema"] == {"anyOf": [{"$ref": "#/components/schemas/AppError"}, {"$ref": "#/components/schemas/Fault"}]}
 
 
-def test_a_host_may_have_a_model_of_the_same_name() -> None:
-    """Both are shown, each under a name of its own."""
-    hosts_problem = type("Problem", (Item,), {})
+def test_an_application_may_have_a_model_of_the_same_name() -> None:
+    """Both models are shown, each under its own name."""
+    own_problem = type("Problem", (Item,), {})
     app = new_app()
-    app.add_api_route("/sums", lambda: None, response_model=hosts_problem)
+    app.add_api_route("/sums", lambda: None, response_model=own_problem)
     register_exception_handlers(app)
 
     schemas = app.openapi()["components"]["schemas"]
@@ -209,9 +209,9 @@ def test_a_host_may_have_a_model_of_the_same_name() -> None:
     assert unresolved(app.openapi()) == set()
 
 
-@pytest.mark.parametrize("body", [None, host_body, legacy_body])
+@pytest.mark.parametrize("body", [None, own_body, legacy_body])
 async def test_the_example_is_what_is_sent(body: ErrorBody | None) -> None:
-    """A real answer has the example's shape, and the example has the schema's."""
+    """The example is the body that the app sends."""
     app = new_app()
     register_exception_handlers(app, **({} if body is None else {"body": body}))
 
@@ -233,7 +233,7 @@ def traced_body(problem: Problem) -> Traced:
 
 
 def test_the_example_has_a_request_id() -> None:
-    """A body that needs one does not break the document."""
+    """A body that requires the request id has an example."""
     app = new_app()
     register_exception_handlers(app, body=traced_body)
 
@@ -241,7 +241,7 @@ def test_the_example_has_a_request_id() -> None:
 
 
 def test_members_of_a_problem_are_never_null() -> None:
-    """What is empty is left out, so the document knows no null."""
+    """Empty members are left out, so the schema of a problem has no null."""
     app = new_app()
     register_exception_handlers(app)
 
@@ -252,7 +252,7 @@ def test_members_of_a_problem_are_never_null() -> None:
 
 
 def test_one_registrar_documents_its_own_family() -> None:
-    """FastAPI's 422 stays where FastAPI still answers it."""
+    """With only one registrar, FastAPI's own 422 stays in the document."""
     app = new_app()
     register_kit_error_handler(app)
 
@@ -260,14 +260,14 @@ def test_one_registrar_documents_its_own_family() -> None:
     assert media_of(responses_of(app)["422"])[1]["schema"] == {"$ref": "#/components/schemas/HTTPValidationError"}
     assert "default" not in responses_of(app)
 
-    register_validation_error_handler(app, body=host_body)
+    register_validation_error_handler(app, body=own_body)
 
-    assert media_of(responses_of(app)["422"])[1]["schema"] == {"$ref": "#/components/schemas/HostError"}
+    assert media_of(responses_of(app)["422"])[1]["schema"] == {"$ref": "#/components/schemas/AppError"}
     assert "HTTPValidationError" not in json.dumps(app.openapi())
 
 
 def test_without_handlers_problems_are_written_out() -> None:
-    """The document is whole in an app that answers them in its own way."""
+    """In an app without handlers, problem_responses() shows the whole schema without references."""
     app = new_app()
 
     schema = media_of(responses_of(app, "/items/{number}", "get")["404"])[1]["schema"]
@@ -275,8 +275,8 @@ def test_without_handlers_problems_are_written_out() -> None:
     assert unresolved(app.openapi()) == set()
 
 
-def test_waiting_is_documented() -> None:
-    """A 503 tells when to come back."""
+def test_retry_after_is_documented() -> None:
+    """A 503 documents Retry-After."""
     app = new_app()
     register_exception_handlers(app)
 
@@ -285,7 +285,7 @@ def test_waiting_is_documented() -> None:
 
 
 def test_the_document_is_made_once_and_grows_with_the_routes() -> None:
-    """It is FastAPI's cached document, changed once; a route that comes later is in it."""
+    """The document is cached as FastAPI does it, and a route that is added later is in it."""
     app = new_app()
     register_exception_handlers(app)
     before = app.openapi()
@@ -302,18 +302,18 @@ def test_the_document_is_made_once_and_grows_with_the_routes() -> None:
 
 
 def test_registering_again_changes_the_document() -> None:
-    """The last registration is shown, also after the document was asked for."""
+    """The document shows the last registration, even if it was generated before."""
     app = new_app()
     register_exception_handlers(app)
     app.openapi()
 
-    register_exception_handlers(app, body=host_body)
+    register_exception_handlers(app, body=own_body)
 
     assert "Problem" not in json.dumps(app.openapi()["components"])
 
 
-def test_the_hosts_own_document_is_kept() -> None:
-    """An app whose openapi() was replaced keeps what that one makes."""
+def test_an_own_openapi_method_is_kept() -> None:
+    """An app that has replaced openapi() keeps what its own method generates."""
     app = new_app()
     generate = app.openapi
 
@@ -328,7 +328,7 @@ def test_the_hosts_own_document_is_kept() -> None:
 
 
 def test_webhooks_are_left_alone() -> None:
-    """What others answer is none of ours."""
+    """Webhooks keep FastAPI's 422: other servers answer them."""
     app = new_app()
 
     @app.webhooks.post("new-item")
@@ -344,7 +344,7 @@ def test_webhooks_are_left_alone() -> None:
 
 
 def test_an_app_without_paths_has_a_document() -> None:
-    """Nothing to show is no error."""
+    """The document of an app without routes can be generated."""
     app = FastAPI()
     register_exception_handlers(app)
 
@@ -352,8 +352,8 @@ def test_an_app_without_paths_has_a_document() -> None:
 
 
 async def test_the_document_is_served_with_its_errors() -> None:
-    """What /openapi.json sends is what was shown, in an app by create_app too."""
-    app = create_app(KitSettings(), error_body=host_body)
+    """/openapi.json of create_app shows the error body."""
+    app = create_app(KitSettings(), error_body=own_body)
 
     @app.post("/items")
     async def create_item(item: Item) -> Item:
@@ -363,5 +363,22 @@ async def test_the_document_is_served_with_its_errors() -> None:
         document = (await client.get("/api/v1/openapi.json")).json()
 
     assert document["paths"]["/items"]["post"]["responses"]["422"]["content"]["application/json"]["schema"] == {
-        "$ref": "#/components/schemas/HostError"
+        "$ref": "#/components/schemas/AppError"
     }
+
+
+def test_problems_can_be_documented() -> None:
+    """problem_responses() shows problems under their media type and replaces FastAPI's 422."""
+    app = FastAPI()
+
+    @app.get("/{number}", responses=problem_responses(404, 422))
+    async def read(number: int) -> None:
+        pass
+
+    document = app.openapi()
+    responses = document["paths"]["/{number}"]["get"]["responses"]
+
+    assert list(responses["404"]["content"]) == list(responses["422"]["content"]) == ["application/problem+json"]
+    assert responses["404"]["content"]["application/problem+json"]["schema"]["required"] == ["title", "status", "detail", "code"]
+    assert "$defs" not in json.dumps(document)
+    assert "HTTPValidationError" not in json.dumps(document)

@@ -51,7 +51,7 @@ def raising(error: Exception, *, accept: bool = True, close: bool = False) -> Ro
 
 
 def closing(answer: Answer) -> list[tuple[int, str]]:
-    """The codes and reasons of all messages but the accepting one, which have to be closings."""
+    """Return the codes and reasons of all messages after the first, which have to be closings."""
     assert [message["type"] for message in answer.messages[1:]] == ["websocket.close"] * (len(answer.messages) - 1)
     return [(message["code"], message["reason"]) for message in answer.messages[1:]]
 
@@ -74,7 +74,7 @@ class OutOfStockError(KitError):
     ],
 )
 async def test_an_error_closes_an_accepted_socket(error: Exception, code: int, reason: str) -> None:
-    """The close code is the one of RFC 6455 that is nearest to the status, the reason is the code of the error."""
+    """The close code depends on the status, and the reason is the code of the error."""
     answer = await talk(app_with(raising(error), lambda app: register_exception_handlers(app, statuses={OutOfStockError: 409})))
 
     assert (closing(answer), answer.error) == ([(code, reason)], None)
@@ -82,7 +82,7 @@ async def test_an_error_closes_an_accepted_socket(error: Exception, code: int, r
 
 @pytest.mark.parametrize("error", [ZeroDivisionError(), ConfigurationError("a secret"), ResponseValidationError([])])
 async def test_a_bug_closes_an_accepted_socket_and_reaches_the_server(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
-    """1011, nothing of the error in the reason, one line in the log."""
+    """A bug closes the socket with 1011, is logged in one line and raised on to the server."""
     answer = await talk(app_with(raising(error)))
 
     assert (closing(answer), answer.error) == ([(1011, "internal_error")], error)
@@ -90,7 +90,7 @@ async def test_a_bug_closes_an_accepted_socket_and_reaches_the_server(error: Exc
 
 
 async def test_an_error_of_a_dependency_that_ends_closes_the_socket() -> None:
-    """A dependency may raise when the route is over."""
+    """An error that a dependency raises after the route closes the socket too."""
 
     async def resource() -> AsyncIterator[None]:
         yield
@@ -104,13 +104,13 @@ async def test_an_error_of_a_dependency_that_ends_closes_the_socket() -> None:
 
 @pytest.mark.parametrize("error", [PermissionDeniedError(), ZeroDivisionError()])
 async def test_a_closed_socket_is_not_closed_again(error: Exception) -> None:
-    """Servers refuse every message after the closing one."""
+    """Nothing is sent on a socket that the route has closed."""
     assert closing(await talk(app_with(raising(error, close=True)))) == [(4000, "done")]
 
 
 @pytest.mark.parametrize("error", [PermissionDeniedError(), ZeroDivisionError()])
 async def test_a_client_that_has_left_is_sent_nothing(error: Exception) -> None:
-    """The route knows it from the last message."""
+    """Nothing is sent to a client that has left."""
 
     async def route(socket: WebSocket) -> None:
         await socket.accept()
@@ -124,7 +124,7 @@ async def test_a_client_that_has_left_is_sent_nothing(error: Exception) -> None:
 
 @pytest.mark.parametrize("error", [PermissionDeniedError(), ZeroDivisionError()])
 async def test_a_client_that_has_left_unnoticed(error: Exception) -> None:
-    """Sending to it fails, which takes nothing away from the error."""
+    """If sending fails because the client has left, the first error is raised on."""
 
     async def gone(message: Message) -> None:
         if message["type"] == "websocket.close":
@@ -141,8 +141,8 @@ async def test_a_client_that_has_left_unnoticed(error: Exception) -> None:
     assert raised is (error if isinstance(error, ZeroDivisionError) else None)
 
 
-async def test_leaving_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
-    """A route that only reads ends with WebSocketDisconnect, which is raised on and not logged."""
+async def test_a_disconnect_is_not_an_error(caplog: pytest.LogCaptureFixture) -> None:
+    """A WebSocketDisconnect is raised on and not logged."""
 
     async def route(socket: WebSocket) -> None:
         await socket.accept()
@@ -155,7 +155,7 @@ async def test_leaving_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
 
 @pytest.mark.parametrize(("error", "status"), [(PermissionDeniedError(), 403), (HTTPException(404), 404), (ZeroDivisionError(), 500)])
 async def test_the_handshake_is_answered_as_a_request_is(error: Exception, status: int) -> None:
-    """Before accept(), the app's body and headers, where the server has the extension for it."""
+    """Before accept(), the response has the body and headers of the app if the server supports it."""
     answer = await talk(app_with(raising(error, accept=False), lambda app: register_exception_handlers(app, body=legacy_body)))
 
     assert [message["type"] for message in answer.messages] == ["websocket.http.response.start", "websocket.http.response.body"]
@@ -164,7 +164,7 @@ async def test_the_handshake_is_answered_as_a_request_is(error: Exception, statu
 
 
 async def test_a_server_that_cannot_answer_the_handshake() -> None:
-    """It makes a 403 of a closing message, and a 500 of an exception that is raised on."""
+    """Without that support the socket is closed, and a bug is raised on to the server."""
     refused = await talk(app_with(raising(PermissionDeniedError(), accept=False)), denial=False)
     bug = await talk(app_with(raising(ZeroDivisionError(), accept=False)), denial=False)
 
@@ -173,7 +173,7 @@ async def test_a_server_that_cannot_answer_the_handshake() -> None:
 
 
 async def test_one_registrar_is_enough() -> None:
-    """Each registrar alone does so; what it does not answer is the server's."""
+    """Each registrar alone closes sockets for its own errors."""
     denied = await talk(app_with(raising(PermissionDeniedError()), register_kit_error_handler))
     bug = await talk(app_with(raising(ZeroDivisionError()), register_kit_error_handler))
 
@@ -182,7 +182,7 @@ async def test_one_registrar_is_enough() -> None:
 
 
 async def test_the_apps_handler_of_bugs_is_for_requests() -> None:
-    """Starlette never calls it for a WebSocket, nor does the last resort."""
+    """The application's handler for Exception is not called for a WebSocket."""
     app = app_with(raising(ZeroDivisionError(), accept=False))
 
     @app.exception_handler(500)
@@ -193,7 +193,7 @@ async def test_the_apps_handler_of_bugs_is_for_requests() -> None:
 
 
 async def test_what_fastapi_closes_stays_as_it_is() -> None:
-    """WebSocketException says its own code; a refused parameter is FastAPI's 1008."""
+    """WebSocketException keeps its code, and an invalid parameter is FastAPI's 1008."""
 
     async def typed(socket: WebSocket, room: Annotated[Literal["red"], Query()]) -> None:
         raise AssertionError
@@ -206,7 +206,7 @@ async def test_what_fastapi_closes_stays_as_it_is() -> None:
 
 
 async def test_a_mounted_app_answers_its_own_sockets() -> None:
-    """The outer app leaves it to the inner one."""
+    """A mounted app uses its own body for its sockets."""
     outer = app_with(raising(ZeroDivisionError()))
     outer.mount("/inner", app_with(raising(PermissionDeniedError())))
     scope = {**websocket_scope("/inner/"), "extensions": {}}
@@ -214,8 +214,8 @@ async def test_a_mounted_app_answers_its_own_sockets() -> None:
     assert closing(await ask(outer, scope, CONNECT)) == [(1008, "permission_denied")]
 
 
-async def test_the_last_resort_alone(caplog: pytest.LogCaptureFixture) -> None:
-    """The middleware needs no handlers."""
+async def test_the_middleware_alone(caplog: pytest.LogCaptureFixture) -> None:
+    """UnhandledErrorMiddleware closes sockets without any handlers."""
     caplog.set_level(logging.ERROR)
     accepted = await talk(UnhandledErrorMiddleware(app_with(raising(ZeroDivisionError()), lambda _: None)))
     before = await talk(UnhandledErrorMiddleware(app_with(raising(ZeroDivisionError(), accept=False), lambda _: None)))

@@ -7,8 +7,7 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Cookie, Depends, FastAPI, File, Form, Header, Query, Request, Response, UploadFile
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Body, Cookie, Depends, FastAPI, File, Form, Header, Query, Request, UploadFile
 from pydantic import BaseModel, ConfigDict, SecretStr
 from sqlalchemy import (
     JSON,
@@ -355,22 +354,6 @@ def _parameters() -> APIRouter:
     @router.post("/any")
     async def anything(data: Annotated[Any, Body()]) -> str:
         return type(data).__name__
-
-    @router.post("/echo")
-    async def echo(data: Annotated[Any, Body()]) -> Any:
-        return data
-
-    @router.post("/echo/dict")
-    async def echo_dict(data: dict[str, Any]) -> Response:
-        return JSONResponse(data)
-
-    @router.post("/echo/hand")
-    async def echo_by_hand(request: Request) -> dict[str, Any]:
-        return {"data": vars(request).get("_json"), "size": len(await request.body())}
-
-    @router.get("/echo")
-    async def echo_number(number: float) -> Response:
-        return JSONResponse([number])
 
     @router.post("/tree")
     async def tree(tree: Tree) -> None: ...

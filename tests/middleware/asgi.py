@@ -39,7 +39,7 @@ def websocket_scope(path: str = "/", *, headers: Headers = ()) -> Scope:
 
 @dataclass
 class Answer:
-    """What an app sent, and the exception that came out of it."""
+    """What an app sent, and the exception that it raised."""
 
     messages: list[Message] = field(default_factory=list[Message])
     error: BaseException | None = None
@@ -58,12 +58,12 @@ class Answer:
         return b"".join(message.get("body", b"") for message in self.messages)
 
     def values(self, name: str) -> list[str]:
-        """Return the value of each field *name* of the answer."""
+        """Return the value of each field *name* of the response."""
         return [value.decode("latin-1") for key, value in self.start["headers"] if key.lower() == name.lower().encode()]
 
 
 async def ask(app: ASGIApp, scope: Scope, *messages: Message) -> Answer:
-    """Call *app*; after *messages* the client is gone. Never raises."""
+    """Call *app*. After *messages* the client has left. It never raises."""
     answer, queue = Answer(), list(messages or [{"type": "http.request", "body": b"", "more_body": False}])
 
     async def receive() -> Message:
@@ -86,7 +86,7 @@ class Served:
     port: int
 
     async def head_of_answer(self, *parts: bytes) -> bytes:
-        """Send *parts* before anything is read, as simple clients do; return the head of the answer."""
+        """Send *parts* before anything is read, as simple clients do. Return the head of the response."""
         return await asyncio.to_thread(self._send_and_read, parts)
 
     def _send_and_read(self, parts: Sequence[bytes]) -> bytes:
@@ -96,7 +96,7 @@ class Served:
             return _read_head(connection)
 
     async def heads_of_answers(self, *requests: bytes) -> list[bytes]:
-        """Send one request after the other on one connection; return the heads of their answers."""
+        """Send one request after the other on one connection. Return the heads of the responses."""
         return await asyncio.to_thread(self._talk, requests)
 
     def _talk(self, requests: Sequence[bytes]) -> list[bytes]:
@@ -109,7 +109,7 @@ class Served:
 
 
 def _read_head(connection: socket.socket) -> bytes:
-    """Return the head of an answer, and throw its body away."""
+    """Return the head of a response, and discard its body."""
     with connection.makefile("rb") as stream:
         head = b"".join(iter(lambda: stream.readline().replace(b"\r\n", b"\n").lower(), b"\n"))
         length = head.partition(b"content-length: ")[2].partition(b"\n")[0]

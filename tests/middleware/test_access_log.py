@@ -65,7 +65,7 @@ def make_app(**options: Any) -> FastAPI:
 
 
 async def test_a_request_is_one_record(records: list[logging.LogRecord], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Method, route template, status, duration, request id and trace id are in one record at INFO, readable on its own."""
+    """One INFO record has method, route template, status, duration, request id and trace id."""
     ticks = count(1.0, 0.0125)
     monkeypatch.setattr(access_log, "perf_counter", lambda: next(ticks))
 
@@ -79,7 +79,7 @@ async def test_a_request_is_one_record(records: list[logging.LogRecord], monkeyp
 
 
 def make_large_app(folder: Path) -> FastAPI:
-    """An app with every kind of route."""
+    """Return an app with every kind of route."""
     app, tenant = make_app(), APIRouter(prefix="/inner")
     sub = make_sub_app()
 
@@ -138,7 +138,7 @@ def make_sub_app() -> FastAPI:
 async def test_the_route_is_a_template(
     method: str, path: str, status: int, route: str, records: list[logging.LogRecord], tmp_path: Path
 ) -> None:
-    """Prefixes of routers and mounts are in the template, and nothing that the client sent is anywhere in the record."""
+    """The template has the prefixes of routers and mounts, and the record has nothing that the client sent."""
     tmp_path.joinpath("there.txt").write_text("there")
 
     await ask(make_large_app(tmp_path), http_scope(path, method=method, query_string=b"token=secret"))
@@ -149,7 +149,7 @@ async def test_the_route_is_a_template(
 
 
 async def test_files_at_the_root_have_a_template(records: list[logging.LogRecord], tmp_path: Path) -> None:
-    """A mount at the root is one route."""
+    """A mount at the root is logged as one route."""
     app = make_app()
     app.mount("/", StaticFiles(directory=tmp_path))
 
@@ -162,15 +162,15 @@ async def test_files_at_the_root_have_a_template(records: list[logging.LogRecord
     ("path", "route"),
     [("/proxy/items/7", "/items/{item_id}"), ("/items/7", "/items/{item_id}"), ("/proxy/sub/items/7", "/sub/items/{item_id}")],
 )
-async def test_the_root_path_is_no_part_of_the_template(path: str, route: str, records: list[logging.LogRecord], tmp_path: Path) -> None:
-    """A proxy's prefix does not matter, whether or not the proxy cuts it off."""
+async def test_the_root_path_is_not_in_the_template(path: str, route: str, records: list[logging.LogRecord], tmp_path: Path) -> None:
+    """The template is the same whether or not a proxy removes its prefix."""
     await ask(make_large_app(tmp_path), http_scope(path, root_path="/proxy"))
 
     assert [record.__dict__["route"] for record in records] == [route]
 
 
 async def test_an_app_that_hides_its_scope_has_no_template(records: list[logging.LogRecord]) -> None:
-    """Where nothing says which route it was, the path is not put in its place."""
+    """Without a known route the record shows a dash, not the path."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await PlainTextResponse("plain")({**scope}, receive, send)
@@ -181,15 +181,15 @@ async def test_an_app_that_hides_its_scope_has_no_template(records: list[logging
 
 
 async def test_a_bug_is_a_warning(records: list[logging.LogRecord]) -> None:
-    """A 5xx is one record at WARNING, and the exception goes on to the server."""
+    """A 5xx is one WARNING, and the exception is raised on."""
     answer = await ask(make_app(), http_scope("/bug"))
 
     assert isinstance(answer.error, RuntimeError)
     assert [(record.levelname, record.__dict__["status"]) for record in records] == [("WARNING", 500)]
 
 
-async def test_a_bug_that_nobody_answers_is_a_500(records: list[logging.LogRecord]) -> None:
-    """The server answers what comes out of the app as an exception."""
+async def test_an_unanswered_exception_is_a_500(records: list[logging.LogRecord]) -> None:
+    """An exception without a response is logged as 500, which the server sends."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         raise RuntimeError("a bug")
@@ -200,8 +200,8 @@ async def test_a_bug_that_nobody_answers_is_a_500(records: list[logging.LogRecor
     assert [record.__dict__["status"] for record in records] == [500]
 
 
-async def test_a_client_that_went_while_it_sent_is_a_499(records: list[logging.LogRecord], caplog: pytest.LogCaptureFixture) -> None:
-    """Nobody was answered, and that is no error of the app's."""
+async def test_a_client_that_leaves_during_its_body_is_a_499(records: list[logging.LogRecord], caplog: pytest.LogCaptureFixture) -> None:
+    """A client that leaves while it sends its body is logged as 499, at INFO."""
     app = make_app()
 
     @app.post("/raw")
@@ -217,7 +217,7 @@ async def test_a_client_that_went_while_it_sent_is_a_499(records: list[logging.L
 
 
 async def test_a_cancelled_request_is_a_499(records: list[logging.LogRecord]) -> None:
-    """Servers that cancel the task of a client that has gone get their cancellation back."""
+    """A cancelled request is logged as 499, and the cancellation is raised on."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         raise asyncio.CancelledError
@@ -229,7 +229,7 @@ async def test_a_cancelled_request_is_a_499(records: list[logging.LogRecord]) ->
 
 
 async def test_a_request_without_answer_is_a_499(records: list[logging.LogRecord]) -> None:
-    """An app that returns without a word has seen that its client is gone."""
+    """An app that returns without a response is logged as 499."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None: ...
 
@@ -239,7 +239,7 @@ async def test_a_request_without_answer_is_a_499(records: list[logging.LogRecord
 
 
 async def test_a_stream_lasts_to_its_end(records: list[logging.LogRecord], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The record comes after the last part, and the duration is that of the whole answer."""
+    """The record is written after the last part, with the duration of the whole response."""
     app, now, seen_before_the_end = make_app(), [0.0], list[logging.LogRecord]()
     monkeypatch.setattr(access_log, "perf_counter", lambda: now[0])
 
@@ -260,7 +260,7 @@ async def test_a_stream_lasts_to_its_end(records: list[logging.LogRecord], monke
 
 
 async def test_a_stream_that_breaks_is_logged_once(records: list[logging.LogRecord]) -> None:
-    """What was sent before the exception is the status."""
+    """A stream that raises is logged once, with the status that was sent."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -273,7 +273,7 @@ async def test_a_stream_that_breaks_is_logged_once(records: list[logging.LogReco
 
 
 async def test_background_tasks_are_not_waited_for(records: list[logging.LogRecord]) -> None:
-    """The record is there before they run, and there is no second one."""
+    """The record is written before background tasks run."""
     app, seen = make_app(), list[int]()
 
     @app.get("/task")
@@ -286,8 +286,8 @@ async def test_background_tasks_are_not_waited_for(records: list[logging.LogReco
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/health", "/metrics"])
-async def test_probes_stay_out(path: str, records: list[logging.LogRecord]) -> None:
-    """Probes and metrics are not logged."""
+async def test_health_checks_are_not_logged(path: str, records: list[logging.LogRecord]) -> None:
+    """Health checks and metrics are not logged."""
     await ask(make_app(), http_scope(path))
 
     assert records == []
@@ -307,20 +307,20 @@ async def test_probes_stay_out(path: str, records: list[logging.LogRecord]) -> N
     ],
 )
 async def test_skip_is_about_whole_paths(path: str, root_path: str, logged: bool, records: list[logging.LogRecord]) -> None:
-    """*skip* holds the app's own paths, below a proxy's prefix, whether or not the proxy cuts it off."""
+    """skip= compares whole paths below the root path."""
     await ask(make_app(skip=["/quiet"]), http_scope(path, root_path=root_path))
 
     assert bool(records) == logged
 
 
-def test_one_text_is_no_list_of_paths() -> None:
-    """A text would be a list of letters."""
-    with pytest.raises(ConfigurationError, match="not one text"):
+def test_skip_rejects_one_string() -> None:
+    """One string as skip= raises ConfigurationError."""
+    with pytest.raises(ConfigurationError, match="not one string"):
         AccessLogMiddleware(FastAPI(), skip="/livez")
 
 
 async def test_a_failing_log_fails_no_request(records: list[logging.LogRecord]) -> None:
-    """A filter or handler that raises costs the record, not the answer."""
+    """If a filter or handler raises, the response is still sent."""
 
     def broken(record: logging.LogRecord) -> bool:
         raise OSError("disk full")
@@ -336,7 +336,7 @@ async def test_a_failing_log_fails_no_request(records: list[logging.LogRecord]) 
 
 
 async def test_the_trace_is_that_of_the_current_span(records: list[logging.LogRecord]) -> None:
-    """The id comes from OpenTelemetry, in the form that its tools show."""
+    """The trace id is that of OpenTelemetry's current span."""
     span = NonRecordingSpan(SpanContext(trace_id=0xABC, span_id=1, is_remote=False))
 
     with use_span(span):
@@ -345,20 +345,20 @@ async def test_the_trace_is_that_of_the_current_span(records: list[logging.LogRe
     assert [record.__dict__["trace_id"] for record in records] == ["00000000000000000000000000000abc"]
 
 
-async def test_the_logger_is_the_hosts(caplog: pytest.LogCaptureFixture) -> None:
-    """The name and the level of the logger are a matter of logging's own configuration."""
-    caplog.set_level(logging.WARNING, logger="host.access")
-    app = make_app(logger="host.access")
+async def test_the_logger_can_be_chosen(caplog: pytest.LogCaptureFixture) -> None:
+    """logger= names the logger, whose level counts."""
+    caplog.set_level(logging.WARNING, logger="app.access")
+    app = make_app(logger="app.access")
 
     await ask(app, http_scope("/items/7"))
     await ask(app, http_scope("/bug"))
 
-    assert [(record.name, record.__dict__["status"]) for record in caplog.records if record.name == "host.access"] == [("host.access", 500)]
+    assert [(record.name, record.__dict__["status"]) for record in caplog.records if record.name == "app.access"] == [("app.access", 500)]
 
 
 @pytest.mark.parametrize(("method", "logged"), [("QUERY", "QUERY"), ("SECRET", "-"), ("get", "-"), ("WEBSOCKET", "-")])
-async def test_a_method_of_the_clients_own_is_not_repeated(method: str, logged: str, records: list[logging.LogRecord]) -> None:
-    """The method is a word that clients may choose."""
+async def test_an_unknown_method_is_a_dash(method: str, logged: str, records: list[logging.LogRecord]) -> None:
+    """A method that is not one of HTTP is logged as a dash."""
     await ask(make_app(), http_scope("/items/7", method=method))
 
     assert [record.__dict__["method"] for record in records] == [logged]
@@ -380,7 +380,7 @@ async def accept_and_close(send: Send) -> None:
 
 @pytest.mark.parametrize(("talk", "status"), [(deny, 429), (close_first, 403), (accept_and_close, 101)])
 async def test_a_websocket_is_one_record_at_its_end(talk: Any, status: int, records: list[logging.LogRecord]) -> None:
-    """The status is that of the handshake, and there is one record however much is said."""
+    """A WebSocket is one record with the status of its handshake."""
     seen: list[int] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -394,7 +394,7 @@ async def test_a_websocket_is_one_record_at_its_end(talk: Any, status: int, reco
 
 
 async def test_a_websocket_has_a_template(records: list[logging.LogRecord]) -> None:
-    """Included routers have their prefixes here, too."""
+    """The route of a WebSocket has the prefixes of its routers."""
     app, router = make_app(), APIRouter(prefix="/rooms/{room}")
 
     @router.websocket("/ws")
@@ -410,7 +410,7 @@ async def test_a_websocket_has_a_template(records: list[logging.LogRecord]) -> N
 
 
 async def test_the_lifespan_is_not_logged(records: list[logging.LogRecord]) -> None:
-    """It is no request."""
+    """The lifespan is not logged."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None: ...
 

@@ -1,4 +1,4 @@
-"""BodyLimitMiddleware: nobody reads more than is allowed, and the client is told so in the app's own words."""
+"""BodyLimitMiddleware: no reader gets more than the limit, and the client gets a 413 in the shape of the app."""
 
 import json
 import logging
@@ -67,7 +67,7 @@ def make_app(max_bytes: int = LIMIT, **options: Any) -> FastAPI:
 
 
 def chunks(*parts: bytes) -> list[Message]:
-    """A body as the server hands it over."""
+    """Return a body as messages of the server."""
     return [{"type": "http.request", "body": part, "more_body": number < len(parts)} for number, part in enumerate(parts, 1)]
 
 
@@ -100,7 +100,7 @@ READERS = [
 @pytest.mark.parametrize("announces", [True, False], ids=["announced", "counted"])
 @pytest.mark.parametrize(("path", "kind", "body"), READERS, ids=[path for path, _, _ in READERS])
 async def test_a_body_that_is_too_large_is_a_413(path: str, kind: tuple[bytes, bytes], body: bytes, announces: bool) -> None:
-    """However FastAPI or the endpoint reads it, the answer is a problem with the request's id."""
+    """However the body is read, the response is a problem with the request id."""
     parts = [body[:60], body[60:120], body[120:]]
     headers = [kind, announced(len(body))] if announces else [kind]
 
@@ -115,7 +115,7 @@ async def test_a_body_that_is_too_large_is_a_413(path: str, kind: tuple[bytes, b
 
 @pytest.mark.parametrize(("path", "kind", "body"), READERS, ids=[path for path, _, _ in READERS])
 async def test_a_body_of_exactly_the_limit_is_read(path: str, kind: tuple[bytes, bytes], body: bytes) -> None:
-    """The bound itself is allowed, announced and counted; one byte less is not enough."""
+    """A body of exactly max_bytes is accepted, announced or counted."""
     parts, headers = [body[:60], body[60:]], [kind, announced(len(body))]
 
     assert (await post(make_app(len(body)), path, parts, headers)).status == 200
@@ -124,7 +124,7 @@ async def test_a_body_of_exactly_the_limit_is_read(path: str, kind: tuple[bytes,
 
 
 async def test_an_announced_body_is_not_touched() -> None:
-    """Nothing is asked of the server, which would be its sign to let the client begin."""
+    """A body that announces too many bytes is rejected before it is read."""
     asked: list[str] = []
 
     async def receive() -> Message:
@@ -139,7 +139,7 @@ async def test_an_announced_body_is_not_touched() -> None:
 
 
 async def test_counting_stops_at_the_chunk_that_is_too_much() -> None:
-    """What comes after it is never asked for."""
+    """Nothing is read after the chunk that exceeds the limit."""
     asked: list[int] = []
 
     async def receive() -> Message:
@@ -154,8 +154,8 @@ async def test_counting_stops_at_the_chunk_that_is_too_much() -> None:
 
 
 @pytest.mark.parametrize("length", [b"", b"-1", b"+500", b"5_00", b"0x500", b"abc", b"\xb2", b"1.5", b" 500", b"500, 500"])
-async def test_a_length_that_is_no_number_is_counted(length: bytes) -> None:
-    """Servers refuse such requests; where one does not, the announcement is not believed and the bytes are counted."""
+async def test_an_invalid_length_is_ignored(length: bytes) -> None:
+    """With an invalid Content-Length the bytes are counted."""
     small = await post(make_app(), "/raw", [b"x" * LIMIT], [announced(length)])
     large = await post(make_app(), "/raw", [b"x" * LIMIT, b"x"], [announced(length)])
 
@@ -164,21 +164,21 @@ async def test_a_length_that_is_no_number_is_counted(length: bytes) -> None:
 
 @pytest.mark.parametrize("length", [b"9" * 30, b"9" * 5000, b"0101"])
 async def test_a_length_beyond_all_numbers_is_too_large(length: bytes) -> None:
-    """Python refuses to read a number of 5,000 digits; the middleware need not."""
+    """A Content-Length of 5,000 digits is a 413."""
     answer = await post(make_app(), "/raw", [b"x"], [announced(length)])
 
     assert (answer.status, answer.error) == (413, None)
 
 
 async def test_the_largest_of_several_lengths_counts() -> None:
-    """A request with two lengths is refused if either is too large."""
+    """Of several Content-Length headers the largest counts."""
     answer = await post(make_app(), "/raw", [b"x"], [announced(1), announced(LIMIT + 1)])
 
     assert answer.status == 413
 
 
-async def test_an_announcement_that_is_too_small_helps_nobody() -> None:
-    """The bytes are counted, whatever was announced."""
+async def test_a_length_that_is_too_small_is_not_trusted() -> None:
+    """The bytes are counted even if Content-Length is small."""
     answer = await post(make_app(), "/raw", [b"x" * LIMIT, b"x"], [announced(1)])
 
     assert answer.status == 413
@@ -186,34 +186,34 @@ async def test_an_announcement_that_is_too_small_helps_nobody() -> None:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_other_methods_have_bodies_too(method: str) -> None:
-    """The bound is for all methods."""
+    """The limit counts for all methods."""
     answer = await post(make_app(), "/raw", [b"x" * LIMIT, b"x"], method=method)
 
     assert answer.status == 413
 
 
 @pytest.mark.parametrize(("path", "status"), [("/unread", 200), ("/nowhere", 404)])
-async def test_a_body_that_nobody_reads_is_not_refused(path: str, status: int) -> None:
-    """The answer is what it would have been; the server throws the body away."""
+async def test_a_body_that_is_not_read_is_not_rejected(path: str, status: int) -> None:
+    """A route that does not read the body responds as usual."""
     answer = await post(make_app(), path, [b"x" * LIMIT, b"x"], [announced(LIMIT + 1)])
 
     assert (answer.status, answer.error) == (status, None)
 
 
 async def test_no_bytes_may_be_the_limit() -> None:
-    """With 0 there may be no body at all, and requests without one go on."""
+    """With max_bytes=0 only requests without a body pass."""
     assert (await post(make_app(0), "/raw", [b""])).status == 200
     assert (await post(make_app(0), "/raw", [b"x"])).status == 413
 
 
-def test_a_negative_limit_is_refused() -> None:
-    """It is a mistake of the host's, found when the app starts."""
+def test_a_negative_limit_raises() -> None:
+    """A negative max_bytes raises ConfigurationError."""
     with pytest.raises(ConfigurationError, match="negative"):
         BodyLimitMiddleware(make_app(), max_bytes=-1)
 
 
 async def test_a_route_may_allow_more() -> None:
-    """FastAPI's own max_body_size of a route counts there, for more and for less."""
+    """max_body_size of a route counts instead, for more and for less."""
     app = make_app()
 
     @app.post("/large", max_body_size=LIMIT * 2)
@@ -237,7 +237,7 @@ async def test_a_route_may_allow_more() -> None:
 
 
 async def test_the_answer_has_the_shape_of_the_app() -> None:
-    """A body of the host's, a handler of the host's, and FastAPI alone: each answers as it answers all errors."""
+    """The 413 has the error body of the app, by the library, by an own handler, or by FastAPI."""
     legacy, own, bare = make_app(), make_app(), FastAPI()
     register_exception_handlers(legacy, body=legacy_body)
 
@@ -255,7 +255,7 @@ async def test_the_answer_has_the_shape_of_the_app() -> None:
 
 
 async def test_a_mounted_app_is_bounded() -> None:
-    """What is inside is bounded, too, and answers in its own shape."""
+    """The limit counts in mounted apps, whose own error body is used."""
     outer, inner = make_app(), FastAPI()
     add_routes(inner)
     outer.mount("/inner", inner)
@@ -273,7 +273,7 @@ async def read_in_middleware(request: Request, call_next: Any) -> Response:
 
 @pytest.mark.parametrize("has_handlers", [True, False])
 async def test_a_middleware_that_reads_is_answered_for(has_handlers: bool) -> None:
-    """Where the reader is outside all handlers, those of the app are asked; without any the text is plain."""
+    """If a middleware reads the body, the handlers of the app answer."""
     app = FastAPI()
     app.add_middleware(BaseHTTPMiddleware, dispatch=read_in_middleware)
     app.add_middleware(BodyLimitMiddleware, max_bytes=LIMIT)
@@ -288,7 +288,7 @@ async def test_a_middleware_that_reads_is_answered_for(has_handlers: bool) -> No
 
 
 async def test_an_app_without_handlers_is_answered_for() -> None:
-    """A plain ASGI app that knows no HTTPException is bounded as well."""
+    """A plain ASGI app gets a 413 too."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         while (await receive())["more_body"]:
@@ -299,8 +299,8 @@ async def test_an_app_without_handlers_is_answered_for() -> None:
     assert (answer.status, answer.body, answer.error) == (413, b"The body may have 100 bytes at most.", None)
 
 
-async def test_it_is_no_unhandled_error(caplog: pytest.LogCaptureFixture) -> None:
-    """Nothing is logged as a bug, wherever in the order of the middleware it stands."""
+async def test_a_413_is_not_logged_as_a_bug(caplog: pytest.LogCaptureFixture) -> None:
+    """A 413 is not logged as a bug, whatever the order of the middleware."""
     app = FastAPI()
     app.add_middleware(UnhandledErrorMiddleware)
     app.add_middleware(BodyLimitMiddleware, max_bytes=LIMIT)
@@ -320,8 +320,8 @@ async def stream_back(request: Request) -> Response:
     return StreamingResponse(parts())
 
 
-async def test_a_body_that_is_too_large_while_it_is_answered_ends_the_answer(caplog: pytest.LogCaptureFixture) -> None:
-    """The status is sent and cannot be 413 any more; the reader learns that its client is gone, and one line says why."""
+async def test_a_body_over_the_limit_ends_a_started_response(caplog: pytest.LogCaptureFixture) -> None:
+    """After the response has started, the reader sees a disconnect, and one line is logged."""
     app = FastAPI()
     app.add_middleware(BodyLimitMiddleware, max_bytes=LIMIT)
     app.add_middleware(RequestIdMiddleware)
@@ -340,7 +340,7 @@ async def test_a_body_that_is_too_large_while_it_is_answered_ends_the_answer(cap
 
 @pytest.mark.parametrize(("parts", "headers"), [([b"x"], [announced(LIMIT + 1)]), ([b"x" * LIMIT * 2], [])], ids=["announced", "counted"])
 async def test_a_listener_ends_a_streamed_answer(parts: list[bytes], headers: Headers, caplog: pytest.LogCaptureFixture) -> None:
-    """A streamed answer listens for its client to go, and learns that it has gone. That is no error of the app's."""
+    """A streamed response that listens for a disconnect is cut off."""
     answer = await post(make_app(), "/parts", parts, headers)
 
     assert (answer.status, answer.error) == (200, None)
@@ -348,8 +348,8 @@ async def test_a_listener_ends_a_streamed_answer(parts: list[bytes], headers: He
 
 
 @pytest.mark.parametrize("parts", [[b"x"], [b"x" * LIMIT * 2]])
-async def test_asking_whether_the_client_is_there_is_no_read(parts: list[bytes]) -> None:
-    """``request.is_disconnected()`` takes no part in the body's fate."""
+async def test_is_disconnected_does_not_read(parts: list[bytes]) -> None:
+    """request.is_disconnected() does not reject the body."""
     app = make_app()
 
     @app.post("/there")
@@ -361,8 +361,8 @@ async def test_asking_whether_the_client_is_there_is_no_read(parts: list[bytes])
     assert (answer.status, answer.body) == (200, b"false")
 
 
-async def test_a_client_that_goes_is_a_client_that_goes() -> None:
-    """Messages without a body pass as they are."""
+async def test_a_disconnect_is_passed_on() -> None:
+    """A disconnect is passed on to the app."""
     seen: list[str] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -374,7 +374,7 @@ async def test_a_client_that_goes_is_a_client_that_goes() -> None:
 
 
 async def test_a_message_without_body_is_an_empty_one() -> None:
-    """Both members of the message are optional in ASGI."""
+    """Both members of an ASGI body message are optional."""
     answer = await ask(make_app(), http_scope("/raw", method="POST"), {"type": "http.request"})
 
     assert answer.status == 200
@@ -382,7 +382,7 @@ async def test_a_message_without_body_is_an_empty_one() -> None:
 
 @pytest.mark.parametrize("scope", [websocket_scope("/"), {"type": "lifespan"}])
 async def test_other_connections_pass_through(scope: Scope) -> None:
-    """The size of a WebSocket's messages is the server's matter."""
+    """WebSockets are not limited."""
     seen: list[Receive] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -403,8 +403,8 @@ async def test_other_connections_pass_through(scope: Scope) -> None:
     ("version", "expect", "closing"),
     [("1.1", b"100-continue", ["close"]), ("1.1", b"100-Continue", ["close"]), ("2", b"100-continue", []), ("1.1", b"", [])],
 )
-async def test_a_client_that_waits_is_told_to_close(version: str, expect: bytes, closing: list[str]) -> None:
-    """Whoever waits for 100 Continue has sent nothing, so that nothing is lost; HTTP/2 has no such header."""
+async def test_a_waiting_client_gets_connection_close(version: str, expect: bytes, closing: list[str]) -> None:
+    """With Expect: 100-continue the 413 has Connection: close, except over HTTP/2."""
     headers = [announced(LIMIT + 1), (b"expect", expect)]
 
     answer = await post(make_app(), "/raw", [b"x"], headers, http_version=version)
@@ -426,21 +426,21 @@ def in_chunks(size: int) -> Iterator[bytes]:
 
 @pytest.mark.parametrize("http", SERVERS)
 async def test_a_waiting_client_never_sends_its_body(http: Literal["h11", "httptools"]) -> None:
-    """The first thing that a client which sent ``Expect: 100-continue`` hears is the 413, not 100; a small body is asked for."""
+    """A client that sends Expect: 100-continue gets the 413 before it sends its body."""
     app = make_app()
 
     async with serving(app, http) as served:
-        refused = await served.head_of_answer(POST + b"Content-Length: 10000000\r\nExpect: 100-continue\r\n\r\n")
+        rejected = await served.head_of_answer(POST + b"Content-Length: 10000000\r\nExpect: 100-continue\r\n\r\n")
         welcome = await served.head_of_answer(POST + b"Content-Length: 10\r\nExpect: 100-continue\r\n\r\n")
 
-    assert refused.startswith(b"http/1.1 413")
-    assert b"\nconnection: close\n" in refused
+    assert rejected.startswith(b"http/1.1 413")
+    assert b"\nconnection: close\n" in rejected
     assert welcome.startswith(b"http/1.1 100")
 
 
 @pytest.mark.parametrize("http", SERVERS)
 async def test_a_client_that_sends_first_gets_to_read_the_413(http: Literal["h11", "httptools"]) -> None:
-    """Ten megabytes are sent to their end before anything is read, and the answer is there; it was not lost in a reset."""
+    """A client that sends ten megabytes before it reads gets the 413."""
     announcing = [POST + b"Content-Length: 10000000\r\n\r\n", b"x" * TEN_MEGABYTES]
     counting = [POST + b"Transfer-Encoding: chunked\r\n\r\n", *in_chunks(TEN_MEGABYTES)]
 
@@ -452,7 +452,7 @@ async def test_a_client_that_sends_first_gets_to_read_the_413(http: Literal["h11
 
 @pytest.mark.parametrize("http", SERVERS)
 async def test_the_connection_goes_on_after_a_413(http: Literal["h11", "httptools"]) -> None:
-    """The server has thrown the rest away, and the next request is not mistaken for it."""
+    """The next request on the connection is served after a 413."""
     large = POST + b"Content-Length: 1000000\r\n\r\n" + b"x" * 1_000_000
     small = POST + b"Content-Length: 3\r\n\r\nabc"
 
@@ -464,8 +464,8 @@ async def test_the_connection_goes_on_after_a_413(http: Literal["h11", "httptool
 
 @pytest.mark.parametrize("http", SERVERS)
 @pytest.mark.parametrize("length", [b"-1", b"abc", b"1\r\nContent-Length: 500"])
-async def test_the_server_refuses_lengths_that_are_none(http: Literal["h11", "httptools"], length: bytes) -> None:
-    """Uvicorn answers 400 itself, so that no app ever sees them."""
+async def test_uvicorn_rejects_invalid_lengths(http: Literal["h11", "httptools"], length: bytes) -> None:
+    """uvicorn itself answers 400 to an invalid Content-Length."""
     async with serving(make_app(), http) as served:
         head = await served.head_of_answer(POST + b"Content-Length: " + length + b"\r\n\r\nx")
 

@@ -30,7 +30,7 @@ REQUESTS: list[tuple[str, Headers]] = [
 
 
 def fields(answer: Answer) -> dict[str, str]:
-    """Return the headers of an answer, of which each is there once."""
+    """Return the headers of a response, each of which is there once."""
     pairs: Sequence[tuple[bytes, bytes]] = answer.start["headers"]
     found = {name.decode().lower(): value.decode() for name, value in pairs}
     assert len(found) == len(pairs)
@@ -41,7 +41,7 @@ def fields(answer: Answer) -> dict[str, str]:
 @pytest.mark.parametrize(("method", "headers"), REQUESTS)
 @pytest.mark.parametrize("vary", [None, "Accept", "Accept, Cookie"])
 async def test_the_answer_is_that_of_starlette(options: dict[str, Any], method: str, headers: Headers, vary: str | None) -> None:
-    """The short way for requests without an Origin changes no answer."""
+    """Every response is the same as with Starlette's CORSMiddleware."""
     answers = [
         await ask(middleware(PlainTextResponse("text", headers={"Vary": vary} if vary else None), **options), scope)
         for middleware in (CORSMiddleware, StarletteCORSMiddleware)
@@ -53,7 +53,7 @@ async def test_the_answer_is_that_of_starlette(options: dict[str, Any], method: 
 
 
 async def test_a_response_that_is_sent_twice_stays_as_it_is() -> None:
-    """The list of headers belongs to the app."""
+    """The list of headers of the app is not changed."""
     cached = Response("text", headers={"Vary": "Accept"})
     before = [*cached.raw_headers]
     app = CORSMiddleware(cached, allow_origins=["*"])
@@ -66,7 +66,7 @@ async def test_a_response_that_is_sent_twice_stays_as_it_is() -> None:
 
 @pytest.mark.parametrize("headers", [{}, {"headers": ((b"Vary", b"Accept"), (b"VARY", b"Cookie"))}])
 async def test_headers_may_be_missing_or_written_in_capitals(headers: dict[str, object]) -> None:
-    """ASGI leaves both to the app; several fields become one."""
+    """A message may have no headers, names in capitals, or several Vary headers."""
     start: Message = {"type": "http.response.start", "status": 204, **headers}
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,7 +78,7 @@ async def test_headers_may_be_missing_or_written_in_capitals(headers: dict[str, 
 
 
 async def test_websockets_pass_through() -> None:
-    """CORS is about HTTP."""
+    """WebSockets pass through."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "websocket.accept"})

@@ -41,12 +41,12 @@ def make_app(**options: Any) -> FastAPI:
 
 
 async def echo_id(scope: Scope, receive: Receive, send: Send) -> None:
-    """An app that answers with the id."""
+    """An app that returns the id."""
     await JSONResponse(get_request_id())(scope, receive, send)
 
 
 async def test_an_id_is_made() -> None:
-    """Without one from outside the id is a UUID, the same in the header, in request.state and in the context variable."""
+    """Without an id in the request it is a UUID, the same in the header, in request.state and in get_request_id()."""
     async with app_client(make_app()) as client:
         answer = await client.get("/id")
 
@@ -57,7 +57,7 @@ async def test_an_id_is_made() -> None:
 
 @pytest.mark.parametrize("sent", ["a", "6f1c-x_Y.9", "0" * 128])
 async def test_a_safe_id_from_outside_is_kept(sent: str) -> None:
-    """Letters, digits, dots, underscores and hyphens, up to 128 of them, are taken as they are."""
+    """Up to 128 letters, digits, dots, underscores and hyphens are taken."""
     async with app_client(make_app()) as client:
         answer = await client.get("/id", headers={"X-Request-ID": sent})
 
@@ -69,7 +69,7 @@ UNSAFE = [b"", b"0" * 129, b"a b", b"a\n", b"a\r\nSet-Cookie: b=c", b"\xc3\xa4",
 
 @pytest.mark.parametrize("sent", UNSAFE)
 async def test_an_unsafe_id_from_outside_is_replaced(sent: bytes) -> None:
-    """What could break a log line or a header never comes back."""
+    """An id that could break a log line or a header is replaced."""
     answer = await ask(RequestIdMiddleware(echo_id), http_scope(headers=[(b"x-request-id", sent)]))
 
     (made,) = answer.values("x-request-id")
@@ -77,7 +77,7 @@ async def test_an_unsafe_id_from_outside_is_replaced(sent: bytes) -> None:
 
 
 async def test_several_ids_from_outside_are_replaced() -> None:
-    """With two headers nobody knows which one a proxy has checked, so neither counts."""
+    """Two headers in the request are replaced by a new id."""
     sent = [(b"x-request-id", b"one"), (b"x-request-id", b"two")]
 
     answer = await ask(RequestIdMiddleware(echo_id), http_scope(headers=sent))
@@ -91,7 +91,7 @@ async def test_several_ids_from_outside_are_replaced() -> None:
     [("GET", "/nowhere", None, 404), ("PUT", "/id", None, 405), ("POST", "/body", {"count": "x"}, 422), ("GET", "/bug", None, 500)],
 )
 async def test_every_error_has_the_id(method: str, path: str, body: object, status: int) -> None:
-    """The header and the problem body name the same id, whoever answers."""
+    """The header and the error body have the same id."""
     async with app_client(make_app()) as client:
         answer = await client.request(method, path, json=body)
 
@@ -100,8 +100,8 @@ async def test_every_error_has_the_id(method: str, path: str, body: object, stat
     assert (answer.json()["request_id"], answer.json()["instance"]) == (made, f"urn:uuid:{made}")
 
 
-async def test_an_id_that_is_no_uuid_is_no_instance() -> None:
-    """A host's own kind of id is in the body as request_id only."""
+async def test_an_id_that_is_not_a_uuid_is_not_the_instance() -> None:
+    """An id that is not a UUID is in the body as request_id only."""
     async with app_client(make_app()) as client:
         problem = (await client.get("/nowhere", headers={"X-Request-ID": "trace-7"})).json()
 
@@ -109,7 +109,7 @@ async def test_an_id_that_is_no_uuid_is_no_instance() -> None:
 
 
 async def test_the_id_reaches_all_that_the_request_calls() -> None:
-    """Threads, dependencies, background tasks and tasks of the request's own see the id."""
+    """Threads, dependencies, background tasks and tasks of the request see the id."""
     app, seen = make_app(), dict[str, str | None]()
 
     def note(where: str) -> None:
@@ -138,7 +138,7 @@ async def test_the_id_reaches_all_that_the_request_calls() -> None:
 
 
 async def test_there_is_no_id_outside_a_request() -> None:
-    """The variable is reset when the request is over."""
+    """get_request_id() is None after the request."""
     assert get_request_id() is None
 
     await ask(make_app(), http_scope("/id"))
@@ -146,8 +146,8 @@ async def test_there_is_no_id_outside_a_request() -> None:
     assert get_request_id() is None
 
 
-async def test_whoever_logs_a_bug_outside_knows_the_id() -> None:
-    """The server's record of what is raised is made in the request's own task, with the id."""
+async def test_the_server_sees_the_id_after_a_bug() -> None:
+    """The server's record of an exception is written while get_request_id() still has the id."""
 
     async def serve() -> str | None:
         await ask(make_app(), http_scope("/bug"))
@@ -158,7 +158,7 @@ async def test_whoever_logs_a_bug_outside_knows_the_id() -> None:
 
 
 async def test_requests_at_the_same_time_have_their_own_ids() -> None:
-    """Two requests that wait for each other do not see each other's id."""
+    """Two requests at the same time have different ids."""
     app, both = make_app(), asyncio.Barrier(2)
 
     @app.get("/meet")
@@ -174,7 +174,7 @@ async def test_requests_at_the_same_time_have_their_own_ids() -> None:
 
 
 async def test_requests_after_each_other_have_their_own_ids() -> None:
-    """A server copies the lifespan's state for each request, and nothing is left in it."""
+    """The state of the lifespan is not changed by a request."""
     async with app_client(make_app()) as client:
         first, second = await client.get("/id"), await client.get("/id")
 
@@ -182,8 +182,8 @@ async def test_requests_after_each_other_have_their_own_ids() -> None:
 
 
 @pytest.mark.parametrize("name", [b"X-Request-ID", b"x-request-id"])
-async def test_the_app_has_no_second_header(name: bytes) -> None:
-    """A header of the same name that the app sends is replaced, and its other headers stay."""
+async def test_a_header_of_the_app_is_replaced(name: bytes) -> None:
+    """A header of the same name that the app sends is replaced, and its others stay."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(name, b"own"), (b"a", b"b")]})
@@ -194,7 +194,7 @@ async def test_the_app_has_no_second_header(name: bytes) -> None:
 
 
 async def test_a_response_that_is_sent_twice_stays_as_it_is() -> None:
-    """The message and the list of headers belong to the app."""
+    """The message and its list of headers are not changed."""
     cached = Response("text")
     before = [*cached.raw_headers]
     app = RequestIdMiddleware(cached)
@@ -207,7 +207,7 @@ async def test_a_response_that_is_sent_twice_stays_as_it_is() -> None:
 
 
 async def test_a_message_without_headers_gets_them() -> None:
-    """Headers are optional in ASGI."""
+    """A message without headers gets the header."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 204})
@@ -227,14 +227,14 @@ async def deny(scope: Scope, receive: Receive, send: Send) -> None:
 
 @pytest.mark.parametrize("app", [accept, deny])
 async def test_a_websocket_handshake_has_the_id(app: ASGIApp) -> None:
-    """It is on the acceptance, and on a denial that the app writes."""
+    """The acceptance and a denial of a WebSocket have the header."""
     answer = await ask(RequestIdMiddleware(app), websocket_scope(headers=[(b"x-request-id", b"one")]))
 
     assert answer.values("x-request-id") == ["one"]
 
 
 async def test_a_websocket_endpoint_sees_the_id() -> None:
-    """A connection has one id for its whole life."""
+    """A WebSocket has one id for its whole life."""
     app = make_app()
     seen: list[str | None] = []
 
@@ -249,7 +249,7 @@ async def test_a_websocket_endpoint_sees_the_id() -> None:
 
 
 async def test_a_mounted_app_keeps_the_id() -> None:
-    """An app with the middleware inside an app with the middleware: one request, one id, one header."""
+    """A mounted app with the middleware keeps the id of the outer app."""
     inner, outer = make_app(), make_app()
     outer.mount("/inner", inner)
 
@@ -259,15 +259,15 @@ async def test_a_mounted_app_keeps_the_id() -> None:
     assert answer.body.decode() == f'["{made}","{made}"]'
 
 
-async def test_an_id_of_the_hosts_own_middleware_is_kept() -> None:
-    """What request.state has already is the id."""
+async def test_an_id_of_an_own_middleware_is_kept() -> None:
+    """An id that is in request.state already is kept."""
     answer = await ask(RequestIdMiddleware(echo_id), http_scope(state={"request_id": "host"}, headers=[(b"x-request-id", b"one")]))
 
     assert (answer.values("x-request-id"), answer.body) == (["host"], b'"host"')
 
 
-async def test_the_options_are_the_hosts() -> None:
-    """Another header, another kind of id, another idea of what is safe."""
+async def test_the_options_count() -> None:
+    """header=, generator= and accept= replace the defaults."""
     app = RequestIdMiddleware(echo_id, header="X-Correlation-Id", generator=lambda: "made", accept=lambda value: value == "good value")
 
     good = await ask(app, http_scope(headers=[(b"x-correlation-id", b"good value")]))
@@ -278,14 +278,14 @@ async def test_the_options_are_the_hosts() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a:", "a\r\nb", "ä"])
-def test_a_header_that_is_none_is_refused(name: str) -> None:
-    """A name that cannot be sent is a mistake of the host's, found when the app starts."""
+def test_an_invalid_header_name_raises(name: str) -> None:
+    """An invalid header= raises ConfigurationError."""
     with pytest.raises(ConfigurationError, match="not the name of a header"):
         RequestIdMiddleware(echo_id, header=name)
 
 
 async def test_the_lifespan_passes_through() -> None:
-    """Only requests have ids."""
+    """The lifespan has no id."""
     seen: list[Scope] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

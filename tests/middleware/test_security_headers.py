@@ -29,7 +29,7 @@ OWN = {"content-length", "content-type"}
 
 
 def headers_of(answer: Answer) -> dict[str, str]:
-    """Return the headers but for the body's own. Each is there once."""
+    """Return the headers except those of the body, each of which is there once."""
     names = [name.decode() for name, _ in answer.start["headers"]]
     assert len(set(names)) == len(names)
     return {name.decode(): value.decode() for name, value in answer.start["headers"] if name.decode() not in OWN}
@@ -40,19 +40,19 @@ async def get(response: Response, *, scheme: str = "http", **options: Any) -> di
 
 
 async def test_an_answer_has_them_all() -> None:
-    """The defaults are those of the OWASP lists for an API, HSTS left out."""
+    """A JSON response has the headers of the OWASP list, without HSTS."""
     assert await get(JSONResponse({})) == EVERYWHERE | NOT_ON_PAGES
 
 
 @pytest.mark.parametrize("kind", ["text/html", "text/html; charset=utf-8", "Text/HTML", "application/xhtml+xml"])
 async def test_a_page_has_no_policy_of_its_content(kind: str) -> None:
-    """A page loads its scripts and opens its windows."""
+    """HTML has no Content-Security-Policy and no Cross-Origin-Opener-Policy."""
     assert await get(Response("<p>", media_type=kind)) == EVERYWHERE
 
 
 @pytest.mark.parametrize("path", ["/docs", "/redoc"])
 async def test_the_documentation_works(path: str) -> None:
-    """Nothing that Swagger UI or Redoc needs is forbidden on their pages."""
+    """The headers forbid nothing that Swagger UI or Redoc needs."""
     app = FastAPI()
     app.add_middleware(SecurityHeadersMiddleware)
 
@@ -62,21 +62,21 @@ async def test_the_documentation_works(path: str) -> None:
     assert NOT_ON_PAGES.keys().isdisjoint(headers_of(answer))
 
 
-async def test_an_answer_without_type_is_no_page() -> None:
-    """With nosniff a browser shows no page where none is declared."""
+async def test_a_response_without_type_is_not_html() -> None:
+    """A response without Content-Type has the headers of JSON."""
     assert await get(Response(status_code=204)) == EVERYWHERE | NOT_ON_PAGES
 
 
 @pytest.mark.parametrize("header", ["ETag", "Last-Modified", "Expires"])
 async def test_what_may_be_validated_may_be_stored(header: str) -> None:
-    """No-store would make an entity tag useless."""
+    """A response with a validator has no Cache-Control: no-store."""
     found = await get(JSONResponse({}, headers={header: "a"}))
 
     assert "cache-control" not in found
 
 
 async def test_the_apps_own_headers_stay() -> None:
-    """A header that the answer has is neither replaced nor doubled, however its name is written."""
+    """A header of the app is neither replaced nor doubled."""
     sent = {"Cache-Control": "max-age=60", "x-frame-options": "SAMEORIGIN", "Content-Security-Policy": "default-src 'self'"}
 
     found = await get(JSONResponse({}, headers=sent))
@@ -85,7 +85,7 @@ async def test_the_apps_own_headers_stay() -> None:
 
 
 async def test_names_in_capitals_are_known() -> None:
-    """An ASGI app may write names as it likes."""
+    """A header of the app in capitals counts too."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": ((b"X-Frame-Options", b"SAMEORIGIN"),)})
@@ -96,7 +96,7 @@ async def test_names_in_capitals_are_known() -> None:
 
 
 async def test_a_message_without_headers_gets_them() -> None:
-    """Headers are optional in ASGI."""
+    """A message without headers gets all of them."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 204})
@@ -105,7 +105,7 @@ async def test_a_message_without_headers_gets_them() -> None:
 
 
 async def test_a_response_that_is_sent_twice_stays_as_it_is() -> None:
-    """The list of headers belongs to the app."""
+    """The list of headers of the app is not changed."""
     cached = JSONResponse({})
     before = [*cached.raw_headers]
 
@@ -116,7 +116,7 @@ async def test_a_response_that_is_sent_twice_stays_as_it_is() -> None:
 
 @pytest.mark.parametrize("page", [True, False])
 async def test_given_headers_override_and_add(page: bool) -> None:
-    """What the host names goes on every answer without one, pages and validated answers included."""
+    """headers= replaces defaults and adds others, on HTML and on responses with a validator too."""
     given = {"content-security-policy": "default-src 'self'", "Cache-Control": "private", "X-Robots-Tag": "none"}
     response = HTMLResponse("<p>", headers={"ETag": "a"}) if page else JSONResponse({}, headers={"ETag": "a"})
 
@@ -127,7 +127,7 @@ async def test_given_headers_override_and_add(page: bool) -> None:
 
 @pytest.mark.parametrize("name", [*EVERYWHERE, *NOT_ON_PAGES, "Strict-Transport-Security"])
 async def test_an_empty_value_removes(name: str) -> None:
-    """Each default can be switched off by itself; nothing empty is sent."""
+    """An empty value in headers= removes a default."""
     found = await get(JSONResponse({}), scheme="https", hsts_seconds=60, headers={name.title(): ""})
 
     expected = EVERYWHERE | NOT_ON_PAGES | {"strict-transport-security": "max-age=60"}
@@ -146,7 +146,7 @@ async def test_an_empty_value_removes(name: str) -> None:
     ],
 )
 async def test_hsts_is_for_https(scheme: str, options: Mapping[str, Any], sent: str | None) -> None:
-    """Never over http (RFC 6797, 7.2), and only if it was asked for: it cannot be taken back."""
+    """HSTS is sent only over https (RFC 6797, 7.2), and only if hsts_seconds is set."""
     found = await get(JSONResponse({}), scheme=scheme, **options)
 
     assert found.get("strict-transport-security") == sent
@@ -156,21 +156,21 @@ async def test_hsts_is_for_https(scheme: str, options: Mapping[str, Any], sent: 
     "headers",
     [{"a b": "c"}, {"": "c"}, {"ä": "c"}, {"a": "b\r\nc: d"}, {"a": "b\nc"}, {"a": "b\x00"}, {"a": "€"}, {"Referrer-Policy:": "a"}],
 )
-def test_what_cannot_be_sent_is_refused(headers: Mapping[str, str]) -> None:
-    """It is a mistake of the host's, found when the app starts and not at the first request."""
+def test_an_invalid_header_raises(headers: Mapping[str, str]) -> None:
+    """An invalid name or value in headers= raises ConfigurationError at start-up."""
     with pytest.raises(ConfigurationError):
         SecurityHeadersMiddleware(JSONResponse({}), headers=headers)
 
 
-def test_negative_seconds_are_refused() -> None:
-    """RFC 6797 knows none."""
+def test_negative_seconds_raise() -> None:
+    """A negative hsts_seconds raises ConfigurationError."""
     with pytest.raises(ConfigurationError, match="negative"):
         SecurityHeadersMiddleware(JSONResponse({}), hsts_seconds=-1)
 
 
 @pytest.mark.parametrize("scope", [websocket_scope(), {"type": "lifespan"}])
 async def test_other_connections_pass_through(scope: Scope) -> None:
-    """No browser acts on these headers there."""
+    """WebSockets get no headers."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "websocket.accept"})

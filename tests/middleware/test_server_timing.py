@@ -17,13 +17,13 @@ from fastapi_kit.middleware import ServerTimingMiddleware, server_timing, timed
 
 @pytest.fixture(autouse=True)
 def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each look at the clock is a second later than the one before."""
+    """A clock that advances by one second each time it is read."""
     ticks = count()
     monkeypatch.setattr(server_timing, "perf_counter", lambda: float(next(ticks)))
 
 
 def timings(answer: Answer) -> dict[str, float]:
-    """Return what the one header says, in milliseconds."""
+    """Return the values of the header, in milliseconds."""
     (value,) = answer.values("server-timing")
     pairs = (entry.split(";dur=") for entry in value.split(", "))
     return {name: float(milliseconds) for name, milliseconds in pairs}
@@ -44,14 +44,14 @@ def make_app() -> FastAPI:
 
 
 async def test_the_total_and_the_blocks_are_in_one_header() -> None:
-    """Milliseconds, the total first; two blocks of one name add up, and a block may be inside another."""
+    """The header has the total and the sum of the blocks of each name; blocks may be nested."""
     answer = await ask(make_app(), http_scope("/blocks"))
 
     assert answer.values("server-timing") == ["total;dur=7000.00, db;dur=2000.00, render;dur=3000.00"]
 
 
 async def test_a_block_that_fails_counts() -> None:
-    """The exception goes on, and the time was spent."""
+    """A block that raises is timed too."""
     app = make_app()
 
     @app.get("/failing")
@@ -66,7 +66,7 @@ async def test_a_block_that_fails_counts() -> None:
 
 
 async def test_tasks_and_threads_of_the_request_count() -> None:
-    """Blocks in gathered tasks and in a worker thread belong to the request that began them."""
+    """Blocks in gathered tasks and in a thread are in the header."""
     app = make_app()
 
     async def work(name: str) -> None:
@@ -85,7 +85,7 @@ async def test_tasks_and_threads_of_the_request_count() -> None:
 
 
 async def test_requests_at_the_same_time_have_their_own_blocks() -> None:
-    """What one request does is not in the header of another."""
+    """Two requests at the same time have their own blocks."""
     app, both = make_app(), asyncio.Barrier(2)
 
     @app.get("/{name}")
@@ -99,8 +99,8 @@ async def test_requests_at_the_same_time_have_their_own_blocks() -> None:
 
 
 async def test_what_ends_after_the_start_is_not_sent() -> None:
-    """Blocks in a streamed body and in background tasks do no harm and are kept nowhere."""
-    app, collected = make_app(), list[server_timing._Blocks | None]()
+    """Blocks in a streamed body and in background tasks are ignored."""
+    app, collected = make_app(), list[server_timing.Blocks | None]()
 
     def parts() -> Iterator[str]:
         with timed("stream"):
@@ -123,7 +123,7 @@ async def test_what_ends_after_the_start_is_not_sent() -> None:
 
 
 async def test_a_block_outside_a_request_does_nothing() -> None:
-    """Scripts and tests may run the same code; a request that has ended leaves nothing behind."""
+    """A block outside a request does nothing."""
     with timed("before"):
         pass
     await ask(make_app(), http_scope("/blocks"))
@@ -136,14 +136,14 @@ async def test_a_block_outside_a_request_does_nothing() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a,b", "a;b", 'a"', "ä", "a\r\nb", "a=b", "total"])
-def test_a_name_that_is_no_token_is_refused(name: str) -> None:
-    """RFC 9110, 5.6.2; and the total is the middleware's own. It is said everywhere, also outside a request."""
+def test_an_invalid_name_raises(name: str) -> None:
+    """A name that is not a token (RFC 9110, 5.6.2), or is total, raises ConfigurationError."""
     with pytest.raises(ConfigurationError, match="cannot name a block"), timed(name):
         pass
 
 
 async def test_the_apps_own_header_is_joined() -> None:
-    """What the app measured itself comes first, in the same header."""
+    """Server-Timing of the app itself comes first in the same header."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         headers = [(b"Server-Timing", b"cache;desc=hit"), (b"a", b"b"), (b"server-timing", b"db;dur=1")]
@@ -156,7 +156,7 @@ async def test_the_apps_own_header_is_joined() -> None:
 
 
 async def test_a_mounted_app_is_timed_once() -> None:
-    """Of two middlewares the outer one sends the header, with the inner app's blocks."""
+    """Of two middlewares the outer one sends the header with all blocks."""
     outer = make_app()
     outer.mount("/inner", make_app())
 
@@ -167,7 +167,7 @@ async def test_a_mounted_app_is_timed_once() -> None:
 
 
 async def test_a_response_that_is_sent_twice_stays_as_it_is() -> None:
-    """The list of headers belongs to the app."""
+    """The list of headers of the app is not changed."""
     cached = JSONResponse({})
     before = [*cached.raw_headers]
 
@@ -178,7 +178,7 @@ async def test_a_response_that_is_sent_twice_stays_as_it_is() -> None:
 
 @pytest.mark.parametrize("scope", [websocket_scope(), {"type": "lifespan"}])
 async def test_other_connections_pass_through(scope: Scope) -> None:
-    """The header is for answers."""
+    """WebSockets get no header."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         with timed("a"):

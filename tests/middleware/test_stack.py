@@ -31,7 +31,7 @@ class Item(BaseModel):
 
 
 def make_app() -> FastAPI:
-    """The innermost is added first; the handlers put UnhandledErrorMiddleware inside all of them."""
+    """Return an app with all middleware; the innermost is added first."""
     app = FastAPI()
     app.add_middleware(BodyLimitMiddleware, max_bytes=100)
     app.add_middleware(CORSMiddleware, allow_origins=[ORIGIN])
@@ -69,7 +69,7 @@ async def post(app: FastAPI, path: str, body: bytes = b'{"count": 1}', **scope: 
     ],
 )
 async def test_every_answer_has_every_header(path: str, body: bytes, status: int, caplog: pytest.LogCaptureFixture) -> None:
-    """CORS, request id, security headers and Server-Timing, each once, and one access record, whatever the answer."""
+    """Every response has each header once, and one access record."""
     caplog.set_level(logging.INFO)
 
     answer = await post(make_app(), path, body)
@@ -86,8 +86,8 @@ async def test_every_answer_has_every_header(path: str, body: bytes, status: int
     assert len(set(names)) == len(names)
 
 
-async def test_a_bug_is_told_and_raised(caplog: pytest.LogCaptureFixture) -> None:
-    """The client is told that the connection closes, one line has the request's id, and the server gets the exception."""
+async def test_a_bug_is_answered_logged_and_raised(caplog: pytest.LogCaptureFixture) -> None:
+    """A bug is a 500 with Connection: close, one line with the request id, and the exception for the server."""
     answer = await post(make_app(), "/bug")
 
     assert isinstance(answer.error, RuntimeError)
@@ -99,14 +99,14 @@ async def test_a_bug_is_told_and_raised(caplog: pytest.LogCaptureFixture) -> Non
 
 
 async def test_over_http_2_there_is_no_connection_header() -> None:
-    """RFC 9113, 8.2.2 forbids it there."""
+    """HTTP/2 forbids the Connection header (RFC 9113, 8.2.2)."""
     answer = await post(make_app(), "/bug", http_version="2")
 
     assert (answer.status, answer.values("connection")) == (500, [])
 
 
 async def test_a_preflight_is_an_answer_like_others(caplog: pytest.LogCaptureFixture) -> None:
-    """What CORS answers by itself has an id and a record; no route has seen it."""
+    """A preflight has a request id and an access record."""
     caplog.set_level(logging.INFO)
     headers = [(b"origin", ORIGIN.encode()), (b"access-control-request-method", b"GET")]
 
@@ -117,8 +117,8 @@ async def test_a_preflight_is_an_answer_like_others(caplog: pytest.LogCaptureFix
     assert len(answer.values("x-request-id")) == 1
 
 
-async def test_a_client_that_has_gone_is_not_answered(caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever went while it sent its body is no bug of the app's: no answer, no line, and the server still gets the exception."""
+async def test_a_client_that_has_left_is_not_answered(caplog: pytest.LogCaptureFixture) -> None:
+    """A client that leaves during its body gets no response and is not logged as a bug."""
     sent: list[Any] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -135,7 +135,7 @@ async def test_a_client_that_has_gone_is_not_answered(caplog: pytest.LogCaptureF
 
 
 async def test_options_are_checked_when_the_app_starts() -> None:
-    """A wrong option is a ConfigurationError before the first request is answered, an unknown one a TypeError."""
+    """A wrong option raises ConfigurationError and an unknown one TypeError, before the first response."""
     wrong, unknown = FastAPI(), FastAPI()
     wrong.add_middleware(BodyLimitMiddleware, max_bytes=-1)
     unknown.add_middleware(BodyLimitMiddleware, max_size=1)

@@ -47,7 +47,7 @@ class Comment(BlogBase):
 
 
 class LateComment(BlogBase):
-    """Its parent is looked for at COMMIT, and is read only when it is asked for."""
+    """Its foreign key is checked at COMMIT, and the column is deferred."""
 
     __tablename__ = "late_comments"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -104,7 +104,7 @@ class CommentRead(CommentIn):
 
 
 class OpenComment(BaseModel):
-    """A schema that lets a client name the parent, an author, and more."""
+    """A schema with fields for the parent and the author."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -181,7 +181,7 @@ async def client_of(
 
 @pytest.fixture
 async def blog(database: Database) -> Database:
-    """Articles 1 and 2, with a comment each, 1 and 2, of author 1."""
+    """Articles 1 and 2 of author 1, with the comments 1 and 2."""
     await database.create_tables(BlogBase.metadata)
     async with database.begin() as session:
         session.add_all([Article(id=1), Article(id=2), Author(id=1)])
@@ -192,7 +192,7 @@ async def blog(database: Database) -> Database:
 
 @pytest.fixture
 async def client(blog: Database) -> AsyncIterator[AsyncClient]:
-    """A client of the comments of articles, all endpoints."""
+    """A client of the comments of articles with all endpoints."""
     async with client_of(blog, CommentService, Comment.article_id) as client:
         yield client
 
@@ -202,11 +202,8 @@ async def parents_of(database: Database) -> list[tuple[int, int]]:
         return [(row.id, row.article_id) for row in await CommentService(session).list()]
 
 
-# --- What is not there --------------------------------------------------------------------------------------------------
-
-
 async def test_a_list_shows_the_parents_rows(client: AsyncClient) -> None:
-    """Rows, total and links are of one parent; an unknown parent has none."""
+    """Rows, total and links of a list are those of one parent; an unknown parent has none."""
     await client.post("/articles/1/comments", json={"text": "second"})
 
     page = await client.get("/articles/1/comments", params={"limit": 1})
@@ -217,25 +214,25 @@ async def test_a_list_shows_the_parents_rows(client: AsyncClient) -> None:
     assert (empty.status_code, empty.json()["total"]) == (200, 0)
 
 
-@pytest.mark.parametrize(("method", "body"), [("GET", None), ("PATCH", {"text": "x"}), ("DELETE", None)])
-@pytest.mark.parametrize("article", [2, 9])
-async def test_a_row_of_another_parent_is_not_there(client: AsyncClient, blog: Database, method: str, body: object, article: int) -> None:
-    """404 as if it did not exist, and nothing is changed."""
-    response = await client.request(method, f"/articles/{article}/comments/1", json=body)
+async def test_a_row_of_another_parent_is_a_404(client: AsyncClient) -> None:
+    """A row of another parent is a 404 and stays as it is."""
+    for method, body in (("GET", None), ("PATCH", {"text": "x"}), ("DELETE", None)):
+        for article in (2, 9):
+            response = await client.request(method, f"/articles/{article}/comments/1", json=body)
 
-    assert (response.status_code, response.json()["code"]) == (404, "not_found")
-    assert (await client.get("/articles/1/comments/1")).json() == {"id": 1, "text": "of 1"}
+            assert (response.status_code, response.json()["code"]) == (404, "not_found"), f"{method} under {article}"
+            assert (await client.get("/articles/1/comments/1")).json() == {"id": 1, "text": "of 1"}
 
 
-async def test_a_row_of_another_parent_tells_nothing(client: AsyncClient) -> None:
-    """A change that would conflict is a 404 as well: whether the row exists is not to be seen."""
+async def test_a_row_of_another_parent_shows_nothing(client: AsyncClient) -> None:
+    """A change of another parent's row is a 404 even if it would be a conflict."""
     response = await client.patch("/articles/2/comments/1", json={"text": "of 2"})
 
     assert response.status_code == 404
 
 
 async def test_a_row_is_read_changed_and_deleted_under_its_parent(client: AsyncClient) -> None:
-    """What is created under a parent is found where Location says."""
+    """A row that is created under a parent is found at its Location."""
     created = await client.post("/articles/2/comments", json={"text": "new"})
     path = created.headers["location"]
     read, changed, deleted, gone = (
@@ -252,15 +249,15 @@ async def test_a_row_is_read_changed_and_deleted_under_its_parent(client: AsyncC
 
 @pytest.mark.parametrize(("path", "body"), [("", {"text": "x"}), ("/batch", [{"text": "x"}, {"text": "y"}])])
 async def test_nothing_is_created_under_an_unknown_parent(client: AsyncClient, blog: Database, path: str, body: object) -> None:
-    """404, not 422: it is the path that is wrong."""
+    """Creating a row of an unknown parent is a 404, not a 422."""
     response = await client.post(f"/articles/9/comments{path}", json=body)
 
     assert (response.status_code, response.json()["code"]) == (404, "not_found")
     assert await parents_of(blog) == [(1, 1), (2, 2)]
 
 
-async def test_a_parent_that_is_looked_for_at_commit(blog: Database) -> None:
-    """404 as well; and a deferred column still tells the parent."""
+async def test_a_parent_that_is_checked_at_commit(blog: Database) -> None:
+    """A deferred constraint and a deferred column also give a 404."""
     async with client_of(blog, LateCommentService, LateComment.article_id) as client:
         unknown = await client.post("/articles/9/comments", json={"text": "x"})
         created = await client.post("/articles/1/comments", json={"text": "x"})
@@ -272,42 +269,40 @@ async def test_a_parent_that_is_looked_for_at_commit(blog: Database) -> None:
 
 
 async def test_another_unknown_reference_stays_a_422(blog: Database) -> None:
-    """The parent is there, the author is not."""
+    """An unknown author under a known parent is a 422."""
     async with client_of(blog, OpenCommentService, Comment.article_id) as client:
         response = await client.post("/articles/1/comments", json={"author_id": 9})
 
     assert (response.status_code, response.json()["code"]) == (422, "unknown_reference")
 
 
-# --- The body and the path ----------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 async def open_client(blog: Database) -> AsyncIterator[AsyncClient]:
-    """A client of comments whose schemas take the parent."""
+    """A client of comments whose schemas have a field for the parent."""
     async with client_of(blog, OpenCommentService, Comment.article_id, read=OpenComment) as client:
         yield client
 
 
-@pytest.mark.parametrize("other", [2, 9, None])
 @pytest.mark.parametrize(
     ("method", "path", "place"),
     [("POST", "", ["body", "article_id"]), ("POST", "/batch", ["body", 1, "article_id"]), ("PATCH", "/1", ["body", "article_id"])],
 )
 async def test_a_body_cannot_name_another_parent(
-    open_client: AsyncClient, blog: Database, method: str, path: str, place: list[object], other: int | None
+    open_client: AsyncClient, blog: Database, method: str, path: str, place: list[object]
 ) -> None:
-    """422 that names the field and its row; nothing is written, and nothing is dropped silently."""
-    body = {"text": "x", "article_id": other}
-    response = await open_client.request(method, f"/articles/1/comments{path}", json=[{"text": "y"}, body] if path == "/batch" else body)
+    """A body that names another parent is a 422 with the field and its row, and nothing is written."""
+    for other in (2, 9, None):
+        body = {"text": "x", "article_id": other}
+        sent = [{"text": "y"}, body] if path == "/batch" else body
+        response = await open_client.request(method, f"/articles/1/comments{path}", json=sent)
 
-    assert response.status_code == 422
-    assert [item["loc"] for item in response.json()["errors"]] == [place]
-    assert await parents_of(blog) == [(1, 1), (2, 2)]
+        assert response.status_code == 422
+        assert [item["loc"] for item in response.json()["errors"]] == [place]
+        assert await parents_of(blog) == [(1, 1), (2, 2)]
 
 
 async def test_a_body_may_name_the_same_parent(open_client: AsyncClient) -> None:
-    """A client that repeats the path is right; one that says nothing gets the path's parent, whatever the schema's default."""
+    """A body may repeat the parent of the path; without it the parent of the path counts, not the default of the schema."""
     answers = [
         await open_client.post("/articles/1/comments", json={"text": "same", "article_id": 1}),
         await open_client.post("/articles/1/comments", json={"text": "silent"}),
@@ -318,7 +313,7 @@ async def test_a_body_may_name_the_same_parent(open_client: AsyncClient) -> None
 
 
 async def test_a_hook_cannot_move_a_row(blog: Database) -> None:
-    """The parent that a field of another name becomes is refused, and the change undone."""
+    """A change whose hook sets another parent is rejected and rolled back."""
 
     class Moving(BaseModel):
         article: int
@@ -336,37 +331,29 @@ async def test_a_hook_cannot_move_a_row(blog: Database) -> None:
     assert await parents_of(blog) == [(1, 1), (2, 2)]
 
 
-# --- Batches ------------------------------------------------------------------------------------------------------------
-
-
 async def test_a_batch_is_stored_whole_under_its_parent(client: AsyncClient) -> None:
-    """In the order given; a conflict keeps nothing."""
+    """A batch keeps its order, and a conflict stores nothing."""
     created = await client.post("/articles/1/comments/batch", json=[{"text": "b"}, {"text": "a"}])
-    refused = await client.post("/articles/1/comments/batch", json=[{"text": "c"}, {"text": "a"}])
+    rejected = await client.post("/articles/1/comments/batch", json=[{"text": "c"}, {"text": "a"}])
 
     assert (created.status_code, [row["text"] for row in created.json()]) == (201, ["b", "a"])
-    assert refused.status_code == 409
+    assert rejected.status_code == 409
     assert (await client.get("/articles/1/comments")).json()["total"] == 3
 
 
-# --- Keys ---------------------------------------------------------------------------------------------------------------
+async def test_an_invalid_parent_is_a_422(client: AsyncClient) -> None:
+    """An invalid parent in the path is a 422, as an invalid key is."""
+    for method, path in (("GET", ""), ("POST", ""), ("POST", "/batch"), ("GET", "/1"), ("PATCH", "/1"), ("DELETE", "/1")):
+        body: Any = {"text": "x"} if method in {"POST", "PATCH"} else None
+        for article in ("x", "+1", "1.0", str(2**31), "%00", "9" * 5000):
+            response = await client.request(method, f"/articles/{article}/comments{path}", json=[body] if path == "/batch" else body)
+
+            assert response.status_code == 422, f"{method} {path} under {article[:10]}"
+            assert [item["loc"] for item in response.json()["errors"]] == [["path", "article_id"]]
 
 
-@pytest.mark.parametrize("article", ["x", "+1", "1.0", str(2**31), "%00", "9" * 5000])
-@pytest.mark.parametrize(
-    ("method", "path"), [("GET", ""), ("POST", ""), ("POST", "/batch"), ("GET", "/1"), ("PATCH", "/1"), ("DELETE", "/1")]
-)
-async def test_a_parent_that_cannot_be_one(client: AsyncClient, method: str, path: str, article: str) -> None:
-    """The parent in the path is typed and bounded as a key is: 422, never a 5xx."""
-    body: Any = {"text": "x"} if method in {"POST", "PATCH"} else None
-    response = await client.request(method, f"/articles/{article}/comments{path}", json=[body] if path == "/batch" else body)
-
-    assert response.status_code == 422
-    assert [item["loc"] for item in response.json()["errors"]] == [["path", "article_id"]]
-
-
-async def test_a_text_is_a_parent(blog: Database) -> None:
-    """Escaped in Location as everywhere; an unknown one, and one that cannot be stored, are refused."""
+async def test_a_string_is_a_parent(blog: Database) -> None:
+    """A string parent is escaped in Location; an unknown one is a 404 and an invalid one a 422."""
     async with blog.begin() as session:
         session.add(Label(name="ä b?"))
 
@@ -380,8 +367,8 @@ async def test_a_text_is_a_parent(blog: Database) -> None:
     assert [answer.status_code for answer in (found, other, unknown, impossible)] == [200, 404, 404, 422]
 
 
-async def test_a_row_without_a_parent_is_nowhere(blog: Database) -> None:
-    """Not even under a parent that is called null."""
+async def test_a_row_without_a_parent_is_a_404(blog: Database) -> None:
+    """A row whose parent is null is under no parent, not even one called null."""
     async with blog.begin() as session:
         session.add(Label(name="null"))
         orphan = await UsageService(session).create({"label_name": None})
@@ -393,7 +380,7 @@ async def test_a_row_without_a_parent_is_nowhere(blog: Database) -> None:
 
 
 async def test_a_uuid_is_a_parent(blog: Database) -> None:
-    """Typed from the column."""
+    """The parent in the path has the type of its column."""
     async with blog.begin() as session:
         session.add(Label(name="a"))
         await session.flush()
@@ -409,7 +396,7 @@ async def test_a_uuid_is_a_parent(blog: Database) -> None:
 
 
 async def test_a_parent_may_be_part_of_the_key(blog: Database) -> None:
-    """The prefix has that part, the path of a row the rest; relationships are shown too."""
+    """The prefix has the parent, and the path of a row has the rest of the key."""
     async with blog.begin() as session:
         session.add_all([Order(id=1), Order(id=2)])
 
@@ -429,7 +416,7 @@ async def test_a_parent_may_be_part_of_the_key(blog: Database) -> None:
 
 
 async def test_a_parent_of_several_columns(blog: Database) -> None:
-    """One column of the foreign key is in the path, the others are in the body: a reference that fails is the path's."""
+    """If one column of a composite foreign key is in the path, a failed reference is a 404."""
 
     class SplitIn(BaseModel):
         line_number: int
@@ -448,11 +435,8 @@ async def test_a_parent_of_several_columns(blog: Database) -> None:
     assert (created.status_code, unknown.status_code) == (201, 404)
 
 
-# --- Transactions and statements ----------------------------------------------------------------------------------------
-
-
-async def test_what_nesting_costs(client: AsyncClient, blog: Database) -> None:
-    """Reads and creates cost nothing more; a change and a delete lock the row first, which is one statement more."""
+async def test_statements_of_nested_endpoints(client: AsyncClient, blog: Database) -> None:
+    """Reads and creates take no more statements than without a parent; an update and a delete take one more, which locks the row."""
     costs = {
         1: [("POST", "", {"text": "x"}), ("GET", "/1", None), ("POST", "/batch", [{"text": "y"}, {"text": "z"}])],
         2: [("GET", "", None), ("DELETE", "/3", None), ("PATCH", "/1", {"text": "changed"})],
@@ -467,12 +451,12 @@ async def test_what_nesting_costs(client: AsyncClient, blog: Database) -> None:
 
 
 async def test_a_change_and_its_check_are_one_transaction(blog: Database) -> None:
-    """A refusal after the change undoes it; the host's own session that never commits loses none."""
+    """An error after the change rolls it back, and a session that never commits loses no change."""
 
-    class RefusingService(CommentService):
+    class RejectingService(CommentService):
         async def update(self, ident: object, data: Any, /, *, expected_version: int | None = None) -> Comment:
             row = await super().update(ident, data)
-            if row.text == "refused":
+            if row.text == "rejected":
                 raise PermissionDeniedError
             return row
 
@@ -480,21 +464,21 @@ async def test_a_change_and_its_check_are_one_transaction(blog: Database) -> Non
         async with blog.sessions() as session:
             yield session
 
-    async with client_of(blog, RefusingService, Comment.article_id, session=get_db) as client:
-        refused = await client.patch("/articles/1/comments/1", json={"text": "refused"})
+    async with client_of(blog, RejectingService, Comment.article_id, session=get_db) as client:
+        rejected = await client.patch("/articles/1/comments/1", json={"text": "rejected"})
         kept = await client.get("/articles/1/comments/1")
         changed = await client.patch("/articles/1/comments/1", json={"text": "changed"})
         deleted = await client.delete("/articles/2/comments/2")
         listed = await client.get("/articles/1/comments")
 
-    assert (refused.status_code, kept.json()["text"]) == (403, "of 1")
+    assert (rejected.status_code, kept.json()["text"]) == (403, "of 1")
     assert (changed.status_code, deleted.status_code, listed.json()["items"][0]["text"]) == (200, 204, "changed")
     assert await parents_of(blog) == [(1, 1)]
 
 
 @pytest.mark.parametrize(("method", "body"), [("PATCH", {"text": "x"}), ("DELETE", None)])
 async def test_a_row_that_is_being_moved_is_waited_for(postgres_database: Database, method: str, body: object) -> None:
-    """The row is locked before its parent is looked at, so that it cannot leave in between."""
+    """The row is locked before its parent is checked."""
     await postgres_database.create_tables(BlogBase.metadata)
     async with postgres_database.begin() as session:
         session.add_all([Article(id=1), Article(id=2)])
@@ -518,7 +502,7 @@ async def test_a_row_that_is_being_moved_is_waited_for(postgres_database: Databa
 
 
 async def test_a_request_in_one_transaction(blog: Database) -> None:
-    """Nested routes work in db.transaction, a missing parent included."""
+    """Nested routes work with db.transaction."""
     async with client_of(blog, CommentService, Comment.article_id, session=blog.transaction) as client:
         answers = [
             await client.post("/articles/1/comments", json={"text": "x"}),
@@ -530,8 +514,8 @@ async def test_a_request_in_one_transaction(blog: Database) -> None:
     assert [answer.status_code for answer in answers] == [201, 404, 200, 204]
 
 
-async def test_a_service_that_refuses_to_read_refuses_under_a_parent(blog: Database) -> None:
-    """An overridden get_one() is asked by every endpoint of one row, and a base_query() confines beside the parent."""
+async def test_overrides_of_the_service_count_under_a_parent(blog: Database) -> None:
+    """An overridden get_one() and base_query() count for the endpoints under a parent."""
 
     class PrivateService(CommentService):
         async def get_one(self, ident: object, **options: Any) -> Comment:
@@ -551,7 +535,7 @@ async def test_a_service_that_refuses_to_read_refuses_under_a_parent(blog: Datab
 
 
 async def test_a_dependency_may_make_the_service(blog: Database) -> None:
-    """Service= and a parent go together."""
+    """service= and a parent work together."""
 
     async def get_service(session: Annotated[AsyncSession, blog.session]) -> CommentService:
         return CommentService(session)
@@ -561,16 +545,13 @@ async def test_a_dependency_may_make_the_service(blog: Database) -> None:
         assert (await client.get("/articles/2/comments/1")).status_code == 404
 
 
-# --- Mistakes -----------------------------------------------------------------------------------------------------------
-
-
 async def get_session() -> AsyncSession:
     return AsyncSession()
 
 
 @pytest.mark.parametrize("prefix", ["/comments", "/articles/{id}/comments", "/articles/{article}/comments"])
-async def test_a_prefix_without_the_parent_is_refused_at_the_start(prefix: str) -> None:
-    """FastAPI would ask for it in every request and never find it."""
+async def test_a_prefix_without_the_parent_raises_at_startup(prefix: str) -> None:
+    """A prefix that lacks the parameter of the parent raises ConfigurationError at start-up."""
     router = crud_router(
         CommentService, read=CommentRead, session=get_session, endpoints=Endpoint.LIST, options=RouterOptions(parent=Comment.article_id)
     )
@@ -583,8 +564,8 @@ async def test_a_prefix_without_the_parent_is_refused_at_the_start(prefix: str) 
                 pass
 
 
-async def test_a_prefix_without_the_parent_shows_nothing_where_no_lifespan_runs(blog: Database) -> None:
-    """A mounted app has no start of its own; its requests are refused, and the parent cannot be slipped in as a query."""
+async def test_a_prefix_without_the_parent_in_a_mounted_app(blog: Database) -> None:
+    """In a mounted app, whose lifespan does not run, requests without the parent are a 422."""
     router = crud_router(CommentService, read=CommentRead, session=blog.session, options=RouterOptions(parent=Comment.article_id))
     outer = FastAPI()
     outer.mount("/sub", app_of(router, "/comments"))
@@ -595,8 +576,8 @@ async def test_a_prefix_without_the_parent_shows_nothing_where_no_lifespan_runs(
     assert [answer.status_code for answer in answers] == [422, 422, 422]
 
 
-async def test_the_hosts_own_routes_need_no_parent(blog: Database) -> None:
-    """A route that the host adds may be anywhere; a right prefix starts."""
+async def test_own_routes_need_no_parent(blog: Database) -> None:
+    """Routes that the application adds to the router need no parameter of the parent."""
     router = crud_router(CommentService, read=CommentRead, session=blog.session, options=RouterOptions(parent=Comment.article_id))
 
     @router.get("/count")
@@ -616,14 +597,14 @@ async def test_the_hosts_own_routes_need_no_parent(blog: Database) -> None:
 
 
 @pytest.mark.parametrize("parent", [Article.id, "article_id", Line.splits, Comment.id])
-def test_a_parent_that_is_none_is_refused(parent: Any) -> None:
-    """Another model's column, a name, a relationship, and the whole key."""
+def test_an_invalid_parent_option_raises(parent: Any) -> None:
+    """A column of another model, a name, a relationship and the whole key raise ConfigurationError."""
     with pytest.raises(ConfigurationError, match="parent="):
         crud_router(CommentService, read=CommentRead, session=get_session, options=RouterOptions(parent=parent))
 
 
 async def test_a_parent_of_the_base_class(blog: Database) -> None:
-    """An inherited attribute is a parent, named on either class."""
+    """An inherited column can be the parent."""
 
     class Base(DeclarativeBase):
         metadata = MetaData()
@@ -649,7 +630,7 @@ async def test_a_parent_of_the_base_class(blog: Database) -> None:
 
 
 async def test_a_missing_parent_is_named_in_the_log(blog: Database) -> None:
-    """The error names the parent's model, not the child's."""
+    """NotFoundError names the model of the parent."""
     router = crud_router(CommentService, read=CommentRead, session=blog.session, options=RouterOptions(parent=Comment.article_id))
     app = FastAPI()
     app.include_router(router, prefix=COMMENTS)

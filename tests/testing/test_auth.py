@@ -11,7 +11,7 @@ from fastapi_kit.testing import FrozenClock, bearer, cheap_hasher, login_as
 
 
 async def test_a_cheap_hasher() -> None:
-    """R31: hashes of the tests are bcrypt at its lowest cost."""
+    """R31: ``cheap_hasher`` makes bcrypt hashes of the lowest cost."""
     hasher = cheap_hasher()
 
     hashed = await hasher.hash("a password")
@@ -20,7 +20,7 @@ async def test_a_cheap_hasher() -> None:
 
 
 def test_headers_of_a_user() -> None:
-    """R29: ``bearer`` makes a real token."""
+    """R29: ``bearer`` creates a real token."""
     header = bearer(tokens, "7", scopes=["a"])["Authorization"]
 
     claims = tokens.decode(header.removeprefix("Bearer "))
@@ -28,7 +28,7 @@ def test_headers_of_a_user() -> None:
 
 
 def test_a_clock_that_is_moved() -> None:
-    """R13: a clock stands until it is moved."""
+    """R13: a FrozenClock moves only when it is advanced."""
     clock = FrozenClock(datetime(2030, 1, 1, tzinfo=UTC))
 
     assert clock() == clock() == datetime(2030, 1, 1, tzinfo=UTC)
@@ -38,7 +38,7 @@ def test_a_clock_that_is_moved() -> None:
 
 
 def test_login_as_leaves_other_overrides_alone() -> None:
-    """R29: what a test has overridden before is overridden again afterwards, also when the block fails."""
+    """R29: ``login_as`` restores earlier overrides, also if the block raises."""
     app = FastAPI()
     get_user = get_current_user_factory(tokens, People().load, session=no_session)
     app.dependency_overrides = {no_session: str, get_user: int}

@@ -1,4 +1,4 @@
-"""The client for hosts' tests."""
+"""app_client(): the client for tests of applications."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ def failing_app() -> FastAPI:
 
 
 async def test_the_lifespan_is_open_while_the_client_is() -> None:
-    """The app is started before the first request and stopped after the last."""
+    """The lifespan starts before the first request and ends after the last."""
     events: list[str] = []
 
     @asynccontextmanager
@@ -38,7 +38,7 @@ async def test_the_lifespan_is_open_while_the_client_is() -> None:
 
 
 async def test_a_request_sees_what_the_lifespan_yields() -> None:
-    """The state is there, as under a server, and what a request adds to it is its own."""
+    """request.state has what the lifespan yields, and its changes are not shared."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, int]]:
@@ -59,20 +59,20 @@ async def test_a_request_sees_what_the_lifespan_yields() -> None:
 
 
 async def test_an_unhandled_error_is_a_500() -> None:
-    """By default the test sees what a client of the server sees."""
+    """By default a bug is a 500, as under a server."""
     async with app_client(failing_app()) as client:
         assert (await client.get("/")).status_code == 500
 
 
 async def test_an_unhandled_error_can_be_raised_in_the_test() -> None:
-    """With raise_errors the test fails with the error itself."""
+    """raise_errors=True raises the bug in the test."""
     async with app_client(failing_app(), raise_errors=True) as client:
         with pytest.raises(ZeroDivisionError):
             await client.get("/")
 
 
-async def test_the_client_speaks_https_unless_told_otherwise() -> None:
-    """Cookies that are sent over HTTPS only work in tests."""
+async def test_the_client_uses_https_by_default() -> None:
+    """Secure cookies work by default."""
     app = FastAPI()
 
     @app.get("/")
@@ -85,8 +85,8 @@ async def test_the_client_speaks_https_unless_told_otherwise() -> None:
         assert (await client.get("/")).json() == "http://localhost:8000/"
 
 
-def test_without_httpx_the_install_command_is_told() -> None:
-    """The client is an extra, and its absence says so."""
+def test_without_httpx_the_error_has_the_install_command() -> None:
+    """Without httpx the import raises an error with the install command."""
     program = "import sys; sys.modules['httpx'] = None; import fastapi_kit.testing"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
 

@@ -18,7 +18,7 @@ async def tags(library: Database) -> int:
 
 
 async def test_everything_in_the_block_sees_the_same_and_nothing_survives(library: Database) -> None:
-    """The request's session, db.begin() and streams; self-committed writes and units."""
+    """The request's session, db.begin() and streams see the same rows, and nothing is kept."""
     async with isolated(library):
         async with asynccontextmanager(library.get_session)() as session:
             await TagService(session).create({"name": "a"})
@@ -33,7 +33,7 @@ async def test_everything_in_the_block_sees_the_same_and_nothing_survives(librar
 
 
 async def test_a_read_of_an_idle_session_stays_inside(library: Database) -> None:
-    """Never in AUTOCOMMIT on a test's connection, whose transaction it would end or not see."""
+    """A read does not set the test's connection to AUTOCOMMIT."""
     async with isolated(library):
         async with asynccontextmanager(library.get_session)() as session:
             await TagService(session).create({"name": "a"})
@@ -46,8 +46,8 @@ async def test_a_read_of_an_idle_session_stays_inside(library: Database) -> None
     assert await tags(library) == 0
 
 
-async def test_a_refused_write_ends_nothing(library: Database) -> None:
-    """The outer transaction goes on, and nothing leaks from it."""
+async def test_a_failed_write_keeps_the_outer_transaction(library: Database) -> None:
+    """After a failed write the outer transaction goes on."""
     async with isolated(library):
         async with asynccontextmanager(library.get_session)() as session:
             await TagService(session).create({"name": "a"})
@@ -60,7 +60,7 @@ async def test_a_refused_write_ends_nothing(library: Database) -> None:
 
 
 async def test_a_rolled_back_unit_is_rolled_back(library: Database) -> None:
-    """The code under test keeps its own meaning."""
+    """A unit that rolls back inside is rolled back."""
     async with isolated(library):
         with pytest.raises(ZeroDivisionError):
             async with library.begin() as session:
@@ -70,7 +70,7 @@ async def test_a_rolled_back_unit_is_rolled_back(library: Database) -> None:
 
 
 async def test_hooks_run(library: Database) -> None:
-    """A commit inside is a commit to the code under test."""
+    """on_commit calls run after a commit inside."""
     seen: list[str] = []
     async with isolated(library), library.begin() as session:
         on_commit(session, seen.append, "committed")
@@ -79,8 +79,8 @@ async def test_hooks_run(library: Database) -> None:
     assert seen == ["committed"]
 
 
-async def test_a_hosts_own_sessionmaker_is_isolated(library: Database, host_sessions: async_sessionmaker[AsyncSession]) -> None:
-    """On the stock SQLite driver too."""
+async def test_an_own_sessionmaker_is_isolated(library: Database, host_sessions: async_sessionmaker[AsyncSession]) -> None:
+    """An own sessionmaker is isolated, with SQLite's own driver too."""
     async with isolated(host_sessions):
         async with host_sessions() as session:
             await TagService(session).create({"name": "a"})
@@ -93,8 +93,8 @@ async def test_a_hosts_own_sessionmaker_is_isolated(library: Database, host_sess
     assert await tags(library) == 0
 
 
-async def test_a_second_session_at_the_same_time_is_a_clear_error(library: Database) -> None:
-    """Two transactions cannot share one connection; the first goes on."""
+async def test_a_second_session_at_the_same_time_raises(library: Database) -> None:
+    """A second session raises ConfigurationError, and the first goes on."""
     async with isolated(library), library.begin() as session:
         await TagService(session).create({"name": "a"})
         with pytest.raises(ConfigurationError, match="two sessions"):
@@ -103,8 +103,8 @@ async def test_a_second_session_at_the_same_time_is_a_clear_error(library: Datab
         assert await TagService(session).count() == 2
 
 
-async def test_isolating_twice_is_a_clear_error(library: Database) -> None:
-    """And leaves the first as it was."""
+async def test_isolating_twice_raises(library: Database) -> None:
+    """isolated() inside isolated() raises ConfigurationError, and the outer one goes on."""
     async with isolated(library):
         with pytest.raises(ConfigurationError):
             async with isolated(library):
@@ -113,7 +113,7 @@ async def test_isolating_twice_is_a_clear_error(library: Database) -> None:
 
 
 async def test_afterwards_the_database_is_as_it_was(library: Database) -> None:
-    """Commits are commits again."""
+    """After the block a commit is a commit."""
     async with isolated(library):
         pass
     async with library.begin() as session:
@@ -122,8 +122,8 @@ async def test_afterwards_the_database_is_as_it_was(library: Database) -> None:
     assert await tags(library) == 1
 
 
-async def test_an_app_that_makes_its_tables_and_disposes_runs_inside(database: Database) -> None:
-    """Its lifespan works on the isolated connection, again and again, and its tables go with the rest."""
+async def test_an_app_that_creates_its_tables_runs_inside(database: Database) -> None:
+    """An app that creates its tables can start several times inside, and its tables are rolled back."""
     async with isolated(database):
         for name in "ab":
             async with database.lifespan(None):

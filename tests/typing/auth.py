@@ -21,13 +21,8 @@ from fastapi_kit.auth import (
     require,
     require_access,
 )
-from fastapi_kit.auth.accounts import Account
-from fastapi_kit.auth.backend import TokenBackend
-from fastapi_kit.auth.flow import AuthFlow
-from fastapi_kit.auth.router import auth_router
-from fastapi_kit.auth.schemas import UserProfile, UserRegister
-from fastapi_kit.auth.sessions import Logins, StatelessLogins, TokenPair
-from fastapi_kit.auth.sql import UserAccounts, UserMixin
+from fastapi_kit.auth.logins import Logins, StatelessLogins, TokenPair
+from fastapi_kit.auth.users import Account, AuthFlow, UserAccounts, UserMixin, UserProfile, UserRegister, auth_router
 from fastapi_kit.testing import login_as
 
 
@@ -115,7 +110,6 @@ flow = AuthFlow(accounts=Users, logins=logins, passwords=PasswordHasher())
 assert_type(flow, AuthFlow[User, UserRegister])
 assert_type(auth_router(flow, session=db.session, current_user=get_user, read=UserProfile, register=UserRegister), APIRouter)
 AuthFlow(accounts=ChangingUsers, logins=logins)
-TokenBackend(logins)
 
 
 async def steps(session: AsyncSession, data: UserRegister) -> None:

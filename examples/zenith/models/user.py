@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import String
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from fastapi_kit.auth.sql import UserMixin
+from fastapi_kit.auth.users import UserMixin
 
 from .base import Base, TimestampMixin
 

@@ -1,6 +1,6 @@
 """Register, log in, refresh, and read your own data."""
 
-from fastapi_kit.auth.router import AuthEndpoint, auth_router
+from fastapi_kit.auth.users import AuthEndpoint, auth_router
 from fastapi_kit.handlers import problem_responses
 
 from ..database import db

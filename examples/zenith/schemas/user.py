@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from fastapi_kit.auth import schemas
+from fastapi_kit.auth.users import schemas
 from fastapi_kit.schemas import Email, Password, partial_model
 
 from ..utils.validators import Name

@@ -5,8 +5,8 @@ import logging
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fastapi_kit import TokenClaims
-from fastapi_kit.auth.flow import AuthFlow
-from fastapi_kit.auth.sessions import StatelessLogins
+from fastapi_kit.auth.logins import StatelessLogins
+from fastapi_kit.auth.users import AuthFlow
 
 from ..models import User
 from ..schemas import UserRegister

@@ -6,7 +6,7 @@ from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fastapi_kit import UserInputError, unit_of_work
-from fastapi_kit.auth.sql import UserAccounts
+from fastapi_kit.auth.users import UserAccounts
 from fastapi_kit.errors import FieldError
 
 from ..models import User

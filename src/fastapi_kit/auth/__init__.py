@@ -1,7 +1,7 @@
-"""Who is calling, and what may they do: around the host's own user model.
+"""Who makes a request, and what they may do, with the users of your application.
 
-The names hosts type most, imported on first use (PEP 562), so that a script that makes tokens or hashes loads no web framework. Logins,
-ready routes and schemas are modules of their own.
+Five rooms: ``passwords``, ``tokens``, ``logins``, ``users`` and ``requests``. The names that applications use most are here. They are
+imported on first use (PEP 562), so that a script that creates tokens or hashes passwords loads neither FastAPI nor SQLAlchemy.
 """
 
 from typing import TYPE_CHECKING
@@ -9,17 +9,15 @@ from typing import TYPE_CHECKING
 from fastapi_kit._lazy import names_of
 
 if TYPE_CHECKING:
-    from fastapi_kit.auth.dependencies import (
-        UserDependency,
-        get_claims_factory,
-        get_current_user_factory,
-        require,
-        require_access,
-    )
-    from fastapi_kit.auth.keys import Key, Keyring
-    from fastapi_kit.auth.passwords import PasswordHasher, PasswordPolicy
-    from fastapi_kit.auth.tokens import JWTService, TokenClaims, TokenPolicy, TokenVerifier
-    from fastapi_kit.auth.transports import BearerTransport, Transport
+    from fastapi_kit.auth.passwords.hasher import PasswordHasher
+    from fastapi_kit.auth.passwords.policy import PasswordPolicy
+    from fastapi_kit.auth.requests.current_user import UserDependency, get_claims_factory, get_current_user_factory
+    from fastapi_kit.auth.requests.guards import require, require_access
+    from fastapi_kit.auth.requests.transports import BearerTransport, Transport
+    from fastapi_kit.auth.tokens.claims import TokenClaims
+    from fastapi_kit.auth.tokens.keys import Key, Keyring
+    from fastapi_kit.auth.tokens.policy import TokenPolicy
+    from fastapi_kit.auth.tokens.service import JWTService, TokenVerifier
 
 __all__ = [
     "BearerTransport",
@@ -40,14 +38,20 @@ __all__ = [
 ]
 
 _HOMES = {
-    "dependencies": ["UserDependency", "get_claims_factory", "get_current_user_factory", "require", "require_access"],
-    "keys": ["Key", "Keyring"],
     "passwords": ["PasswordHasher", "PasswordPolicy"],
-    "tokens": ["JWTService", "TokenClaims", "TokenPolicy", "TokenVerifier"],
-    "transports": ["BearerTransport", "Transport"],
+    "requests": [
+        "BearerTransport",
+        "Transport",
+        "UserDependency",
+        "get_claims_factory",
+        "get_current_user_factory",
+        "require",
+        "require_access",
+    ],
+    "tokens": ["JWTService", "Key", "Keyring", "TokenClaims", "TokenPolicy", "TokenVerifier"],
 }
 
-# Hidden from the type checkers, for which a module with a __getattr__ has every name there is.
+# Hidden from the type checkers, which would otherwise accept any name.
 if not TYPE_CHECKING:
     __getattr__ = names_of(__name__, _HOMES)
 

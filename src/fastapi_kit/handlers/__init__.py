@@ -1,8 +1,8 @@
-"""From errors to statuses and one body. The only place where an error meets a status code."""
+"""Turn errors into responses: statuses, and one error body."""
 
-from fastapi_kit.handlers._answers import STATUSES
-from fastapi_kit.handlers._openapi import problem_responses
-from fastapi_kit.handlers._problems import ErrorBody, Problem, ProblemItem, legacy_body, problem_body
+from fastapi_kit.handlers.answers import STATUSES
+from fastapi_kit.handlers.openapi import problem_responses
+from fastapi_kit.handlers.problems import ErrorBody, Problem, ProblemItem, legacy_body, problem_body
 from fastapi_kit.handlers.registrars import (
     problem_response,
     register_exception_handlers,

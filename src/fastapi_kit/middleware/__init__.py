@@ -1,4 +1,4 @@
-"""Pure ASGI middleware, one class a file; options are fields, so ``app.add_middleware`` checks them."""
+"""Pure ASGI middleware, one class for each module. Options are fields, so type checkers check ``app.add_middleware``."""
 
 from fastapi_kit.middleware.access_log import AccessLogMiddleware
 from fastapi_kit.middleware.body_limit import BodyLimitMiddleware

@@ -17,7 +17,7 @@ _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
 def is_token(text: str) -> bool:
-    """Tell whether *text* is a token (RFC 9110, 5.6.2)."""
+    """Return whether *text* is a token (RFC 9110, 5.6.2)."""
     return _TOKEN.fullmatch(text) is not None
 
 
@@ -36,12 +36,12 @@ def header_value(name: str, text: str) -> bytes:
 
 
 def sent_values(scope: Scope, name: bytes) -> list[bytes]:
-    """Return the value of each field *name* of the request; servers give names in lower case."""
+    """Return the value of each field *name* of the request. Servers give names in lower case."""
     return [value for key, value in scope["headers"] if key == name]
 
 
 def replaced(headers: Iterable[Field], field: Field) -> list[Field]:
-    """Return the fields of an answer with *field* last, and without others of its name; apps may write names as they like."""
+    """Return *headers* of an answer with *field* last, and without others of its name. Apps may write names in any case."""
     name = field[0]
     fields = [pair for pair in headers if pair[0].lower() != name]
     fields.append(field)

@@ -1,7 +1,7 @@
-"""One log line per request."""
+"""One log line for each request."""
 
 import logging
-from collections.abc import Awaitable, Collection
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -11,8 +11,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_kit.errors import ConfigurationError
-from fastapi_kit.middleware._routes import app_path, route_template
-from fastapi_kit.middleware.errors import read_request_id
+from fastapi_kit.middleware.request_id import read_request_id
+from fastapi_kit.middleware.routes import app_path, route_template
 
 __all__ = ["AccessLogMiddleware"]
 
@@ -20,25 +20,29 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 _MESSAGE = "%(method)s %(route)s %(status)d in %(duration_ms).1f ms"
 _STARTS = frozenset({"http.response.start", "websocket.http.response.start"})
 _HANDSHAKES = {"websocket.accept": 101, "websocket.close": 403}
-_CLIENT_GONE = 499
+_CLIENT_LEFT = 499
 _MARK = "fastapi_kit.access_log"
 
 
 @dataclass
 class AccessLogMiddleware:
-    """Log method, route template, status, duration, request id and trace id; *skip* names paths that stay out.
+    """Log method, route template, status, duration, request id and trace id of each request.
 
-    There is one record per request, that of the outermost of these middlewares, written when the last of the answer is sent, before
-    background tasks run. It is INFO, or
-    WARNING if the status is 5xx; the error behind that has a record of its own. Its attributes are ``method``, ``route``,
-    ``status``, ``duration_ms``, ``request_id`` and ``trace_id`` (None without OpenTelemetry).
+    There is one record for a request, by the outermost of these middlewares. It is written after the last part of the answer, before
+    background tasks run. Its level is INFO, or WARNING for a 5xx; the error behind that has a record of its own. Its attributes are
+    ``method``, ``route``, ``status``, ``duration_ms``, ``request_id`` and ``trace_id`` (None without OpenTelemetry).
 
-    ``route`` is the template, such as ``/api/v1/items/{item_id}``, never the path or the query, which may hold secrets; ``-`` if
-    none matched. ``method`` is ``-`` if it is not one of HTTP's own. ``status`` is 499 if the client went before it was answered.
-    A WebSocket is logged when it ends, with the method ``WEBSOCKET`` and the status of its handshake: 101 if it was accepted.
+    ``route`` is the template, such as ``/api/v1/items/{item_id}``, or ``-`` if none matched. It is never the path or the query, which may
+    hold secrets. ``method`` is ``-`` if it is not one of HTTP. ``status`` is 499 if the client left before the answer. A WebSocket is
+    logged when it ends, with the method ``WEBSOCKET`` and the status of its handshake: 101 if it was accepted. A record that cannot be
+    written is lost, and the request goes on.
 
-    *skip* holds whole paths below the ``root_path``. *logger* is the name of the logger. A record that cannot be written is lost; the
-    request goes on. Raises ConfigurationError if *skip* is one text.
+    Args:
+        skip: Whole paths below the ``root_path`` that are not logged.
+        logger: The name of the logger.
+
+    Raises:
+        ConfigurationError: *skip* is one string.
     """
 
     app: ASGIApp
@@ -49,7 +53,7 @@ class AccessLogMiddleware:
 
     def __post_init__(self) -> None:
         if isinstance(self.skip, str):
-            raise ConfigurationError("skip= is a collection of paths, not one text")
+            raise ConfigurationError("skip= takes a collection of paths, not one string")
         self._skipped = frozenset(self.skip)
         self._logger = logging.getLogger(self.logger)
 
@@ -59,77 +63,68 @@ class AccessLogMiddleware:
             await self.app(scope, receive, send)
             return
         scope[_MARK] = True
-        exchange = _Exchange(self._logger, scope, send)
-        without_answer = _CLIENT_GONE
+        exchange = Exchange(self._logger, scope, send)
+        without_answer = _CLIENT_LEFT
         try:
             await self.app(scope, receive, exchange.send)
         except Exception as error:
-            # The server answers now.
-            without_answer = _CLIENT_GONE if isinstance(error, ClientDisconnect) else 500
+            # The server sends the 500.
+            without_answer = _CLIENT_LEFT if isinstance(error, ClientDisconnect) else 500
             raise
         finally:
-            exchange.end(without_answer)
+            exchange.log(without_answer)
 
 
-class _Exchange:
-    """A request and its answer, up to the record."""
+class Exchange:
+    """A request and its answer."""
 
-    __slots__ = ("_app", "_is_logged", "_logger", "_root_path", "_scope", "_send", "_start", "_status")
+    __slots__ = ("app", "is_logged", "logger", "root_path", "scope", "send_on", "start", "status")
 
     def __init__(self, logger: logging.Logger, scope: Scope, send: Send) -> None:
-        self._logger = logger
-        self._scope = scope
-        self._send = send
-        # A mounted app puts its own in their place.
-        self._app = scope.get("app")
-        self._root_path: str = scope.get("root_path", "")
-        self._status: int | None = None
-        self._is_logged = False
-        self._start = perf_counter()
+        self.logger = logger
+        self.scope = scope
+        self.send_on = send
+        # A mounted app replaces these two.
+        self.app = scope.get("app")
+        self.root_path: str = scope.get("root_path", "")
+        self.status: int | None = None
+        self.is_logged = False
+        self.start = perf_counter()
 
-    def send(self, message: Message) -> Awaitable[None]:
+    async def send(self, message: Message) -> None:
+        """Pass *message* on. Log the request after the last one."""
         kind = message["type"]
-        if self._status is None:
-            self._status = message["status"] if kind in _STARTS else _HANDSHAKES.get(kind)
-        is_last = kind == "http.response.body" and not message.get("more_body", False)
-        return self._send_last(message) if is_last else self._send(message)
+        if self.status is None:
+            self.status = message["status"] if kind in _STARTS else _HANDSHAKES.get(kind)
+        await self.send_on(message)
+        if kind == "http.response.body" and not message.get("more_body", False):
+            self.log(_CLIENT_LEFT)
 
-    async def _send_last(self, message: Message) -> None:
-        await self._send(message)
-        self.end(_CLIENT_GONE)
-
-    def end(self, without_answer: int) -> None:
-        """Write the record unless it is written; *without_answer* is the status if nothing was sent."""
-        if self._is_logged:
+    def log(self, without_answer: int) -> None:
+        """Write the record unless it is written. *without_answer* is the status if nothing was sent."""
+        if self.is_logged:
             return
-        self._is_logged = True
-        status = without_answer if self._status is None else self._status
+        self.is_logged = True
+        status = without_answer if self.status is None else self.status
         level = logging.WARNING if status >= 500 else logging.INFO
-        if self._logger.isEnabledFor(level):
-            # Filters and handlers of the host run here.
+        if self.logger.isEnabledFor(level):
+            # Filters and handlers of the application run here.
             with suppress(Exception):
-                self._log(level, status)
+                self.write(level, status)
 
-    def _log(self, level: int, status: int) -> None:
+    def write(self, level: int, status: int) -> None:
+        """Write the record."""
+        scope, context = self.scope, get_current_span().get_span_context()
+        method = scope.get("method", "WEBSOCKET")
         fields = {
-            "method": _method(self._scope),
-            "route": route_template(self._scope, getattr(self._app, "routes", ()), self._root_path) or "-",
+            "method": method if method in _METHODS or scope["type"] == "websocket" else "-",
+            "route": route_template(scope, getattr(self.app, "routes", ()), self.root_path) or "-",
             "status": status,
-            "duration_ms": round((perf_counter() - self._start) * 1000, 3),
-            "request_id": read_request_id(self._scope),
-            "trace_id": _trace_id(),
+            "duration_ms": round((perf_counter() - self.start) * 1000, 3),
+            "request_id": read_request_id(scope),
+            "trace_id": format_trace_id(context.trace_id) if context.is_valid else None,
         }
-        # Not Logger.log(), which looks for its caller on the stack and takes longer over that than over all of the fields.
-        record = self._logger.makeRecord(self._logger.name, level, __file__, 0, _MESSAGE, (fields,), None)
+        # Logger.log() looks for its caller on the stack, which takes longer than all of the fields.
+        record = self.logger.makeRecord(self.logger.name, level, __file__, 0, _MESSAGE, (fields,), None)
         record.__dict__.update(fields)
-        self._logger.handle(record)
-
-
-def _method(scope: Scope) -> str:
-    method = scope.get("method", "WEBSOCKET")
-    return method if method in _METHODS or scope["type"] == "websocket" else "-"
-
-
-def _trace_id() -> str | None:
-    context = get_current_span().get_span_context()
-    return format_trace_id(context.trace_id) if context.is_valid else None
+        self.logger.handle(record)

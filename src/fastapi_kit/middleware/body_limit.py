@@ -1,4 +1,4 @@
-"""A bound on request bodies."""
+"""A limit for request bodies."""
 
 import asyncio
 import logging
@@ -13,7 +13,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_kit.errors import ConfigurationError
 from fastapi_kit.middleware._headers import sent_values
-from fastapi_kit.middleware.errors import closing_headers, read_request_id
+from fastapi_kit.middleware.errors import closing_headers
+from fastapi_kit.middleware.request_id import read_request_id
 
 __all__ = ["BodyLimitMiddleware"]
 
@@ -23,23 +24,30 @@ _logger = logging.getLogger(__name__)
 _MOST_DIGITS = 30
 
 
-class _BodyTooLargeError(HTTPException):
-    pass
+class BodyTooLargeError(HTTPException):
+    """A body over the limit."""
 
 
 @dataclass
 class BodyLimitMiddleware:
-    """Refuse a body over *max_bytes*, announced or counted, with a 413 in the shape of the app's own errors.
+    """Reject a body over *max_bytes*, by its announced length or by counting, with a 413 in the shape of the app's own errors.
 
-    Reading past the limit raises Starlette's ``HTTPException(413)`` in the reader. An announced body is refused before its first byte is
-    read, so that a client that waits for ``100 Continue`` (RFC 9110, 10.1.1) never sends it; it is told ``Connection: close``. Any other
-    is cut off after the chunk that is too much. Without that wait the connection stays open, because closing it under a client that is
-    still sending can lose the answer; the server throws the rest away. A body that nobody reads is not refused.
+    Reading past the limit raises Starlette's ``HTTPException(413)`` in the reader. A body that announces too many bytes is rejected before
+    its first byte is read, so that a client that waits for ``100 Continue`` (RFC 9110, 10.1.1) never sends it; its answer has
+    ``Connection: close``. Any other body is cut off after the chunk that exceeds the limit. Without that wait the connection stays open,
+    because closing it under a client that is still sending can lose the answer: the server discards the rest. A body that is never read is
+    not rejected.
 
-    ``max_body_size`` of a route, a router or the app counts instead where it is set: FastAPI's way to allow one route more.
-    Once the answer has begun, a body that is too large counts as a client that has gone, and is logged.
+    ``max_body_size`` of a route, a router or the app takes precedence: it is FastAPI's way to allow one route more. After the answer has
+    begun, a body over the limit counts as a client that has left, and is logged.
 
-    Add it first (innermost): middleware outside reads without bound. Raises ConfigurationError if *max_bytes* is negative.
+    Add it first (innermost): middleware outside of it reads without a limit.
+
+    Args:
+        max_bytes: The limit. The default is 1 MiB.
+
+    Raises:
+        ConfigurationError: *max_bytes* is negative.
     """
 
     app: ASGIApp
@@ -54,66 +62,58 @@ class BodyLimitMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        body = _BoundedBody(scope, receive, send, self.max_bytes)
+        body = BoundedBody(scope, receive, send, self.max_bytes)
         try:
             await self.app(scope, body.receive, body.send)
-        except _BodyTooLargeError as error:
+        except BodyTooLargeError as error:
             if body.is_answered:
                 raise
-            await _answer(error, scope, receive, send)
+            # The reader was outside all handlers: answer with those of the app.
+            too_large = error
+
+            async def reject(scope: Scope, receive: Receive, send: Send) -> NoReturn:
+                raise too_large
+
+            handlers = getattr(scope.get("app"), "exception_handlers", None)
+            await ExceptionMiddleware(reject, handlers=handlers)(scope, receive, send)
 
 
-class _BoundedBody:
-    """A body on its way in, and whether the answer is on its way out."""
+class BoundedBody:
+    """A request body with a limit. It knows whether the answer has begun."""
 
-    __slots__ = ("_max_bytes", "_read", "_receive", "_scope", "_send", "is_answered")
+    __slots__ = ("is_answered", "max_bytes", "read", "receive_more", "scope", "send_on")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, max_bytes: int) -> None:
-        self._scope = scope
-        self._receive = receive
-        self._send = send
-        self._max_bytes = max_bytes
-        self._read = 0
+        self.scope = scope
+        self.receive_more = receive
+        self.send_on = send
+        self.max_bytes = max_bytes
+        self.read = 0
         self.is_answered = False
 
     async def receive(self) -> Message:
-        bound = self._scope.get(MAX_BODY_SIZE_SCOPE_KEY, self._max_bytes)
-        if (self._read or _announced(self._scope)) > bound:
-            return await self._refuse(bound)
-        message = await self._receive()
-        self._read += len(message.get("body", b""))
-        return await self._refuse(bound) if self._read > bound else message
+        """Return the next message, or raise if the body is over the limit."""
+        limit = self.scope.get(MAX_BODY_SIZE_SCOPE_KEY, self.max_bytes)
+        # Of several lengths the largest counts. A length that is not a number counts as none.
+        lengths = sent_values(self.scope, b"content-length") if self.read == 0 else []
+        announced = max((int(value[:_MOST_DIGITS]) for value in lengths if value.isdigit()), default=self.read)
+        if announced > limit:
+            return await self.reject(limit)
+        message = await self.receive_more()
+        self.read += len(message.get("body", b""))
+        return await self.reject(limit) if self.read > limit else message
 
     def send(self, message: Message) -> Awaitable[None]:
+        """Pass *message* on."""
         self.is_answered = True
-        return self._send(message)
+        return self.send_on(message)
 
-    async def _refuse(self, bound: int) -> Message:
-        # Who asks may be the listener of a streamed answer, and the task beside it about to begin: a refusal would come too late.
+    async def reject(self, limit: int) -> Message:
+        """Raise 413, or report that the client has left if the answer has begun."""
+        # The reader may be the listener of a streamed answer, and the task beside it about to begin: a 413 would come too late.
         await asyncio.sleep(0)
         if self.is_answered:
-            _logger.warning(
-                "Request %s was ended while it was answered: its body has more than %d bytes", read_request_id(self._scope), bound
-            )
+            _logger.warning("Request %s was cut off during its answer: its body exceeds %d bytes", read_request_id(self.scope), limit)
             return {"type": "http.disconnect"}
-        raise _BodyTooLargeError(413, f"The body may have {bound} bytes at most.", self._closing())
-
-    def _closing(self) -> dict[str, str] | None:
-        waits = self._read == 0 and b"100-continue" in map(bytes.lower, sent_values(self._scope, b"expect"))
-        return closing_headers(self._scope) if waits else None
-
-
-def _announced(scope: Scope) -> int:
-    """Return the length that the request gives for its body, the largest of several; 0 if it gives none that is a number."""
-    values = sent_values(scope, b"content-length")
-    return max((int(value[:_MOST_DIGITS]) for value in values if value.isdigit()), default=0)
-
-
-async def _answer(error: _BodyTooLargeError, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer for a reader that was outside all handlers, with the handlers of the app."""
-
-    async def refuse(scope: Scope, receive: Receive, send: Send) -> NoReturn:
-        raise error
-
-    handlers = getattr(scope.get("app"), "exception_handlers", None)
-    await ExceptionMiddleware(refuse, handlers=handlers)(scope, receive, send)
+        waits = self.read == 0 and b"100-continue" in map(bytes.lower, sent_values(self.scope, b"expect"))
+        raise BodyTooLargeError(413, f"The body may have {limit} bytes at most.", closing_headers(self.scope) if waits else None)

@@ -11,7 +11,7 @@ __all__ = ["CORSMiddleware"]
 
 
 class CORSMiddleware(cors.CORSMiddleware):
-    """Starlette's CORSMiddleware, faster for requests without an ``Origin``: all that their answers need is ``Vary: Origin``."""
+    """Starlette's CORSMiddleware, faster for requests without an ``Origin``. Their answers need only ``Vary: Origin``."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer a preflight."""

@@ -1,4 +1,4 @@
-"""The last resort, inside CORS and request id."""
+"""Answer unhandled exceptions, inside CORS and request id."""
 
 import logging
 import sys
@@ -13,28 +13,20 @@ from starlette.status import WS_1011_INTERNAL_ERROR
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-__all__ = ["UnhandledErrorMiddleware", "closing_headers", "read_request_id"]
+from fastapi_kit.middleware.request_id import read_request_id
+
+__all__ = ["UnhandledErrorMiddleware", "closing_headers"]
 
 _logger = logging.getLogger(__name__)
 
 
-def read_request_id(scope: Scope) -> str | None:
-    """Return the id of the request in *scope*, or None if nothing gave it one (``request.state.request_id``)."""
-    value = scope.get("state", {}).get("request_id")
-    return value if isinstance(value, str) else None
-
-
 def closing_headers(scope: Scope) -> dict[str, str]:
-    """Return the headers of a 500: servers close an HTTP/1 connection after a raised exception, so the client is told (RFC 9112, 9.6)."""
+    """Return ``Connection: close`` for HTTP/1, whose servers close the connection after an exception (RFC 9112, 9.6)."""
     return {"Connection": "close"} if scope.get("http_version", "1.1").startswith("1") else {}
 
 
-def _is_server_silent(scope: Scope) -> bool:
-    """Whether gunicorn's own asgi worker serves, which is loaded nowhere else; over HTTP/2 it logs as others do."""
-    return "gunicorn.workers.gasgi" in sys.modules and scope.get("http_version", "1.1").startswith("1")
-
-
-def _answer_plainly(connection: HTTPConnection, error: Exception) -> Response:
+def answer_plainly(connection: HTTPConnection, error: Exception) -> Response:
+    """Return a 500 as a plain problem (RFC 9457)."""
     content = {"type": "about:blank", "title": "Internal Server Error", "status": 500}
     return JSONResponse(content, 500, closing_headers(connection.scope), media_type="application/problem+json")
 
@@ -43,20 +35,22 @@ def _answer_plainly(connection: HTTPConnection, error: Exception) -> Response:
 class UnhandledErrorMiddleware:
     """Answer an unhandled exception with *respond*, log one line, and raise it on to the server.
 
-    It has to be the innermost middleware, so that the answer passes through CORS and the like. Nothing is sent once the
-    response has started, or to a client that has gone while its body was read. The traceback is left to the server, which
-    logs what is raised. Only gunicorn's asgi worker does not, once the answer is complete: there the line has the traceback.
+    It has to be the innermost middleware, so that the answer passes through CORS and the others. Nothing is sent after the response has
+    started, or to a client that has left while its body was read. The server logs the traceback of what is raised. Only gunicorn's asgi
+    worker does not, if the answer is complete: then the line has the traceback.
 
-    A WebSocket that was accepted is closed with the code 1011 (RFC 6455, 7.4.1), unless either side has closed it. For one that
-    was not, *respond* is called with the WebSocket if the server can send an answer to the handshake; servers that cannot send
-    a 500 of their own.
+    A WebSocket that was accepted is closed with the code 1011 (RFC 6455, 7.4.1), unless either side has closed it. Before that, *respond*
+    is called with the WebSocket if the server can send an answer to the handshake. Other servers send a 500 of their own.
+
+    Args:
+        respond: Makes the answer from the connection and the exception. The default is a plain problem (RFC 9457).
     """
 
     app: ASGIApp
-    respond: Callable[[HTTPConnection, Exception], Response | Awaitable[Response]] = _answer_plainly
+    respond: Callable[[HTTPConnection, Exception], Response | Awaitable[Response]] = answer_plainly
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on; answer what comes back as an exception."""
+        """Pass the request on, and answer an exception."""
         match scope["type"]:
             case "http":
                 await self._serve_request(scope, receive, send)
@@ -78,8 +72,10 @@ class UnhandledErrorMiddleware:
         except ClientDisconnect:
             raise
         except Exception as error:
-            alone = not started and _is_server_silent(scope)
-            _logger.error("Unhandled %s in request %s", type(error).__name__, read_request_id(scope), exc_info=alone or None)
+            # gunicorn's asgi worker is the only one that loads this module. Over HTTP/2 it logs as others do.
+            is_silent = "gunicorn.workers.gasgi" in sys.modules and scope.get("http_version", "1.1").startswith("1")
+            traceback = True if is_silent and not started else None
+            _logger.error("Unhandled %s in request %s", type(error).__name__, read_request_id(scope), exc_info=traceback)
             if not started:
                 await self._answer(Request(scope), error, scope, receive, send)
             raise
@@ -105,7 +101,7 @@ class UnhandledErrorMiddleware:
             raise
         except Exception as error:
             _logger.error("Unhandled %s in request %s", type(error).__name__, read_request_id(scope))
-            # The error says more than a client that has gone.
+            # The first error says more than that the client has left.
             with suppress(OSError):
                 if accepted and not ended:
                     await send({"type": "websocket.close", "code": WS_1011_INTERNAL_ERROR, "reason": "internal_error"})

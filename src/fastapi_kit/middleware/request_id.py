@@ -1,4 +1,4 @@
-"""One id per request."""
+"""One id for each request."""
 
 import re
 from collections.abc import Awaitable, Callable
@@ -9,9 +9,8 @@ from os import urandom
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_kit.middleware._headers import header_name, replaced, sent_values
-from fastapi_kit.middleware.errors import read_request_id
 
-__all__ = ["RequestIdMiddleware", "get_request_id"]
+__all__ = ["RequestIdMiddleware", "get_request_id", "read_request_id"]
 
 _current: ContextVar[str | None] = ContextVar("fastapi_kit_request_id", default=None)
 
@@ -23,68 +22,76 @@ _STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.
 def get_request_id() -> str | None:
     """Return the id of the current request, or None outside one.
 
-    It is known in all that the request calls: dependencies, endpoints in threads, background tasks, and tasks created
-    in it, even once it is over.
+    Everything that the request calls sees it: dependencies, endpoints in threads, background tasks, and tasks that it has started, even
+    after the request.
     """
     return _current.get()
 
 
-def _make_id() -> str:
-    """Return a random UUID (RFC 9562, 5.4), in a third of the time that ``str(uuid4())`` takes."""
+def read_request_id(scope: Scope) -> str | None:
+    """Return the id of the request in *scope*, ``request.state.request_id``, or None if it has none."""
+    value = scope.get("state", {}).get("request_id")
+    return value if isinstance(value, str) else None
+
+
+def make_id() -> str:
+    """Return a random UUID (RFC 9562, 5.4). ``str(uuid4())`` takes three times as long."""
     digits = urandom(16).hex()
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{_VARIANT[digits[16]]}{digits[17:20]}-{digits[20:]}"
 
 
-def _is_safe(value: str) -> bool:
+def is_safe(value: str) -> bool:
+    """Return whether *value* is 1 to 128 ASCII letters, digits, dots, underscores and hyphens."""
     return _SAFE.fullmatch(value) is not None
 
 
 @dataclass
 class RequestIdMiddleware:
-    """Take a safe inbound id or make one; return it in *header*, and keep it in a context variable. Add it last (outermost).
+    """Take the id that the client or a proxy sends, or make one. Return it in *header*, and keep it in a context variable.
 
-    The id is ``request.state.request_id`` and ``get_request_id()``. An inbound id counts if the request has one such
-    header and *accept* says yes to its value: by default 1 to 128 ASCII letters, digits, dots, underscores and hyphens. *generator*
-    makes any other: by default a random UUID, the only kind that an error body can name as its ``instance``. An id that is in
-    ``request.state`` already, from an app outside or a middleware of the host's, is kept.
+    Add it last (outermost). The id is ``request.state.request_id`` and ``get_request_id()``. An id that is in ``request.state`` already is
+    kept: an outer app, or a middleware of your application, has put it there. The header is on every answer that passes through, and on
+    the answer to a WebSocket handshake unless the server writes that itself.
 
-    The header is on every answer that passes through, and on the answer to a WebSocket handshake unless the server writes that
-    itself. Raises ConfigurationError if *header* is not the name of one.
+    Args:
+        header: The name of the header, for requests and answers.
+        generator: Makes an id. The default is a random UUID, the only kind that an error body shows as its ``instance``.
+        accept: Returns whether an id in the request is taken. By default it has to be 1 to 128 ASCII letters, digits, dots,
+            underscores and hyphens. An id is taken only if the request has exactly one such header.
+
+    Raises:
+        ConfigurationError: *header* is not a valid name.
     """
 
     app: ASGIApp
     header: str = "X-Request-ID"
-    generator: Callable[[], str] = _make_id
-    accept: Callable[[str], bool] = _is_safe
+    generator: Callable[[], str] = make_id
+    accept: Callable[[str], bool] = is_safe
     _name: bytes = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._name = header_name(self.header)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Name the request before anything else sees it."""
+        """Set the id before anything else sees the request."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        request_id = read_request_id(scope) or self._inbound(scope) or self.generator()
+        request_id = read_request_id(scope)
+        if not request_id:
+            # Of several ids it is unknown which one a proxy has checked.
+            inbound = [value.decode("latin-1") for value in sent_values(scope, self._name)]
+            request_id = inbound[0] if len(inbound) == 1 and self.accept(inbound[0]) else self.generator()
         scope.setdefault("state", {})["request_id"] = request_id
         own = (self._name, request_id.encode("latin-1"))
 
         def send_named(message: Message) -> Awaitable[None]:
             if message["type"] in _STARTS:
-                # Neither the message nor its list is ours: an app may send the same ones again.
+                # A copy: the app may send the same message again.
                 message = {**message, "headers": replaced(message.get("headers", ()), own)}
             return send(message)
 
         token = _current.set(request_id)
         await self.app(scope, receive, send_named)
-        # Not after an exception: whoever logs it outside, the server first of all, knows the id.
+        # Not after an exception: the server, which logs it, still sees the id.
         _current.reset(token)
-
-    def _inbound(self, scope: Scope) -> str | None:
-        # Of several, nobody knows which one a proxy before us has checked.
-        values = sent_values(scope, self._name)
-        if len(values) != 1:
-            return None
-        value = values[0].decode("latin-1")
-        return value if self.accept(value) else None

@@ -19,19 +19,20 @@ _MARK = "fastapi_kit.server_timing"
 
 
 @dataclass
-class _Blocks:
-    """The blocks of one request that have ended so far. Appending is safe from several threads."""
+class Blocks:
+    """The blocks of one request that have ended. Appending is safe from several threads."""
 
     start: float
     ended: list[tuple[str, float]] = field(default_factory=list[tuple[str, float]])
     is_open: bool = True
 
     def add(self, name: str, seconds: float) -> None:
+        """Add the time of a block."""
         if self.is_open:
             self.ended.append((name, seconds))
 
     def close(self) -> bytes:
-        """Take no more, and return the value of the header."""
+        """Accept no more blocks, and return the value of the header."""
         self.is_open = False
         sums = {_TOTAL: perf_counter() - self.start}
         for name, seconds in self.ended:
@@ -39,19 +40,21 @@ class _Blocks:
         return ", ".join(f"{name};dur={seconds * 1000:.2f}" for name, seconds in sums.items()).encode()
 
 
-_current: ContextVar[_Blocks | None] = ContextVar("fastapi_kit_server_timing", default=None)
+_current: ContextVar[Blocks | None] = ContextVar("fastapi_kit_server_timing", default=None)
 
 
 @contextmanager
 def timed(name: str) -> Generator[None]:
     """Add the time spent in the block to the current response's ``Server-Timing``.
 
-    Blocks of one name add up, whichever of the request's tasks and threads they run in. A block that ends after the response has
-    started is left out; outside a request, or without the middleware, nothing is kept. Raises ConfigurationError if
-    *name* is ``total`` or no token (RFC 9110, 5.6.2).
+    Blocks of one name add up, whichever of the request's tasks and threads they run in. A block that ends after the response has started
+    is ignored, and so is one outside a request or without the middleware.
+
+    Raises:
+        ConfigurationError: *name* is ``total``, or not a token (RFC 9110, 5.6.2).
     """
     if name == _TOTAL or not is_token(name):
-        raise ConfigurationError(f"{name!r} cannot name a block: it has to be a token other than {_TOTAL!r}")
+        raise ConfigurationError(f"{name!r} cannot name a block: it must be a token other than {_TOTAL!r}")
     blocks = _current.get()
     start = perf_counter()
     try:
@@ -63,10 +66,10 @@ def timed(name: str) -> Generator[None]:
 
 @dataclass
 class ServerTimingMiddleware:
-    """Send the total until the response starts, and every ``timed`` block, in milliseconds.
+    """Send the time until the response starts, and the time of every ``timed`` block, in milliseconds.
 
-    All of it is in one ``Server-Timing`` header, after what the response has of its own. Every client can read it. In a mounted app the
-    outermost of these middlewares sends it.
+    They are in one ``Server-Timing`` header, after those of the response itself. Every client can read them. In a mounted app the outermost
+    of these middlewares sends them.
     """
 
     app: ASGIApp
@@ -76,7 +79,7 @@ class ServerTimingMiddleware:
         if scope["type"] != "http" or _MARK in scope:
             await self.app(scope, receive, send)
             return
-        blocks = _Blocks(perf_counter())
+        blocks = Blocks(perf_counter())
         scope[_MARK] = blocks
 
         def send_timed(message: Message) -> Awaitable[None]:

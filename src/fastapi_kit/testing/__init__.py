@@ -1,4 +1,4 @@
-"""Helpers for hosts' tests."""
+"""Helpers for the tests of your application."""
 
 from fastapi_kit.testing.auth import FrozenClock, bearer, cheap_hasher, login_as
 from fastapi_kit.testing.client import app_client

@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 from fastapi import FastAPI
 from fastapi.security import SecurityScopes
 
-from fastapi_kit.auth._passlib import bcrypt_context
-from fastapi_kit.auth.passwords import PasswordHasher
-from fastapi_kit.auth.tokens import JWTService, TokenClaims
+from fastapi_kit.auth.passwords.contexts import bcrypt_context
+from fastapi_kit.auth.passwords.hasher import PasswordHasher
+from fastapi_kit.auth.tokens.claims import TokenClaims
+from fastapi_kit.auth.tokens.service import JWTService
 from fastapi_kit.errors import InsufficientScopeError
 
 __all__ = ["FrozenClock", "bearer", "cheap_hasher", "login_as"]
@@ -19,12 +20,12 @@ UserT = TypeVar("UserT")
 
 
 def cheap_hasher() -> PasswordHasher:
-    """Return a hasher of the lowest cost. Only for tests."""
+    """Return a hasher with the lowest cost, for tests only."""
     return PasswordHasher(context=bcrypt_context(rounds=4))
 
 
 def bearer(tokens: JWTService, subject: str, *, scopes: Collection[str] = ()) -> Mapping[str, str]:
-    """Return the headers of a request by *subject*: a real token, no password hashed."""
+    """Return the headers of a request by *subject*, with a real token. No password is hashed."""
     return {"Authorization": f"Bearer {tokens.create_access_token(subject, scopes=scopes)}"}
 
 
@@ -32,23 +33,32 @@ def bearer(tokens: JWTService, subject: str, *, scopes: Collection[str] = ()) ->
 def login_as(
     app: FastAPI, get_current_user: Callable[..., Awaitable[UserT]], user: UserT, *, scopes: Collection[str] = ()
 ) -> Generator[None]:
-    """Make every request inside come from *user*, with *scopes* for ``require`` and ``Security``: overrides the user and the claims.
+    """Give *user* to every request inside the block, instead of the user of a token.
 
-    Guards over *get_current_user* ask the user as ever. What was overridden before is overridden again afterwards.
+    It overrides *get_current_user* and its claims. Guards still check the user. Earlier overrides are restored at the end.
+
+    Args:
+        app: The app under test.
+        get_current_user: The dependency that a factory built, or your own.
+        user: The user, who need not be stored.
+        scopes: The scopes of the token, for ``require`` and ``Security``.
     """
     granted = frozenset(scopes)
-    claims = _claims_of(user, granted)
+    now = datetime.now(UTC)
+    claims = TokenClaims(
+        sub=str(getattr(user, "id", "test")), type="access", jti="test", iat=now, exp=now + timedelta(hours=1), scopes=granted
+    )
 
-    def check(needed: SecurityScopes) -> None:
-        if frozenset(needed.scopes) - granted:
+    def check_scopes(needed: SecurityScopes) -> None:
+        if not granted.issuperset(needed.scopes):
             raise InsufficientScopeError(frozenset(needed.scopes))
 
     async def give_user(needed: SecurityScopes) -> UserT:
-        check(needed)
+        check_scopes(needed)
         return user
 
     async def give_claims(needed: SecurityScopes) -> TokenClaims:
-        check(needed)
+        check_scopes(needed)
         return claims
 
     overrides: dict[Callable[..., Any], Callable[..., Any]] = app.dependency_overrides
@@ -62,23 +72,17 @@ def login_as(
         app.dependency_overrides = before
 
 
-def _claims_of(user: object, scopes: frozenset[str]) -> TokenClaims:
-    now = datetime.now(UTC)
-    subject = str(getattr(user, "id", "test"))
-    return TokenClaims(sub=subject, type="access", jti="test", iat=now, exp=now + timedelta(hours=1), scopes=scopes)
-
-
 class FrozenClock:
-    """A clock that stands still until it is moved; give it as ``clock=``."""
+    """A clock that moves only when a test advances it: ``JWTService(clock=FrozenClock())``."""
 
     def __init__(self, now: datetime | None = None) -> None:
-        """Stand at *now*, which has a time zone; at the present moment if none is given."""
+        """Start at *now*, which has a time zone. Without it, start at the current time."""
         self._now = now or datetime.now(UTC)
 
     def __call__(self) -> datetime:
-        """Return where it stands."""
+        """Return the time of the clock."""
         return self._now
 
     def advance(self, by: timedelta) -> None:
-        """Move it."""
+        """Move the clock."""
         self._now += by

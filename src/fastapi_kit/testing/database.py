@@ -1,4 +1,4 @@
-"""Tests that leave nothing behind."""
+"""Roll back everything that a test has written."""
 
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
@@ -7,7 +7,7 @@ from sqlalchemy import Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, SessionTransaction
 
-from fastapi_kit.db import Database
+from fastapi_kit.db.database import Database
 from fastapi_kit.db.engines.sqlite import begin_immediate
 from fastapi_kit.errors import ConfigurationError
 
@@ -16,20 +16,29 @@ __all__ = ["isolated"]
 
 @asynccontextmanager
 async def isolated(database: Database | async_sessionmaker[AsyncSession]) -> AsyncGenerator[None]:
-    """Bind every session of *database* to one connection, commits being savepoints, and roll it all back at the end. SQLite too.
+    """Bind every session of *database* to one connection, make commits savepoints, and roll everything back at the end, on SQLite too.
 
-    ``db.session``, ``db.begin()``, tasks and streams see the same data, and the lifespan of an app that makes its tables works inside.
-    One session at a time: a second one that uses the database while the first is in a transaction raises ConfigurationError. So requests
-    go one after the other, and a session that the test itself has read with is closed before a request.
+    ``db.session``, ``db.begin()``, tasks and streams see the same data. The lifespan of an app that creates its tables works inside. Use
+    one session at a time: requests one after the other, and close a session of the test that has read something before a request.
+
+    Args:
+        database: A ``Database``, or your own sessionmaker that is bound to an ``AsyncEngine``.
+
+    Raises:
+        ConfigurationError: The sessions are not bound to an ``AsyncEngine``, or are isolated already. Also if a second session uses the
+            database while the first is in a transaction.
     """
     sessions = database.sessions if isinstance(database, Database) else database
     before = dict(sessions.kw)
-    async with _engine_of(sessions).connect() as connection:
+    engine = sessions.kw.get("bind")
+    if not isinstance(engine, AsyncEngine):
+        raise ConfigurationError("isolated() needs sessions that are bound to an AsyncEngine, and not isolated already")
+    async with engine.connect() as connection:
         transaction = await connection.begin()
-        await connection.run_sync(_begin_for_real)
+        await connection.run_sync(begin_on_sqlite)
         sessions.configure(bind=connection, join_transaction_mode="create_savepoint")
         try:
-            with _one_at_a_time(connection.sync_connection):
+            with one_at_a_time(connection.sync_connection):
                 yield
         finally:
             sessions.kw.clear()
@@ -37,21 +46,15 @@ async def isolated(database: Database | async_sessionmaker[AsyncSession]) -> Asy
             await transaction.rollback()
 
 
-def _engine_of(sessions: async_sessionmaker[AsyncSession]) -> AsyncEngine:
-    bind = sessions.kw.get("bind")
-    if not isinstance(bind, AsyncEngine):
-        raise ConfigurationError("isolated() needs sessions that are bound to an AsyncEngine, and not isolated already")
-    return bind
-
-
-def _begin_for_real(connection: Connection) -> None:
-    # The stock SQLite driver sends no BEGIN for a savepoint, whose RELEASE would then commit.
+def begin_on_sqlite(connection: Connection) -> None:
+    """Send BEGIN. SQLite's own driver sends none for a savepoint, whose RELEASE would then commit."""
     if connection.dialect.name == "sqlite":
         begin_immediate(connection)
 
 
 @contextmanager
-def _one_at_a_time(connection: Connection | None) -> Generator[None]:
+def one_at_a_time(connection: Connection | None) -> Generator[None]:
+    """Raise ConfigurationError if two sessions on *connection* are in a transaction."""
     active: list[Session] = []
 
     def enter(session: Session, transaction: SessionTransaction) -> None:

@@ -1,4 +1,4 @@
-"""Counting statements."""
+"""Count SQL statements."""
 
 import re
 from collections import Counter
@@ -10,46 +10,51 @@ from typing import Any
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from fastapi_kit.db import Database
+from fastapi_kit.db.database import Database
 
 __all__ = ["QueryLog", "assert_max_queries", "assert_no_n_plus_one"]
 
 
 @dataclass
 class QueryLog:
-    """The statements of a block, as they ran; transaction control is left out."""
+    """The statements of a block in order, without BEGIN, COMMIT, savepoints and the like."""
 
     statements: list[str] = field(default_factory=list[str])
 
     @property
     def count(self) -> int:
-        """How many statements ran; an ``executemany`` is one."""
+        """The number of statements. An ``executemany`` is one."""
         return len(self.statements)
 
 
 @contextmanager
 def assert_max_queries(database: Database | AsyncEngine, limit: int) -> Generator[QueryLog, None, None]:
-    """Fail, listing them, if the block runs more than *limit* statements.
+    """Fail if the block runs more than *limit* statements. Statements of other tasks on the same engine count too.
 
-    Statements of other tasks on the same engine count too. Raises AssertionError.
+    Raises:
+        AssertionError: Too many statements ran. The text lists them.
     """
-    with _recorded(database) as log:
+    with recorded(database) as log:
         yield log
     if log.count > limit:
-        raise AssertionError(_listing(f"{log.count} statements ran, at most {limit} may", log.statements))
+        raise AssertionError(listing(f"{log.count} statements ran, at most {limit} may", log.statements))
 
 
 @contextmanager
 def assert_no_n_plus_one(database: Database | AsyncEngine, *, repeats: int = 3) -> Generator[QueryLog, None, None]:
-    """Fail if one statement, but for its values, runs more than *repeats* times in the block. Raises AssertionError."""
-    with _recorded(database) as log:
+    """Fail if the same statement runs more than *repeats* times in the block, whatever its values.
+
+    Raises:
+        AssertionError: A statement was repeated. The text names it.
+    """
+    with recorded(database) as log:
         yield log
-    counts = Counter(map(_without_values, log.statements))
+    counts = Counter(map(without_values, log.statements))
     if repeated := [f"{count} times: {statement}" for statement, count in counts.items() if count > repeats]:
-        raise AssertionError(_listing(f"The same statement ran more than {repeats} times", repeated))
+        raise AssertionError(listing(f"The same statement ran more than {repeats} times", repeated))
 
 
-# Whatever path they take: SQLAlchemy's savepoints and a driver's BEGIN run as statements too.
+# SQLAlchemy's savepoints and BEGIN of some drivers run as statements too.
 _CONTROL = re.compile(
     r"\s*(BEGIN|START\s+TRANSACTION|COMMIT|END|ROLLBACK|SAVEPOINT|RELEASE|SET\s+(LOCAL|SESSION|TRANSACTION))\b", re.IGNORECASE
 )
@@ -58,7 +63,8 @@ _VALUES = re.compile(r"\?(?:::\w+)?(?:, \?(?:::\w+)?)*")
 
 
 @contextmanager
-def _recorded(database: Database | AsyncEngine) -> Generator[QueryLog, None, None]:
+def recorded(database: Database | AsyncEngine) -> Generator[QueryLog, None, None]:
+    """Record the statements of the block."""
     engine = (database.engine if isinstance(database, Database) else database).sync_engine
     log = QueryLog()
 
@@ -73,9 +79,11 @@ def _recorded(database: Database | AsyncEngine) -> Generator[QueryLog, None, Non
         event.remove(engine, "before_cursor_execute", record)
 
 
-def _without_values(statement: str) -> str:
+def without_values(statement: str) -> str:
+    """Return *statement* with ``?`` for its values."""
     return _VALUES.sub("?", _VALUE.sub("?", statement))
 
 
-def _listing(title: str, lines: list[str]) -> str:
+def listing(title: str, lines: list[str]) -> str:
+    """Return *title* and the *lines* below it."""
     return "\n".join([f"{title}:", *(f"  {' '.join(line.split())}" for line in lines)])

@@ -1,0 +1,48 @@
+"""Users of an application: what logins need of them, the steps of logging in, and ready routes.
+
+The names are imported on first use (PEP 562), so that a model or a script does not load FastAPI.
+"""
+
+from typing import TYPE_CHECKING
+
+from fastapi_kit._lazy import names_of
+
+if TYPE_CHECKING:
+    from fastapi_kit.auth.users.accounts import Account, Accounts, normalize_email
+    from fastapi_kit.auth.users.flow import AuthFlow
+    from fastapi_kit.auth.users.router import AuthEndpoint, NoStoreRoute, PasswordForm, auth_router
+    from fastapi_kit.auth.users.schemas import RefreshRequest, UserProfile, UserRegister
+    from fastapi_kit.auth.users.sql import NoChanges, UserAccounts, UserMixin
+
+__all__ = [
+    "Account",
+    "Accounts",
+    "AuthEndpoint",
+    "AuthFlow",
+    "NoChanges",
+    "NoStoreRoute",
+    "PasswordForm",
+    "RefreshRequest",
+    "UserAccounts",
+    "UserMixin",
+    "UserProfile",
+    "UserRegister",
+    "auth_router",
+    "normalize_email",
+]
+
+_HOMES = {
+    "accounts": ["Account", "Accounts", "normalize_email"],
+    "flow": ["AuthFlow"],
+    "router": ["AuthEndpoint", "NoStoreRoute", "PasswordForm", "auth_router"],
+    "schemas": ["RefreshRequest", "UserProfile", "UserRegister"],
+    "sql": ["NoChanges", "UserAccounts", "UserMixin"],
+}
+
+# Hidden from the type checkers, which would otherwise accept any name.
+if not TYPE_CHECKING:
+    __getattr__ = names_of(__name__, _HOMES)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

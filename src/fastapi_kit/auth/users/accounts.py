@@ -1,0 +1,102 @@
+"""What logins need of the users of an application."""
+
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from fastapi_kit.errors import FieldError, UserInputError
+from fastapi_kit.schemas import Email
+
+__all__ = ["PRIVILEGES", "Account", "Accounts", "normalize_email"]
+
+UserT = TypeVar("UserT")
+RegisterT_contra = TypeVar("RegisterT_contra", bound=BaseModel, contravariant=True)
+
+PRIVILEGES = frozenset(
+    {
+        "active",
+        "admin",
+        "disabled",
+        "email_verified",
+        "groups",
+        "hashed_password",
+        "id",
+        "is_active",
+        "is_admin",
+        "is_disabled",
+        "is_email_verified",
+        "is_owner",
+        "is_staff",
+        "is_superuser",
+        "is_verified",
+        "password_hash",
+        "permissions",
+        "role",
+        "role_id",
+        "roles",
+        "scopes",
+        "staff",
+        "superuser",
+        "token_epoch",
+        "verified",
+    }
+)
+"""Fields that a self-service schema must not contain, because users could grant themselves privileges."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """What ``AuthFlow`` needs to know of a user."""
+
+    subject: str
+    """The id that tokens carry. It never changes, so it is not the e-mail address."""
+    email: str
+    hashed_password: str | None = field(repr=False)
+    """None for a user without a password, who cannot log in with one."""
+    is_active: bool = True
+    is_verified: bool = True
+
+
+class Accounts(Protocol[UserT, RegisterT_contra]):
+    """Your users, over one session. ``UserAccounts`` has these methods; a service of your own may have them, too."""
+
+    def describe(self, user: UserT, /) -> Account:
+        """Return what ``AuthFlow`` needs to know of *user*."""
+        ...
+
+    async def get_account(self, subject: str, /) -> UserT | None:
+        """Return the user that a token names, or None."""
+        ...
+
+    async def get_account_by_email(self, email: str, /) -> UserT | None:
+        """Return the user with this address, or None.
+
+        *email* is what the client sent: bring it into the form that you store, with ``normalize_email``. UserInputError, which that raises
+        for a malformed address, counts as None.
+        """
+        ...
+
+    async def register(self, data: RegisterT_contra, /, *, hashed_password: str) -> UserT:
+        """Create a user who is active, not verified and without privileges. Raises ConflictError if the address is taken."""
+        ...
+
+    async def set_password(self, user: UserT, /, *, hashed_password: str, replacing: str | None = None) -> bool:
+        """Store a new hash, and return whether it was stored. With *replacing*, store it only over that hash, in one statement."""
+        ...
+
+
+EMAIL: TypeAdapter[str] = TypeAdapter(Email)
+
+
+def normalize_email(email: str) -> str:
+    """Return the one form in which an address is stored and looked up, as ``schemas.Email`` does.
+
+    Raises:
+        UserInputError: *email* is not a valid address.
+    """
+    try:
+        return EMAIL.validate_python(email)
+    except ValidationError:
+        text = "is not a valid e-mail address"
+        raise UserInputError(f"The address {text}.", errors=[FieldError(("email",), "email", text)]) from None

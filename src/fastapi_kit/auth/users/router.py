@@ -1,0 +1,189 @@
+"""Ready routes to register, log in, refresh and show the current user."""
+
+# No ``from __future__ import annotations`` here: FastAPI reads the signatures of the closures below.
+import enum
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Body, Depends, Form
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, SecretStr
+from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.datastructures import MutableHeaders
+from starlette.types import Message, Receive, Scope, Send
+
+from fastapi_kit.auth.logins.protocol import TokenPair
+from fastapi_kit.auth.users.accounts import PRIVILEGES
+from fastapi_kit.auth.users.flow import AuthFlow
+from fastapi_kit.auth.users.schemas import RefreshRequest
+from fastapi_kit.dependencies import Dependency, as_depends, declare
+from fastapi_kit.errors import ConfigurationError
+from fastapi_kit.handlers.openapi import problem_responses
+from fastapi_kit.schemas import SafeText
+
+__all__ = ["AuthEndpoint", "NoStoreRoute", "PasswordForm", "auth_router"]
+
+UserT = TypeVar("UserT")
+RegisterT = TypeVar("RegisterT", bound=BaseModel)
+
+
+class AuthEndpoint(enum.Flag):
+    """The routes. Combine them with ``|``, leave one out with ``& ~``."""
+
+    REGISTER = 1
+    """``POST /register``: 201 and the user, 409 if the address is taken."""
+    LOGIN = 2
+    """``POST /login``: an OAuth2 password form. The answer is a pair of tokens."""
+    REFRESH = 4
+    """``POST /refresh``: a new pair for a refresh token."""
+    ME = 8
+    """``GET /me``: the user of the request."""
+    ALL = 15
+    """All of them."""
+
+
+@dataclass(frozen=True)
+class PasswordForm:
+    """The form of OAuth2's password grant (RFC 6749, 4.3.2), which Swagger UI's Authorize and OAuth2 clients send.
+
+    Unlike FastAPI's form, it limits what is sent. *username* is the e-mail address. The id and the secret of a client are ignored.
+    """
+
+    username: Annotated[SafeText, Form(min_length=1, max_length=320)]
+    password: Annotated[SecretStr, Form(min_length=1, max_length=1024, json_schema_extra={"format": "password"})]
+    grant_type: Annotated[str | None, Form(pattern="^password$")] = None
+    scope: Annotated[SafeText, Form(max_length=1000, description="What the token shall allow, separated by spaces")] = ""
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        """The scopes that the client asks for."""
+        return frozenset(self.scope.split())
+
+
+def auth_router(
+    flow: AuthFlow[UserT, RegisterT],
+    *,
+    session: Dependency[AsyncSession],
+    current_user: Callable[..., Awaitable[UserT]],
+    read: type[BaseModel],
+    register: type[RegisterT],
+    endpoints: AuthEndpoint = AuthEndpoint.ALL,
+) -> APIRouter:
+    """Build the routes. Leave one out to declare your own on the router.
+
+    Every answer to the methods of the router has ``Cache-Control: no-store``, errors and the routes that you add included.
+
+    Args:
+        flow: The steps behind the routes.
+        session: Any dependency that gives a session, such as ``db.session``.
+        current_user: The dependency that gives the user for ``GET /me``.
+        read: The schema of a user in an answer.
+        register: The schema of a registration, with ``email`` and ``password``.
+        endpoints: The routes to build.
+
+    Raises:
+        ConfigurationError: *register* lacks a field, or has one with which users could grant themselves privileges, such as
+            ``is_superuser`` or ``roles``. It is also raised if *endpoints* leaves the registration out.
+    """
+    if missing := {"email", "password"} - register.model_fields.keys():
+        raise ConfigurationError(f"{register.__name__} needs the fields {sorted(missing)}")
+    if unsafe := register.model_fields.keys() & PRIVILEGES:
+        raise ConfigurationError(f"users who register could set {sorted(unsafe)}: remove that from {register.__name__}")
+    router = APIRouter(route_class=NoStoreRoute)
+    if AuthEndpoint.REGISTER in endpoints:
+        add_register(router, flow, session, register, read)
+    if AuthEndpoint.LOGIN in endpoints:
+        add_login(router, flow, session)
+    if AuthEndpoint.REFRESH in endpoints:
+        add_refresh(router, flow, session)
+    if AuthEndpoint.ME in endpoints:
+        add_me(router, current_user, read)
+    return router
+
+
+class NoStoreRoute(APIRoute):
+    """A route whose answers are not cached (RFC 6749, 5.1). Use it as ``route_class`` of your own routers of tokens and accounts, too."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the request."""
+
+        async def send_unstored(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(raw=message["headers"])["Cache-Control"] = "no-store"
+            await send(message)
+
+        await super().handle(scope, receive, send_unstored)
+
+
+def add_register(
+    router: APIRouter, flow: AuthFlow[UserT, RegisterT], session: Dependency[AsyncSession], schema: type[RegisterT], read: type[BaseModel]
+) -> None:
+    """Add ``POST /register``."""
+
+    async def register(__data__: Any, session: Annotated[AsyncSession, as_depends(session)]) -> Any:
+        return await flow.register(session, __data__, password=__data__.password)
+
+    router.add_api_route(
+        "/register",
+        declare(register, __data__=Annotated[schema, Body()]),
+        methods=["POST"],
+        status_code=201,
+        response_model=read,
+        summary="Register",
+        description="Create an account. The address must not be taken, and the password must not be easy to guess.",
+        response_description="The new account",
+        responses=problem_responses(400, 409, 413, 422, 503),
+    )
+
+
+def add_login(router: APIRouter, flow: AuthFlow[UserT, RegisterT], session: Dependency[AsyncSession]) -> None:
+    """Add ``POST /login``."""
+
+    async def login(form: Annotated[PasswordForm, Depends()], session: Annotated[AsyncSession, as_depends(session)]) -> TokenPair:
+        return await flow.login(session, email=form.username, password=form.password, scopes=form.scopes)
+
+    router.add_api_route(
+        "/login",
+        login,
+        methods=["POST"],
+        summary="Log in",
+        description="Exchange an e-mail address and a password for tokens (OAuth2 password grant).",
+        response_description="An access token and a refresh token",
+        responses=problem_responses(400, 401, 413, 422, 503),
+    )
+
+
+def add_refresh(router: APIRouter, flow: AuthFlow[UserT, RegisterT], session: Dependency[AsyncSession]) -> None:
+    """Add ``POST /refresh``."""
+
+    async def refresh(data: RefreshRequest, session: Annotated[AsyncSession, as_depends(session)]) -> TokenPair:
+        return await flow.refresh(session, data.refresh_token.get_secret_value())
+
+    router.add_api_route(
+        "/refresh",
+        refresh,
+        methods=["POST"],
+        summary="Refresh tokens",
+        description="Exchange a refresh token for new tokens. The login does not last longer for it.",
+        response_description="An access token and a refresh token",
+        responses=problem_responses(400, 401, 413, 422, 503),
+    )
+
+
+def add_me(router: APIRouter, current_user: Callable[..., Awaitable[UserT]], read: type[BaseModel]) -> None:
+    """Add ``GET /me``."""
+
+    async def me(user: Annotated[Any, Depends(current_user)]) -> Any:
+        return user
+
+    router.add_api_route(
+        "/me",
+        me,
+        methods=["GET"],
+        response_model=read,
+        summary="Show the current user",
+        description="The account that the token belongs to.",
+        response_description="The account",
+        responses=problem_responses(401, 503),
+    )

@@ -1,0 +1,316 @@
+"""The endpoints of a generated router, and what OpenAPI shows of them."""
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, TypeAlias
+
+from fastapi import APIRouter, Body, Query, Request, Response
+from fastapi.params import Depends
+from pydantic import BaseModel, Field
+from sqlalchemy import ColumnElement
+
+from fastapi_kit.crud.identity import identity_of
+from fastapi_kit.crud.reads import FOR_UPDATE, ReadService
+from fastapi_kit.crud.service import CRUDService
+from fastapi_kit.db.transactions import unit_of_work
+from fastapi_kit.dependencies import declare
+from fastapi_kit.errors import InvalidDataError, NotFoundError, UnknownReferenceError
+from fastapi_kit.pagination import Page, PageParams
+from fastapi_kit.routing.keys import collection_path, column_in_path, row_path
+from fastapi_kit.routing.resource import Parent, Resource
+from fastapi_kit.routing.routes import BatchRoute, RowRoute, add_route
+
+__all__ = ["Source", "add_create", "add_create_many", "add_delete", "add_get", "add_list", "add_update"]
+
+Service: TypeAlias = CRUDService[Any, Any, Any]
+
+
+@dataclass
+class Rows:
+    """All rows of *service*. A write and its response are one transaction: if the response cannot be built, nothing is stored."""
+
+    service: Service
+    resource: Resource
+    conditions: Sequence[ColumnElement[bool]] = ()
+
+    async def create(self, data: BaseModel, **values: object) -> tuple[BaseModel, Sequence[object]]:
+        """Insert a row. Return the response, and the segments of the row's path."""
+        async with unit_of_work(self.service.session):
+            row = await self.service.create(data, **values)
+            (answer,) = await self.service.rows_as(self.resource.read, [row])
+            return answer, [getattr(row, name) for name in self.resource.segments]
+
+    async def create_many(self, data: Sequence[BaseModel], **values: object) -> Sequence[BaseModel]:
+        """Insert all rows or none."""
+        async with unit_of_work(self.service.session):
+            return await self.service.rows_as(self.resource.read, await self.service.create_many(data, **values))
+
+    async def update(self, key: object, data: BaseModel) -> BaseModel:
+        """Change a row."""
+        async with unit_of_work(self.service.session):
+            (answer,) = await self.service.rows_as(self.resource.read, [await self.service.update(key, data)])
+            return answer
+
+    async def delete(self, key: object) -> None:
+        """Delete a row."""
+        await self.service.delete(key)
+
+
+class ChildRows(Rows):
+    """The rows of one parent. Rows of other parents count as missing (404)."""
+
+    def __init__(self, service: Service, resource: Resource, parent: Parent, value: object) -> None:
+        super().__init__(service, resource, (parent.owns(value),))
+        self.parent = parent
+        self.value = value
+
+    async def create(self, data: BaseModel, **values: object) -> tuple[BaseModel, Sequence[object]]:
+        """Insert a row of the parent."""
+        self.parent.check(self.value, data)
+        async with self.naming_parent():
+            return await super().create(data, **values, **{self.parent.name: self.value})
+
+    async def create_many(self, data: Sequence[BaseModel], **values: object) -> Sequence[BaseModel]:
+        """Insert all rows of the parent or none."""
+        for place, each in enumerate(data):
+            self.parent.check(self.value, each, place)
+        async with self.naming_parent():
+            return await super().create_many(data, **values, **{self.parent.name: self.value})
+
+    async def update(self, key: object, data: BaseModel) -> BaseModel:
+        """Change a row of the parent."""
+        self.parent.check(self.value, data)
+        async with unit_of_work(self.service.session):
+            locked = await self.lock(key)
+            stored: object = getattr(locked, self.parent.name)
+            row = await self.service.update(key, data)
+            if not self.parent.is_parent(stored, locked):
+                # A hook of the service took the parent from a field of another name.
+                raise self.parent.mismatch()
+            (answer,) = await self.service.rows_as(self.resource.read, [row])
+            return answer
+
+    async def delete(self, key: object) -> None:
+        """Delete a row of the parent."""
+        async with unit_of_work(self.service.session):
+            await self.lock(key)
+            await self.service.delete(key)
+
+    async def lock(self, key: object) -> object:
+        """Return the locked row with *key*, or raise NotFoundError if it belongs to another parent."""
+        parent = self.parent
+        row: object = await self.service.get_one(key, options=parent.options, lock=FOR_UPDATE)
+        # Trailing blanks of a CHAR, and collations: only the database can compare.
+        if not parent.is_parent(self.value, row):
+            identity = identity_of(parent.mapper)
+            if not await self.service.exists(identity.among([identity.key_of_row(row)]), *self.conditions):
+                raise NotFoundError(parent.mapper.class_, key)
+        return row
+
+    @asynccontextmanager
+    async def naming_parent(self) -> AsyncGenerator[None]:
+        """Raise NotFoundError for the parent if it is why a row cannot be inserted. The foreign key may be checked at COMMIT."""
+        try:
+            yield
+        except InvalidDataError as error:
+            if await self.is_missing_parent(error):
+                raise NotFoundError(self.parent.model or self.parent.mapper.class_, self.value) from error
+            raise
+
+    async def is_missing_parent(self, error: InvalidDataError) -> bool:
+        """Return whether *error* says that there is no such parent. Asks the database if the error is not precise."""
+        name, model = self.parent.name, self.parent.model
+        precise = not isinstance(error, UnknownReferenceError) or error.precise
+        if precise and (error.fields == (name,) or name not in error.fields):
+            return name in error.fields
+        if model is None:
+            return False
+        parents: ReadService[Any] = type("Parents", (ReadService,), {"model": model})(self.service.session)
+        return not all([await parents.exists(key.column == self.value) for key in self.parent.column.foreign_keys])
+
+
+class Source:
+    """Where the rows of a request come from.
+
+    *dependency* gives a session, or the service itself. *serve* makes the service from it.
+    """
+
+    def __init__(self, resource: Resource, dependency: Depends, serve: Callable[[Any], Service]) -> None:
+        self.resource = resource
+        self.serve = serve
+        self.parent = parent = resource.parent
+        self.given = dependency
+        if parent is not None:
+
+            async def get_rows(source: Annotated[Any, dependency], __value__: Any) -> Rows:
+                return ChildRows(serve(source), resource, parent, __value__)
+
+            self.given = Depends(declare(get_rows, __value__=column_in_path(parent.column, parent.name, of=resource.plural)))
+
+    def rows(self, given: Any) -> Rows:
+        """Return the rows for *given*, the value of the dependency. Under a parent it is the rows already."""
+        return Rows(self.serve(given), self.resource) if self.parent is None else given
+
+
+class Window(PageParams):
+    """The page of a list."""
+
+    skip: Annotated[int, Field(ge=0, le=2**31 - 1, description="How many to leave out at the beginning")] = 0
+    limit: Annotated[int, Field(ge=1, le=1000, description="How many to return at most")] = 100
+
+
+def add_list(router: APIRouter, source: Source, guards: Sequence[Depends]) -> None:
+    """``GET /``."""
+    resource, parent = source.resource, source.parent
+
+    class CountedWindow(Window):
+        max_total: ClassVar = resource.max_total
+
+    async def list_rows(
+        given: Annotated[Any, source.given], __window__: Annotated[CountedWindow, Query()], request: Request, response: Response
+    ) -> Page[Any]:
+        rows = source.rows(given)
+        page = await rows.service.page_as(resource.item, __window__, *rows.conditions)
+        # request.url fails on bytes that are not UTF-8.
+        query = request.scope["query_string"].decode("latin-1")
+        response.headers["Link"] = page.link_header(f"{collection_path(request.scope)}?{query}")
+        return page
+
+    confined = "" if parent is None else f" with this {parent.name.replace('_', ' ')}"
+    add_route(
+        router,
+        "GET",
+        "",
+        list_rows,
+        name=f"list_{resource.table}",
+        summary=f"List {resource.plural}",
+        description=f"One page of the {resource.plural}{confined}, in the order of their keys. A page beyond the end is empty.",
+        response_model=Page.__class_getitem__(resource.item),
+        response_description="The page, and how many there are in all",
+        headers={"Link": "Where the first, previous, next and last pages are (RFC 8288)"},
+        errors=(422, 503),
+        dependencies=guards,
+    )
+
+
+def add_get(router: APIRouter, source: Source, guards: Sequence[Depends]) -> None:
+    """``GET /{id}``."""
+    resource = source.resource
+
+    async def get_row(given: Annotated[Any, source.given], __key__: Any) -> BaseModel:
+        rows = source.rows(given)
+        return await rows.service.get_as(resource.read, __key__, *rows.conditions)
+
+    add_route(
+        router,
+        "GET",
+        resource.path,
+        declare(get_row, __key__=resource.key),
+        name=f"get_{resource.name}",
+        summary=f"Get {resource.singular}",
+        response_model=resource.read,
+        response_description=f"The {resource.singular}",
+        errors=(404, 422, 503),
+        dependencies=guards,
+        route_class_override=RowRoute,
+    )
+
+
+def add_create(router: APIRouter, source: Source, guards: Sequence[Depends]) -> None:
+    """``POST /``."""
+    resource = source.resource
+    schema = resource.declared("create_schema")
+    _ = resource.key  # raises for a key that Location cannot show
+
+    async def create_row(given: Annotated[Any, source.given], __data__: Any, request: Request, response: Response) -> BaseModel:
+        answer, segments = await source.rows(given).create(__data__)
+        response.headers["Location"] = row_path(request.scope, segments)
+        return answer
+
+    add_route(
+        router,
+        "POST",
+        "",
+        declare(create_row, __data__=Annotated[schema, Body()]),
+        name=f"create_{resource.name}",
+        summary=f"Create {resource.singular}",
+        status_code=201,
+        response_model=resource.read,
+        response_description=f"The new {resource.singular}",
+        headers={"Location": f"Path of the new {resource.singular}"},
+        errors=(400, 409, 413, 422, 503) if source.parent is None else (400, 404, 409, 413, 422, 503),
+        dependencies=guards,
+    )
+
+
+def add_create_many(router: APIRouter, source: Source, guards: Sequence[Depends]) -> None:
+    """``POST /batch``."""
+    resource = source.resource
+    schema = resource.declared("create_schema")
+    body = Body(title=resource.plural.capitalize(), min_length=1, max_length=resource.max_batch)
+
+    async def create_rows(given: Annotated[Any, source.given], __data__: Any) -> Sequence[BaseModel]:
+        return await source.rows(given).create_many(__data__)
+
+    add_route(
+        router,
+        "POST",
+        "/batch",
+        declare(create_rows, __data__=Annotated[list.__class_getitem__(schema), body]),
+        name=f"create_many_{resource.table}",
+        summary=f"Create many {resource.plural}",
+        description=f"Stores all of them, or none if one is rejected: 1 to {resource.max_batch} in one request.",
+        status_code=201,
+        response_model=list.__class_getitem__(resource.read),
+        response_description=f"The new {resource.plural}, in the order given",
+        errors=(400, 409, 413, 422, 503) if source.parent is None else (400, 404, 409, 413, 422, 503),
+        dependencies=guards,
+        route_class_override=None if resource.may_be_key("batch") else BatchRoute,
+    )
+
+
+def add_update(router: APIRouter, source: Source, guards: Sequence[Depends]) -> None:
+    """``PATCH /{id}``."""
+    resource = source.resource
+    schema = resource.declared("update_schema")
+
+    async def update_row(given: Annotated[Any, source.given], __key__: Any, __data__: Any) -> BaseModel:
+        return await source.rows(given).update(__key__, __data__)
+
+    add_route(
+        router,
+        "PATCH",
+        resource.path,
+        declare(update_row, __key__=resource.key, __data__=Annotated[schema, Body()]),
+        name=f"update_{resource.name}",
+        summary=f"Update {resource.singular}",
+        description="Changes the fields that are sent and leaves all others as they are.",
+        response_model=resource.read,
+        response_description=f"The {resource.singular} after the change",
+        errors=(400, 404, 409, 413, 422, 503),
+        dependencies=guards,
+        route_class_override=RowRoute,
+    )
+
+
+def add_delete(router: APIRouter, source: Source, guards: Sequence[Depends]) -> None:
+    """``DELETE /{id}``."""
+    resource = source.resource
+
+    async def delete_row(given: Annotated[Any, source.given], __key__: Any) -> None:
+        await source.rows(given).delete(__key__)
+
+    add_route(
+        router,
+        "DELETE",
+        resource.path,
+        declare(delete_row, __key__=resource.key),
+        name=f"delete_{resource.name}",
+        summary=f"Delete {resource.singular}",
+        status_code=204,
+        response_description=f"The {resource.singular} is gone",
+        errors=(404, 409, 422, 503),
+        dependencies=guards,
+        route_class_override=RowRoute,
+    )

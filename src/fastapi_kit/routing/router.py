@@ -1,0 +1,195 @@
+"""Build the routes of a service."""
+
+import enum
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from fastapi import APIRouter, FastAPI
+from fastapi.params import Depends
+from fastapi.routing import APIRoute, iter_route_contexts
+from pydantic import BaseModel
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapped
+
+from fastapi_kit.crud.read_plan.plan import read_plan
+from fastapi_kit.crud.service import CRUDService
+from fastapi_kit.dependencies import Dependency, as_depends
+from fastapi_kit.errors import ConfigurationError
+from fastapi_kit.routing.endpoints import Source, add_create, add_create_many, add_delete, add_get, add_list, add_update
+from fastapi_kit.routing.resource import Resource
+from fastapi_kit.routing.routes import CRUDRouter
+
+__all__ = ["Endpoint", "RouterOptions", "crud_router"]
+
+ModelT = TypeVar("ModelT")
+CreateT = TypeVar("CreateT", bound=BaseModel)
+UpdateT = TypeVar("UpdateT", bound=BaseModel)
+
+
+class Endpoint(enum.Flag):
+    """The endpoints of a service. Combine them with ``|``, leave some out with ``& ~``."""
+
+    LIST = 1
+    """``GET /``: a page, by ``skip`` (0 or more, default 0) and ``limit`` (1 to 1000, default 100), with a ``Link`` header."""
+    GET = 2
+    """``GET /{id}``"""
+    CREATE = 4
+    """``POST /``: 201 and ``Location``."""
+    UPDATE = 8
+    """``PATCH /{id}``"""
+    DELETE = 16
+    """``DELETE /{id}``: 204."""
+    CREATE_MANY = 32
+    """``POST /batch``: all or nothing, 201 and the rows. It is not part of CRUD."""
+    READ = 3
+    """LIST and GET."""
+    WRITE = 28
+    """CREATE, UPDATE and DELETE. As a key of *dependencies* it covers CREATE_MANY too, as every key with CREATE does."""
+    CRUD = 31
+    """READ and WRITE."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RouterOptions:
+    """Options that few routers need."""
+
+    list_item: type[BaseModel] | None = None
+    """The schema of the rows in a list, if it is another than *read*."""
+    parent: Mapped[Any] | None = None
+    """A column whose value is in the path, as a parameter of its name: ``Book.author_id`` under ``/authors/{author_id}/books``."""
+    max_batch: int = 1000
+    """The most rows in a batch."""
+    max_total: int | None = None
+    """Lists count no further than this. With 0 they do not count; ``has_more`` is there in any case. None: no limit."""
+
+
+_NO_OPTIONS = RouterOptions()
+_ADDERS: Mapping[Endpoint, Callable[[APIRouter, Source, Sequence[Depends]], None]] = {
+    Endpoint.LIST: add_list,
+    Endpoint.CREATE: add_create,
+    Endpoint.CREATE_MANY: add_create_many,
+    Endpoint.GET: add_get,
+    Endpoint.UPDATE: add_update,
+    Endpoint.DELETE: add_delete,
+}
+
+
+def crud_router(
+    service_class: type[CRUDService[ModelT, CreateT, UpdateT]],
+    *,
+    read: type[BaseModel],
+    session: Dependency[AsyncSession] | None = None,
+    service: Dependency[CRUDService[ModelT, CreateT, UpdateT]] | None = None,
+    endpoints: Endpoint = Endpoint.CRUD,
+    dependencies: Mapping[Endpoint, Sequence[Depends]] | None = None,
+    options: RouterOptions = _NO_OPTIONS,
+) -> APIRouter:
+    """Build the routes of a service.
+
+    A write commits itself in the endpoint, before the response exists. The path of a row has one segment for each attribute of the primary
+    key. Each key has one form, the one in ``Location``. Integers beyond the range of their column are rejected, and a string key that
+    contains a slash cannot be reached.
+
+    To replace an endpoint, leave it out and declare your own on the router that is returned. Routes that you add there are found before the
+    paths of single rows. Functions, routes and operations are named after the table (``list_notes``, ``create_many_notes``) or the model
+    (``get_note``, ``create_note``, ``update_note``, ``delete_note``).
+
+    With a parent in *options*, rows of other parents count as missing. ``POST`` takes the column from the path and answers 404 if its
+    foreign key finds no parent. A list of an unknown parent is empty. A body that names another parent is rejected (422).
+
+    At start-up the app raises ConfigurationError if a field of *read* cannot be filled from the model, or if its prefix lacks the parameter
+    of the parent.
+
+    Args:
+        service_class: The service. It names the model and the schemas of the requests.
+        read: The schema of the responses.
+        session: A dependency that gives the session, such as ``db.session`` or your own ``get_db``.
+        service: A dependency that gives the service, where ``Service(session)`` is not enough. Give either this or *session*.
+        endpoints: Which endpoints the router has.
+        dependencies: Guards by endpoint, run in the order given: ``{Endpoint.WRITE: [Depends(require_editor)]}``. A key may be several
+            endpoints. What guards CREATE guards CREATE_MANY too; a key of CREATE_MANY guards the batch only.
+        options: Options that few routers need.
+
+    Raises:
+        ConfigurationError: The service names no model, or no schema that an endpoint needs; the key of the model cannot be part of a path;
+            the parent is not a column of the model; *dependencies* name an endpoint that the router lacks.
+        TypeError: Both or neither of *session* and *service* are given.
+
+    Example:
+        ```python
+        from pydantic import BaseModel
+        from sqlalchemy.orm import Mapped, mapped_column
+
+        from fastapi_kit import Base, CRUDService, Database, KitSettings, create_app, crud_router
+
+
+        class Note(Base):
+            __tablename__ = "notes"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            title: Mapped[str]
+
+
+        class NoteCreate(BaseModel):
+            title: str
+
+
+        class NoteRead(NoteCreate):
+            id: int
+
+
+        class NoteService(CRUDService[Note, NoteCreate, NoteCreate]): ...
+
+
+        db = Database("sqlite:///:memory:")
+        app = create_app(KitSettings(), database=db, create_tables=True)
+        app.include_router(crud_router(NoteService, read=NoteRead, session=db.session), prefix="/notes", tags=["notes"])
+        ```
+    """
+    given = session if service is None else service
+    if given is None or (session is not None and service is not None):
+        raise TypeError("crud_router() needs exactly one of session= and service=")
+    if options.max_batch < 1:
+        raise ConfigurationError("max_batch must be at least 1")
+    dependencies = dependencies or {}
+    # A batch creates rows, so whatever guards one new row guards it too.
+    guarded = {key: key | Endpoint.CREATE_MANY if Endpoint.CREATE in key else key for key in dependencies}
+    if idle := [str(key) for key, covered in guarded.items() if not covered & endpoints]:
+        raise ConfigurationError(f"dependencies of {', '.join(idle)} guard nothing: the router has no such endpoint")
+    resource = Resource(
+        service_class=service_class,
+        read=read,
+        item=options.list_item or read,
+        parent_column=options.parent,
+        max_batch=options.max_batch,
+        max_total=options.max_total,
+    )
+    source = Source(resource, as_depends(given), service_class if service is None else lambda given: given)
+    router = CRUDRouter()
+    router.row_path = resource.path
+    for endpoint, add in _ADDERS.items():
+        if endpoint in endpoints:
+            guards = [guard for key, several in dependencies.items() if endpoint in guarded[key] for guard in several]
+            add(router, source, guards)
+    router.lifespan_context = checking(router, resource)
+    return router
+
+
+def checking(router: APIRouter, resource: Resource) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """Return the lifespan that rejects an app whose rows cannot be shown, or whose prefix lacks the parent's parameter."""
+    # Routes that the application adds later need no parent.
+    endpoints = [route.endpoint for route in router.routes if isinstance(route, APIRoute)]
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        for schema in (resource.read, resource.item):
+            read_plan(schema, resource.mapper)
+        if resource.parent is not None:
+            parameter = resource.parent.name
+            for route in iter_route_contexts(app.routes):
+                if any(route.endpoint is each for each in endpoints) and parameter not in route.param_convertors:
+                    raise ConfigurationError(f"{route.path_format} needs {{{parameter}}} in the prefix of its router")
+        yield
+
+    return lifespan

@@ -1,0 +1,94 @@
+"""Routes of a generated router, and their order."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from fastapi import APIRouter, HTTPException
+from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute, Match
+from starlette.types import Receive, Scope, Send
+
+from fastapi_kit.handlers.openapi import problem_responses
+
+__all__ = ["BatchRoute", "CRUDRouter", "RowRoute", "add_route"]
+
+
+class RowRoute(APIRoute):
+    """The route of one row. Its path matches any key."""
+
+
+class BatchRoute(APIRoute):
+    """The route of many rows. It takes every method of its path, which is not a row."""
+
+    allowed: frozenset[str] = frozenset({"POST"})
+    """The methods of the path in its router."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Match every method of the path."""
+        match, child_scope = super().matches(scope)
+        return (Match.NONE if match is Match.NONE else Match.FULL), child_scope
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve ``POST``, and answer 405 to other methods (RFC 9110, 15.5.6)."""
+        if scope["method"] != "POST":
+            # FastAPI's class, of which the handlers keep the header. To Starlette the path of a row is this one's too.
+            raise HTTPException(405, headers={"Allow": ", ".join(sorted(self.allowed))})
+        await super().handle(scope, receive, send)
+
+
+class CRUDRouter(APIRouter):
+    """Keeps the routes of single rows behind all others, because they would take ``/mine`` for a key, and the batch behind those.
+
+    The batch answers 405 to methods that no route before it takes.
+    """
+
+    row_path = ""
+
+    def add_api_route(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        """Add a route in its place."""
+        super().add_api_route(path, endpoint, **options)
+        self.sort()
+
+    def include_router(self, router: APIRouter, **options: Any) -> None:
+        """Add the routes of *router* in their place."""
+        super().include_router(router, **options)
+        self.sort()
+
+    def sort(self) -> None:
+        """Put the routes in order, and tell the batch which methods its path has."""
+        self.routes.sort(key=lambda route: (self.is_of_rows(route), isinstance(route, BatchRoute)))
+        for batch in self.routes:
+            if isinstance(batch, BatchRoute):
+                same = (route for route in self.routes if isinstance(route, APIRoute) and route.path == batch.path)
+                batch.allowed = frozenset(method for route in same for method in route.methods or ())
+
+    def is_of_rows(self, route: BaseRoute) -> bool:
+        """Return whether *route* is for single rows: one of the library's, or one of the application for the same path."""
+        return isinstance(route, RowRoute) or (isinstance(route, APIRoute) and route.path == self.row_path)
+
+
+def add_route(
+    router: APIRouter,
+    method: str,
+    path: str,
+    endpoint: Callable[..., Any],
+    *,
+    name: str,
+    errors: Sequence[int],
+    status_code: int = 200,
+    headers: Mapping[str, str] | None = None,
+    **documented: Any,
+) -> None:
+    """Add a route for *endpoint*, with its *errors* and the *headers* of its answer."""
+    # Traces and logs show the function's name.
+    endpoint.__name__ = endpoint.__qualname__ = name
+    documents = {header: {"description": text, "schema": {"type": "string"}} for header, text in (headers or {}).items()}
+    router.add_api_route(
+        path,
+        endpoint,
+        methods=[method],
+        name=name,
+        status_code=status_code,
+        responses={**problem_responses(*errors), **({status_code: {"headers": documents}} if documents else {})},
+        **documented,
+    )

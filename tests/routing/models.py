@@ -1,0 +1,196 @@
+"""Notes, folders, seat plans and words: models, schemas and services for the tests of routers."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import date
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
+from httpx import AsyncClient
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import ForeignKey, MetaData, String
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from fastapi_kit.crud import CRUDService
+from fastapi_kit.errors import PermissionDeniedError
+from fastapi_kit.handlers import register_exception_handlers
+from fastapi_kit.testing.client import app_client
+
+__all__ = [
+    "ALL",
+    "AppBase",
+    "Folder",
+    "FolderCreate",
+    "FolderRead",
+    "FolderService",
+    "FolderWithNotes",
+    "NestedNote",
+    "Note",
+    "NoteCreate",
+    "NoteRead",
+    "NoteService",
+    "NoteTitle",
+    "NoteUpdate",
+    "Pin",
+    "SeatPlan",
+    "SeatPlanIn",
+    "SeatPlanService",
+    "SeatPlanUpdate",
+    "Word",
+    "WordIn",
+    "WordService",
+    "client_of",
+    "document_of",
+    "endpoints_of",
+    "forbid",
+    "get_service",
+    "get_session",
+    "operations_of",
+]
+
+
+class AppBase(DeclarativeBase):
+    metadata = MetaData()
+
+
+class Note(AppBase):
+    __tablename__ = "notes"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    title: Mapped[str] = mapped_column(String(50), unique=True)
+    folder_id: Mapped[int | None] = mapped_column(ForeignKey("folders.id"))
+
+
+class Pin(AppBase):
+    """Its foreign key keeps a note from being deleted."""
+
+    __tablename__ = "pins"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    note_id: Mapped[int] = mapped_column(ForeignKey("notes.id"))
+
+
+class Folder(AppBase):
+    __tablename__ = "folders"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    notes: Mapped[list[Note]] = relationship(lazy="selectin")
+
+
+class SeatPlan(AppBase):
+    __tablename__ = "seat_plans"
+    hall: Mapped[str] = mapped_column("hall_name", String(20), primary_key=True)
+    day: Mapped[date] = mapped_column(primary_key=True)
+    seats: Mapped[int]
+
+
+class Word(AppBase):
+    __tablename__ = "words"
+    text: Mapped[str] = mapped_column(String(20), primary_key=True)
+
+
+class NoteCreate(BaseModel):
+    title: str
+    folder_id: int | None = None
+
+
+class NoteUpdate(BaseModel):
+    title: str | None = None
+
+
+class NoteRead(BaseModel):
+    """Its configuration has no from_attributes."""
+
+    id: int
+    title: str
+
+
+class NoteTitle(BaseModel):
+    title: str
+
+
+class FolderCreate(BaseModel):
+    id: int
+
+
+class FolderRead(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    id: int
+    notes: list[NoteTitle]
+
+
+class NestedNote(NoteTitle):
+    model_config = ConfigDict(from_attributes=True)
+
+
+class FolderWithNotes(BaseModel):
+    id: int
+    notes: list[NestedNote]
+
+
+class SeatPlanIn(BaseModel):
+    hall: str
+    day: date
+    seats: int
+
+
+class SeatPlanUpdate(BaseModel):
+    seats: int
+
+
+class WordIn(BaseModel):
+    text: str
+
+
+class NoteService(CRUDService[Note, NoteCreate, NoteUpdate]): ...
+
+
+class FolderService(CRUDService[Folder, FolderCreate, FolderCreate]): ...
+
+
+class SeatPlanService(CRUDService[SeatPlan, SeatPlanIn, SeatPlanUpdate]): ...
+
+
+class WordService(CRUDService[Word, WordIn, WordIn]): ...
+
+
+@asynccontextmanager
+async def client_of(*routers: APIRouter, prefix: str = "") -> AsyncIterator[AsyncClient]:
+    app = FastAPI()
+    register_exception_handlers(app)
+    for router in routers:
+        app.include_router(router, prefix=prefix)
+    async with app_client(app) as client:
+        yield client
+
+
+async def get_session() -> AsyncSession:
+    return AsyncSession()
+
+
+async def get_service() -> NoteService:
+    return NoteService(AsyncSession())
+
+
+def endpoints_of(router: APIRouter) -> set[tuple[str, str]]:
+    routes = [route for route in router.routes if isinstance(route, APIRoute)]
+    return {(method, route.path) for route in routes for method in route.methods or ()}
+
+
+ALL = {("GET", ""), ("POST", ""), ("GET", "/{id}"), ("PATCH", "/{id}"), ("DELETE", "/{id}")}
+
+
+async def forbid() -> None:
+    raise PermissionDeniedError
+
+
+def document_of(*routers: tuple[str, APIRouter]) -> dict[str, Any]:
+    app = FastAPI()
+    for prefix, router in routers:
+        app.include_router(router, prefix=prefix)
+    return app.openapi()
+
+
+def operations_of(router: APIRouter) -> dict[tuple[str, str], dict[str, Any]]:
+    paths = document_of(("/x", router))["paths"]
+    return {(path.removeprefix("/x"), method): operation for path, methods in paths.items() for method, operation in methods.items()}
