@@ -21,6 +21,12 @@ settings.register_profile("tests", parent=settings(), deadline=None, suppress_he
 settings.load_profile("tests")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than there are cores: tests wait for PostgreSQL, the disk and other processes a third of the time."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Bound the long suites, see ``tests/thorough.py``."""
     if not FULL:
