@@ -101,8 +101,8 @@ async def session(library: Database) -> AsyncIterator[AsyncSession]:
 
 
 @pytest.fixture
-async def host_sessions(library: Database) -> AsyncIterator[async_sessionmaker[AsyncSession]]:
-    """Sessions of an application on the same tables, with the defaults of SQLAlchemy: ``expire_on_commit=True``."""
+async def application_sessions(library: Database) -> AsyncIterator[async_sessionmaker[AsyncSession]]:
+    """Sessions of an application on the same tables: SQLAlchemy's defaults, the stock driver, ``expire_on_commit=True``."""
     engine = create_async_engine(library.engine.url)
     yield async_sessionmaker(engine)
     await engine.dispose()

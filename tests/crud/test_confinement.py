@@ -1,4 +1,4 @@
-"""What ``base_query`` confines: each of its rows once, no other row read or written."""
+"""What base_query() restricts: each of its rows comes once, and no other row is read or written."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -75,7 +75,7 @@ class Remark(Base):
 
 
 class Post(Base):
-    """Of six, 1 to 3 are Ann's, answer to 1 and have two good remarks each; 4 has bad ones."""
+    """Of six posts, 1 to 3 are Ann's, answer to 1 and have two good remarks each; 4 has bad ones."""
 
     __tablename__ = "posts"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -397,7 +397,7 @@ async def test_execution_options_reach_every_statement(posts: Database, query: Q
 
 @pytest.mark.parametrize("place", ["postgres_database"], indirect=True)
 async def test_a_session_that_reads_elsewhere_is_not_in_its_own_way(posts: Database) -> None:
-    """A lock that is taken where the session reads would stop the write."""
+    """A session that reads from another database takes no lock there that would block its write."""
     leader = posts.engine.execution_options(leads=True).sync_engine
 
     class Routing(Session):
