@@ -13,7 +13,6 @@ from .models import Base
 from .routers import auth, organizations, users
 from .services import logins
 
-
 configure_logging(level=settings.LOG_LEVEL)
 app = create_app(
     settings,

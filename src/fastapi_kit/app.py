@@ -5,7 +5,6 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from typing import Any, TypeAlias
 
 from fastapi import APIRouter, FastAPI
-from fastapi.telemetry import TelemetryConfig
 from sqlalchemy import MetaData
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -14,6 +13,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from fastapi_kit._compat_web import new_app
 from fastapi_kit.db.base import Base
 from fastapi_kit.db.database import Database
 from fastapi_kit.handlers.problems import ErrorBody, problem_body
@@ -89,8 +89,7 @@ def create_app(
         "openapi_url": f"{settings.API_V1_STR}/openapi.json",
         "generate_unique_id_function": operation_id,
     }
-    telemetry: TelemetryConfig = fastapi.pop("telemetry", None) or TelemetryConfig()
-    app = FastAPI(**(defaults | fastapi), telemetry={"exclude": is_probe, **telemetry})
+    app = new_app(defaults | fastapi, telemetry={"exclude": is_probe})
     register_exception_handlers(app, body=body, statuses=statuses)
     app.exception_handlers.update(fastapi.get("exception_handlers") or {})
     add_middleware(app, settings)

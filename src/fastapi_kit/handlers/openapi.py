@@ -14,7 +14,6 @@ from fastapi.openapi.utils import validation_error_definition, validation_error_
 from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel, TypeAdapter
 
-from fastapi_kit.db.database import Database
 from fastapi_kit.dependencies import statuses_of
 from fastapi_kit.handlers.problems import JSON, PROBLEM_JSON, ErrorBody, Problem, ProblemItem, make_problem, title_of, typical_answer
 from fastapi_kit.middleware.body_limit import BodyLimitMiddleware
@@ -105,6 +104,9 @@ def add_statuses(document: Json, app: FastAPI) -> None:
 
 def depends_on_database(dependant: Dependant) -> bool:
     """Return whether a route gets a session of a Database."""
+    # Not above, because an application that has no Database need not load it.
+    from fastapi_kit.db.database import Database
+
     return isinstance(getattr(dependant.call, "__self__", None), Database) or any(map(depends_on_database, dependant.dependencies))
 
 
