@@ -222,6 +222,8 @@ def read_sqlite_client(text: str) -> Failure | None:
 
 _PACKAGES = {"aiosqlite", "asyncpg", "psycopg", "psycopg_binary", "psycopg_c", "sqlalchemy"}
 _BETWEEN = sys.stdlib_module_names | {"uvloop"}
+# The second is where the cursors of SQLite release what failed.
+_BETWEEN_MODULES = {AWAITING, "fastapi_kit.db.engines.sqlite"}
 
 
 def raised_by_database(error: BaseException) -> bool:
@@ -233,7 +235,7 @@ def raised_by_database(error: BaseException) -> bool:
     modules: list[str] = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
     for module in reversed(modules):
         package = module.partition(".")[0]
-        if package not in _BETWEEN and module != AWAITING:
+        if package not in _BETWEEN and module not in _BETWEEN_MODULES:
             return package in _PACKAGES
     return not modules
 
