@@ -3,11 +3,10 @@
 ``tests/test_compat.py`` tries each on the lowest and the newest version.
 """
 
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
-from inspect import CO_ASYNC_GENERATOR
+from inspect import CO_ASYNC_GENERATOR, currentframe
 from types import CodeType, FrameType
 from typing import Any, cast
 
@@ -310,8 +309,8 @@ def code_of_dependency() -> CodeType | None:
 
     A dependency stays open while the route runs, so the route is not inside its ``async with`` block.
     """
-    frame: FrameType | None = sys._getframe(1)
-    code: CodeType | None = None
+    here, code = currentframe(), None
+    frame = here and here.f_back
     while frame is not None and (frame.f_code.co_flags & CO_ASYNC_GENERATOR or module_of(frame) == "contextlib"):
         # Newer versions of FastAPI have a generator of their own around each dependency.
         code = code if module_of(frame) in {"contextlib", "fastapi.concurrency"} else frame.f_code
@@ -325,7 +324,7 @@ def module_of(frame: FrameType) -> object:
 
 def is_running(code: CodeType) -> bool:
     """Return whether *code* is running now, and called this."""
-    frame: FrameType | None = sys._getframe(1)
+    frame = currentframe()
     while frame is not None and frame.f_code is not code:
         frame = frame.f_back
     return frame is not None

@@ -60,6 +60,7 @@ class AtomicBlock:
         self.mapper = mapper
         self.commits = commits and not is_opened(session)
         self.committed = False
+        self.is_undone = False
         self.keeps_open = not commits
         self.one_statement = one_statement
         self.transaction: SessionTransaction | None = None
@@ -168,6 +169,7 @@ class AtomicBlock:
         self.undo()
         self.begin()
         self.session.info[_UNDONE] = self
+        self.is_undone = True
 
     def leave(self) -> None:
         """Remove the marks of this block from the session."""

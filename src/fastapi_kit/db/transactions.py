@@ -32,7 +32,6 @@ class UnitOfWork:
         self.session = session
         self._block = block
         self._dependency = dependency
-        self._is_undone = False
 
     def on_commit(self, fn: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
         """Call *fn*, sync or async, once, directly after the outermost COMMIT and before the response.
@@ -58,8 +57,7 @@ class UnitOfWork:
         """
         if self._dependency is None or is_running(self._dependency):
             raise LeavingUnit(self)
-        if not self._is_undone:
-            self._is_undone = True
+        if not self._block.is_undone:
             await finish(self.session.run_sync(lambda _: self._block.undo_early()))
 
 
@@ -129,7 +127,7 @@ async def unit_of_work(session: AsyncSession) -> AsyncGenerator[UnitOfWork]:
     try:
         async with atomic(session, block):
             yield unit
-            if unit._is_undone:
+            if block.is_undone:
                 raise LeavingUnit(unit)
     except LeavingUnit as leaving:
         if leaving.unit is not unit:

@@ -124,9 +124,11 @@ def answer_unhandled_error(connection: HTTPConnection, error: Exception) -> Answ
 
 def only_error(error: Exception) -> Exception:
     """Return the error in a group of one, at any depth, and every other error as it is: a task group wraps what its tasks raise."""
-    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
+    match cast("object", error):
+        case ExceptionGroup(exceptions=(Exception() as only,)):
+            return only_error(only)
+        case _:
+            return error
 
 
 def kinds_of(error: BaseException) -> str:
