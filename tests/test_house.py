@@ -55,6 +55,7 @@ PLACES = [
     # tools: the ground and one third-party world each, never a neighbour
     place("_compat", frozenset(), "sqlalchemy"),
     place("db", GROUND | {"_compat"}, f"{PYDANTIC} aiosqlite anyio asyncpg psycopg sqlalchemy"),
+    place("db.migrations", GROUND | {"db"}, "alembic sqlalchemy"),
     place("middleware", GROUND, f"{PYDANTIC} opentelemetry starlette"),
     place("cache", GROUND, f"{PYDANTIC} cashews redis"),
     place("auth.tokens", GROUND | {"_secrets"}, f"{PYDANTIC} cryptography jose"),
