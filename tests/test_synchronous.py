@@ -208,6 +208,7 @@ async def test_a_missing_reference_is_answered(client: AsyncClient, engine: Engi
 
 async def test_many_sign_up_at_once(client: AsyncClient) -> None:
     """More passwords than there are threads for hashing are hashed one after the other, and none waits forever."""
+    threads.clear()
     await asyncio.gather(*(sign_up(client, f"user{number}@example.org") for number in range(50)))
 
     assert threads
