@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         async def __call__(self, session: AsyncSession) -> AsyncSession: ...
 
 
-__all__ = ["Database", "DatabaseOptions"]
+__all__ = ["Database", "DatabaseOptions", "lock_tables"]
 
 _TABLES_LOCK = 0x666B_7461_626C_6573
 """Key of the PostgreSQL advisory lock that ``lock_tables`` takes: "fktables" as a number."""
