@@ -32,7 +32,7 @@ def as_depends(dependency: Dependency[ValueT]) -> Depends:
     has one session of it and not two.
 
     Raises:
-        ConfigurationError: *dependency* has a ``yield`` and depends on a marker of a ``Database``.
+        ConfigurationError: *dependency* has a ``yield`` and depends on one that ends before the response, such as ``db.session``.
     """
     if isinstance(dependency, Depends):
         return dependency
@@ -46,7 +46,7 @@ def check_scopes(dependency: Callable[..., object]) -> None:
         get_dependant(path="/", call=dependency)
     except DependencyScopeError as error:
         raise ConfigurationError(
-            f"{error} db.session and db.transaction end before the response is sent, and a dependency with yield ends after it: "
+            f"{error} One with that scope, such as db.session, ends before the response is sent, and one with yield after it: "
             'write return instead of yield, or Depends(..., scope="function")'
         ) from None
     except Exception:
