@@ -92,7 +92,7 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/.pip
 
 $(VENV)/.installed-dev: pyproject.toml | $(VENV)/.pip
 	@echo "==> installing fastapi_kit with its extras and the tools"
-	@$(PIP) --editable '.[all,testing]' --group test --group lint
+	@$(PIP) --editable '.[all,testing]' --group test --group neighbours --group lint
 	@touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-docs: pyproject.toml | $(VENV)/.pip

@@ -3,9 +3,13 @@
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated
 
+import pytest
 from fastapi import APIRouter, Depends, FastAPI
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from fastapi_kit.db import Database
 from fastapi_kit.dependencies import answering, as_depends
+from fastapi_kit.errors import ConfigurationError
 from fastapi_kit.handlers import register_exception_handlers
 from fastapi_kit.testing.client import app_client
 
@@ -29,6 +33,38 @@ def test_a_callable_becomes_a_plain_depends() -> None:
     """A callable becomes Depends(callable) without a scope."""
     assert as_depends(get_number) == Depends(get_number)
     assert as_depends(get_numbers) == Depends(get_numbers)
+
+
+def test_a_dependency_that_outlives_its_session_is_rejected() -> None:
+    """A dependency with yield above db.session, at any depth, is rejected with the cure, which works."""
+    db = Database("sqlite://")
+
+    async def get_db(session: Annotated[AsyncSession, db.session]) -> AsyncIterator[AsyncSession]:
+        yield session
+
+    def get_unit(session: Annotated[AsyncSession, db.transaction]) -> Iterator[AsyncSession]:
+        yield session
+
+    async def get_deeper(session: Annotated[AsyncSession, Depends(get_db)]) -> AsyncSession:
+        return session
+
+    async def get_cured(session: Annotated[AsyncSession, Depends(get_db, scope="function")]) -> AsyncSession:
+        return session
+
+    for dependency in (get_db, get_unit, get_deeper):
+        with pytest.raises(ConfigurationError, match=r"write return instead of yield"):
+            as_depends(dependency)
+    as_depends(get_cured)
+    as_depends(Depends(get_db, scope="function"))
+
+
+def test_names_may_be_defined_later() -> None:
+    """An annotation that cannot be read yet is no mistake."""
+
+    async def get_db(settings: "Annotated[LaterSettings, Depends(get_later)]") -> AsyncIterator[int]:  # type: ignore[name-defined] # noqa: F821
+        yield 1
+
+    assert as_depends(get_db) == Depends(get_db)
 
 
 async def test_a_callable_is_called_once_in_a_request() -> None:

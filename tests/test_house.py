@@ -57,6 +57,7 @@ PLACES = [
     place("_compat", frozenset(), "pydantic_core sqlalchemy"),
     place("_compat_web", frozenset(), "fastapi"),
     place("db", GROUND | {"_compat"}, f"{PYDANTIC} aiosqlite anyio asyncpg psycopg sqlalchemy"),
+    place("db.migrations", GROUND | {"db"}, "alembic sqlalchemy"),
     place("middleware", GROUND, f"{PYDANTIC} opentelemetry starlette"),
     place("cache", GROUND, f"{PYDANTIC} cashews redis"),
     place("auth.tokens", GROUND | {"_secrets"}, f"{PYDANTIC} cryptography jose"),

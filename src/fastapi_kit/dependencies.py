@@ -4,7 +4,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, TypeAlias, TypeVar
 
 from fastapi.dependencies.models import Dependant
+from fastapi.dependencies.utils import get_dependant
+from fastapi.exceptions import DependencyScopeError
 from fastapi.params import Depends
+
+from fastapi_kit.errors import ConfigurationError
 
 __all__ = ["Dependency", "answering", "as_depends", "declare", "statuses_of"]
 
@@ -26,8 +30,28 @@ def as_depends(dependency: Dependency[ValueT]) -> Depends:
 
     A marker is returned as it is. A callable becomes ``Depends(callable)``, as the routes of your application use it, so that a request
     has one session of it and not two.
+
+    Raises:
+        ConfigurationError: *dependency* has a ``yield`` and depends on one that ends before the response, such as ``db.session``.
     """
-    return dependency if isinstance(dependency, Depends) else Depends(dependency)
+    if isinstance(dependency, Depends):
+        return dependency
+    check_scopes(dependency)
+    return Depends(dependency)
+
+
+def check_scopes(dependency: Callable[..., object]) -> None:
+    """Raise ConfigurationError where FastAPI would raise DependencyScopeError, whose text names no cure."""
+    try:
+        get_dependant(path="/", call=dependency)
+    except DependencyScopeError as error:
+        raise ConfigurationError(
+            f"{error} One with that scope, such as db.session, ends before the response is sent, and one with yield after it: "
+            'write return instead of yield, or Depends(..., scope="function")'
+        ) from None
+    except Exception:
+        # Such as a name that is defined further down in the module: FastAPI raises it if it is an error when a route is added.
+        return
 
 
 def answering(*statuses: int) -> Callable[[CallT], CallT]:

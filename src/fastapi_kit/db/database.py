@@ -33,10 +33,10 @@ if TYPE_CHECKING:
         async def __call__(self, session: AsyncSession) -> AsyncSession: ...
 
 
-__all__ = ["Database", "DatabaseOptions"]
+__all__ = ["Database", "DatabaseOptions", "lock_tables"]
 
 _TABLES_LOCK = 0x666B_7461_626C_6573
-"""Key of the PostgreSQL advisory lock that ``create_tables`` takes: "fktables" as a number."""
+"""Key of the PostgreSQL advisory lock that ``lock_tables`` takes: "fktables" as a number."""
 _log = logging.getLogger("fastapi_kit.db")
 
 
@@ -274,8 +274,13 @@ def make_marker(dependency: Callable[..., AsyncIterator[AsyncSession]]) -> "Sess
 
 
 def create_all(connection: Connection, metadata: MetaData) -> None:
+    lock_tables(connection)
+    metadata.create_all(connection)
+
+
+def lock_tables(connection: Connection) -> None:
+    """Wait for other processes that create or change tables, and keep them waiting until the transaction of *connection* ends."""
     if connection.dialect.name == "sqlite":
         begin_immediate(connection)
     elif connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _TABLES_LOCK})
-    metadata.create_all(connection)

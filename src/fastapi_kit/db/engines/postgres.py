@@ -4,6 +4,7 @@ import os
 import re
 import ssl
 from collections.abc import Mapping
+from contextvars import ContextVar
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,11 @@ from sqlalchemy import URL, Connection, Engine, event
 from fastapi_kit.db.engines.options import DatabaseOptions
 from fastapi_kit.errors import ConfigurationError
 
-__all__ = ["connect_as"]
+__all__ = ["WITHOUT_LIMITS", "connect_as"]
+
+WITHOUT_LIMITS = ContextVar("WITHOUT_LIMITS", default=False)
+"""Whether connections that are made in this context let a statement take as long as it needs."""
+
 
 _TRUTH = {"true": True, "1": True, "on": True, "yes": True, "false": False, "0": False, "off": False, "no": False}
 _CHOICES = {
@@ -111,16 +116,32 @@ def replace_arguments(engine: Engine, arguments: Mapping[str, Any]) -> None:
     # The URL keeps its query, so that another engine can be created from it.
     words = engine.url.query.keys() - {"host", "port"}
 
+    unlimited = without_limits(arguments)
+
     def replace(_dialect: object, _record: object, _positional: object, keywords: dict[str, Any]) -> None:
         for word in words:
             keywords.pop(word, None)
-        keywords.update(arguments)
+        keywords.update(unlimited if WITHOUT_LIMITS.get() else arguments)
 
     event.listen(engine, "do_connect", replace)
 
 
+def without_limits(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return *arguments* of a driver without the client's and the server's time limit of a statement."""
+    unlimited = dict(arguments)
+    if "command_timeout" in arguments:
+        unlimited["command_timeout"] = None
+    if "statement_timeout" in arguments.get("server_settings", {}):
+        unlimited["server_settings"] = arguments["server_settings"] | {"statement_timeout": "0"}
+    if _SETS_TIMEOUT.search(arguments.get("options", "")):
+        unlimited["options"] = f"{arguments['options']} -c statement_timeout=0"
+    return unlimited
+
+
 def limit_each_transaction(engine: Engine, limit: float) -> None:
     def set_limit(connection: Connection) -> None:
+        if WITHOUT_LIMITS.get():
+            return
         connection.exec_driver_sql(f"SET LOCAL statement_timeout = {milliseconds(limit)}")
 
     event.listen(engine, "begin", set_limit)
