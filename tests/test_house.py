@@ -64,11 +64,16 @@ PLACES = [
     place("crud", GROUND | {"_compat", "db"}, f"{PYDANTIC} sqlalchemy"),
     place("crud.cached", GROUND | {"db", "cache", "crud"}, f"{PYDANTIC} sqlalchemy"),
     place("auth.users.sql", GROUND | FLOW | {"db", "crud"}, f"{PYDANTIC} sqlalchemy"),
+    place("auth.users.superuser", GROUND | FLOW | {"auth.users.sql", "db"}, PYDANTIC),
     # the web; auth is handed a loader and never imports db or crud
     place(WEB_MEMBERS, ON_DATABASE, f"{WEB} limits prometheus_client"),
     # it hands a session of SQLAlchemy through and never uses it
     place(FLOW_MEMBERS, GROUND | TOKENS | PASSWORDS | LOGINS, f"{PYDANTIC} sqlalchemy"),
-    place(AUTH_WEB_MEMBERS, TOOLS - {"db"} | LOGINS | FLOW | {"_lazy", "auth.users.sql", "dependencies", "handlers"}, WEB),
+    place(
+        AUTH_WEB_MEMBERS,
+        TOOLS - {"db"} | LOGINS | FLOW | {"_lazy", "auth.users.sql", "auth.users.superuser", "dependencies", "handlers"},
+        WEB,
+    ),
     place(AUTH_PATHS, TOKENS | LOGINS | FLOW | {"auth.requests", "auth.users"}),
     # the roof
     place("app", EVERYTHING_BUT_APP, WEB),

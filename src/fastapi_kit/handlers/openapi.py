@@ -15,7 +15,7 @@ from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel, TypeAdapter
 from starlette.routing import BaseRoute
 
-from fastapi_kit.dependencies import statuses_of
+from fastapi_kit.dependencies import requires_login, statuses_of
 from fastapi_kit.handlers.problems import JSON, PROBLEM_JSON, ErrorBody, Problem, ProblemItem, make_problem, title_of, typical_answer
 
 __all__ = ["DocumentedBodies", "extend_document", "problem_responses"]
@@ -81,17 +81,20 @@ def extend_document(app: FastAPI, bodies: Callable[[], DocumentedBodies]) -> Non
 
 
 def add_statuses(document: Json, routes: Sequence[BaseRoute]) -> None:
-    """Add to the operations the statuses that their security schemes and dependencies answer with."""
+    """Add to the operations the statuses that their security schemes and dependencies answer with, and show an optional user as optional."""
     for route in iter_route_contexts(routes):
         dependant = getattr(route, "dependant", None)
         path: Json = document.get("paths", {}).get(route.path_format, {})
         for operation in (path[method.lower()] for method in route.methods or () if method.lower() in path):
             security: list[dict[str, list[str]]] = operation.get("security", [])
             statuses = {401} if security else set[int]()
-            if any(scopes for each in security for scopes in each.values()):
+            has_scopes = any(scopes for each in security for scopes in each.values())
+            if has_scopes:
                 statuses.add(403)
             if isinstance(dependant, Dependant):
                 statuses |= statuses_of(dependant)
+                if security and not has_scopes and not requires_login(dependant):
+                    operation["security"] = [{}, *(each for each in security if each)]
             for status in statuses:
                 operation.setdefault("responses", {}).setdefault(str(status), empty_response(status))
 
