@@ -40,6 +40,7 @@ FLOW = frozenset(FLOW_MEMBERS.split())
 TOOLS = GROUND | TOKENS | PASSWORDS | {"db", "middleware", "cache"}
 ON_DATABASE = TOOLS | {"crud"}
 WEB_MEMBERS = "_masking _signals dependencies handlers health metrics logs tasks etags idempotency ratelimit routing"
+USER_TOOLS = frozenset({"auth.users.sql", "auth.users.superuser"})
 AUTH_WEB_MEMBERS = "auth.__init__ auth.requests auth.users.__init__ auth.users.router auth.users.schemas"
 # Import paths beside those of the rooms: they only pass names on.
 AUTH_PATHS = "auth.accounts auth.dependencies auth.flow auth.keys auth.router auth.schemas auth.sessions auth.sql auth.transports"
@@ -71,7 +72,7 @@ PLACES = [
     place(FLOW_MEMBERS, GROUND | TOKENS | PASSWORDS | LOGINS, f"{PYDANTIC} sqlalchemy"),
     place(
         AUTH_WEB_MEMBERS,
-        TOOLS - {"db"} | LOGINS | FLOW | {"_lazy", "auth.users.sql", "auth.users.superuser", "dependencies", "handlers"},
+        TOOLS - {"db"} | LOGINS | FLOW | USER_TOOLS | {"_lazy", "dependencies", "handlers"},
         WEB,
     ),
     place(AUTH_PATHS, TOKENS | LOGINS | FLOW | {"auth.requests", "auth.users"}),

@@ -59,7 +59,8 @@ def requires_login(dependant: Dependant) -> bool:
         return True
     if getattr(dependant.call, OPTIONAL, False):
         return False
-    return isinstance(dependant.call, SecurityBase) or any(map(requires_login, dependant.dependencies))
+    call: object = dependant.call
+    return isinstance(call, SecurityBase) or any(map(requires_login, dependant.dependencies))
 
 
 _STATUSES = "fastapi_kit_statuses"
@@ -75,6 +76,7 @@ async def while_connected(request: Request) -> AsyncIterator[None]:
     Without it, a server runs a request to its end. The dependency is for requests that wait for others, such as logins, which wait for a
     thread to verify the password. The body must be read before: as parameters of the route, not with ``request.stream()``.
     """
+    limit = asyncio.timeout(None)
 
     async def watch() -> None:
         while (await request.receive())["type"] != "http.disconnect":
@@ -83,16 +85,16 @@ async def while_connected(request: Request) -> AsyncIterator[None]:
 
     try:
         # A timeout that is set when the client goes cancels the request once, as other timeouts do.
-        async with asyncio.timeout(None) as limit:
+        async with limit:
             watcher = asyncio.ensure_future(watch())
             try:
                 yield
             finally:
                 watcher.cancel()
     except TimeoutError:
-        if limit.expired():
-            raise HTTPException(499, "The client has gone.") from None
-        raise
+        if not limit.expired():
+            raise
+        raise HTTPException(499, "The client has gone.") from None
 
 
 def declare(function: CallT, **parameters: Any) -> CallT:

@@ -81,7 +81,7 @@ def extend_document(app: FastAPI, bodies: Callable[[], DocumentedBodies]) -> Non
 
 
 def add_statuses(document: Json, routes: Sequence[BaseRoute]) -> None:
-    """Add to the operations the statuses that their security schemes and dependencies answer with, and show an optional user as optional."""
+    """Add to the operations the statuses of their security schemes and dependencies, and show an optional login as optional."""
     for route in iter_route_contexts(routes):
         dependant = getattr(route, "dependant", None)
         path: Json = document.get("paths", {}).get(route.path_format, {})

@@ -35,7 +35,8 @@ def login_as(
 ) -> Generator[None]:
     """Give *user* to every request inside the block, instead of the user of a token.
 
-    It overrides *get_current_user*, its claims and its ``optional``. Guards still check the user. Earlier overrides are restored at the end.
+    It overrides *get_current_user*, its claims and its ``optional``. Guards still check the user. Earlier overrides are restored at the
+    end.
 
     Args:
         app: The app under test.

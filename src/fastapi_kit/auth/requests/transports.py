@@ -38,8 +38,8 @@ class Transport(ABC):
 class BearerTransport(Transport):
     """The header ``Authorization: Bearer`` (RFC 6750, 2.1), or with another word than Bearer.
 
-    The case of the word does not matter. A header with another word, or no header, counts as no token. An empty token is rejected, and so is
-    more than one ``Authorization`` header. Tokens in the query string or in a form are never read.
+    The case of the word does not matter. A header with another word, or no header, counts as no token. An empty token is rejected, and
+    more than one ``Authorization`` header, too. Tokens in the query string or in a form are never read.
 
     Args:
         token_url: Where the login is, for the Authorize button of the docs. It is relative to the root of the server, also behind a proxy's

@@ -73,8 +73,8 @@ class Accounts(Protocol[UserT, RegisterT_contra]):
     async def get_account_by_email(self, email: str, /) -> UserT | None:
         """Return the user with this address, or None.
 
-        It is called unless ``AuthFlow`` has *identify*. *email* is what the client sent: bring it into the form that you store, with ``normalize_email``. UserInputError, which that raises
-        for a malformed address, counts as None.
+        *email* is what the client sent: bring it into the form that you store, with ``normalize_email``. UserInputError, which that raises
+        for a malformed address, counts as None. A flow with *identify* does not call the method.
         """
         ...
 

@@ -47,7 +47,8 @@ class AuthEndpoint(enum.Flag):
 class PasswordForm:
     """The form of OAuth2's password grant (RFC 6749, 4.3.2), which Swagger UI's Authorize and OAuth2 clients send.
 
-    Unlike FastAPI's form, it limits what is sent. *username* is the e-mail address, or what ``AuthFlow(identify=...)`` takes. The id and the secret of a client are ignored.
+    Unlike FastAPI's form, it limits what is sent. *username* is the e-mail address, or what ``AuthFlow(identify=...)`` takes. The id and
+    the secret of a client are ignored.
     """
 
     username: Annotated[SafeText, Form(min_length=1, max_length=320)]
@@ -87,7 +88,8 @@ def auth_router(
             ``is_superuser`` or ``roles``; or the flow has no logins for the routes of tokens.
     """
     if register is not None:
-        if missing := ({"password"} | ({"email"} if flow.identify is None else set())) - register.model_fields.keys():
+        needed = {"password", "email"} if flow.identify is None else {"password"}
+        if missing := needed - register.model_fields.keys():
             raise ConfigurationError(f"{register.__name__} needs the fields {sorted(missing)}")
         if unsafe := register.model_fields.keys() & PRIVILEGES:
             raise ConfigurationError(f"users who register could set {sorted(unsafe)}: remove that from {register.__name__}")
@@ -97,7 +99,7 @@ def auth_router(
     if AuthEndpoint.REGISTER in endpoints:
         if register is None:
             raise ConfigurationError(
-                "the route to register needs register=, or leave it out: endpoints=AuthEndpoint.ALL & ~AuthEndpoint.REGISTER"
+                "the route to register needs register=; without it, pass endpoints=AuthEndpoint.ALL & ~AuthEndpoint.REGISTER"
             )
         add_register(router, flow, session, register, read)
     if AuthEndpoint.LOGIN in endpoints:

@@ -47,17 +47,15 @@ def superuser_command(
     parser.add_argument("email")
     options = [name for name in schema.model_fields if name not in {"email", "password"}]
     for name in options:
-        parser.add_argument(f"--{name.replace('_', '-')}", dest=name, required=schema.model_fields[name].is_required())
+        parser.add_argument(f"--{name.replace('_', '-')}", dest=name)
     parser.add_argument("--password-stdin", action="store_true", help="read the password from the first line of stdin")
     parser.add_argument("--if-missing", action="store_true", help="succeed if an account with this address exists")
     given = parser.parse_args(arguments)
     values = {name: getattr(given, name) for name in ["email", *options] if getattr(given, name) is not None}
     try:
-        print(asyncio.run(create(db, flow, schema, prepare, values, given)))
+        sys.stdout.write(asyncio.run(create(db, flow, schema, prepare, values, given)))
     except ValidationError as error:
-        return fail(
-            "; ".join(f"{item['loc'][0] if item['loc'] else schema.__name__}: {item['msg']}" for item in error.errors(include_input=False))
-        )
+        return fail("; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_input=False)))
     except ConflictError:
         return fail(KNOWN)
     except ConfigurationError:
@@ -83,7 +81,7 @@ async def create(
             await prepare()
         async with db.sessions() as session:
             if given.if_missing and await flow.accounts(session).get_account_by_email(values["email"]) is not None:
-                return f"{KNOWN.capitalize()}."
+                return f"{KNOWN.capitalize()}.\n"
         password = sys.stdin.readline().rstrip("\r\n") if given.password_stdin else ask()
         data = schema.model_validate({**values, "password": password})
         async with db.begin() as session:
@@ -91,8 +89,8 @@ async def create(
             accounts = flow.accounts(session)
             if not isinstance(accounts, UserAccounts):
                 raise ConfigurationError(f"{type(accounts).__name__} is not a UserAccounts: create the superuser by a script of your own")
-            await cast("UserAccounts[Any, Any, Any]", accounts).update(cast("Any", user).id, {"is_superuser": True})
-        return f"Superuser {accounts.describe(user).subject} created."
+            await accounts.update(cast("Any", user).id, {"is_superuser": True})
+        return f"Superuser {accounts.describe(user).subject} created.\n"
     finally:
         await db.dispose()
 
@@ -107,5 +105,5 @@ def ask() -> str:
 
 def fail(reason: str) -> int:
     """Print why there is no superuser, and return the exit code."""
-    print(f"Not created: {reason}", file=sys.stderr)
+    sys.stderr.write(f"Not created: {reason}\n")
     return 1
