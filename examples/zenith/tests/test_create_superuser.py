@@ -17,13 +17,9 @@ EMAIL = "Ada@Example.org"
 
 
 @pytest.fixture
-def environment(database_url: str, tmp_path: Path) -> dict[str, str]:
-    return {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'src'}",
-        "DATABASE_URL": database_url,
-        **ENVIRONMENT,
-    }
+def environment(database_url: str) -> dict[str, str]:
+    path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "src")])
+    return {"PATH": os.environ["PATH"], "PYTHONPATH": path, "DATABASE_URL": database_url, **ENVIRONMENT}
 
 
 async def create(environment: dict[str, str], *arguments: str, password: str = PASSWORD) -> tuple[int | None, str, str]:

@@ -381,9 +381,7 @@ def test_settings_of_another_class() -> None:
 
     for settings in (TutorialSettings(), object()):
         foreign: Any = settings
-        with pytest.raises(
-            ConfigurationError, match="REFRESH_TOKEN_EXPIRE_DAYS, TOKEN_ISSUER, TOKEN_AUDIENCE: subclass KitSettings"
-        ) as caught:
+        with pytest.raises(ConfigurationError, match="REFRESH_TOKEN_EXPIRE_DAYS, TOKEN_ISSUER, TOKEN_AUDIENCE:") as caught:
             JWTService.from_settings(foreign)
         assert type(settings).__name__ in str(caught.value)
         assert SECRET not in str(caught.value)
