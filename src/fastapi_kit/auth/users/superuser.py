@@ -89,7 +89,7 @@ async def create(
             accounts = flow.accounts(session)
             if not isinstance(accounts, UserAccounts):
                 raise ConfigurationError(f"{type(accounts).__name__} is not a UserAccounts: create the superuser by a script of your own")
-            await accounts.update(cast("Any", user).id, {"is_superuser": True})
+            await cast("Any", accounts).update(cast("Any", user).id, {"is_superuser": True})
         return f"Superuser {accounts.describe(user).subject} created.\n"
     finally:
         await db.dispose()
