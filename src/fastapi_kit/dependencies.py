@@ -70,12 +70,8 @@ CHALLENGES = "fastapi_kit.challenges"
 """The key in the scope of a request under which the challenges of its 401 are, the latest last."""
 
 
-async def while_connected(request: Request) -> AsyncIterator[None]:
-    """Cancel a request when its client has gone: ``dependencies=[Depends(while_connected)]`` of an async route.
-
-    Without it, a server runs a request to its end. The dependency is for requests that wait for others, such as logins, which wait for a
-    thread to verify the password. The body must be read before: as parameters of the route, not with ``request.stream()``.
-    """
+async def cancel_when_gone(request: Request) -> AsyncIterator[None]:
+    """Cancel the request when its client has gone."""
     limit = asyncio.timeout(None)
 
     async def watch() -> None:
@@ -95,6 +91,14 @@ async def while_connected(request: Request) -> AsyncIterator[None]:
         if not limit.expired():
             raise
         raise HTTPException(499, "The client has gone.") from None
+
+
+while_connected = Depends(cancel_when_gone, scope="function")
+"""Cancels a request when its client has gone: ``dependencies=[while_connected]`` of an async route.
+
+Without it, a server runs a request to its end. It is for requests that wait for others, such as logins, which wait for a thread to verify
+the password. The route must take its body as parameters, not from ``request.stream()``.
+"""
 
 
 def declare(function: CallT, **parameters: Any) -> CallT:

@@ -88,14 +88,10 @@ async def test_what_needs_no_password(site: Site, data: dict[str, object]) -> No
     """Other fields, the stored address sent again and an empty password need no current password."""
     user = await store_user(site.database, is_verified=True)
 
-    changed = await change(site, user.id, Change.model_validate(data))
+    changed = await change(site, user.id, Change.model_validate({**data, "full_name": "Ann"}))
 
-    assert (changed.full_name, changed.email, changed.is_verified, changed.hashed_password) == (
-        "Ann",
-        user.email,
-        True,
-        user.hashed_password,
-    )
+    assert (changed.full_name, changed.email, changed.is_verified) == ("Ann", user.email, True)
+    assert changed.hashed_password == user.hashed_password
 
 
 async def test_a_user_without_a_password(site: Site) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 
 import pytest
-from fastapi import Depends, FastAPI
+from fastapi import BackgroundTasks, FastAPI
 from sqlalchemy import QueuePool
 from starlette.types import Message
 from tests.auth.accounts import PASSWORD, Site, store_user
@@ -23,30 +23,29 @@ WORKERS = 2
 
 
 class Gate:
-    """Verifies when it is opened, and counts."""
+    """Verifies when it is opened, and counts. *busy* is done when all threads are at work."""
 
     def __init__(self) -> None:
         self.opened = threading.Event()
         self.begun = 0
         self.verified = 0
+        self.loop = asyncio.get_running_loop()
+        self.busy: asyncio.Future[None] = self.loop.create_future()
 
-    def hash(self, secret: str, /) -> str:
+    def work(self) -> None:
         self.begun += 1
+        if self.begun == WORKERS:
+            self.loop.call_soon_threadsafe(self.busy.set_result, None)
         self.opened.wait(timeout=30)
         self.verified += 1
+
+    def hash(self, secret: str, /) -> str:
+        self.work()
         return secret
 
     def verify_and_update(self, secret: str, hash: str, /) -> tuple[bool, str | None]:
-        self.begun += 1
-        self.opened.wait(timeout=30)
-        self.verified += 1
+        self.work()
         return secret == hash, None
-
-
-async def is_busy(gate: Gate) -> None:
-    """Wait until all threads are at work."""
-    while gate.begun < WORKERS:
-        await asyncio.sleep(0.01)
 
 
 async def send(app: FastAPI, path: str, body: bytes, kind: str, gone: asyncio.Event) -> int | None:
@@ -62,6 +61,8 @@ async def send(app: FastAPI, path: str, body: bytes, kind: str, gone: asyncio.Ev
 
     async def keep(message: Message) -> None:
         answers.append(message)
+        if message["type"] == "http.response.body":
+            gone.set()  # as uvicorn does
 
     scope: dict[str, Any] = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http"}
     place = {"path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "", "client": None, "server": None}
@@ -99,7 +100,7 @@ async def test_twenty_clients_that_have_gone(narrow: Database) -> None:
     app = slow_site(narrow, gate).app
 
     left = [asyncio.create_task(send(app, "/slow/login", *FORM, gone)) for _ in range(20)]
-    await is_busy(gate)
+    await gate.busy
     gone.set()
     statuses = await asyncio.wait_for(asyncio.gather(*left), timeout=10)
     waiting = asyncio.create_task(send(app, "/slow/login", *FORM, stays))
@@ -107,7 +108,7 @@ async def test_twenty_clients_that_have_gone(narrow: Database) -> None:
 
     assert await asyncio.wait_for(waiting, timeout=10) == 200
     assert statuses == [499] * 20
-    assert gate.verified == WORKERS + 1
+    assert gate.begun == WORKERS + 1
 
 
 async def test_a_registration_of_a_client_that_has_gone(narrow: Database) -> None:
@@ -117,7 +118,7 @@ async def test_a_registration_of_a_client_that_has_gone(narrow: Database) -> Non
     body = b'{"email": "ann@example.com", "password": "correct horse battery"}', "application/json"
 
     left = [asyncio.create_task(send(site.app, "/slow/register", *body, gone)) for _ in range(5)]
-    await is_busy(gate)
+    await gate.busy
     gone.set()
     assert await asyncio.wait_for(asyncio.gather(*left), timeout=10) == [499] * 5
     gate.opened.set()
@@ -154,7 +155,7 @@ async def test_what_a_connected_request_does(error: Exception | None, status: in
     register_exception_handlers(app)
 
     @app.post("/")
-    async def work(_: Annotated[None, Depends(while_connected)]) -> str:
+    async def work(_: Annotated[None, while_connected]) -> str:
         await asyncio.sleep(0)
         if error is not None:
             raise error
@@ -162,3 +163,19 @@ async def test_what_a_connected_request_does(error: Exception | None, status: in
 
     with nullcontext() if status else pytest.raises(type(error or ValueError())):
         assert await send(app, "/", b"", "text/plain", asyncio.Event()) == status
+
+
+async def test_work_after_the_response() -> None:
+    """``while_connected`` ends before the response: background tasks run although the client has got its answer and gone."""
+    app, done = FastAPI(), asyncio.Event()
+
+    async def work() -> None:
+        await asyncio.sleep(0.05)
+        done.set()
+
+    @app.post("/", dependencies=[while_connected])
+    async def answer(tasks: BackgroundTasks) -> None:
+        tasks.add_task(work)
+
+    assert await send(app, "/", b"", "text/plain", asyncio.Event()) == 200
+    assert done.is_set()

@@ -136,7 +136,7 @@ def add_register(
     router.add_api_route(
         "/register",
         declare(register, __data__=Annotated[schema, Body()]),
-        dependencies=[Depends(while_connected)],
+        dependencies=[while_connected],
         methods=["POST"],
         status_code=201,
         response_model=read,
@@ -157,7 +157,7 @@ def add_login(router: APIRouter, flow: AuthFlow[UserT, RegisterT], session: Depe
     router.add_api_route(
         "/login",
         login,
-        dependencies=[Depends(while_connected)],
+        dependencies=[while_connected],
         methods=["POST"],
         summary="Log in",
         description=f"Exchange {name} and a password for tokens (OAuth2 password grant).",
