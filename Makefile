@@ -21,7 +21,7 @@ DEMO_EMAIL ?= admin@example.com
 DEMO_PASSWORD ?= climb-to-the-zenith
 
 run: $(VENV)/.installed
-	@printf '%s' '$(DEMO_PASSWORD)' | $(BIN)/python -m examples.zenith.create_superuser '$(DEMO_EMAIL)' --password-stdin --if-missing
+	@printf '%s' '$(DEMO_PASSWORD)' | $(BIN)/python -m examples.zenith.create_superuser '$(DEMO_EMAIL)' --full-name Superuser --password-stdin --if-missing
 	@echo "==> http://$(HOST):$(PORT)/docs (Ctrl-C stops)"
 	@echo "==> log in as $(DEMO_EMAIL) with the password $(DEMO_PASSWORD)"
 	@exec $(BIN)/python -m uvicorn examples.zenith.main:app --host $(HOST) --port $(PORT)

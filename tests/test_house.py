@@ -41,6 +41,7 @@ FLOW = frozenset(FLOW_MEMBERS.split())
 TOOLS = GROUND | TOKENS | PASSWORDS | {"db", "middleware", "cache"}
 ON_DATABASE = TOOLS | {"crud"}
 WEB_MEMBERS = "_masking _signals dependencies handlers health metrics logs tasks etags idempotency ratelimit routing"
+USER_TOOLS = frozenset({"auth.users.sql", "auth.users.superuser"})
 AUTH_WEB_MEMBERS = "auth.__init__ auth.requests auth.users.__init__ auth.users.router auth.users.schemas"
 # Import paths beside those of the rooms: they only pass names on.
 AUTH_PATHS = "auth.accounts auth.dependencies auth.flow auth.keys auth.router auth.schemas auth.sessions auth.sql auth.transports"
@@ -67,11 +68,16 @@ PLACES = [
     place("crud", GROUND | {"_compat", "db"}, f"{PYDANTIC} sqlalchemy"),
     place("crud.cached", GROUND | {"db", "cache", "crud"}, f"{PYDANTIC} sqlalchemy"),
     place("auth.users.sql", GROUND | FLOW | {"_compat", "db", "crud"}, f"{PYDANTIC} sqlalchemy"),
+    place("auth.users.superuser", GROUND | FLOW | {"auth.users.sql", "db"}, PYDANTIC),
     # the web; auth is handed a loader and never imports db or crud
     place(WEB_MEMBERS, ON_DATABASE | {"_compat"}, f"{WEB} limits prometheus_client"),
     # it hands a session of SQLAlchemy through and never uses it
     place(FLOW_MEMBERS, GROUND | TOKENS | PASSWORDS | LOGINS, f"{PYDANTIC} sqlalchemy"),
-    place(AUTH_WEB_MEMBERS, TOOLS - {"db"} | LOGINS | FLOW | {"_lazy", "auth.users.sql", "dependencies", "handlers"}, WEB),
+    place(
+        AUTH_WEB_MEMBERS,
+        TOOLS - {"db"} | LOGINS | FLOW | USER_TOOLS | {"_lazy", "dependencies", "handlers"},
+        WEB,
+    ),
     place(AUTH_PATHS, TOKENS | LOGINS | FLOW | {"auth.requests", "auth.users"}),
     # the roof
     place("app", EVERYTHING_BUT_APP | {"_compat_web"}, WEB),

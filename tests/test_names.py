@@ -21,20 +21,20 @@ EXPORTS = {
         get_current_user_factory health_router register_exception_handlers require require_access unit_of_work
     """,
     "fastapi_kit.auth": """
-        BearerTransport JWTService Key Keyring PasswordHasher PasswordPolicy TokenClaims TokenPolicy TokenVerifier Transport UserDependency
-        get_claims_factory get_current_user_factory require require_access
+        BearerTransport CurrentUserDependency JWTService Key Keyring PasswordHasher PasswordPolicy TokenClaims TokenPolicy TokenVerifier
+        Transport UserDependency get_claims_factory get_current_user_factory require require_access
     """,
     "fastapi_kit.auth.logins": "Logins StatelessLogins TokenPair",
     "fastapi_kit.auth.passwords": "HashContext PasswordCheck PasswordHasher PasswordPolicy",
     "fastapi_kit.auth.requests": """
-        BearerTransport Transport UserDependency get_claims_factory get_current_user_factory require require_access
+        BearerTransport CurrentUserDependency Transport UserDependency get_claims_factory get_current_user_factory require require_access
     """,
     "fastapi_kit.auth.tokens": """
         Algorithm Clock JWKSet JWTService Key Keyring TokenClaims TokenPolicy TokenType TokenVerifier
     """,
     "fastapi_kit.auth.users": """
         Account Accounts AuthEndpoint AuthFlow NoChanges NoStoreRoute PasswordForm RefreshRequest UserAccounts UserMixin UserProfile
-        UserRegister auth_router normalize_email
+        UserRegister auth_router normalize_email superuser_command
     """,
     "fastapi_kit.crud": "CRUDService FOR_UPDATE ReadService RowLock",
     "fastapi_kit.db": """

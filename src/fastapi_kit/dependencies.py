@@ -1,5 +1,6 @@
 """What you can pass where the library takes a dependency, such as ``session=``."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, TypeAlias, TypeVar
 
@@ -7,10 +8,13 @@ from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import get_dependant
 from fastapi.exceptions import DependencyScopeError
 from fastapi.params import Depends
+from fastapi.security.base import SecurityBase
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 
 from fastapi_kit.errors import ConfigurationError
 
-__all__ = ["Dependency", "answering", "as_depends", "declare", "statuses_of"]
+__all__ = ["CHALLENGES", "OPTIONAL", "Dependency", "answering", "as_depends", "declare", "requires_login", "statuses_of", "while_connected"]
 
 ValueT = TypeVar("ValueT")
 CallT = TypeVar("CallT", bound=Callable[..., object])
@@ -74,7 +78,52 @@ def statuses_of(dependant: Dependant) -> frozenset[int]:
     return own.union(*map(statuses_of, dependant.dependencies))
 
 
+def requires_login(dependant: Dependant) -> bool:
+    """Return whether a security scheme of a route is required: not only for an optional user, or a dependency above answers 401."""
+    if 401 in getattr(dependant.call, _STATUSES, ()):
+        return True
+    if getattr(dependant.call, OPTIONAL, False):
+        return False
+    call: object = dependant.call
+    return isinstance(call, SecurityBase) or any(map(requires_login, dependant.dependencies))
+
+
 _STATUSES = "fastapi_kit_statuses"
+OPTIONAL = "fastapi_kit_optional"
+"""The attribute of a dependency that asks for credentials and goes on without."""
+CHALLENGES = "fastapi_kit.challenges"
+"""The key in the scope of a request under which the challenges of its 401 are, the latest last."""
+
+
+async def cancel_when_gone(request: Request) -> AsyncIterator[None]:
+    """Cancel the request when its client has gone."""
+    limit = asyncio.timeout(None)
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        limit.reschedule(asyncio.get_running_loop().time())
+
+    try:
+        # A timeout that is set when the client goes cancels the request once, as other timeouts do.
+        async with limit:
+            watcher = asyncio.ensure_future(watch())
+            try:
+                yield
+            finally:
+                watcher.cancel()
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise HTTPException(499, "The client has gone.") from None
+
+
+while_connected = Depends(cancel_when_gone, scope="function")
+"""Cancels a request when its client has gone: ``dependencies=[while_connected]`` of an async route.
+
+Without it, a server runs a request to its end. It is for requests that wait for others, such as logins, which wait for a thread to verify
+the password. The route must take its body as parameters, not from ``request.stream()``.
+"""
 
 
 def declare(function: CallT, **parameters: Any) -> CallT:

@@ -16,8 +16,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from fastapi_kit._secrets import is_placeholder
+from fastapi_kit.errors import ConfigurationError
 
-__all__ = ["KitSettings", "TextList"]
+__all__ = ["KitSettings", "TextList", "check_settings"]
 
 
 def read_list(value: object) -> object:
@@ -173,6 +174,14 @@ class KitSettings(BaseSettings):
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         # By name, so that a subclass that declares DATABASE_URL again does not print its password.
         return [(name, value) for name, value in super().__repr_args__() if name != "DATABASE_URL"]
+
+
+def check_settings(settings: object, *names: str) -> None:
+    """Raise ConfigurationError unless *settings* has all *names*. For settings that are not KitSettings."""
+    if missing := [name for name in names if not hasattr(settings, name)]:
+        raise ConfigurationError(
+            f"{type(settings).__name__} has no {', '.join(missing)}: subclass KitSettings, or pass the values as arguments"
+        )
 
 
 DATABASE_URL = re.compile(

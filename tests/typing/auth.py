@@ -11,6 +11,7 @@ from starlette.requests import HTTPConnection
 
 from fastapi_kit import Base, Database
 from fastapi_kit.auth import (
+    CurrentUserDependency,
     JWTService,
     PasswordHasher,
     TokenClaims,
@@ -22,7 +23,7 @@ from fastapi_kit.auth import (
     require_access,
 )
 from fastapi_kit.auth.logins import Logins, StatelessLogins, TokenPair
-from fastapi_kit.auth.users import Account, AuthFlow, UserAccounts, UserMixin, UserProfile, UserRegister, auth_router
+from fastapi_kit.auth.users import Account, AuthEndpoint, AuthFlow, UserAccounts, UserMixin, UserProfile, UserRegister, auth_router
 from fastapi_kit.testing import login_as
 
 
@@ -82,7 +83,8 @@ guard = require(get_user, scopes=["a"], roles={"b"}, check=lambda user: user.is_
 nice = require(get_application_user, check=is_nice)
 get_own_note = require_access(get_user, get_note, check=lambda user, note: user.id == id(note))
 
-assert_type(get_user, UserDependency[User])
+assert_type(get_user, CurrentUserDependency[User])
+assert_type(get_user.optional, UserDependency[User | None])
 assert_type(get_optional, UserDependency[User | None])
 assert_type(guard, UserDependency[User])
 assert_type(nice, UserDependency[User])
@@ -112,12 +114,23 @@ assert_type(auth_router(flow, session=db.session, current_user=get_user, read=Us
 AuthFlow(accounts=ChangingUsers, logins=logins)
 
 
+async def find(session: AsyncSession, name: str) -> User | None:
+    return await Users(session).get_by(email=name)
+
+
+by_name = AuthFlow(accounts=Users, identify=find)
+assert_type(by_name, AuthFlow[User, UserRegister])
+auth_router(flow, session=db.session, current_user=get_user, read=UserProfile, endpoints=AuthEndpoint.LOGIN)
+
+
 async def steps(session: AsyncSession, data: UserRegister) -> None:
     assert_type(await flow.authenticate(session, email="", password=""), User)
     assert_type(await flow.login(session, email="", password="", scopes=["a"]), TokenPair)
     assert_type(await flow.register(session, data, password=data.password), User)
     assert_type(await flow.refresh(session, ""), TokenPair)
+    assert_type(await flow.hash_password(data.password, similar_to=[data.email]), str)
     user = await Users(session).get_one(1)
+    assert_type(await flow.change(session, user, Change(), confirm=False), User)
     assert_type(user.email, str)
     assert_type(user.hashed_password, str | None)
     assert_type(user.is_superuser, bool)

@@ -14,7 +14,6 @@ router = auth_router(
     session=db.session,
     current_user=get_current_user,
     read=UserRead,
-    register=UserRegister,
     endpoints=AuthEndpoint.ALL & ~AuthEndpoint.REGISTER,
 )
 

@@ -1,22 +1,15 @@
-"""Log in, and load the user of a token."""
+"""Load the user of a token, and welcome new users."""
 
 import logging
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fastapi_kit import TokenClaims
-from fastapi_kit.auth.logins import StatelessLogins
-from fastapi_kit.auth.users import AuthFlow
 
 from ..models import User
-from ..schemas import UserRegister
-from ..utils.security import passwords, policy, tokens
 from .user_service import UserService
 
 logger = logging.getLogger("zenith.mail")
-
-logins = StatelessLogins(tokens)
-flow = AuthFlow[User, UserRegister](accounts=UserService, logins=logins, passwords=passwords, policy=policy)
 
 
 async def load_user(session: AsyncSession, claims: TokenClaims) -> User | None:

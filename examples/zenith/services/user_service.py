@@ -1,17 +1,15 @@
-"""Operations on users."""
+"""Operations on users, and how they log in."""
 
 from typing import Any
 
-from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from fastapi_kit import UserInputError, unit_of_work
-from fastapi_kit.auth.users import UserAccounts
-from fastapi_kit.errors import FieldError
+from fastapi_kit.auth.logins import StatelessLogins
+from fastapi_kit.auth.users import AuthFlow, UserAccounts
 
 from ..models import User
 from ..schemas import UserChange, UserCreate, UserRegister, UserUpdate
-from ..utils.security import get_password_hash, policy, verify_password
+from ..utils.security import passwords, tokens
 
 
 class UserService(UserAccounts[User, UserRegister, UserChange]):
@@ -26,49 +24,17 @@ class UserService(UserAccounts[User, UserRegister, UserChange]):
 
     async def create_values(self, data: UserRegister) -> dict[str, Any]:
         """Check and hash the password of a user whom a superuser creates. For registrations the flow does it."""
-        await policy.check(data.password, similar_to=[data.email, data.full_name])
-        return await with_hash(await super().create_values(data))
-
-    async def update_values(self, data: UserChange) -> dict[str, Any]:
-        values = await with_hash(await super().update_values(data))
-        values.pop("current_password", None)
+        values = await super().create_values(data)
+        values["hashed_password"] = await flow.hash_password(values.pop("password"), similar_to=[data.email, data.full_name])
         return values
 
     async def update(self, ident: object, data: UserChange | Any, /, **options: Any) -> User:
-        """Change a user. Passwords are checked and hashed before the transaction begins."""
+        """Change a user. Their own address and password need the current password."""
         if not isinstance(data, UserChange):
             return await super().update(ident, data, **options)
         user = await self.get_one(ident)
-        verified = await self.check(user, data.model_dump())
-        values = await self.update_values(data)
-        async with unit_of_work(self.session):
-            # Hashing takes time. Fail if the password has changed meanwhile; from here on the row is locked.
-            if verified is not None and not await self.set_password(
-                user, hashed_password=values.pop("hashed_password", verified), replacing=verified
-            ):
-                raise wrong_password()
-            return await super().update(ident, values, **options)
-
-    async def check(self, user: User, changes: dict[str, Any]) -> str | None:
-        """Check the changes. Return the hash of the current password if *actor* had to prove it, else None."""
-        if "password" in changes:
-            known = [user.email, user.full_name, changes.get("email", ""), changes.get("full_name", "")]
-            await policy.check(changes["password"], similar_to=known)
-        if self.actor is not None and self.actor.id == user.id and not changes.keys().isdisjoint({"email", "password"}):
-            given: SecretStr = changes.get("current_password", SecretStr(""))
-            if not await verify_password(given.get_secret_value(), user.hashed_password):
-                raise wrong_password()
-            return user.hashed_password
-        return None
+        return await flow.change(self.session, user, data, confirm=self.actor is not None and self.actor.id == user.id)
 
 
-def wrong_password() -> UserInputError:
-    error = FieldError(("body", "current_password"), "wrong_password", "is not the current password")
-    return UserInputError("wrong current password", errors=[error])
-
-
-async def with_hash(values: dict[str, Any]) -> dict[str, Any]:
-    """Replace the password with its hash."""
-    if "password" in values:
-        values["hashed_password"] = await get_password_hash(values.pop("password").get_secret_value())
-    return values
+logins = StatelessLogins(tokens)
+flow = AuthFlow[User, UserRegister](accounts=UserService, logins=logins, passwords=passwords)

@@ -1,12 +1,10 @@
 """Passwords and tokens, under the names of the tutorial."""
 
 from fastapi_kit import JWTService, PasswordHasher, TokenClaims
-from fastapi_kit.auth import PasswordPolicy
 
 from ..config import settings
 
 passwords = PasswordHasher.from_settings(settings)
-policy = PasswordPolicy()
 tokens = JWTService.from_settings(settings)
 
 

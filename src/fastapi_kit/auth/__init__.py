@@ -11,7 +11,7 @@ from fastapi_kit._lazy import names_of
 if TYPE_CHECKING:
     from fastapi_kit.auth.passwords.hasher import PasswordHasher
     from fastapi_kit.auth.passwords.policy import PasswordPolicy
-    from fastapi_kit.auth.requests.current_user import UserDependency, get_claims_factory, get_current_user_factory
+    from fastapi_kit.auth.requests.current_user import CurrentUserDependency, UserDependency, get_claims_factory, get_current_user_factory
     from fastapi_kit.auth.requests.guards import require, require_access
     from fastapi_kit.auth.requests.transports import BearerTransport, Transport
     from fastapi_kit.auth.tokens.claims import TokenClaims
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BearerTransport",
+    "CurrentUserDependency",
     "JWTService",
     "Key",
     "Keyring",
@@ -41,6 +42,7 @@ _HOMES = {
     "passwords": ["PasswordHasher", "PasswordPolicy"],
     "requests": [
         "BearerTransport",
+        "CurrentUserDependency",
         "Transport",
         "UserDependency",
         "get_claims_factory",

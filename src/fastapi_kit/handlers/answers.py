@@ -3,7 +3,7 @@
 import math
 import re
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -16,6 +16,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from fastapi_kit.db.errors.translate import as_kit_error
+from fastapi_kit.dependencies import CHALLENGES
 from fastapi_kit.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -83,7 +84,7 @@ def answer_known_error(connection: HTTPConnection, error: Exception, statuses: M
     errors = [replace(each, loc=shown_names(each.loc)) if each.code == "unknown_field" else each for each in error.errors]
     detail = error.detail or title_of(status)
     context = {"allowed": error.allowed} if isinstance(error, InvalidQueryError) and error.allowed else None
-    return Answer(status, error.code, detail, errors, context, headers_of(error))
+    return Answer(status, error.code, detail, errors, context, headers_of(error, connection.scope.get(CHALLENGES, ("Bearer",))))
 
 
 def answer_database_error(
@@ -147,19 +148,19 @@ def methods_of(scope: Scope) -> list[str]:
 _NOT_STORED = {"Cache-Control": "no-store"}
 
 
-def headers_of(error: KitError) -> dict[str, str] | None:
-    """Return ``Retry-After`` or ``WWW-Authenticate`` for *error*, or None."""
+def headers_of(error: KitError, challenges: Sequence[str]) -> dict[str, str] | None:
+    """Return ``Retry-After`` or ``WWW-Authenticate`` for *error*, or None. The last of *challenges* is that of the token."""
     match error:
         case UnavailableError():
             seconds = error.retry_after
             return {"Retry-After": str(math.ceil(seconds) if math.isfinite(seconds) and seconds > 0 else 1)}
         case InvalidTokenError():
-            return {"WWW-Authenticate": 'Bearer error="invalid_token"', **_NOT_STORED}
+            return {"WWW-Authenticate": f'{", ".join(challenges)} error="invalid_token"', **_NOT_STORED}
         case AuthenticationError():
-            return {"WWW-Authenticate": "Bearer", **_NOT_STORED}
+            return {"WWW-Authenticate": ", ".join(challenges), **_NOT_STORED}
         case InsufficientScopeError():
             # Only tokens may stand in the quotes (RFC 6749, 3.3).
             scopes = " ".join(sorted(scope for scope in error.scopes if re.fullmatch(r"[\x21\x23-\x5b\x5d-\x7e]+", scope)))
-            return {"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{scopes}"', **_NOT_STORED}
+            return {"WWW-Authenticate": f'{challenges[-1]} error="insufficient_scope", scope="{scopes}"', **_NOT_STORED}
         case _:
             return None

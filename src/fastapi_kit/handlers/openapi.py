@@ -14,7 +14,7 @@ from fastapi.openapi.utils import validation_error_definition, validation_error_
 from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel, TypeAdapter
 
-from fastapi_kit.dependencies import statuses_of
+from fastapi_kit.dependencies import requires_login, statuses_of
 from fastapi_kit.handlers.problems import JSON, PROBLEM_JSON, ErrorBody, Problem, ProblemItem, make_problem, title_of, typical_answer
 from fastapi_kit.middleware.body_limit import BodyLimitMiddleware
 
@@ -81,7 +81,7 @@ def extend_document(app: FastAPI, bodies: Callable[[], DocumentedBodies]) -> Non
 
 
 def add_statuses(document: Json, app: FastAPI) -> None:
-    """Add to the operations the statuses that their bodies, security schemes and dependencies answer with."""
+    """Add the statuses of bodies, security schemes and dependencies to the operations, and show an optional login as optional."""
     has_body_limit = any(middleware.cls is BodyLimitMiddleware for middleware in cast("list[Any]", app.user_middleware))
     of_bodies = {400, 413} if has_body_limit else {400}
     for route in iter_route_contexts(app.routes):
@@ -90,14 +90,17 @@ def add_statuses(document: Json, app: FastAPI) -> None:
         for operation in (path[method.lower()] for method in route.methods or () if method.lower() in path):
             security: list[dict[str, list[str]]] = operation.get("security", [])
             statuses = of_bodies.copy() if "requestBody" in operation else set[int]()
+            has_scopes = any(scopes for each in security for scopes in each.values())
             if security:
                 statuses.add(401)
-            if any(scopes for each in security for scopes in each.values()):
+            if has_scopes:
                 statuses.add(403)
             if isinstance(dependant, Dependant):
                 statuses |= statuses_of(dependant)
                 if depends_on_database(dependant):
                     statuses.add(503)
+                if security and not has_scopes and not requires_login(dependant):
+                    operation["security"] = [{}, *(each for each in security if each)]
             for status in sorted(statuses):
                 operation.setdefault("responses", {}).setdefault(str(status), empty_response(status))
 

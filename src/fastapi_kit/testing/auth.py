@@ -35,7 +35,8 @@ def login_as(
 ) -> Generator[None]:
     """Give *user* to every request inside the block, instead of the user of a token.
 
-    It overrides *get_current_user* and its claims. Guards still check the user. Earlier overrides are restored at the end.
+    It overrides *get_current_user*, its claims and its ``optional``. Guards still check the user. Earlier overrides are restored at the
+    end.
 
     Args:
         app: The app under test.
@@ -64,8 +65,9 @@ def login_as(
     overrides: dict[Callable[..., Any], Callable[..., Any]] = app.dependency_overrides
     before = dict(overrides)
     overrides[get_current_user] = give_user
-    if (own_claims := getattr(get_current_user, "claims", None)) is not None:
-        overrides[own_claims] = give_claims
+    for name, give in {"optional": give_user, "claims": give_claims}.items():
+        if (dependency := getattr(get_current_user, name, None)) is not None:
+            overrides[dependency] = give
     try:
         yield
     finally:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 from pydantic import SecretStr
@@ -320,3 +321,10 @@ async def test_argon2_is_one_word_away() -> None:
     assert check.new_hash.startswith("$argon2id$")
     assert await hasher.verify("correct horse", check.new_hash)
     assert not await hasher.verify("correct horse", None)
+
+
+def test_settings_of_another_class() -> None:
+    """R31: settings without the cost raise an error that names the field."""
+    foreign = cast("KitSettings", object())
+    with pytest.raises(ConfigurationError, match="object has no PASSWORD_HASH_ROUNDS"):
+        PasswordHasher.from_settings(foreign)

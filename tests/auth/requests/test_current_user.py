@@ -21,6 +21,7 @@ from tests.auth.tokens.hostile_tokens import hostile_tokens
 
 from fastapi_kit.auth import (
     BearerTransport,
+    CurrentUserDependency,
     JWTService,
     TokenClaims,
     TokenVerifier,
@@ -29,8 +30,10 @@ from fastapi_kit.auth import (
     get_current_user_factory,
     require,
 )
+from fastapi_kit.dependencies import answering
 from fastapi_kit.errors import ConfigurationError, InvalidTokenError, NotFoundError
-from fastapi_kit.testing import FrozenClock, app_client, bearer
+from fastapi_kit.handlers import register_exception_handlers
+from fastapi_kit.testing import FrozenClock, app_client, bearer, login_as
 
 SCOPES = {"notes:read": "Read notes"}
 
@@ -605,8 +608,8 @@ async def test_the_first_of_three_tokens_counts(people: People, optional: bool) 
         assert_refused(await client.get("/claims"), "Bearer", "not_authenticated")
         nobody = await client.get("/user")
     assert (nobody.status_code, nobody.json() == 0) == ((200, True) if optional else (401, False))
-    for path in ("/user", "/claims"):
-        assert app.openapi()["paths"][path]["get"]["security"] == [{"A": []}, {"B": []}, {"C": []}]
+    for path, first in (("/user", [{}] if optional else []), ("/claims", [])):
+        assert app.openapi()["paths"][path]["get"]["security"] == [*first, {"A": []}, {"B": []}, {"C": []}]
 
 
 async def test_each_transport_is_in_the_document(two_ways: FastAPI) -> None:
@@ -627,6 +630,87 @@ async def test_the_document(app: FastAPI) -> None:
     assert "403" not in me["responses"]
     for response in (me["responses"]["401"], notes["responses"]["401"], notes["responses"]["403"]):
         assert response["content"]["application/problem+json"]["schema"] == {"$ref": "#/components/schemas/Problem"}
+
+
+# --- One dependency with two faces ---
+
+
+@pytest.fixture
+def faces(people: People) -> tuple[FastAPI, CurrentUserDependency[Person]]:
+    get_user = get_current_user_factory(
+        tokens, people.load, session=no_session, transports=[HeaderTransport(), BearerTransport(scopes=SCOPES)]
+    )
+    app = FastAPI()
+    register_exception_handlers(app)
+
+    @app.get("/both")
+    async def both(user: Annotated[Person, Depends(get_user)], same: Annotated[Person | None, Depends(get_user.optional)]) -> bool:
+        return user is same
+
+    @app.get("/optional")
+    async def greet(user: Annotated[Person | None, Depends(get_user.optional)]) -> int | None:
+        return user and user.id
+
+    @app.get("/claims", dependencies=[Depends(get_user.optional), Depends(get_user.claims)])
+    async def claims() -> None: ...
+
+    @app.get("/scopes", dependencies=[Security(get_user.optional, scopes=["notes:read"])])
+    async def scopes() -> None: ...
+
+    @app.get("/required", dependencies=[Depends(require(get_user.optional))])
+    async def required() -> None: ...
+
+    @app.get("/verified", dependencies=[Depends(require(get_user.optional, verified=True)), Depends(get_user.optional)])
+    async def verified() -> None: ...
+
+    @answering(401)
+    async def some_user(user: Annotated[Person | None, Depends(get_user.optional)]) -> None: ...
+
+    @app.get("/own", dependencies=[Depends(some_user)])
+    async def own() -> None: ...
+
+    return app, get_user
+
+
+async def test_both_faces_share_the_user(faces: tuple[FastAPI, CurrentUserDependency[Person]], people: People) -> None:
+    """A request loads its user once for the required and the optional dependency, which are one object's."""
+    async with app_client(faces[0]) as client:
+        assert (await client.get("/both", headers=bearer(tokens, "1"))).json() is True
+        assert people.loads == 1
+        assert (await client.get("/both")).status_code == 401
+        assert (await client.get("/optional")).json() is None
+        for headers in ({"Authorization": "Bearer x"}, bearer(tokens, "2")):
+            assert_invalid(await client.get("/optional", headers=headers))
+
+
+async def test_login_as_covers_both_faces(faces: tuple[FastAPI, CurrentUserDependency[Person]], people: People) -> None:
+    """R29: ``login_as`` with the required dependency gives the user to the optional one, too; with the optional one, only to that."""
+    app, get_user = faces
+    async with app_client(app) as client:
+        with login_as(app, get_user, Person(7)):
+            assert [(await client.get(path)).json() for path in ("/both", "/optional", "/required")] == [True, 7, None]
+        with login_as(app, get_user.optional, None):
+            assert ((await client.get("/optional")).json(), (await client.get("/both")).status_code) == (None, 401)
+    assert (people.loads, app.dependency_overrides) == (0, {})
+
+
+async def test_the_document_of_an_optional_user(faces: tuple[FastAPI, CurrentUserDependency[Person]]) -> None:
+    """R29: OpenAPI shows a login as optional where anonymous requests pass, and 403 only where it can come."""
+    paths = faces[0].openapi()["paths"]
+    schemes = [{"Key": []}, {"Bearer": []}]
+
+    assert paths["/optional"]["get"]["security"] == [{}, *schemes]
+    for path in ("/both", "/claims", "/scopes", "/required", "/verified", "/own"):
+        assert {} not in paths[path]["get"]["security"]
+    found = {path: {status for status in paths[path]["get"]["responses"] if status in {"401", "403"}} for path in paths}
+    assert [path for path, statuses in found.items() if "401" not in statuses] == []
+    assert {path for path, statuses in found.items() if "403" in statuses} == {"/scopes", "/verified"}
+
+
+def test_a_document_is_extended_once(faces: tuple[FastAPI, CurrentUserDependency[Person]]) -> None:
+    """R29: a second reading of the document shows the same."""
+    assert faces[0].openapi()["paths"]["/optional"]["get"]["security"].count({}) == 1
+    assert faces[0].openapi()["paths"]["/optional"]["get"]["security"].count({}) == 1
 
 
 # --- WebSocket ---

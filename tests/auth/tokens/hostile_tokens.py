@@ -292,6 +292,8 @@ def _headers(forge: Forge) -> Named:
             yield f"alg {alg} signed {signature!r}", f"{header}.{payload}.{signature}"
     for crit in ([], ["exp"], ["b64"], ["x"], "exp", None, True, {}):
         yield f"crit {crit!r}", forge.token({"crit": crit})
+    for cty in ("JWT", "jwt", "application/json", "", None, 1):
+        yield f"cty {cty!r}", forge.token({"cty": cty})
     for b64 in (False, None, 0, 1, "true", []):
         yield f"b64 {b64!r}", forge.token({"b64": b64})
     for typ in (

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jose import jwt
 from pydantic import SecretStr
+from pydantic_settings import BaseSettings
 from tests.auth.people import SECRET, tokens
 from tests.auth.tokens.hostile_tokens import Forge
 
@@ -358,6 +359,32 @@ def test_the_secret_that_is_made_for_development(tmp_path: Any, monkeypatch: pyt
 
     first, second = JWTService.from_settings(KitSettings()), JWTService.from_settings(KitSettings())
     assert second.decode(first.create_access_token("7")).sub == "7"
+
+
+class TutorialSettings(BaseSettings):
+    SECRET_KEY: str = SECRET
+    ALGORITHM: str = "HS256"
+    ACCESS_TOKEN_EXPIRE_MINUTES: int = 5
+
+
+class CompleteSettings(TutorialSettings):
+    REFRESH_TOKEN_EXPIRE_DAYS: int = 2
+    TOKEN_ISSUER: str | None = None
+    TOKEN_AUDIENCE: str | None = "api"
+
+
+def test_settings_of_another_class() -> None:
+    """R13: other settings than KitSettings work if they have the fields; an error names all fields that are missing."""
+    complete: Any = CompleteSettings()
+    made = JWTService.from_settings(complete)
+    assert (made.policy.access_lifetime, made.policy.audience) == (timedelta(minutes=5), "api")
+
+    for settings in (TutorialSettings(), object()):
+        foreign: Any = settings
+        with pytest.raises(ConfigurationError, match="REFRESH_TOKEN_EXPIRE_DAYS, TOKEN_ISSUER, TOKEN_AUDIENCE:") as caught:
+            JWTService.from_settings(foreign)
+        assert type(settings).__name__ in str(caught.value)
+        assert SECRET not in str(caught.value)
 
 
 @pytest.mark.parametrize("algorithm", ["none", "RS256", "HS999"])

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from fastapi_kit.auth.passwords.contexts import argon2_context, bcrypt_context, random_bcrypt_hash
 from fastapi_kit.auth.passwords.policy import INVALID_TEXT, find_fault, password_error, reveal
 from fastapi_kit.errors import ConfigurationError
-from fastapi_kit.settings import KitSettings
+from fastapi_kit.settings import KitSettings, check_settings
 
 __all__ = ["HashContext", "PasswordCheck", "PasswordHasher"]
 
@@ -116,7 +116,12 @@ class PasswordHasher:
 
     @classmethod
     def from_settings(cls, settings: KitSettings) -> Self:
-        """Build a hasher from PASSWORD_HASH_ROUNDS, which may be below 10 if ENVIRONMENT is ``test``."""
+        """Build a hasher from PASSWORD_HASH_ROUNDS, which may be below 10 if ENVIRONMENT is ``test``.
+
+        Raises:
+            ConfigurationError: *settings* has no such field.
+        """
+        check_settings(settings, "PASSWORD_HASH_ROUNDS")
         rounds = settings.PASSWORD_HASH_ROUNDS
         return cls(rounds=rounds) if rounds >= MIN_ROUNDS else cls(context=bcrypt_context(rounds=rounds))
 

@@ -1,11 +1,12 @@
 """The user of a request, and what the user may do: dependencies for FastAPI."""
 
-from fastapi_kit.auth.requests.current_user import UserDependency, get_claims_factory, get_current_user_factory
+from fastapi_kit.auth.requests.current_user import CurrentUserDependency, UserDependency, get_claims_factory, get_current_user_factory
 from fastapi_kit.auth.requests.guards import require, require_access
 from fastapi_kit.auth.requests.transports import BearerTransport, Transport
 
 __all__ = [
     "BearerTransport",
+    "CurrentUserDependency",
     "Transport",
     "UserDependency",
     "get_claims_factory",

@@ -13,10 +13,10 @@ from starlette.requests import HTTPConnection
 from fastapi_kit.auth.requests.transports import BearerTransport, Transport
 from fastapi_kit.auth.tokens.claims import TokenClaims
 from fastapi_kit.auth.tokens.service import TokenVerifier
-from fastapi_kit.dependencies import Dependency, as_depends
+from fastapi_kit.dependencies import CHALLENGES, OPTIONAL, Dependency, as_depends
 from fastapi_kit.errors import AuthenticationError, ConfigurationError, InsufficientScopeError, InvalidTokenError
 
-__all__ = ["UserDependency", "get_claims_factory", "get_current_user_factory", "with_claims"]
+__all__ = ["CurrentUserDependency", "UserDependency", "get_claims_factory", "get_current_user_factory", "with_claims"]
 
 UserT = TypeVar("UserT")
 UserT_co = TypeVar("UserT_co", covariant=True)
@@ -41,6 +41,15 @@ class UserDependency(Protocol[UserT_co]):
         ...
 
 
+class CurrentUserDependency(UserDependency[UserT_co], Protocol[UserT_co]):
+    """A dependency that gives the user, and the same for routes that anonymous requests may use."""
+
+    @property
+    def optional(self) -> UserDependency[UserT_co | None]:
+        """The dependency that gives None without a token. A token that is not valid is still a 401."""
+        ...
+
+
 def is_active(user: object) -> bool:
     """Return ``user.is_active``, or True without such an attribute. Raises ConfigurationError for a method, which is always true."""
     flag = getattr(user, "is_active", True)
@@ -57,7 +66,7 @@ def get_current_user_factory(
     session: Dependency[SessionT],
     transports: Sequence[Transport] = ...,
     active: Callable[[UserT], bool] = ...,
-) -> UserDependency[UserT]: ...
+) -> CurrentUserDependency[UserT]: ...
 @overload
 def get_current_user_factory(
     tokens: TokenVerifier,
@@ -78,8 +87,8 @@ def get_current_user_factory(
     optional: bool = False,
     transports: Sequence[Transport] = BEARER,
     active: Callable[[UserT], bool] = is_active,
-) -> UserDependency[UserT] | UserDependency[UserT | None]:
-    """Build the dependency that gives the user of a request.
+) -> CurrentUserDependency[UserT] | UserDependency[UserT | None]:
+    """Build the dependency that gives the user of a request. Its ``optional`` is the same dependency for routes without a required login.
 
     A request loads its user once: dependencies with the same loader and session share it, the required and the optional one, too. It also
     works in WebSocket routes, before ``accept()``. ``Security(get_current_user, scopes=[...])`` requires scopes of the token.
@@ -91,7 +100,7 @@ def get_current_user_factory(
         tokens: Verifies the token: a ``JWTService``, or logins.
         load_user: Called with what *session* gives and with the claims. Returns the user, or None if there is none.
         session: Any dependency, such as ``db.session`` or your own ``get_db``.
-        optional: Without a token the user is None. A token that is not valid is still a 401.
+        optional: Return ``optional`` of the dependency.
         transports: Where a request may carry its token, in the order in which they are tried.
         active: Returns whether the user may log in. The default is ``user.is_active``; a user without this attribute is active.
 
@@ -128,18 +137,7 @@ def get_current_user_factory(
         ```
     """
 
-    # The claims come first: a request without a token needs no session.
-    async def get_current_user(
-        connection: HTTPConnection,
-        claims: Annotated[TokenClaims | None, Depends(claims_reader(tokens, transports, optional=optional))],
-        session: Annotated[Any, as_depends(session)],
-        needed: SecurityScopes,
-    ) -> UserT | None:
-        if claims is None:
-            # An anonymous caller passes if the user is optional, unless scopes are required.
-            if needed.scopes:
-                raise AuthenticationError
-            return None
+    async def load(connection: HTTPConnection, claims: TokenClaims, session: SessionT, needed: SecurityScopes) -> UserT:
         user = await once(connection, (load_user, session, claims), partial(load_user, session, claims))
         if user is None:
             raise InvalidTokenError("its user does not exist")
@@ -148,7 +146,30 @@ def get_current_user_factory(
         check_scopes(claims, needed.scopes)
         return user
 
-    return with_claims(get_current_user, get_claims_factory(tokens, transports=transports))
+    # The claims come first: a request without a token needs no session.
+    async def get_current_user(
+        connection: HTTPConnection,
+        claims: Annotated[TokenClaims, Depends(claims_reader(tokens, transports))],
+        session: Annotated[Any, as_depends(session)],
+        needed: SecurityScopes,
+    ) -> UserT:
+        return await load(connection, claims, session, needed)
+
+    async def get_optional_user(
+        connection: HTTPConnection,
+        claims: Annotated[TokenClaims | None, Depends(claims_reader(tokens, transports, optional=True))],
+        session: Annotated[Any, as_depends(session)],
+        needed: SecurityScopes,
+    ) -> UserT | None:
+        if claims is None and needed.scopes:
+            raise AuthenticationError
+        return None if claims is None else await load(connection, claims, session, needed)
+
+    get_claims = get_claims_factory(tokens, transports=transports)
+    vars(get_optional_user)[OPTIONAL] = True
+    optional_user = with_claims(get_optional_user, get_claims)
+    vars(get_current_user)["optional"] = optional_user
+    return optional_user if optional else cast("CurrentUserDependency[UserT]", with_claims(get_current_user, get_claims))
 
 
 def get_claims_factory(tokens: TokenVerifier, *, transports: Sequence[Transport] = BEARER) -> Callable[..., Awaitable[TokenClaims]]:
@@ -194,7 +215,9 @@ class ClaimsReader(SecurityBase):
 
     async def __call__(self, connection: HTTPConnection) -> TokenClaims | None:
         """Return the claims of the first token found. Raises AuthenticationError without one, unless it is optional."""
+        scope = connection.scope
         for transport in self._transports:
+            scope[CHALLENGES] = (*(each for each in scope.get(CHALLENGES, ()) if each != transport.challenge), transport.challenge)
             claims = await once(connection, (self._tokens, transport), partial(transport.authenticate, connection, self._tokens))
             if claims is not None:
                 return claims

@@ -10,7 +10,7 @@ from fastapi.security import SecurityScopes
 
 from fastapi_kit.auth.requests.current_user import UserDependency, with_claims
 from fastapi_kit.auth.tokens.claims import TokenClaims
-from fastapi_kit.dependencies import answering
+from fastapi_kit.dependencies import OPTIONAL, answering
 from fastapi_kit.errors import AuthenticationError, ConfigurationError, PermissionDeniedError
 
 __all__ = ["require", "require_access"]
@@ -84,7 +84,9 @@ def require(
             raise TypeError("scopes belong to a token: give require() a dependency from get_current_user_factory()")
         get_user = with_scopes(get_current_user, claims, scopes)
 
-    @answering(403)
+    statuses = {403} if scopes or roles or permissions or flags or check else set[int]()
+
+    @answering(*statuses, *statuses_over(get_current_user))
     async def get_permitted_user(user: Annotated[Any, Depends(get_user)], needed: SecurityScopes) -> UserT:
         check_scopes_are_read(claims, needed)
         if user is None:
@@ -115,7 +117,7 @@ def require_access(
     """
     claims = getattr(get_current_user, "claims", None)
 
-    @answering(403)
+    @answering(403, *statuses_over(get_current_user))
     async def get_permitted_object(
         user: Annotated[Any, Depends(get_current_user)], found: Annotated[Any, Depends(get_object)], needed: SecurityScopes
     ) -> ObjectT:
@@ -126,6 +128,11 @@ def require_access(
         return cast("ObjectT", found)
 
     return get_permitted_object
+
+
+def statuses_over(get_current_user: object) -> set[int]:
+    """Return 401 if *get_current_user* gives an optional user, which a guard requires."""
+    return {401} if getattr(get_current_user, OPTIONAL, False) else set()
 
 
 def with_scopes(

@@ -1,16 +1,17 @@
 """Where a request carries its token. Each transport has its own entry in OpenAPI."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fastapi.security import OAuth2PasswordBearer
+from fastapi.security import APIKeyHeader, OAuth2PasswordBearer
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 
 from fastapi_kit.auth.tokens.claims import TokenClaims
 from fastapi_kit.auth.tokens.service import TokenVerifier
-from fastapi_kit.errors import InvalidTokenError
+from fastapi_kit.errors import ConfigurationError, InvalidTokenError
 
 __all__ = ["BearerTransport", "Transport"]
 
@@ -23,6 +24,11 @@ class Transport(ABC):
     def scheme(self) -> SecurityBase:
         """The entry in OpenAPI. It is shown and never called."""
 
+    @property
+    def challenge(self) -> str:
+        """What ``WWW-Authenticate`` asks for if the request has no token in this place (RFC 9110, 11.6.1)."""
+        return "Bearer"
+
     @abstractmethod
     async def authenticate(self, connection: HTTPConnection, tokens: TokenVerifier) -> TokenClaims | None:
         """Return the claims, or None if the request has no token in this place. Raises InvalidTokenError."""
@@ -30,32 +36,48 @@ class Transport(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class BearerTransport(Transport):
-    """The header ``Authorization: Bearer`` (RFC 6750, 2.1).
+    """The header ``Authorization: Bearer`` (RFC 6750, 2.1), or with another word than Bearer.
 
-    The case of the word Bearer does not matter. A header with another word, or no header, counts as no token. Two bearer tokens, or an
-    empty one, are rejected. Tokens in the query string or in a form are never read.
+    The case of the word does not matter. A header with another word, or no header, counts as no token. An empty token is rejected, and
+    more than one ``Authorization`` header, too. Tokens in the query string or in a form are never read.
 
     Args:
         token_url: Where the login is, for the Authorize button of the docs. It is relative to the root of the server, also behind a proxy's
-            prefix.
+            prefix. With another word than Bearer the docs ask for the whole header instead.
         scopes: What each scope allows, as the docs show it.
+        word: The word before the token.
+        scheme_name: The name of the entry in OpenAPI. Without it, *word*.
+
+    Raises:
+        ConfigurationError: *word* is not one word (RFC 9110, 11.1).
     """
 
     token_url: str = "auth/login"
     scopes: Mapping[str, str] = field(default_factory=dict[str, str])
+    word: str = "Bearer"
+    scheme_name: str = ""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", self.word, re.ASCII):
+            raise ConfigurationError(f"{self.word!r} cannot be the word before a token")
 
     @property
     def scheme(self) -> SecurityBase:
-        """OAuth2 with a password form, which Swagger UI can fill in."""
-        return OAuth2PasswordBearer(self.token_url, scheme_name="Bearer", scopes=dict(self.scopes), auto_error=False)
+        """OAuth2 with a password form, which Swagger UI can fill in. For another word than Bearer, the whole header."""
+        name = self.scheme_name or self.word
+        if self.word.lower() == "bearer":
+            return OAuth2PasswordBearer(self.token_url, scheme_name=name, scopes=dict(self.scopes), auto_error=False)
+        return APIKeyHeader(name="Authorization", scheme_name=name, description=f"`{self.word}` and the token", auto_error=False)
+
+    @property
+    def challenge(self) -> str:
+        """The word."""
+        return self.word
 
     async def authenticate(self, connection: HTTPConnection, tokens: TokenVerifier) -> TokenClaims | None:
         """Return the claims of the header's token."""
-        found: list[str] = []
-        for header in connection.headers.getlist("authorization"):
-            word, _, token = header.partition(" ")
-            if word.lower() == "bearer":
-                found.append(token.strip(" "))
-        if len(found) > 1:
-            raise InvalidTokenError("more than one bearer token")
-        return await tokens.verify(found[0]) if found else None
+        headers = connection.headers.getlist("authorization")
+        if len(headers) > 1:
+            raise InvalidTokenError("more than one Authorization header")
+        word, _, token = headers[0].partition(" ") if headers else ("", "", "")
+        return await tokens.verify(token.strip(" ")) if word.lower() == self.word.lower() else None

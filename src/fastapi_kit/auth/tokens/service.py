@@ -11,7 +11,7 @@ from fastapi_kit.auth.tokens.claims import TOKEN_TYPES, TokenClaims, TokenType, 
 from fastapi_kit.auth.tokens.keys import Algorithm, JWKSet, Key, Keyring, check_algorithm
 from fastapi_kit.auth.tokens.policy import TokenPolicy, check_type
 from fastapi_kit.errors import ConfigurationError, InvalidTokenError
-from fastapi_kit.settings import KitSettings
+from fastapi_kit.settings import KitSettings, check_settings
 
 __all__ = ["Clock", "JWTService", "TokenVerifier"]
 
@@ -99,8 +99,10 @@ class JWTService:
         SECRET_KEY is a random secret for HS256, HS384 and HS512, a PEM for the other algorithms.
 
         Raises:
-            ConfigurationError: SECRET_KEY is weak, or does not fit ALGORITHM.
+            ConfigurationError: SECRET_KEY is weak, or does not fit ALGORITHM, or *settings* has not all of these fields.
         """
+        lifetimes = ("ACCESS_TOKEN_EXPIRE_MINUTES", "REFRESH_TOKEN_EXPIRE_DAYS")
+        check_settings(settings, "SECRET_KEY", "ALGORITHM", *lifetimes, "TOKEN_ISSUER", "TOKEN_AUDIENCE")
         return cls(
             secret_key=settings.SECRET_KEY,
             algorithm=check_algorithm(settings.ALGORITHM),
@@ -209,6 +211,8 @@ class JWTService:
         """Return the key that *header* names. Keys and URLs in the header (jwk, x5c, jku, x5u) are ignored."""
         if "crit" in header or header.get("b64", True) is not True:
             raise InvalidTokenError("the header requires an extension")
+        if "cty" in header:
+            raise InvalidTokenError("another kind of content")
         typ, kid = header.get("typ", "JWT"), header.get("kid")
         if not isinstance(typ, str) or typ.lower().removeprefix("application/") != "jwt":
             raise InvalidTokenError("another typ in the header")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fastapi_kit.auth.users.router import AuthEndpoint, NoStoreRoute, PasswordForm, auth_router
     from fastapi_kit.auth.users.schemas import RefreshRequest, UserProfile, UserRegister
     from fastapi_kit.auth.users.sql import NoChanges, UserAccounts, UserMixin
+    from fastapi_kit.auth.users.superuser import superuser_command
 
 __all__ = [
     "Account",
@@ -29,6 +30,7 @@ __all__ = [
     "UserRegister",
     "auth_router",
     "normalize_email",
+    "superuser_command",
 ]
 
 _HOMES = {
@@ -37,6 +39,7 @@ _HOMES = {
     "router": ["AuthEndpoint", "NoStoreRoute", "PasswordForm", "auth_router"],
     "schemas": ["RefreshRequest", "UserProfile", "UserRegister"],
     "sql": ["NoChanges", "UserAccounts", "UserMixin"],
+    "superuser": ["superuser_command"],
 }
 
 # Hidden from the type checkers, which would otherwise accept any name.

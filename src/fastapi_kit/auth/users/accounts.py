@@ -51,7 +51,8 @@ class Account:
 
     subject: str
     """The id that tokens carry. It never changes, so it is not the e-mail address."""
-    email: str
+    email: str = ""
+    """Empty for a user without an address."""
     hashed_password: str | None = field(repr=False)
     """None for a user without a password, who cannot log in with one."""
     is_active: bool = True
@@ -73,7 +74,7 @@ class Accounts(Protocol[UserT, RegisterT_contra]):
         """Return the user with this address, or None.
 
         *email* is what the client sent: bring it into the form that you store, with ``normalize_email``. UserInputError, which that raises
-        for a malformed address, counts as None.
+        for a malformed address, counts as None. A flow with *identify* does not call the method.
         """
         ...
 
@@ -83,6 +84,15 @@ class Accounts(Protocol[UserT, RegisterT_contra]):
 
     async def set_password(self, user: UserT, /, *, hashed_password: str, replacing: str | None = None) -> bool:
         """Store a new hash, and return whether it was stored. With *replacing*, store it only over that hash, in one statement."""
+        ...
+
+    async def change(
+        self, user: UserT, data: BaseModel, /, *, hashed_password: str | None = None, replacing: str | None = None
+    ) -> UserT | None:
+        """Store the fields that *data* sets, without its passwords, and the new hash if there is one. Return the user.
+
+        With *replacing*, return None and store nothing unless that hash is stored. Raises ConflictError if the address is taken.
+        """
         ...
 
 

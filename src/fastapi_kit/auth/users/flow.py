@@ -1,7 +1,7 @@
-"""The steps of logging in, registering and refreshing, without HTTP."""
+"""The steps of logging in, registering, changing and refreshing, without HTTP."""
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -12,7 +12,7 @@ from fastapi_kit.auth.logins.protocol import Logins, TokenPair
 from fastapi_kit.auth.passwords.hasher import PasswordHasher
 from fastapi_kit.auth.passwords.policy import PasswordPolicy
 from fastapi_kit.auth.users.accounts import Account, Accounts
-from fastapi_kit.errors import InvalidCredentialsError, InvalidTokenError, UserInputError
+from fastapi_kit.errors import ConfigurationError, FieldError, InvalidCredentialsError, InvalidTokenError, UserInputError
 
 __all__ = ["AuthFlow"]
 
@@ -32,34 +32,49 @@ class AuthFlow(Generic[UserT, RegisterT]):
 
     Args:
         accounts: Makes your users from a session: a ``UserAccounts`` class, or a service of your own.
-        logins: Starts and renews logins.
+        logins: Starts and renews logins. ``authenticate``, ``register`` and ``change`` work without.
         passwords: Hashes and verifies.
-        policy: The rules for the passwords of new users.
+        policy: The rules for new passwords.
         scopes: Returns the scopes that a user may have. A login gets those of them that it asks for. Without it, a login has no scopes.
+        identify: Finds the user by what the client typed, such as a user name or a phone number. Without it, by the e-mail address.
+        guarded: The fields that users change only with their current password, beside the password: those that they log in with.
     """
 
     accounts: Callable[[AsyncSession], Accounts[UserT, RegisterT]]
-    logins: Logins
+    logins: Logins | None = None
     passwords: PasswordHasher = field(default_factory=PasswordHasher)
     policy: PasswordPolicy = field(default_factory=PasswordPolicy)
     scopes: Callable[[UserT], Collection[str]] | None = None
+    identify: Callable[[AsyncSession, str], Awaitable[UserT | None]] | None = None
+    guarded: Collection[str] = ("email",)
 
     async def authenticate(self, session: AsyncSession, *, email: str, password: str | SecretStr) -> UserT:
         """Return the user with this address and password, and replace an outdated hash.
 
         It takes one password verification, whatever the outcome.
 
+        Args:
+            session: A session of your database.
+            email: The address, or what *identify* takes.
+            password: What the client sent.
+
         Raises:
-            InvalidCredentialsError: The address is unknown, the password is wrong, or the user is not active.
+            InvalidCredentialsError: There is no such user, the password is wrong, or the user is not active.
         """
         user, _ = await self._authenticate(session, email, password)
         return user
 
     async def login(self, session: AsyncSession, *, email: str, password: str | SecretStr, scopes: Collection[str] = ()) -> TokenPair:
         """Authenticate, and begin a login with those of *scopes* that the user may have. Raises InvalidCredentialsError."""
+        logins = self._needed_logins()
         user, account = await self._authenticate(session, email, password)
         allowed = frozenset[str]() if self.scopes is None else frozenset(self.scopes(user))
-        return await self.logins.start(account.subject, scopes=allowed & frozenset(scopes))
+        return await logins.start(account.subject, scopes=allowed & frozenset(scopes))
+
+    async def hash_password(self, password: str | SecretStr, *, similar_to: Collection[str] = ()) -> str:
+        """Check a new password against the policy, and return its hash. Raises UserInputError if it is too weak."""
+        await self.policy.check(password, similar_to=similar_to)
+        return await self.passwords.hash(password)
 
     async def register(self, session: AsyncSession, data: RegisterT, *, password: str | SecretStr) -> UserT:
         """Check the password against the policy, hash it, and create the user.
@@ -69,8 +84,41 @@ class AuthFlow(Generic[UserT, RegisterT]):
             ConflictError: The address is taken.
         """
         others = [value for name, value in data if name != "password" and isinstance(value, str)]
-        await self.policy.check(password, similar_to=others)
-        return await self.accounts(session).register(data, hashed_password=await self.passwords.hash(password))
+        return await self.accounts(session).register(data, hashed_password=await self.hash_password(password, similar_to=others))
+
+    async def change(self, session: AsyncSession, user: UserT, data: BaseModel, *, confirm: bool = True) -> UserT:
+        """Change the data of *user* to the fields that *data* sets, in one write, and return the user.
+
+        A new ``password`` is checked against the policy and hashed before the write begins. A new password, and another value of a field
+        in *guarded*, need the field ``current_password``, which is never stored.
+
+        Args:
+            session: A session of your database.
+            user: The user as stored now.
+            data: What the client sent, such as a ``partial_model``.
+            confirm: False for a change by another user, such as a superuser: it needs no current password.
+
+        Raises:
+            UserInputError: The new password is too weak, or the current one is missing, wrong, or was changed meanwhile.
+            ConflictError: The address is taken.
+        """
+        accounts = self.accounts(session)
+        account = accounts.describe(user)
+        changes = {name: getattr(data, name) for name in data.model_fields_set}
+        password, current = changes.pop("password", None), changes.pop("current_password", None)
+        is_guarded = password is not None or any(changes[name] != getattr(user, name, None) for name in changes.keys() & set(self.guarded))
+        new_hash = verified = None
+        if confirm and is_guarded:
+            if current is None or not await self.passwords.verify(current, account.hashed_password):
+                raise wrong_password()
+            verified = account.hashed_password
+        if password is not None:
+            known = [account.email, *changes.values(), *(getattr(user, name, None) for name in type(data).model_fields)]
+            new_hash = await self.hash_password(password, similar_to=[text for text in known if isinstance(text, str)])
+        changed = await accounts.change(user, data, hashed_password=new_hash, replacing=verified)
+        if changed is None:
+            raise wrong_password()
+        return changed
 
     async def refresh(self, session: AsyncSession, refresh_token: str) -> TokenPair:
         """Exchange a refresh token for a new pair, with the scopes that its user may still have.
@@ -78,17 +126,23 @@ class AuthFlow(Generic[UserT, RegisterT]):
         Raises:
             InvalidTokenError: The token is not valid, or its user does not exist or is not active.
         """
-        claims = await self.logins.decode_refresh_token(refresh_token)
+        logins = self._needed_logins()
+        claims = await logins.decode_refresh_token(refresh_token)
         accounts = self.accounts(session)
         user = await accounts.get_account(claims.sub)
         if user is None or not accounts.describe(user).is_active:
             raise InvalidTokenError("its user does not exist or is not active")
-        return await self.logins.renew(claims, scopes=claims.scopes if self.scopes is None else self.scopes(user))
+        return await logins.renew(claims, scopes=claims.scopes if self.scopes is None else self.scopes(user))
+
+    def _needed_logins(self) -> Logins:
+        if self.logins is None:
+            raise ConfigurationError("this AuthFlow has no logins: pass logins=StatelessLogins(tokens), or use authenticate()")
+        return self.logins
 
     async def _authenticate(self, session: AsyncSession, email: str, password: str | SecretStr) -> tuple[UserT, Account]:
         accounts = self.accounts(session)
         try:
-            user = await accounts.get_account_by_email(email)
+            user = await (accounts.get_account_by_email(email) if self.identify is None else self.identify(session, email))
         except UserInputError:
             user = None  # not an address; the login fails after the same time
         account = None if user is None else accounts.describe(user)
@@ -103,3 +157,9 @@ class AuthFlow(Generic[UserT, RegisterT]):
                 # The password was right. A failure to store a better hash must not fail the login.
                 logger.warning("An outdated password hash could not be replaced: %s", type(error).__name__)
         return user, account
+
+
+def wrong_password() -> UserInputError:
+    """Return the error for a change without the right current password."""
+    reason = FieldError(("body", "current_password"), "wrong_password", "is not the current password")
+    return UserInputError("The current password is missing or wrong.", errors=[reason])

@@ -17,7 +17,7 @@ from fastapi_kit.auth.logins.protocol import TokenPair
 from fastapi_kit.auth.users.accounts import PRIVILEGES
 from fastapi_kit.auth.users.flow import AuthFlow
 from fastapi_kit.auth.users.schemas import RefreshRequest
-from fastapi_kit.dependencies import Dependency, as_depends, declare
+from fastapi_kit.dependencies import Dependency, as_depends, declare, while_connected
 from fastapi_kit.errors import ConfigurationError
 from fastapi_kit.handlers.openapi import problem_responses
 from fastapi_kit.schemas import SafeText
@@ -47,7 +47,8 @@ class AuthEndpoint(enum.Flag):
 class PasswordForm:
     """The form of OAuth2's password grant (RFC 6749, 4.3.2), which Swagger UI's Authorize and OAuth2 clients send.
 
-    Unlike FastAPI's form, it limits what is sent. *username* is the e-mail address. The id and the secret of a client are ignored.
+    Unlike FastAPI's form, it limits what is sent. *username* is the e-mail address, or what ``AuthFlow(identify=...)`` takes. The id and
+    the secret of a client are ignored.
     """
 
     username: Annotated[SafeText, Form(min_length=1, max_length=320)]
@@ -67,7 +68,7 @@ def auth_router(
     session: Dependency[AsyncSession],
     current_user: Callable[..., Awaitable[UserT]],
     read: type[BaseModel],
-    register: type[RegisterT],
+    register: type[RegisterT] | None = None,
     endpoints: AuthEndpoint = AuthEndpoint.ALL,
 ) -> APIRouter:
     """Build the routes. Leave one out to declare your own on the router.
@@ -79,19 +80,27 @@ def auth_router(
         session: Any dependency that gives a session, such as ``db.session``.
         current_user: The dependency that gives the user for ``GET /me``.
         read: The schema of a user in an answer.
-        register: The schema of a registration, with ``email`` and ``password``.
+        register: The schema of a registration, with ``password`` and, unless the flow has *identify*, ``email``.
         endpoints: The routes to build.
 
     Raises:
-        ConfigurationError: *register* lacks a field, or has one with which users could grant themselves privileges, such as
-            ``is_superuser`` or ``roles``. It is also raised if *endpoints* leaves the registration out.
+        ConfigurationError: *register* is missing, lacks a field, or has one with which users could grant themselves privileges, such as
+            ``is_superuser`` or ``roles``; or the flow has no logins for the routes of tokens.
     """
-    if missing := {"email", "password"} - register.model_fields.keys():
-        raise ConfigurationError(f"{register.__name__} needs the fields {sorted(missing)}")
-    if unsafe := register.model_fields.keys() & PRIVILEGES:
-        raise ConfigurationError(f"users who register could set {sorted(unsafe)}: remove that from {register.__name__}")
+    if register is not None:
+        needed = {"password", "email"} if flow.identify is None else {"password"}
+        if missing := needed - register.model_fields.keys():
+            raise ConfigurationError(f"{register.__name__} needs the fields {sorted(missing)}")
+        if unsafe := register.model_fields.keys() & PRIVILEGES:
+            raise ConfigurationError(f"users who register could set {sorted(unsafe)}: remove that from {register.__name__}")
+    if flow.logins is None and endpoints & (AuthEndpoint.LOGIN | AuthEndpoint.REFRESH):
+        raise ConfigurationError("the routes for login and refresh need AuthFlow(logins=...), or leave them out of endpoints=")
     router = APIRouter(route_class=NoStoreRoute)
     if AuthEndpoint.REGISTER in endpoints:
+        if register is None:
+            raise ConfigurationError(
+                "the route to register needs register=; without it, pass endpoints=AuthEndpoint.ALL & ~AuthEndpoint.REGISTER"
+            )
         add_register(router, flow, session, register, read)
     if AuthEndpoint.LOGIN in endpoints:
         add_login(router, flow, session)
@@ -127,6 +136,7 @@ def add_register(
     router.add_api_route(
         "/register",
         declare(register, __data__=Annotated[schema, Body()]),
+        dependencies=[while_connected],
         methods=["POST"],
         status_code=201,
         response_model=read,
@@ -139,6 +149,7 @@ def add_register(
 
 def add_login(router: APIRouter, flow: AuthFlow[UserT, RegisterT], session: Dependency[AsyncSession]) -> None:
     """Add ``POST /login``."""
+    name = "an e-mail address" if flow.identify is None else "a user name"
 
     async def login(form: Annotated[PasswordForm, Depends()], session: Annotated[AsyncSession, as_depends(session)]) -> TokenPair:
         return await flow.login(session, email=form.username, password=form.password, scopes=form.scopes)
@@ -146,9 +157,10 @@ def add_login(router: APIRouter, flow: AuthFlow[UserT, RegisterT], session: Depe
     router.add_api_route(
         "/login",
         login,
+        dependencies=[while_connected],
         methods=["POST"],
         summary="Log in",
-        description="Exchange an e-mail address and a password for tokens (OAuth2 password grant).",
+        description=f"Exchange {name} and a password for tokens (OAuth2 password grant).",
         response_description="An access token and a refresh token",
         responses=problem_responses(400, 401, 413, 422, 503),
     )

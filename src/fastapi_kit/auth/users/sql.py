@@ -12,10 +12,12 @@ from typing_extensions import TypeVar as TypeVarWithDefault
 
 from fastapi_kit._compat import python_type
 from fastapi_kit.auth.users.accounts import PRIVILEGES, Account, normalize_email
+from fastapi_kit.crud.reads import FOR_UPDATE
 from fastapi_kit.crud.service import CRUDService
 from fastapi_kit.db.mixins import unannotated
 from fastapi_kit.db.transactions import unit_of_work
 from fastapi_kit.errors import ConfigurationError
+from fastapi_kit.schemas import has_rules_across_fields, validate_merged
 
 __all__ = ["NoChanges", "UserAccounts", "UserMixin"]
 
@@ -75,8 +77,8 @@ class UserAccounts(CRUDService[UserT, RegisterT, UpdateT], Generic[UserT, Regist
     change those with a mapping: ``update(id, {"is_active": False})``. Each write commits itself, unless a transaction was opened.
     """
 
-    not_registered: ClassVar[frozenset[str]] = frozenset({"password"})
-    """Fields of the registration that are not columns."""
+    not_columns: ClassVar[frozenset[str]] = frozenset({"password", "current_password"})
+    """Fields of a registration or of a change that are not columns."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -122,7 +124,7 @@ class UserAccounts(CRUDService[UserT, RegisterT, UpdateT], Generic[UserT, Regist
 
         A ``create_values`` of your own is not called: it may hash a password, which is done already.
         """
-        registered = type(data).model_fields.keys() - self.not_registered
+        registered = type(data).model_fields.keys() - self.not_columns
         values = {name: value for name, value in (await super().create_values(data)).items() if name in registered}
         return await self.create(values, hashed_password=hashed_password, is_active=True, is_verified=False, is_superuser=False)
 
@@ -146,6 +148,26 @@ class UserAccounts(CRUDService[UserT, RegisterT, UpdateT], Generic[UserT, Regist
             return False
         set_committed_value(user, "hashed_password", hashed_password)
         return True
+
+    async def change(
+        self, user: UserT, data: BaseModel, /, *, hashed_password: str | None = None, replacing: str | None = None
+    ) -> UserT | None:
+        """Store the fields that *data* sets and a new hash, in one transaction: ``AuthFlow.change`` calls it.
+
+        ``update_values`` decides what is stored; ``not_columns`` are left out. With *replacing*, return None and store nothing unless that
+        hash is stored: of two callers who have verified the same password, one succeeds. Raises NotFoundError, ConflictError.
+        """
+        key = cast("Any", user).id
+        values = {name: value for name, value in (await self.update_values(cast("Any", data))).items() if name not in self.not_columns}
+        if hashed_password is not None:
+            values["hashed_password"] = hashed_password
+        async with unit_of_work(self.session):
+            if replacing is not None or has_rules_across_fields(type(data)):
+                row = await self.get_one(key, lock=FOR_UPDATE)
+                if replacing not in {None, row.hashed_password}:
+                    return None
+                validate_merged(data, vars(row))
+            return await self.update(key, values)
 
     def prepare_insert(self, values: dict[str, Any]) -> dict[str, Any]:
         """Return the values of a new user, with the address in normal form."""
