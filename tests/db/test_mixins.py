@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 import pytest
@@ -21,10 +21,11 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, declarative_base, mapped_column, registry
+from sqlalchemy.orm.exc import StaleDataError
 from sqlalchemy.types import Boolean
 from sqlmodel import Field, SQLModel
 
-from fastapi_kit.db import NAMING_CONVENTION, Base, Database, TimestampMixin, UTCDateTime, UUIDv7Mixin
+from fastapi_kit.db import NAMING_CONVENTION, Base, Database, TimestampMixin, UTCDateTime, UUIDv7Mixin, VersionMixin
 from fastapi_kit.db.types import ServerNow, utc_now
 
 LONG_AGO = datetime(2001, 9, 9, 1, 46, 40, 123456, tzinfo=UTC)
@@ -35,7 +36,7 @@ class OfTheKit(Base):
     metadata = MetaData(naming_convention=NAMING_CONVENTION)
 
 
-class KitNote(TimestampMixin, UUIDv7Mixin, OfTheKit):
+class KitNote(TimestampMixin, UUIDv7Mixin, VersionMixin, OfTheKit):
     __tablename__ = "notes"
     title: Mapped[str]
 
@@ -43,7 +44,7 @@ class KitNote(TimestampMixin, UUIDv7Mixin, OfTheKit):
 class DeclarativeOwn(DeclarativeBase): ...
 
 
-class DeclarativeNote(TimestampMixin, UUIDv7Mixin, DeclarativeOwn):
+class DeclarativeNote(TimestampMixin, UUIDv7Mixin, VersionMixin, DeclarativeOwn):
     __tablename__ = "notes"
     title: Mapped[str]
 
@@ -51,7 +52,7 @@ class DeclarativeNote(TimestampMixin, UUIDv7Mixin, DeclarativeOwn):
 made_base: Any = declarative_base()
 
 
-class MadeNote(TimestampMixin, UUIDv7Mixin, made_base):
+class MadeNote(TimestampMixin, UUIDv7Mixin, VersionMixin, made_base):
     __tablename__ = "notes"
     title: Mapped[str]
 
@@ -59,7 +60,7 @@ class MadeNote(TimestampMixin, UUIDv7Mixin, made_base):
 class DataclassOwn(MappedAsDataclass, DeclarativeBase): ...
 
 
-class DataclassNote(TimestampMixin, UUIDv7Mixin, DataclassOwn):
+class DataclassNote(TimestampMixin, UUIDv7Mixin, VersionMixin, DataclassOwn):
     __tablename__ = "notes"
     title: Mapped[str]
 
@@ -68,7 +69,7 @@ class SQLModelOwn(SQLModel, registry=registry()):
     metadata = MetaData()
 
 
-class SQLModelNote(TimestampMixin, UUIDv7Mixin, SQLModelOwn, table=True):
+class SQLModelNote(TimestampMixin, UUIDv7Mixin, VersionMixin, SQLModelOwn, table=True):
     __tablename__ = "notes"
     title: str = Field(index=True)
 
@@ -77,7 +78,7 @@ own_registry = registry()
 
 
 @own_registry.mapped
-class DecoratedNote(TimestampMixin, UUIDv7Mixin):
+class DecoratedNote(TimestampMixin, UUIDv7Mixin, VersionMixin):
     __tablename__ = "notes"
     title: Mapped[str]
 
@@ -381,3 +382,76 @@ def test_a_datetime_of_the_base_is_aware() -> None:
     assert isinstance(Visit.__table__.c.until.type, UTCDateTime)
     assert Visit.__table__.c.until.nullable
     Base.metadata.remove(Visit.__table__)
+
+
+@EVERY_BASE
+async def test_every_change_raises_the_version(database: Database, note_class: type[Any]) -> None:
+    """A flush, an ORM update(), one by key and a Core update raise the version by one; a change to the same value does not."""
+    key = await create_old(database, note_class)
+    table = note_class.__table__
+
+    async def version() -> int:
+        async with database.sessions() as session:
+            return (await session.get_one(note_class, key)).version
+
+    assert await version() == 1
+    for title, expected in (("flushed", 2), ("flushed", 2)):
+        async with database.sessions.begin() as session:
+            (await session.get_one(note_class, key)).title = title
+        assert await version() == expected
+    async with database.sessions.begin() as session:
+        await session.execute(update(note_class).values(title="bulk"))
+    assert await version() == 3
+    async with database.engine.begin() as connection:
+        await connection.execute(update(table).where(table.c.id == key).values(title="core"))
+    assert await version() == 4
+
+
+@EVERY_BASE
+async def test_a_row_of_two_sessions_is_written_once(database: Database, note_class: type[Any]) -> None:
+    """The flush of an object whose row another session has changed raises StaleDataError."""
+    key = await create_old(database, note_class)
+
+    async with database.sessions() as session:
+        note = await session.get_one(note_class, key)
+        await session.commit()
+        async with database.sessions.begin() as other:
+            (await other.get_one(note_class, key)).title = "other"
+        note.title = "lost"
+        with pytest.raises(StaleDataError):
+            await session.commit()
+
+
+async def test_versions_are_counted_beside_mapper_arguments(database: Database) -> None:
+    """A model with __mapper_args__ of its own counts versions all the same, and its subclasses do; an own counter stays."""
+
+    class VersionBase(DeclarativeBase): ...
+
+    class Animal(VersionMixin, VersionBase):
+        __tablename__ = "animals"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        kind: Mapped[str]
+        __mapper_args__: ClassVar[dict[str, Any]] = {"polymorphic_on": "kind", "polymorphic_identity": "animal"}
+
+    class Dog(Animal):
+        __tablename__ = "dogs"
+        id: Mapped[int] = mapped_column(ForeignKey("animals.id"), primary_key=True)
+        bark: Mapped[str]
+        __mapper_args__: ClassVar[dict[str, Any]] = {"polymorphic_identity": "dog"}
+
+    class Own(VersionMixin, VersionBase):
+        __tablename__ = "own"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        edition: Mapped[int] = mapped_column()
+        __mapper_args__: ClassVar[dict[str, Any]] = {"version_id_col": edition}
+
+    await create_tables(database, VersionBase.metadata)
+    async with database.sessions() as session:
+        dog = Dog(bark="wuff")
+        session.add(dog)
+        await session.commit()
+        dog.bark = "wow"
+        await session.commit()
+
+        assert dog.version == 2
+        assert Own.__mapper__.version_id_col is Own.__table__.c.edition

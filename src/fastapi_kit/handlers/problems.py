@@ -51,6 +51,8 @@ TEXTS = {
     "still_referenced": "Other resources still refer to this one.",
     "invalid_data": "The values cannot be stored.",
     "unknown_reference": "A resource that is referred to does not exist.",
+    "precondition_failed": "The resource is not as the request expects it.",
+    "precondition_required": "The request needs an If-Match header with the ETag of the resource.",
     "not_authenticated": "Not authenticated.",
     "invalid_credentials": "The credentials are not valid.",
     "invalid_token": "The token is not valid.",

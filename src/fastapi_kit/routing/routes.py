@@ -77,18 +77,27 @@ def add_route(
     errors: Sequence[int],
     status_code: int = 200,
     headers: Mapping[str, str] | None = None,
+    asks: Mapping[str, str] | None = None,
+    requires_asked: bool = False,
+    responses: Mapping[int | str, dict[str, Any]] | None = None,
     **documented: Any,
 ) -> None:
-    """Add a route for *endpoint*, with its *errors* and the *headers* of its answer."""
+    """Add a route for *endpoint*, with its *errors*, the *headers* of its answer and those that it *asks* for. ``GET`` answers ``HEAD`` too."""
     # Traces and logs show the function's name.
     endpoint.__name__ = endpoint.__qualname__ = name
-    documents = {header: {"description": text, "schema": {"type": "string"}} for header, text in (headers or {}).items()}
-    router.add_api_route(
-        path,
-        endpoint,
-        methods=[method],
-        name=name,
-        status_code=status_code,
-        responses={**problem_responses(*errors), **({status_code: {"headers": documents}} if documents else {})},
-        **documented,
-    )
+    text: Any = {"schema": {"type": "string"}}
+    sent = {header: {"description": what, **text} for header, what in (headers or {}).items()}
+    asked = [{"in": "header", "name": header, "description": what, "required": requires_asked, **text} for header, what in (asks or {}).items()]
+    # HEAD has no operation of its own in OpenAPI.
+    for served in ("GET", "HEAD") if method == "GET" else (method,):
+        router.add_api_route(
+            path,
+            endpoint,
+            methods=[served],
+            name=name,
+            status_code=status_code,
+            responses={**problem_responses(*errors), **(responses or {}), **({status_code: {"headers": sent}} if sent else {})},
+            openapi_extra={"parameters": asked} if asked else None,
+            include_in_schema=served != "HEAD",
+            **documented,
+        )
