@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeAlias
 from fastapi import Depends, Header, HTTPException, Request, Response
 from pydantic import BaseModel
 from sqlalchemy import inspect
-from sqlalchemy.orm import Mapper
+from sqlalchemy.orm import object_mapper
 
 from fastapi_kit.crud.identity import identity_of
 from fastapi_kit.dependencies import answering
@@ -47,7 +47,7 @@ def etag_of(row: object, *, shown: BaseModel | None = None) -> str:
     version = version_of(row)
     if version is None:
         raise ConfigurationError(f"{type(row).__name__} has no version: use VersionMixin, or give the schema that is sent")
-    mapper: Mapper[Any] = inspect(row, raiseerr=True).mapper
+    mapper = object_mapper(row)
     key = (mapper.local_table.description, identity_of(mapper).key_of_row(row), version)
     digest = digest_of(key if shown is None else shown)
     return f'"{version}-{digest}"'
@@ -73,7 +73,7 @@ def answer_with_etag(row: object, *, request: Request, response: Response, shown
 
 
 def check_preconditions(request: Request, tags: Collection[str] = ()) -> None:
-    """Raise PreconditionFailedError unless ``If-Match`` and ``If-None-Match`` allow a write to a resource, which exists, with these ETags."""
+    """Raise PreconditionFailedError unless *request* allows a write to a resource that exists and has these ETags."""
     check_if_match(request, tags)
     if has_current(request, tags):
         raise PreconditionFailedError("If-None-Match")
@@ -86,14 +86,14 @@ def is_conditional(request: Request) -> bool:
 
 def version_of(row: object) -> Any:
     """Return the version of a row, or None if its model counts none."""
-    state = inspect(row, raiseerr=False)
+    state: Any = inspect(row, raiseerr=False)
     column = None if state is None else state.mapper.version_id_col
     return None if column is None else getattr(row, state.mapper.get_property_by_column(column).key)
 
 
 @answering(412)
 def get_if_match(
-    if_match: Annotated[list[str] | None, Header(description="The ETag that the resource must have (RFC 9110, 13.1.1)")] = None,
+    if_match: Annotated[list[str] | None, Header(alias="If-Match", description="The ETag that the resource must have")] = None,
 ) -> int | None:
     """Return the version in ``If-Match``, or None if the header is missing or ``*``.
 

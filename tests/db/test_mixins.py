@@ -36,7 +36,7 @@ class OfTheKit(Base):
     metadata = MetaData(naming_convention=NAMING_CONVENTION)
 
 
-class KitNote(TimestampMixin, UUIDv7Mixin, VersionMixin, OfTheKit):
+class KitNote(TimestampMixin, UUIDv7Mixin, OfTheKit):
     __tablename__ = "notes"
     title: Mapped[str]
 
@@ -44,7 +44,7 @@ class KitNote(TimestampMixin, UUIDv7Mixin, VersionMixin, OfTheKit):
 class DeclarativeOwn(DeclarativeBase): ...
 
 
-class DeclarativeNote(TimestampMixin, UUIDv7Mixin, VersionMixin, DeclarativeOwn):
+class DeclarativeNote(TimestampMixin, UUIDv7Mixin, DeclarativeOwn):
     __tablename__ = "notes"
     title: Mapped[str]
 
@@ -52,7 +52,7 @@ class DeclarativeNote(TimestampMixin, UUIDv7Mixin, VersionMixin, DeclarativeOwn)
 made_base: Any = declarative_base()
 
 
-class MadeNote(TimestampMixin, UUIDv7Mixin, VersionMixin, made_base):
+class MadeNote(TimestampMixin, UUIDv7Mixin, made_base):
     __tablename__ = "notes"
     title: Mapped[str]
 
@@ -60,7 +60,7 @@ class MadeNote(TimestampMixin, UUIDv7Mixin, VersionMixin, made_base):
 class DataclassOwn(MappedAsDataclass, DeclarativeBase): ...
 
 
-class DataclassNote(TimestampMixin, UUIDv7Mixin, VersionMixin, DataclassOwn):
+class DataclassNote(TimestampMixin, UUIDv7Mixin, DataclassOwn):
     __tablename__ = "notes"
     title: Mapped[str]
 
@@ -69,7 +69,7 @@ class SQLModelOwn(SQLModel, registry=registry()):
     metadata = MetaData()
 
 
-class SQLModelNote(TimestampMixin, UUIDv7Mixin, VersionMixin, SQLModelOwn, table=True):
+class SQLModelNote(TimestampMixin, UUIDv7Mixin, SQLModelOwn, table=True):
     __tablename__ = "notes"
     title: str = Field(index=True)
 
@@ -78,11 +78,51 @@ own_registry = registry()
 
 
 @own_registry.mapped
-class DecoratedNote(TimestampMixin, UUIDv7Mixin, VersionMixin):
+class DecoratedNote(TimestampMixin, UUIDv7Mixin):
     __tablename__ = "notes"
     title: Mapped[str]
 
 
+class KitPage(VersionMixin, OfTheKit):
+    __tablename__ = "pages"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    title: Mapped[str]
+
+
+class DeclarativePage(VersionMixin, DeclarativeOwn):
+    __tablename__ = "pages"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    title: Mapped[str]
+
+
+class MadePage(VersionMixin, made_base):
+    __tablename__ = "pages"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    title: Mapped[str]
+
+
+class DataclassPage(VersionMixin, DataclassOwn):
+    __tablename__ = "pages"
+    id: Mapped[int] = mapped_column(primary_key=True, init=False)
+    title: Mapped[str]
+
+
+class SQLModelPage(VersionMixin, SQLModelOwn, table=True):
+    __tablename__ = "pages"
+    id: int | None = Field(default=None, primary_key=True)
+    title: str
+
+
+@own_registry.mapped
+class DecoratedPage(VersionMixin):
+    __tablename__ = "pages"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    title: Mapped[str]
+
+
+EVERY_VERSIONED = pytest.mark.parametrize(
+    "page_class", [KitPage, DeclarativePage, MadePage, DataclassPage, SQLModelPage, DecoratedPage], indirect=True
+)
 EVERY_BASE = pytest.mark.parametrize(
     "note_class", [KitNote, DeclarativeNote, MadeNote, DataclassNote, SQLModelNote, DecoratedNote], indirect=True
 )
@@ -94,6 +134,14 @@ async def note_class(request: pytest.FixtureRequest, database: Database) -> type
     note_class: type[Any] = request.param
     await create_tables(database, note_class.__table__.metadata)
     return note_class
+
+
+@pytest.fixture
+async def page_class(request: pytest.FixtureRequest, database: Database) -> type[Any]:
+    """A model with a version over one kind of base, its table created."""
+    page_class: type[Any] = request.param
+    await create_tables(database, page_class.__table__.metadata)
+    return page_class
 
 
 async def create_tables(database: Database, metadata: MetaData) -> None:
@@ -384,40 +432,49 @@ def test_a_datetime_of_the_base_is_aware() -> None:
     Base.metadata.remove(Visit.__table__)
 
 
-@EVERY_BASE
-async def test_every_change_raises_the_version(database: Database, note_class: type[Any]) -> None:
+async def create_page(database: Database, page_class: type[Any]) -> int:
+    """Store a page, and return its key."""
+    async with database.sessions.begin() as session:
+        page = page_class(title="old")
+        session.add(page)
+        await session.flush()
+        return int(page.id)
+
+
+@EVERY_VERSIONED
+async def test_every_change_raises_the_version(database: Database, page_class: type[Any]) -> None:
     """A flush, an ORM update(), one by key and a Core update raise the version by one; a change to the same value does not."""
-    key = await create_old(database, note_class)
-    table = note_class.__table__
+    key = await create_page(database, page_class)
+    table = page_class.__table__
 
     async def version() -> int:
         async with database.sessions() as session:
-            return (await session.get_one(note_class, key)).version
+            return (await session.get_one(page_class, key)).version
 
     assert await version() == 1
     for title, expected in (("flushed", 2), ("flushed", 2)):
         async with database.sessions.begin() as session:
-            (await session.get_one(note_class, key)).title = title
+            (await session.get_one(page_class, key)).title = title
         assert await version() == expected
     async with database.sessions.begin() as session:
-        await session.execute(update(note_class).values(title="bulk"))
+        await session.execute(update(page_class).values(title="bulk"))
     assert await version() == 3
     async with database.engine.begin() as connection:
         await connection.execute(update(table).where(table.c.id == key).values(title="core"))
     assert await version() == 4
 
 
-@EVERY_BASE
-async def test_a_row_of_two_sessions_is_written_once(database: Database, note_class: type[Any]) -> None:
+@EVERY_VERSIONED
+async def test_a_row_of_two_sessions_is_written_once(database: Database, page_class: type[Any]) -> None:
     """The flush of an object whose row another session has changed raises StaleDataError."""
-    key = await create_old(database, note_class)
+    key = await create_page(database, page_class)
 
     async with database.sessions() as session:
-        note = await session.get_one(note_class, key)
+        page = await session.get_one(page_class, key)
         await session.commit()
         async with database.sessions.begin() as other:
-            (await other.get_one(note_class, key)).title = "other"
-        note.title = "lost"
+            (await other.get_one(page_class, key)).title = "other"
+        page.title = "lost"
         with pytest.raises(StaleDataError):
             await session.commit()
 

@@ -14,7 +14,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from tests.routing.models import NoteRead, NoteService, client_of, get_session, operations_of
 
 from fastapi_kit.crud import CRUDService
-from fastapi_kit.db import Database, VersionMixin
+from fastapi_kit.db import Database, VersionMixin, unit_of_work
 from fastapi_kit.errors import ConfigurationError
 from fastapi_kit.etags import IfMatch, RequiredIfMatch, answer_with_etag
 from fastapi_kit.handlers import register_exception_handlers
@@ -103,25 +103,33 @@ def app_of(db: Database) -> FastAPI:
     app.include_router(crud_router(DocumentService, read=TextRead, session=db.session, options=parent), prefix="/shelves/{shelf}/documents")
     app.include_router(crud_router(DraftService, read=TextRead, session=db.session), prefix="/drafts")
     app.include_router(crud_router(LineService, read=LineRead, session=db.session), prefix="/lines")
-    Session = Annotated[AsyncSession, db.session]
 
     @app.get("/by-hand/{key}", response_model=TextRead)
-    async def read(key: int, session: Session, request: Request, response: Response) -> Document:
+    async def read(key: int, session: Annotated[AsyncSession, db.session], request: Request, response: Response) -> Document:
         document = await DocumentService(session).get_one(key)
         response.headers["Vary"] = "Accept"
         answer_with_etag(document, request=request, response=response)
         return document
 
     @app.patch("/by-hand/{key}", response_model=TextRead)
-    async def change(key: int, data: TextIn, session: Session, version: RequiredIfMatch, request: Request, response: Response) -> Document:
+    async def change(
+        key: int,
+        data: TextIn,
+        session: Annotated[AsyncSession, db.session],
+        version: RequiredIfMatch,
+        request: Request,
+        response: Response,
+    ) -> Document:
         document = await DocumentService(session).update(key, data, expected_version=version)
         answer_with_etag(document, request=request, response=response)
         return document
 
     @app.delete("/by-hand/{key}", status_code=204)
-    async def delete(key: int, session: Session, version: IfMatch) -> None:
-        await LineService(session).delete(1)
-        await DocumentService(session).delete(key, expected_version=version)
+    async def delete(key: int, session: Annotated[AsyncSession, db.session], version: IfMatch) -> None:
+        async with unit_of_work(session):
+            for line in await LineService(session).list(Line.document_id == key):
+                await LineService(session).delete(line.id)
+            await DocumentService(session).delete(key, expected_version=version)
 
     return app
 
@@ -310,7 +318,9 @@ async def test_head_answers_as_get(client: AsyncClient, path: str) -> None:
 
 def test_the_document_shows_preconditions() -> None:
     """OpenAPI shows the headers and the statuses of routes with a version, and no HEAD; it shows none without a version."""
-    operations = operations_of(crud_router(DocumentService, read=TextRead, session=get_session, options=RouterOptions(require_if_match=True)))
+    operations = operations_of(
+        crud_router(DocumentService, read=TextRead, session=get_session, options=RouterOptions(require_if_match=True))
+    )
     headers = {
         key: {each["name"]: each["required"] for each in operation.get("parameters", ()) if each["in"] == "header"}
         for key, operation in operations.items()

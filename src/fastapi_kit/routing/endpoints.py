@@ -17,8 +17,8 @@ from fastapi_kit.crud.reads import FOR_UPDATE, ReadService, RowLock
 from fastapi_kit.crud.service import CRUDService
 from fastapi_kit.db.transactions import unit_of_work
 from fastapi_kit.dependencies import declare
-from fastapi_kit.etags import answer_with_etag, check_if_match, check_preconditions, etag_of, is_conditional, require_if_match, version_of
 from fastapi_kit.errors import InvalidDataError, NotFoundError, UnknownReferenceError
+from fastapi_kit.etags import answer_with_etag, check_if_match, check_preconditions, etag_of, is_conditional, require_if_match, version_of
 from fastapi_kit.pagination import Page, PageParams
 from fastapi_kit.routing.keys import collection_path, column_in_path, row_path
 from fastapi_kit.routing.resource import Parent, Resource

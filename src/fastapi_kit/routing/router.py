@@ -98,8 +98,8 @@ def crud_router(
     paths of single rows. Functions, routes and operations are named after the table (``list_notes``, ``create_many_notes``) or the model
     (``get_note``, ``create_note``, ``update_note``, ``delete_note``).
 
-    Rows of a model with a version (``VersionMixin``) have an ``ETag``: ``If-None-Match`` is answered 304, and a write whose ``If-Match`` does
-    not hold 412. Without a version, any ETag in ``If-Match`` is a 412.
+    Rows of a model with a version (``VersionMixin``) have an ``ETag``. A read whose ``If-None-Match`` names it is answered 304, and a
+    request whose ``If-Match`` does not hold 412. Without a version, any ETag in ``If-Match`` is a 412. ``GET`` routes answer ``HEAD`` too.
 
     With a parent in *options*, rows of other parents count as missing. ``POST`` takes the column from the path and answers 404 if its
     foreign key finds no parent. A list of an unknown parent is empty. A body that names another parent is rejected (422).

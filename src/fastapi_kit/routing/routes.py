@@ -12,6 +12,8 @@ from fastapi_kit.handlers.openapi import problem_responses
 
 __all__ = ["BatchRoute", "CRUDRouter", "RowRoute", "add_route"]
 
+_NOTHING: Mapping[str, str] = {}
+
 
 class RowRoute(APIRoute):
     """The route of one row. Its path matches any key."""
@@ -76,18 +78,21 @@ def add_route(
     name: str,
     errors: Sequence[int],
     status_code: int = 200,
-    headers: Mapping[str, str] | None = None,
-    asks: Mapping[str, str] | None = None,
+    headers: Mapping[str, str] = _NOTHING,
+    asks: Mapping[str, str] = _NOTHING,
     requires_asked: bool = False,
     responses: Mapping[int | str, dict[str, Any]] | None = None,
     **documented: Any,
 ) -> None:
-    """Add a route for *endpoint*, with its *errors*, the *headers* of its answer and those that it *asks* for. ``GET`` answers ``HEAD`` too."""
+    """Add a route for *endpoint*, with its *errors*, the *headers* of its answer and those that it *asks* for.
+
+    A route for ``GET`` answers ``HEAD`` too.
+    """
     # Traces and logs show the function's name.
     endpoint.__name__ = endpoint.__qualname__ = name
     text: Any = {"schema": {"type": "string"}}
-    sent = {header: {"description": what, **text} for header, what in (headers or {}).items()}
-    asked = [{"in": "header", "name": header, "description": what, "required": requires_asked, **text} for header, what in (asks or {}).items()]
+    sent = {header: {"description": what, **text} for header, what in headers.items()}
+    asked = [{"in": "header", "name": header, "description": what, "required": requires_asked, **text} for header, what in asks.items()]
     # HEAD has no operation of its own in OpenAPI.
     for served in ("GET", "HEAD") if method == "GET" else (method,):
         router.add_api_route(

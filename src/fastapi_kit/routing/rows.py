@@ -84,27 +84,27 @@ def get_row_factory(
     given = session if service is None else service
     if given is None or (session is not None and service is not None):
         raise TypeError("get_row_factory() needs exactly one of session= and service=")
-    if not hasattr(service_class, "model"):
+    model: type[ModelT] | None = getattr(service_class, "model", None)
+    if model is None:
         raise ConfigurationError(f"{service_class.__name__} has no model")
-    mapper = mapper_of(service_class.model)
+    mapper = mapper_of(model)
     attribute = None if key is None else name_of(mapper, key)
     if key is not None and attribute is None:
-        raise ConfigurationError(f"key= is not a column of {mapper.class_.__name__}")
-    segment = segment_type(mapper, name, attribute)
+        raise ConfigurationError(f"key= is not a column of {model.__name__}")
 
     @answering(404)
     async def get_row(given: Annotated[Any, as_depends(given)], __key__: Any) -> ModelT:
         rows: ReadService[ModelT] = service_class(given) if service is None else given
-        if key is None:
+        if key is None or attribute is None:
             return await rows.get_one(__key__, options=options, lock=lock)
         found = await rows.list(key == __key__, limit=2, options=options, lock=lock)
         if len(found) > 1:
-            raise MultipleMatchesError(mapper.class_, (key.key,))
+            raise MultipleMatchesError(model, (attribute,))
         if not found:
-            raise NotFoundError(mapper.class_, __key__)
+            raise NotFoundError(model, __key__)
         return found[0]
 
-    return declare(get_row, __key__=segment)
+    return declare(get_row, __key__=segment_type(mapper, name, attribute))
 
 
 def segment_type(mapper: Mapper[Any], name: str | None, attribute: str | None) -> Any:
