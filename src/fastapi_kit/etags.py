@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection
 from hashlib import sha256
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, cast
 
 from fastapi import Depends, Header, HTTPException, Request, Response
 from pydantic import BaseModel
@@ -86,7 +86,7 @@ def is_conditional(request: Request) -> bool:
 
 def version_of(row: object) -> Any:
     """Return the version of a row, or None if its model counts none."""
-    state: Any = inspect(row, raiseerr=False)
+    state = cast("Any", inspect(row, raiseerr=False))
     column = None if state is None else state.mapper.version_id_col
     return None if column is None else getattr(row, state.mapper.get_property_by_column(column).key)
 

@@ -1,4 +1,4 @@
-"""Offset pages: their rows, their total, and what they cost."""
+"""Offset pages: their rows, their total, and their statements."""
 
 from typing import ClassVar
 
@@ -31,7 +31,7 @@ class CountedTo3(PageParams):
 
 @pytest.fixture
 async def tags(session: AsyncSession) -> TagService:
-    """Five tags, three of which weigh something."""
+    """Five tags, of which three have a weight."""
     service = TagService(session)
     await service.create_many([{"name": name, "weight": weight} for name, weight in zip("abcde", (1, None, 2, None, 3), strict=True)])
     return service
@@ -45,7 +45,7 @@ def shape(page: Page[TagRead]) -> tuple[list[str], int | None, bool, bool]:
 
 
 async def test_rows_come_as_the_schema(tags: TagService) -> None:
-    """Get_as, list_as and page_as give the schema's type."""
+    """get_as(), list_as() and page_as() return instances of the schema."""
     assert await tags.get_as(TagRead, 1) == TagRead(id=1, name="a")
     assert await tags.list_as(TagRead, Tag.weight > 1, order_by=Tag.name.desc(), limit=1) == [TagRead(id=5, name="e")]
     page = await tags.page_as(TagRead, PageParams(limit=1))
@@ -54,7 +54,7 @@ async def test_rows_come_as_the_schema(tags: TagService) -> None:
 
 
 async def test_a_schema_needs_no_from_attributes(tags: TagService) -> None:
-    """Any schema whose fields the model has."""
+    """A read schema needs no from_attributes=True."""
 
     class Plain(BaseModel):
         name: str
@@ -63,7 +63,7 @@ async def test_a_schema_needs_no_from_attributes(tags: TagService) -> None:
 
 
 async def test_a_missing_row_as_a_schema_is_not_found(tags: TagService) -> None:
-    """As get_one."""
+    """get_as() raises NotFoundError for a missing row."""
     with pytest.raises(NotFoundError):
         await tags.get_as(TagRead, 99)
 
@@ -97,7 +97,7 @@ PAGES: list[tuple[PageParams, tuple[list[str], int | None, bool, bool]]] = [
     ("query", "expected"), PAGES, ids=lambda value: f"{type(value).__name__} {value}" if isinstance(value, BaseModel) else ""
 )
 async def test_pages(tags: TagService, query: PageParams, expected: tuple[list[str], int | None, bool, bool]) -> None:
-    """Rows, total and whether there are more; also past the last page, with no limit to speak of, and with the limit 0."""
+    """A page has its rows, the total, and whether there are more, also past the end and with a limit of 0."""
     page = await tags.page_as(TagRead, query)
 
     assert shape(page) == expected
@@ -109,7 +109,7 @@ CAPS: list[tuple[int, tuple[int, bool]]] = [(1, (1, True)), (4, (4, True)), (5, 
 
 @pytest.mark.parametrize(("cap", "expected"), CAPS)
 async def test_a_cap_counts_no_further(tags: TagService, cap: int, expected: tuple[int, bool]) -> None:
-    """ "4+" where there are more, the number itself where there are not."""
+    """With max_total the total is exact below it and capped above."""
 
     class Capped(PageParams):
         max_total: ClassVar[int | None] = cap
@@ -128,7 +128,7 @@ async def test_pages_meet_conditions_and_orders(tags: TagService) -> None:
 
 
 async def test_pages_of_nothing(session: AsyncSession) -> None:
-    """An empty table has an empty page of each kind."""
+    """An empty table gives an empty page of each kind."""
     for query, total in ((PageParams(), 0), (Uncounted(), None), (CountedTo3(), 0)):
         assert shape(await TagService(session).page_as(TagRead, query)) == ([], total, False, False)
 
@@ -138,7 +138,7 @@ STATEMENTS = [(PageParams, 10, 2), (PageParams, 0, 1), (Uncounted, 10, 1), (Coun
 
 @pytest.mark.parametrize(("query", "limit", "expected"), STATEMENTS)
 async def test_a_page_costs_what_it_must(library: Database, tags: TagService, query: type[PageParams], limit: int, expected: int) -> None:
-    """Rows and total; rows alone where nothing is counted; never the rows of a page without any."""
+    """A page takes two statements, and one without a total or without rows."""
     with assert_max_queries(library, expected) as log:
         await tags.page_as(TagRead, query(limit=limit))
 
@@ -146,7 +146,7 @@ async def test_a_page_costs_what_it_must(library: Database, tags: TagService, qu
 
 
 async def test_a_cap_stops_counting_in_the_database(library: Database, tags: TagService) -> None:
-    """The statement itself is bounded, and so is that for the rows."""
+    """The statement that counts has a limit."""
     with assert_max_queries(library, 2) as log:
         await tags.page_as(TagRead, CountedTo3(limit=2))
 
@@ -155,14 +155,14 @@ async def test_a_cap_stops_counting_in_the_database(library: Database, tags: Tag
 
 @pytest.mark.parametrize("values", [{"skip": -1}, {"limit": -1}, {"limit": 1001}, {"skip": 2**31}, {"page": 1}], ids=str)
 def test_bounds_are_enforced(values: dict[str, int]) -> None:
-    """By the parameters, so that a client is told."""
+    """Parameters out of range are rejected by PageParams."""
     with pytest.raises(ValidationError):
         PageParams(**values)
 
 
-async def test_pages_on_a_host_session(host_sessions: async_sessionmaker[AsyncSession]) -> None:
-    """With what the session has pending."""
-    async with host_sessions() as session:
+async def test_pages_on_a_session_of_the_application(application_sessions: async_sessionmaker[AsyncSession]) -> None:
+    """Pages include pending objects of the session."""
+    async with application_sessions() as session:
         session.add_all([Tag(name="a"), Tag(name="b")])
         assert shape(await TagService(session).page_as(TagRead, PageParams(limit=1))) == (["a"], 2, False, True)
 
@@ -197,7 +197,7 @@ class Ordered(AuthorService):
 
 @pytest.fixture
 async def authors(session: AsyncSession) -> AsyncSession:
-    """Six authors, four of whom have two books each."""
+    """Six authors, four of them with two books each."""
     authors = await AuthorService(session).create_many([{"email": f"{number}@example.org"} for number in range(6)])
     rows = [{"title": title, "author_id": author.id} for author in authors[:4] for title in "12"]
     await BookService(session).create_many(rows)
@@ -208,7 +208,7 @@ async def authors(session: AsyncSession) -> AsyncSession:
 @pytest.mark.parametrize("query", [PageParams, Uncounted, CountedTo3])
 @pytest.mark.parametrize("service", [Joined, Distinct, Grouped, Loading, Ordered])
 async def test_totals_are_of_rows(authors: AsyncSession, service: type[AuthorService], query: type[PageParams]) -> None:
-    """Not of what is joined to them; pages hold as many rows as they say."""
+    """The total counts rows of the model, not joined rows, and pages are full."""
     totals = {PageParams: (4, False), Uncounted: (None, False), CountedTo3: (3, True)}
 
     first = await service(authors).page_as(AuthorRead, query(limit=3))
@@ -221,7 +221,7 @@ async def test_totals_are_of_rows(authors: AsyncSession, service: type[AuthorSer
 
 
 class Repeating(AuthorService):
-    """A join that gives each author as often as it has books."""
+    """Its join repeats each author for each book."""
 
     def base_query(self) -> Select[Author]:
         return select(Author).join(Author.books)
@@ -230,7 +230,7 @@ class Repeating(AuthorService):
 @pytest.mark.parametrize("query", [PageParams, Uncounted])
 @pytest.mark.parametrize("limit", [1, 2, 3, 5])
 async def test_a_join_that_repeats_rows_loses_none(authors: AsyncSession, query: type[PageParams], limit: int) -> None:
-    """Pages that are walked while they say that there is more meet every row, as often as the total says."""
+    """Following has_more over a join that repeats rows shows as many rows as the total says."""
     items: list[int] = []
     page = await Repeating(authors).page_as(AuthorRead, query(limit=limit))
     items += [author.id for author in page.items]
@@ -244,6 +244,6 @@ async def test_a_join_that_repeats_rows_loses_none(authors: AsyncSession, query:
 
 @pytest.mark.parametrize("service", [Joined, Distinct, Grouped, Loading, Ordered])
 async def test_pages_of_joins_cost_no_more(authors: AsyncSession, library: Database, service: type[AuthorService]) -> None:
-    """Two statements."""
+    """A page of a join takes two statements."""
     with assert_max_queries(library, 2):
         await service(authors).page_as(AuthorRead, PageParams(limit=3))

@@ -9,11 +9,24 @@ from sqlalchemy import text
 
 from fastapi_kit.db import Database
 
-__all__ = ["PASSWORD", "Aside", "eventually", "telling_words"]
+__all__ = ["PASSWORD", "Aside", "eventually", "execute", "telling_words"]
 
 PASSWORD = "Hush-4711"
-"""In every URL that an app under test gets. The server of the tests asks nobody for it."""
-_TELLING = (PASSWORD, "127.0.0.1", "5432", "postgres", "somebody", "asyncpg", "sqlite", "Traceback", "INSERT", "SELECT", "UPDATE", "COMMIT")
+"""In every URL that an app under test gets. The PostgreSQL server of the tests does not ask for it."""
+_TELLING = (
+    PASSWORD,
+    "127.0.0.1",
+    "5432",
+    "postgres",
+    "shopkeeper",
+    "asyncpg",
+    "sqlite",
+    "Traceback",
+    "INSERT",
+    "SELECT",
+    "UPDATE",
+    "COMMIT",
+)
 _RANDOM_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 FoundT = TypeVar("FoundT")
@@ -25,8 +38,15 @@ def telling_words(text: str) -> list[str]:
     return [word for word in _TELLING if word in text]
 
 
+def execute(connection: Any, statement: str) -> None:
+    """Run *statement* on *connection*, which an event of the pool shows."""
+    cursor = connection.cursor()
+    cursor.execute(statement)
+    cursor.close()
+
+
 async def eventually(look: Callable[[], Awaitable[FoundT]]) -> FoundT:
-    """Look again and again until something is found, for what tells nobody that it has happened; give up after five seconds."""
+    """Look again and again until something is found; give up after five seconds."""
     async with asyncio.timeout(5):
         while not (found := await look()):  # noqa: ASYNC110
             await asyncio.sleep(0.005)
