@@ -87,8 +87,9 @@ def is_conditional(request: Request) -> bool:
 def version_of(row: object) -> Any:
     """Return the version of a row, or None if its model counts none."""
     state = cast("Any", inspect(row, raiseerr=False))
-    column = None if state is None else state.mapper.version_id_col
-    return None if column is None else getattr(row, state.mapper.get_property_by_column(column).key)
+    if state is None or state.mapper.version_id_col is None:
+        return None
+    return getattr(row, state.mapper.get_property_by_column(state.mapper.version_id_col).key)
 
 
 @answering(412)

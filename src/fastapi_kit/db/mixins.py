@@ -68,15 +68,14 @@ class UUIDv7Mixin:
     An ``INSERT ... SELECT`` evaluates the default once for all its rows, as it does with every Python default: select the keys there.
     """
 
-<<<<<<< HEAD
-    id = unannotated(lambda _: uuid7_key())
+    id = unannotated(lambda _: mapped_column(Uuid(), primary_key=True, insert_default=uuid7, sort_order=-1000))
 
 
 class VersionMixin:
-    """``version``: a counter that begins at 1 and that every change raises, bulk updates and Core updates too.
+    """Adds ``version``, the last column: a counter that begins at 1 and that every UPDATE raises, of the ORM and of Core.
 
-    It is the ``version_id_col`` of the mapper: a flush over a row that another session has changed raises ``StaleDataError``, and the
-    writes of a service take ``expected_version=``. It is also the base of ETags. A model with a ``version_id_col`` of its own keeps that.
+    It is the ``version_id_col`` of the mapper. A flush over a row that another session has changed raises ``StaleDataError``, and the
+    writes of a service take ``expected_version=``. ETags are made of it. A model with a ``version_id_col`` of its own keeps that.
     """
 
     version = unannotated(lambda _: version_column())
@@ -95,24 +94,6 @@ def version_column() -> Mapped[int]:
     column = mapped_column(Integer, nullable=False, server_default="1", sort_order=1002)
     column.column.onupdate = ColumnDefault(column.column + 1, for_update=True)
     return column
-
-
-def created_at_column() -> Mapped[datetime]:
-    return mapped_column(UTCDateTime(), insert_default=utc_now, server_default=ServerNow(), nullable=False, sort_order=1000)
-
-
-def updated_at_column() -> Mapped[datetime]:
-    return mapped_column(
-        UTCDateTime(),
-        insert_default=same_as_created,
-        onupdate=utc_now,
-        server_default=ServerNow(),
-        nullable=False,
-        sort_order=1001,
-    )
-=======
-    id = unannotated(lambda _: mapped_column(Uuid(), primary_key=True, insert_default=uuid7, sort_order=-1000))
->>>>>>> main
 
 
 def same_as_created(context: Any) -> datetime:
