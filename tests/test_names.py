@@ -38,7 +38,7 @@ EXPORTS = {
     """,
     "fastapi_kit.crud": "CRUDService FOR_UPDATE ReadService RowLock",
     "fastapi_kit.db": """
-        Base Database DatabaseOptions NAMING_CONVENTION TimestampMixin UTCDateTime UUIDv7Mixin UnitOfWork
+        Base Database DatabaseOptions NAMING_CONVENTION TimestampMixin UTCDateTime UUIDv7Mixin UnitOfWork VersionMixin
         as_kit_error on_commit run_transaction typed_errors unit_of_work uuid7
     """,
     "fastapi_kit.crud.read_plan": "",
@@ -54,7 +54,7 @@ EXPORTS = {
         AccessLogMiddleware BodyLimitMiddleware RequestIdMiddleware SecurityHeadersMiddleware ServerTimingMiddleware
         UnhandledErrorMiddleware get_request_id timed
     """,
-    "fastapi_kit.routing": "Endpoint RouterOptions check_operation_ids crud_router operation_id",
+    "fastapi_kit.routing": "Endpoint RouterOptions check_operation_ids crud_router get_row_factory operation_id",
     "fastapi_kit.testing": "FrozenClock QueryLog app_client assert_max_queries assert_no_n_plus_one bearer cheap_hasher isolated login_as",
 }
 

@@ -10,6 +10,8 @@ KitError
 │   └── UnknownReferenceError     a foreign key references no row
 ├── UserInputError                the input is wrong; the text may be sent to the client (also a ValueError)
 │   └── InvalidQueryError         a filter, sort or search is unknown or malformed
+├── PreconditionFailedError       the resource is not as a conditional header of the request expects it
+├── PreconditionRequiredError     the request needs a conditional header and has none
 ├── AuthenticationError           the caller is not known
 │   ├── InvalidCredentialsError   the login failed; one error for every reason
 │   └── InvalidTokenError         the token is malformed, expired, revoked or of another type
@@ -41,6 +43,8 @@ __all__ = [
     "NotFoundError",
     "NotLoadedError",
     "PermissionDeniedError",
+    "PreconditionFailedError",
+    "PreconditionRequiredError",
     "StaleVersionError",
     "StillReferencedError",
     "UnavailableError",
@@ -207,6 +211,28 @@ class InvalidQueryError(UserInputError):
     def __init__(self, message: str, *, allowed: Sequence[str] = (), errors: Sequence[FieldError] = ()) -> None:
         super().__init__(message, errors=errors)
         self.allowed = tuple(allowed)
+
+
+class PreconditionFailedError(KitError):
+    """The resource is not as *header* of the request expects it."""
+
+    code = "precondition_failed"
+    detail = "The resource is not as the request expects it."
+
+    def __init__(self, header: str) -> None:
+        super().__init__(f"{header} does not hold")
+        self.header = header
+
+
+class PreconditionRequiredError(KitError):
+    """The request needs *header*, with an ETag in it."""
+
+    code = "precondition_required"
+    detail = "The request needs an If-Match header with the ETag of the resource."
+
+    def __init__(self, header: str) -> None:
+        super().__init__(f"{header} is required")
+        self.header = header
 
 
 class AuthenticationError(KitError):

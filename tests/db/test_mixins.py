@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 import pytest
@@ -21,10 +21,11 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, declarative_base, mapped_column, registry
+from sqlalchemy.orm.exc import StaleDataError
 from sqlalchemy.types import Boolean
 from sqlmodel import Field, SQLModel
 
-from fastapi_kit.db import NAMING_CONVENTION, Base, Database, TimestampMixin, UTCDateTime, UUIDv7Mixin
+from fastapi_kit.db import NAMING_CONVENTION, Base, Database, TimestampMixin, UTCDateTime, UUIDv7Mixin, VersionMixin
 from fastapi_kit.db.types import ServerNow, utc_now
 
 LONG_AGO = datetime(2001, 9, 9, 1, 46, 40, 123456, tzinfo=UTC)
@@ -82,6 +83,46 @@ class DecoratedNote(TimestampMixin, UUIDv7Mixin):
     title: Mapped[str]
 
 
+class KitPage(VersionMixin, OfTheKit):
+    __tablename__ = "pages"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    title: Mapped[str]
+
+
+class DeclarativePage(VersionMixin, DeclarativeOwn):
+    __tablename__ = "pages"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    title: Mapped[str]
+
+
+class MadePage(VersionMixin, made_base):
+    __tablename__ = "pages"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    title: Mapped[str]
+
+
+class DataclassPage(VersionMixin, DataclassOwn):
+    __tablename__ = "pages"
+    id: Mapped[int] = mapped_column(primary_key=True, init=False)
+    title: Mapped[str]
+
+
+class SQLModelPage(VersionMixin, SQLModelOwn, table=True):
+    __tablename__ = "pages"
+    id: int | None = Field(default=None, primary_key=True)
+    title: str
+
+
+@own_registry.mapped
+class DecoratedPage(VersionMixin):
+    __tablename__ = "pages"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    title: Mapped[str]
+
+
+EVERY_VERSIONED = pytest.mark.parametrize(
+    "page_class", [KitPage, DeclarativePage, MadePage, DataclassPage, SQLModelPage, DecoratedPage], indirect=True
+)
 EVERY_BASE = pytest.mark.parametrize(
     "note_class", [KitNote, DeclarativeNote, MadeNote, DataclassNote, SQLModelNote, DecoratedNote], indirect=True
 )
@@ -93,6 +134,14 @@ async def note_class(request: pytest.FixtureRequest, database: Database) -> type
     note_class: type[Any] = request.param
     await create_tables(database, note_class.__table__.metadata)
     return note_class
+
+
+@pytest.fixture
+async def page_class(request: pytest.FixtureRequest, database: Database) -> type[Any]:
+    """A model with a version over one kind of base, its table created."""
+    page_class: type[Any] = request.param
+    await create_tables(database, page_class.__table__.metadata)
+    return page_class
 
 
 async def create_tables(database: Database, metadata: MetaData) -> None:
@@ -381,3 +430,85 @@ def test_a_datetime_of_the_base_is_aware() -> None:
     assert isinstance(Visit.__table__.c.until.type, UTCDateTime)
     assert Visit.__table__.c.until.nullable
     Base.metadata.remove(Visit.__table__)
+
+
+async def create_page(database: Database, page_class: type[Any]) -> int:
+    """Store a page, and return its key."""
+    async with database.sessions.begin() as session:
+        page = page_class(title="old")
+        session.add(page)
+        await session.flush()
+        return int(page.id)
+
+
+@EVERY_VERSIONED
+async def test_every_change_raises_the_version(database: Database, page_class: type[Any]) -> None:
+    """A flush, an ORM update(), one by key and a Core update raise the version by one; a change to the same value does not."""
+    key = await create_page(database, page_class)
+    table = page_class.__table__
+
+    async def version() -> int:
+        async with database.sessions() as session:
+            return (await session.get_one(page_class, key)).version
+
+    assert await version() == 1
+    for title, expected in (("flushed", 2), ("flushed", 2)):
+        async with database.sessions.begin() as session:
+            (await session.get_one(page_class, key)).title = title
+        assert await version() == expected
+    async with database.sessions.begin() as session:
+        await session.execute(update(page_class).values(title="bulk"))
+    assert await version() == 3
+    async with database.engine.begin() as connection:
+        await connection.execute(update(table).where(table.c.id == key).values(title="core"))
+    assert await version() == 4
+
+
+@EVERY_VERSIONED
+async def test_a_row_of_two_sessions_is_written_once(database: Database, page_class: type[Any]) -> None:
+    """The flush of an object whose row another session has changed raises StaleDataError."""
+    key = await create_page(database, page_class)
+
+    async with database.sessions() as session:
+        page = await session.get_one(page_class, key)
+        await session.commit()
+        async with database.sessions.begin() as other:
+            (await other.get_one(page_class, key)).title = "other"
+        page.title = "lost"
+        with pytest.raises(StaleDataError):
+            await session.commit()
+
+
+async def test_versions_are_counted_beside_mapper_arguments(database: Database) -> None:
+    """A model with __mapper_args__ of its own counts versions all the same, and its subclasses do; an own counter stays."""
+
+    class VersionBase(DeclarativeBase): ...
+
+    class Animal(VersionMixin, VersionBase):
+        __tablename__ = "animals"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        kind: Mapped[str]
+        __mapper_args__: ClassVar[dict[str, Any]] = {"polymorphic_on": "kind", "polymorphic_identity": "animal"}
+
+    class Dog(Animal):
+        __tablename__ = "dogs"
+        id: Mapped[int] = mapped_column(ForeignKey("animals.id"), primary_key=True)
+        bark: Mapped[str]
+        __mapper_args__: ClassVar[dict[str, Any]] = {"polymorphic_identity": "dog"}
+
+    class Own(VersionMixin, VersionBase):
+        __tablename__ = "own"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        edition: Mapped[int] = mapped_column()
+        __mapper_args__: ClassVar[dict[str, Any]] = {"version_id_col": edition}
+
+    await create_tables(database, VersionBase.metadata)
+    async with database.sessions() as session:
+        dog = Dog(bark="wuff")
+        session.add(dog)
+        await session.commit()
+        dog.bark = "wow"
+        await session.commit()
+
+        assert dog.version == 2
+        assert Own.__mapper__.version_id_col is Own.__table__.c.edition

@@ -173,7 +173,8 @@ async def get_service() -> NoteService:
 
 
 def endpoints_of(router: APIRouter) -> set[tuple[str, str]]:
-    routes = [route for route in router.routes if isinstance(route, APIRoute)]
+    """Return the operations; HEAD is none."""
+    routes = [route for route in router.routes if isinstance(route, APIRoute) and route.include_in_schema]
     return {(method, route.path) for route in routes for method in route.methods or ()}
 
 

@@ -1,6 +1,6 @@
 """What the type checkers know of routers: checked strictly by mypy and pyright, never run."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Annotated, assert_type
 
 from fastapi import APIRouter, Depends, FastAPI, Security
@@ -9,9 +9,10 @@ from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from fastapi_kit.crud import CRUDService
+from fastapi_kit.auth import require_access
+from fastapi_kit.crud import FOR_UPDATE, CRUDService
 from fastapi_kit.db import Database
-from fastapi_kit.routing import Endpoint, RouterOptions, check_operation_ids, crud_router, operation_id
+from fastapi_kit.routing import Endpoint, RouterOptions, check_operation_ids, crud_router, get_row_factory, operation_id
 
 
 class Base(DeclarativeBase): ...
@@ -57,6 +58,10 @@ async def guard() -> None: ...
 assert_type(crud_router(NoteService, read=NoteIn, session=db.session), APIRouter)
 assert_type(crud_router(NoteService, read=NoteIn, session=get_db), APIRouter)
 assert_type(crud_router(NoteService, read=NoteIn, service=get_notes), APIRouter)
+get_note = get_row_factory(NoteService, session=db.transaction, name="note_id", lock=FOR_UPDATE)
+assert_type(get_note, Callable[..., Awaitable[Note]])
+assert_type(get_row_factory(NoteService, service=get_notes, key=Note.folder_id), Callable[..., Awaitable[Note]])
+assert_type(require_access(get_number, get_note, check=lambda user, note: note.id == user), Callable[..., Awaitable[Note]])
 assert_type(Endpoint.CRUD & ~Endpoint.DELETE | Endpoint.CREATE_MANY, Endpoint)
 
 crud_router(

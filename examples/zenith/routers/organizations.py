@@ -4,7 +4,7 @@ from fastapi import Depends
 
 from fastapi_kit import Endpoint, crud_router
 from fastapi_kit.handlers import problem_responses
-from fastapi_kit.routing import RouterOptions
+from fastapi_kit.routing import RouterOptions, get_row_factory
 from fastapi_kit.schemas import Int32
 
 from ..database import db
@@ -13,9 +13,7 @@ from ..models import Membership
 from ..schemas import MembershipRead, OrganizationRead
 from ..services import MembershipService, OrganizationService
 
-
-async def require_member(organization_id: Int32, organizations: Organizations) -> None:
-    await organizations.get_one(organization_id)
+require_member = get_row_factory(OrganizationService, service=get_organizations, name="organization_id")
 
 
 async def require_owner(organization_id: Int32, organizations: Organizations) -> None:

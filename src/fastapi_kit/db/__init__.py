@@ -4,7 +4,7 @@ from fastapi_kit.db.base import NAMING_CONVENTION, Base
 from fastapi_kit.db.database import Database, DatabaseOptions
 from fastapi_kit.db.errors import as_kit_error
 from fastapi_kit.db.hooks import on_commit
-from fastapi_kit.db.mixins import TimestampMixin, UUIDv7Mixin
+from fastapi_kit.db.mixins import TimestampMixin, UUIDv7Mixin, VersionMixin
 from fastapi_kit.db.transactions import UnitOfWork, run_transaction, typed_errors, unit_of_work
 from fastapi_kit.db.types import UTCDateTime, uuid7
 
@@ -17,6 +17,7 @@ __all__ = [
     "UTCDateTime",
     "UUIDv7Mixin",
     "UnitOfWork",
+    "VersionMixin",
     "as_kit_error",
     "on_commit",
     "run_transaction",

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import Uuid
-from sqlalchemy.orm import Mapped, declared_attr, mapped_column
+from sqlalchemy import ColumnDefault, Integer, Uuid, event
+from sqlalchemy.orm import Mapped, Mapper, declared_attr, mapped_column
 
 from fastapi_kit.db.types import ServerNow, UTCDateTime, utc_now, uuid7
 
-__all__ = ["TimestampMixin", "UUIDv7Mixin", "unannotated"]
+__all__ = ["TimestampMixin", "UUIDv7Mixin", "VersionMixin", "unannotated"]
 
 _T = TypeVar("_T")
 
@@ -69,6 +69,31 @@ class UUIDv7Mixin:
     """
 
     id = unannotated(lambda _: mapped_column(Uuid(), primary_key=True, insert_default=uuid7, sort_order=-1000))
+
+
+class VersionMixin:
+    """Adds ``version``, the last column: a counter that begins at 1 and that every UPDATE raises, of the ORM and of Core.
+
+    It is the ``version_id_col`` of the mapper. A flush over a row that another session has changed raises ``StaleDataError``, and the
+    writes of a service take ``expected_version=``. ETags are made of it. A model with a ``version_id_col`` of its own keeps that.
+    """
+
+    version = unannotated(lambda _: version_column())
+
+
+def count_versions(mapper: Mapper[Any], _: type[object]) -> None:
+    """Make ``version`` the mapper's counter. ``__mapper_args__`` of the mixin would be hidden by those of a model."""
+    if mapper.version_id_col is None and mapper.inherits is None:
+        mapper.version_id_col = mapper.local_table.c.version
+
+
+event.listen(VersionMixin, "instrument_class", count_versions, propagate=True)
+
+
+def version_column() -> Mapped[int]:
+    column = mapped_column(Integer, nullable=False, server_default="1", sort_order=1002)
+    column.column.onupdate = ColumnDefault(column.column + 1, for_update=True)
+    return column
 
 
 def same_as_created(context: Any) -> datetime:

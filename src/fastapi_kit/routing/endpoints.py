@@ -9,13 +9,16 @@ from fastapi import APIRouter, Body, Query, Request, Response
 from fastapi.params import Depends
 from pydantic import BaseModel, Field
 from sqlalchemy import ColumnElement
+from sqlalchemy.orm.interfaces import ORMOption
 
 from fastapi_kit.crud.identity import identity_of
-from fastapi_kit.crud.reads import FOR_UPDATE, ReadService
+from fastapi_kit.crud.read_plan.plan import read_plan
+from fastapi_kit.crud.reads import FOR_UPDATE, ReadService, RowLock
 from fastapi_kit.crud.service import CRUDService
 from fastapi_kit.db.transactions import unit_of_work
 from fastapi_kit.dependencies import declare
 from fastapi_kit.errors import InvalidDataError, NotFoundError, UnknownReferenceError
+from fastapi_kit.etags import answer_with_etag, check_if_match, check_preconditions, etag_of, is_conditional, require_if_match, version_of
 from fastapi_kit.pagination import Page, PageParams
 from fastapi_kit.routing.keys import collection_path, column_in_path, row_path
 from fastapi_kit.routing.resource import Parent, Resource
@@ -24,6 +27,20 @@ from fastapi_kit.routing.routes import BatchRoute, RowRoute, add_route
 __all__ = ["Source", "add_create", "add_create_many", "add_delete", "add_get", "add_list", "add_update"]
 
 Service: TypeAlias = CRUDService[Any, Any, Any]
+
+ETAG = {"ETag": "The version of the row (RFC 9110, 8.8.3)"}
+IF_MATCH = {"If-Match": "The ETag that the row must have"}
+IF_NONE_MATCH = {"If-None-Match": "The ETag that the client has"}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A row and its response."""
+
+    row: object
+    answer: BaseModel
+    segments: Sequence[object]
+    """The segments of the row's path."""
 
 
 @dataclass
@@ -34,27 +51,51 @@ class Rows:
     resource: Resource
     conditions: Sequence[ColumnElement[bool]] = ()
 
-    async def create(self, data: BaseModel, **values: object) -> tuple[BaseModel, Sequence[object]]:
-        """Insert a row. Return the response, and the segments of the row's path."""
+    async def get(self, key: object) -> Shown:
+        """Return a row."""
+        return await self.show(await self.load(key, options=read_plan(self.resource.read, self.resource.mapper).options()))
+
+    async def create(self, data: BaseModel, **values: object) -> Shown:
+        """Insert a row."""
         async with unit_of_work(self.service.session):
-            row = await self.service.create(data, **values)
-            (answer,) = await self.service.rows_as(self.resource.read, [row])
-            return answer, [getattr(row, name) for name in self.resource.segments]
+            return await self.show(await self.service.create(data, **values))
 
     async def create_many(self, data: Sequence[BaseModel], **values: object) -> Sequence[BaseModel]:
         """Insert all rows or none."""
         async with unit_of_work(self.service.session):
             return await self.service.rows_as(self.resource.read, await self.service.create_many(data, **values))
 
-    async def update(self, key: object, data: BaseModel) -> BaseModel:
-        """Change a row."""
+    async def update(self, key: object, data: BaseModel, request: Request) -> Shown:
+        """Change a row if the preconditions of *request* hold."""
         async with unit_of_work(self.service.session):
-            (answer,) = await self.service.rows_as(self.resource.read, [await self.service.update(key, data)])
-            return answer
+            expected = await self.expected(await self.load(key, lock=FOR_UPDATE), request) if is_conditional(request) else {}
+            return await self.show(await self.service.update(key, data, **expected))
 
-    async def delete(self, key: object) -> None:
-        """Delete a row."""
-        await self.service.delete(key)
+    async def delete(self, key: object, request: Request) -> None:
+        """Delete a row if the preconditions of *request* hold."""
+        if not is_conditional(request):
+            await self.service.delete(key)
+            return
+        async with unit_of_work(self.service.session):
+            expected = await self.expected(await self.load(key, lock=FOR_UPDATE), request)
+            await self.service.delete(key, **expected)
+
+    async def load(self, key: object, *, options: Sequence[ORMOption] = (), lock: RowLock | None = None) -> object:
+        """Return the row with *key*, or raise NotFoundError."""
+        row: object = await self.service.get_one(key, options=options, lock=lock)
+        return row
+
+    async def show(self, row: object) -> Shown:
+        """Return *row* with its response."""
+        (answer,) = await self.service.rows_as(self.resource.read, [row])
+        return Shown(row, answer, [getattr(row, name) for name in self.resource.segments])
+
+    async def expected(self, row: object, request: Request) -> dict[str, Any]:
+        """Check the preconditions of *request* for the locked *row*. Return what a write has to expect."""
+        version = version_of(row)
+        tags = [] if version is None else [etag_of(row), etag_of(row, shown=(await self.show(row)).answer)]
+        check_preconditions(request, tags)
+        return {} if version is None else {"expected_version": version}
 
 
 class ChildRows(Rows):
@@ -65,7 +106,7 @@ class ChildRows(Rows):
         self.parent = parent
         self.value = value
 
-    async def create(self, data: BaseModel, **values: object) -> tuple[BaseModel, Sequence[object]]:
+    async def create(self, data: BaseModel, **values: object) -> Shown:
         """Insert a row of the parent."""
         self.parent.check(self.value, data)
         async with self.naming_parent():
@@ -78,29 +119,30 @@ class ChildRows(Rows):
         async with self.naming_parent():
             return await super().create_many(data, **values, **{self.parent.name: self.value})
 
-    async def update(self, key: object, data: BaseModel) -> BaseModel:
+    async def update(self, key: object, data: BaseModel, request: Request) -> Shown:
         """Change a row of the parent."""
         self.parent.check(self.value, data)
         async with unit_of_work(self.service.session):
-            locked = await self.lock(key)
+            locked = await self.load(key, lock=FOR_UPDATE)
             stored: object = getattr(locked, self.parent.name)
-            row = await self.service.update(key, data)
+            expected = await self.expected(locked, request) if is_conditional(request) else {}
+            row = await self.service.update(key, data, **expected)
             if not self.parent.is_parent(stored, locked):
                 # A hook of the service took the parent from a field of another name.
                 raise self.parent.mismatch()
-            (answer,) = await self.service.rows_as(self.resource.read, [row])
-            return answer
+            return await self.show(row)
 
-    async def delete(self, key: object) -> None:
+    async def delete(self, key: object, request: Request) -> None:
         """Delete a row of the parent."""
         async with unit_of_work(self.service.session):
-            await self.lock(key)
-            await self.service.delete(key)
+            locked = await self.load(key, lock=FOR_UPDATE)
+            expected = await self.expected(locked, request) if is_conditional(request) else {}
+            await self.service.delete(key, **expected)
 
-    async def lock(self, key: object) -> object:
-        """Return the locked row with *key*, or raise NotFoundError if it belongs to another parent."""
+    async def load(self, key: object, *, options: Sequence[ORMOption] = (), lock: RowLock | None = None) -> object:
+        """Return the row with *key*, or raise NotFoundError if it belongs to another parent."""
         parent = self.parent
-        row: object = await self.service.get_one(key, options=parent.options, lock=FOR_UPDATE)
+        row = await super().load(key, options=[*options, *parent.options], lock=lock)
         # Trailing blanks of a CHAR, and collations: only the database can compare.
         if not parent.is_parent(self.value, row):
             identity = identity_of(parent.mapper)
@@ -160,6 +202,13 @@ class Window(PageParams):
     limit: Annotated[int, Field(ge=1, le=1000, description="How many to return at most")] = 100
 
 
+def tagged(shown: Shown, resource: Resource, response: Response) -> BaseModel:
+    """Return the response for a row, with the ETag header of *response* set if the model counts versions."""
+    if resource.is_versioned:
+        response.headers["ETag"] = etag_of(shown.row, shown=shown.answer)
+    return shown.answer
+
+
 def add_list(router: APIRouter, source: Source, guards: Sequence[Depends]) -> None:
     """``GET /``."""
     resource, parent = source.resource, source.parent
@@ -198,9 +247,15 @@ def add_get(router: APIRouter, source: Source, guards: Sequence[Depends]) -> Non
     """``GET /{id}``."""
     resource = source.resource
 
-    async def get_row(given: Annotated[Any, source.given], __key__: Any) -> BaseModel:
+    async def get_row(given: Annotated[Any, source.given], __key__: Any, request: Request, response: Response) -> BaseModel:
         rows = source.rows(given)
-        return await rows.service.get_as(resource.read, __key__, *rows.conditions)
+        if resource.is_versioned:
+            shown = await rows.get(__key__)
+            answer_with_etag(shown.row, shown=shown.answer, request=request, response=response)
+            return shown.answer
+        answer = await rows.service.get_as(resource.read, __key__, *rows.conditions)
+        check_if_match(request)
+        return answer
 
     add_route(
         router,
@@ -211,7 +266,10 @@ def add_get(router: APIRouter, source: Source, guards: Sequence[Depends]) -> Non
         summary=f"Get {resource.singular}",
         response_model=resource.read,
         response_description=f"The {resource.singular}",
-        errors=(404, 422, 503),
+        errors=(404, 412, 422, 503) if resource.is_versioned else (404, 422, 503),
+        headers=ETAG if resource.is_versioned else {},
+        responses={304: {"description": "The client has this response"}} if resource.is_versioned else {},
+        asks=IF_NONE_MATCH if resource.is_versioned else {},
         dependencies=guards,
         route_class_override=RowRoute,
     )
@@ -224,9 +282,10 @@ def add_create(router: APIRouter, source: Source, guards: Sequence[Depends]) -> 
     _ = resource.key  # raises for a key that Location cannot show
 
     async def create_row(given: Annotated[Any, source.given], __data__: Any, request: Request, response: Response) -> BaseModel:
-        answer, segments = await source.rows(given).create(__data__)
-        response.headers["Location"] = row_path(request.scope, segments)
-        return answer
+        check_preconditions(request)
+        shown = await source.rows(given).create(__data__)
+        response.headers["Location"] = row_path(request.scope, shown.segments)
+        return tagged(shown, resource, response)
 
     add_route(
         router,
@@ -238,7 +297,7 @@ def add_create(router: APIRouter, source: Source, guards: Sequence[Depends]) -> 
         status_code=201,
         response_model=resource.read,
         response_description=f"The new {resource.singular}",
-        headers={"Location": f"Path of the new {resource.singular}"},
+        headers={"Location": f"Path of the new {resource.singular}", **(ETAG if resource.is_versioned else {})},
         errors=(400, 409, 413, 422, 503) if source.parent is None else (400, 404, 409, 413, 422, 503),
         dependencies=guards,
     )
@@ -250,7 +309,8 @@ def add_create_many(router: APIRouter, source: Source, guards: Sequence[Depends]
     schema = resource.declared("create_schema")
     body = Body(title=resource.plural.capitalize(), min_length=1, max_length=resource.max_batch)
 
-    async def create_rows(given: Annotated[Any, source.given], __data__: Any) -> Sequence[BaseModel]:
+    async def create_rows(given: Annotated[Any, source.given], __data__: Any, request: Request) -> Sequence[BaseModel]:
+        check_preconditions(request)
         return await source.rows(given).create_many(__data__)
 
     add_route(
@@ -275,8 +335,12 @@ def add_update(router: APIRouter, source: Source, guards: Sequence[Depends]) -> 
     resource = source.resource
     schema = resource.declared("update_schema")
 
-    async def update_row(given: Annotated[Any, source.given], __key__: Any, __data__: Any) -> BaseModel:
-        return await source.rows(given).update(__key__, __data__)
+    async def update_row(
+        given: Annotated[Any, source.given], __key__: Any, __data__: Any, request: Request, response: Response
+    ) -> BaseModel:
+        if resource.requires_if_match:
+            require_if_match(request)
+        return tagged(await source.rows(given).update(__key__, __data__, request), resource, response)
 
     add_route(
         router,
@@ -288,7 +352,10 @@ def add_update(router: APIRouter, source: Source, guards: Sequence[Depends]) -> 
         description="Changes the fields that are sent and leaves all others as they are.",
         response_model=resource.read,
         response_description=f"The {resource.singular} after the change",
-        errors=(400, 404, 409, 413, 422, 503),
+        errors=(400, 404, 409, *resource.precondition_errors, 413, 422, 503),
+        headers=ETAG if resource.is_versioned else {},
+        asks=IF_MATCH if resource.is_versioned else {},
+        requires_asked=resource.requires_if_match,
         dependencies=guards,
         route_class_override=RowRoute,
     )
@@ -298,8 +365,10 @@ def add_delete(router: APIRouter, source: Source, guards: Sequence[Depends]) -> 
     """``DELETE /{id}``."""
     resource = source.resource
 
-    async def delete_row(given: Annotated[Any, source.given], __key__: Any) -> None:
-        await source.rows(given).delete(__key__)
+    async def delete_row(given: Annotated[Any, source.given], __key__: Any, request: Request) -> None:
+        if resource.requires_if_match:
+            require_if_match(request)
+        await source.rows(given).delete(__key__, request)
 
     add_route(
         router,
@@ -310,7 +379,9 @@ def add_delete(router: APIRouter, source: Source, guards: Sequence[Depends]) -> 
         summary=f"Delete {resource.singular}",
         status_code=204,
         response_description=f"The {resource.singular} is gone",
-        errors=(404, 409, 422, 503),
+        errors=(404, 409, *resource.precondition_errors, 422, 503),
+        asks=IF_MATCH if resource.is_versioned else {},
+        requires_asked=resource.requires_if_match,
         dependencies=guards,
         route_class_override=RowRoute,
     )

@@ -16,7 +16,19 @@ from fastapi_kit.crud.identity import identity_of
 from fastapi_kit.errors import ConfigurationError, FieldError, UserInputError
 from fastapi_kit.routing.keys import is_same_key, key_in_path, may_be_key
 
-__all__ = ["Parent", "Resource"]
+__all__ = ["Parent", "Resource", "name_of", "snake_case"]
+
+
+def name_of(mapper: Mapper[Any], attribute: object) -> str | None:
+    """Return the name of a column's *attribute*, or None if it is not one of the model."""
+    # The attribute of a subclass is another object than that of its base.
+    classes = mapper.class_.__mro__
+    return next((name for name in attributes_of(mapper).columns if any(vars(each).get(name) is attribute for each in classes)), None)
+
+
+def snake_case(model: type[object]) -> str:
+    """Return the name of *model* in snake case."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", model.__name__).lower()
 
 
 @dataclass(frozen=True)
@@ -29,9 +41,7 @@ class Parent:
     @classmethod
     def of(cls, mapper: Mapper[Any], attribute: object) -> "Parent":
         """Return the parent for *attribute*. Raises ConfigurationError if it is not a column of the model, or its whole key."""
-        # The attribute of a subclass is another object than that of its base.
-        classes = mapper.class_.__mro__
-        name = next((name for name in attributes_of(mapper).columns if any(vars(each).get(name) is attribute for each in classes)), None)
+        name = name_of(mapper, attribute)
         if name is None:
             raise ConfigurationError(f"parent= is not a column of {mapper.class_.__name__}")
         if identity_of(mapper).names == (name,):
@@ -84,11 +94,22 @@ class Resource:
     parent_column: object
     max_batch: int
     max_total: int | None
+    requires_if_match: bool
 
     @cached_property
     def mapper(self) -> Mapper[Any]:
         """The mapper of the model."""
         return mapper_of(self.declared("model"))
+
+    @cached_property
+    def is_versioned(self) -> bool:
+        """Whether the model counts versions, so that its rows have ETags."""
+        return self.mapper.version_id_col is not None
+
+    @property
+    def precondition_errors(self) -> Sequence[int]:
+        """The statuses of preconditions of a write."""
+        return ((412, 428) if self.requires_if_match else (412,)) if self.is_versioned else ()
 
     @cached_property
     def parent(self) -> Parent | None:
@@ -130,7 +151,7 @@ class Resource:
     @property
     def name(self) -> str:
         """The name of the model in snake case."""
-        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", self.mapper.class_.__name__).lower()
+        return snake_case(self.mapper.class_)
 
     @property
     def table(self) -> str:

@@ -63,6 +63,8 @@ class RouterOptions:
     """The most rows in a batch."""
     max_total: int | None = None
     """Lists count no further than this. With 0 they do not count; ``has_more`` is there in any case. None: no limit."""
+    require_if_match: bool = False
+    """Answer 428 to an update or delete whose ``If-Match`` names no ETag. The model needs a version."""
 
 
 _NO_OPTIONS = RouterOptions()
@@ -95,6 +97,9 @@ def crud_router(
     To replace an endpoint, leave it out and declare your own on the router that is returned. Routes that you add there are found before the
     paths of single rows. Functions, routes and operations are named after the table (``list_notes``, ``create_many_notes``) or the model
     (``get_note``, ``create_note``, ``update_note``, ``delete_note``).
+
+    Rows of a model with a version (``VersionMixin``) have an ``ETag``. A read whose ``If-None-Match`` names it is answered 304, and a
+    request whose ``If-Match`` does not hold 412. Without a version, any ETag in ``If-Match`` is a 412. ``GET`` routes answer ``HEAD`` too.
 
     With a parent in *options*, rows of other parents count as missing. ``POST`` takes the column from the path and answers 404 if its
     foreign key finds no parent. A list of an unknown parent is empty. A body that names another parent is rejected (422).
@@ -164,7 +169,10 @@ def crud_router(
         parent_column=options.parent,
         max_batch=options.max_batch,
         max_total=options.max_total,
+        requires_if_match=options.require_if_match,
     )
+    if options.require_if_match and not resource.is_versioned:
+        raise ConfigurationError(f"require_if_match needs a version: give {resource.mapper.class_.__name__} the VersionMixin")
     source = Source(resource, as_depends(given), service_class if service is None else lambda given: given)
     router = CRUDRouter()
     router.row_path = resource.path

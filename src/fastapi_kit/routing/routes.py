@@ -12,6 +12,8 @@ from fastapi_kit.handlers.openapi import problem_responses
 
 __all__ = ["BatchRoute", "CRUDRouter", "RowRoute", "add_route"]
 
+_NOTHING: Mapping[str, str] = {}
+
 
 class RowRoute(APIRoute):
     """The route of one row. Its path matches any key."""
@@ -76,19 +78,31 @@ def add_route(
     name: str,
     errors: Sequence[int],
     status_code: int = 200,
-    headers: Mapping[str, str] | None = None,
+    headers: Mapping[str, str] = _NOTHING,
+    asks: Mapping[str, str] = _NOTHING,
+    requires_asked: bool = False,
+    responses: Mapping[int | str, dict[str, Any]] | None = None,
     **documented: Any,
 ) -> None:
-    """Add a route for *endpoint*, with its *errors* and the *headers* of its answer."""
+    """Add a route for *endpoint*, with its *errors*, the *headers* of its answer and those that it *asks* for.
+
+    A route for ``GET`` answers ``HEAD`` too.
+    """
     # Traces and logs show the function's name.
     endpoint.__name__ = endpoint.__qualname__ = name
-    documents = {header: {"description": text, "schema": {"type": "string"}} for header, text in (headers or {}).items()}
-    router.add_api_route(
-        path,
-        endpoint,
-        methods=[method],
-        name=name,
-        status_code=status_code,
-        responses={**problem_responses(*errors), **({status_code: {"headers": documents}} if documents else {})},
-        **documented,
-    )
+    text: Any = {"schema": {"type": "string"}}
+    sent = {header: {"description": what, **text} for header, what in headers.items()}
+    asked = [{"in": "header", "name": header, "description": what, "required": requires_asked, **text} for header, what in asks.items()]
+    # HEAD has no operation of its own in OpenAPI.
+    for served in ("GET", "HEAD") if method == "GET" else (method,):
+        router.add_api_route(
+            path,
+            endpoint,
+            methods=[served],
+            name=name,
+            status_code=status_code,
+            responses={**problem_responses(*errors), **(responses or {}), **({status_code: {"headers": sent}} if sent else {})},
+            openapi_extra={"parameters": asked} if asked else None,
+            include_in_schema=served != "HEAD",
+            **documented,
+        )
