@@ -1,6 +1,7 @@
 """Field types, alone and over HTTP, and partial models up to the row that a PATCH changes."""
 
 import copy
+import json
 import pickle
 import re
 import unicodedata
@@ -43,7 +44,7 @@ from sqlmodel import SQLModel
 from fastapi_kit import schemas
 from fastapi_kit.crud import CRUDService
 from fastapi_kit.db import Database
-from fastapi_kit.errors import ConfigurationError
+from fastapi_kit.errors import ConfigurationError, UserInputError
 from fastapi_kit.handlers import register_exception_handlers
 from fastapi_kit.routing import crud_router
 from fastapi_kit.schemas import (

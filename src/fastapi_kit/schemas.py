@@ -169,7 +169,9 @@ def write_millis(moment: datetime) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-UTCDatetimeMillis: TypeAlias = Annotated[UTCDatetime, PlainSerializer(write_millis, when_used="json")]
+JSONMoment: TypeAlias = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+
+UTCDatetimeMillis: TypeAlias = Annotated[UTCDatetime, PlainSerializer(write_millis, return_type=JSONMoment, when_used="json")]
 """A UTCDatetime that JSON shows with three decimals, as JavaScript does: ``2026-01-31T12:00:00.000Z``.
 
 Microseconds are cut off, not rounded. They stay in Python and in the database.

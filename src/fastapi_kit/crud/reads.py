@@ -8,13 +8,14 @@ from functools import cached_property, lru_cache
 from typing import Any, ClassVar, Final, Generic, TypeVar, cast
 
 from pydantic import BaseModel
-from sqlalchemy import ColumnExpressionArgument, Select, func, select
+from sqlalchemy import ColumnElement, ColumnExpressionArgument, Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapper, Session, selectinload
 from sqlalchemy.orm.interfaces import LoaderOption, ORMOption
 
 from fastapi_kit._compat import is_ungrouped, options_of
 from fastapi_kit.crud._base_query import BaseQuery, window
+from fastapi_kit.crud._conversions import is_sql
 from fastapi_kit.crud._generics import overrides, type_arguments
 from fastapi_kit.crud._rows import MOST_KEYS, Loading, chunks, loading_of
 from fastapi_kit.crud.attributes import attributes_of, mapper_of
@@ -103,7 +104,7 @@ class ReadService(Generic[ModelT]):
             raise NotFoundError(self.model, ident)
         return row
 
-    async def get_by(self, **columns: object) -> ModelT | None:
+    async def get_by(self, *, options: Sequence[ORMOption] = (), lock: RowLock | None = None, **columns: object) -> ModelT | None:
         """Return the one row with these column values (None is IS NULL), or None. Raises MultipleMatchesError."""
         if not columns:
             raise ConfigurationError("get_by() needs a column")
@@ -112,10 +113,23 @@ class ReadService(Generic[ModelT]):
             raise ConfigurationError(f"{self.model.__name__} has no column {', '.join(unknown)}")
         if not all(may_hold(known[name], value, self.session.sync_session, self.mapper) for name, value in columns.items()):
             return None
-        rows = await self._load(self._select([getattr(self.model, name) == value for name, value in columns.items()], limit=2))
+        conditions = [getattr(self.model, name) == value for name, value in columns.items()]
+        rows = await self._load(self._select(conditions, limit=2), options=options, lock=lock)
         if len(rows) > 1:
             raise MultipleMatchesError(self.model, tuple(columns))
         return rows[0] if rows else None
+
+    async def get_one_by(self, *, options: Sequence[ORMOption] = (), lock: RowLock | None = None, **columns: object) -> ModelT:
+        """Return the one row with these values of columns, as ``get_by`` does.
+
+        Raises:
+            NotFoundError: No row has the values.
+            MultipleMatchesError: Several rows have the values.
+        """
+        row = await self.get_by(options=options, lock=lock, **columns)
+        if row is None:
+            raise NotFoundError(self.model, columns)
+        return row
 
     async def get_many(self, idents: Iterable[object]) -> builtins.list[ModelT]:
         """Return the rows with these keys, in the order asked, each once; unknown keys are left out. No key, no SQL."""
@@ -187,9 +201,13 @@ class ReadService(Generic[ModelT]):
     async def get_as(self, schema: type[SchemaT], ident: object, *conditions: ColumnExpressionArgument[bool]) -> SchemaT:
         """Return the row with this key as *schema*, or raise NotFoundError; it must meet *conditions* too.
 
+        Conditions alone, such as ``Article.slug == slug``, find one row, or raise MultipleMatchesError.
+
         Only what *schema* names is read: a flat one from plain rows, without objects; relationships take one more query each.
         """
         identity, plan = self._identity, read_plan(schema, self.mapper)
+        if is_sql(ident):
+            return await self._matching_as(schema, plan, [cast("ColumnElement[bool]", ident), *conditions])
         key = identity.key_of(ident)
         if not identity.is_possible(key, self.session.sync_session):
             raise NotFoundError(self.model, ident)
@@ -272,6 +290,21 @@ class ReadService(Generic[ModelT]):
 
         await self._read(complete)
         return plan.from_objects(rows)
+
+    async def _matching_as(self, schema: type[SchemaT], plan: ReadPlan[SchemaT], conditions: Sequence[ColumnElement[bool]]) -> SchemaT:
+        """Return the one row that meets *conditions* as *schema*."""
+        statement, described = self._select(conditions, limit=2), " and ".join(map(str, conditions))
+        is_overridden = self._is_overridden("get", "get_one")
+        found: Sequence[Any]
+        if is_overridden:
+            found = await self._load(statement)
+        else:
+            found = plan.from_found(await self._read(self._finding(plan, statement)))
+        if not found:
+            raise NotFoundError(self.model, described)
+        if len(found) > 1:
+            raise MultipleMatchesError(self.model, (described,))
+        return await self.get_as(schema, self._identity.key_of_row(found[0])) if is_overridden else found[0]
 
     def _finding(self, plan: ReadPlan[SchemaT], statement: Select[ModelT]) -> Callable[[Session], Sequence[Any]]:
         """Return what runs *statement* for ``plan.from_found``: plain rows where the plan is flat, objects where it is not."""

@@ -97,6 +97,23 @@ class CRUDService(ReadService[ModelT], Generic[ModelT, CreateT, UpdateT]):
             # A delete writes no values: rows that still point here cannot be set to null, or fail the COMMIT.
             raise StillReferencedError(error.fields, table=error.table) from error
 
+    async def discard(self, ident: object, /) -> bool:
+        """Delete a row if it exists, as ``delete`` does. Return whether it existed.
+
+        Raises:
+            StillReferencedError: Other rows refer to it.
+            ConfigurationError: The key has another shape or type.
+            UnavailableError: The database does not answer.
+        """
+        try:
+            await self.delete(ident)
+        except NotFoundError as error:
+            # An override of delete() may miss another row.
+            if error.model is not self.model or error.ident != ident:
+                raise
+            return False
+        return True
+
     async def create_values(self, data: CreateT) -> dict[str, Any]:
         """Return the values of a new row by attribute: those of the schema's fields, as they are. Override to hash, rename or derive.
 
