@@ -26,7 +26,7 @@ from fastapi_kit.db.reads import read, stream
 from fastapi_kit.db.sessions import execute, is_idle
 from fastapi_kit.db.transactions import read_locked
 from fastapi_kit.errors import ConfigurationError, InvalidQueryError, MultipleMatchesError, NotFoundError
-from fastapi_kit.pagination import Page, PageParams
+from fastapi_kit.pagination import Page, PageParams, Slice
 
 __all__ = ["FOR_UPDATE", "ReadService", "RowLock"]
 
@@ -244,22 +244,28 @@ class ReadService(Generic[ModelT]):
     async def page_as(
         self, schema: type[SchemaT], query: PageParams, *conditions: ColumnExpressionArgument[bool], order_by: OrderBy = ()
     ) -> Page[SchemaT]:
-        """Return the offset page that *query* asks for, among the rows that meet *conditions*.
+        """Return the page that *query* asks for, of the rows that meet *conditions*, with items of *schema*.
 
-        Two statements: the rows and their number. ``max_total = 0`` in *query*'s class leaves the number out, another bound stops counting
-        there; ``has_more`` then comes from one row more than *limit*.
+        It takes two statements: the rows and their number. With ``max_total`` in the class of *query* counting stops there, and ``has_more``
+        is known from one additional row.
+
+        Raises:
+            ConfigurationError: ``max_total`` is less than 1, or the model cannot fill a field of *schema*.
         """
-        cap, skip, limit = query.max_total, query.skip, query.limit + (query.max_total is not None)
+        cap = query.max_total
+        if cap is not None and cap < 1:
+            raise ConfigurationError("max_total must be at least 1: use slice_as() for a list that is not counted")
+        skip, limit = query.skip, query.limit + (cap is not None)
         if self._is_overridden("list", "list_as", "count"):
             rows = await self.list_as(schema, *conditions, skip=skip, limit=limit, order_by=order_by)
-            counted = None if cap == 0 else await self._read(lambda session: self._count(session, conditions, up_to=one_more(cap)))
+            counted = await self._read(lambda session: self._count(session, conditions, up_to=one_more(cap)))
         else:
             plan, statement = read_plan(schema, self.mapper), self._window(conditions, skip=skip, limit=limit, order_by=order_by)
             find = self._finding(plan, statement) if statement is not None else None
 
-            def find_page(session: Session) -> tuple[Sequence[Any], int | None]:
+            def find_page(session: Session) -> tuple[Sequence[Any], int]:
                 found: Sequence[Any] = find(session) if find is not None else ()
-                return found, None if cap == 0 else self._count(session, conditions, up_to=one_more(cap))
+                return found, self._count(session, conditions, up_to=one_more(cap))
 
             found, counted = await self._read(find_page)
             rows = plan.from_found(found)
@@ -267,9 +273,18 @@ class ReadService(Generic[ModelT]):
             rows[: query.limit],
             skip=skip,
             limit=query.limit,
-            total=counted if cap is None or counted is None else min(counted, cap),
-            total_capped=cap is not None and counted is not None and counted > cap,
+            total=counted if cap is None else min(counted, cap),
+            total_capped=cap is not None and counted > cap,
             has_more=None if cap is None else len(rows) > query.limit,
+        )
+
+    async def slice_as(
+        self, schema: type[SchemaT], query: PageParams, *conditions: ColumnExpressionArgument[bool], order_by: OrderBy = ()
+    ) -> Slice[SchemaT]:
+        """Return the rows of ``page_as`` without counting. It takes one statement, which reads one row more to know ``has_more``."""
+        rows = await self.list_as(schema, *conditions, skip=query.skip, limit=query.limit + 1, order_by=order_by)
+        return slice_of(schema)(
+            items=rows[: query.limit], skip=query.skip, limit=query.limit, has_more=len(rows) > query.limit
         )
 
     async def rows_as(self, schema: type[SchemaT], rows: Sequence[ModelT]) -> builtins.list[SchemaT]:
@@ -417,6 +432,11 @@ def one_more(cap: int | None) -> int | None:
 @lru_cache(maxsize=512)
 def page_of(schema: type[SchemaT]) -> type[Page[SchemaT]]:
     return cast("type[Page[SchemaT]]", Page.__class_getitem__(schema))
+
+
+@lru_cache(maxsize=512)
+def slice_of(schema: type[SchemaT]) -> type[Slice[SchemaT]]:
+    return cast("type[Slice[SchemaT]]", Slice.__class_getitem__(schema))
 
 
 def load_missing(session: Session, plan: ReadPlan[Any], objects: Sequence[Any]) -> None:

@@ -1,6 +1,7 @@
 """Routes for a service, as you would write them by hand."""
 
+from fastapi_kit.routing.links import set_link_header
 from fastapi_kit.routing.operations import check_operation_ids, operation_id
 from fastapi_kit.routing.router import Endpoint, RouterOptions, crud_router
 
-__all__ = ["Endpoint", "RouterOptions", "check_operation_ids", "crud_router", "operation_id"]
+__all__ = ["Endpoint", "RouterOptions", "check_operation_ids", "crud_router", "operation_id", "set_link_header"]

@@ -16,8 +16,9 @@ from fastapi_kit.crud.service import CRUDService
 from fastapi_kit.db.transactions import unit_of_work
 from fastapi_kit.dependencies import declare
 from fastapi_kit.errors import InvalidDataError, NotFoundError, UnknownReferenceError
-from fastapi_kit.pagination import Page, PageParams
-from fastapi_kit.routing.keys import collection_path, column_in_path, row_path
+from fastapi_kit.pagination import Page, PageParams, Slice
+from fastapi_kit.routing.keys import column_in_path, row_path
+from fastapi_kit.routing.links import set_link_header
 from fastapi_kit.routing.resource import Parent, Resource
 from fastapi_kit.routing.routes import BatchRoute, RowRoute, add_route
 
@@ -164,17 +165,18 @@ def add_list(router: APIRouter, source: Source, guards: Sequence[Depends]) -> No
     """``GET /``."""
     resource, parent = source.resource, source.parent
 
+    is_counted = resource.max_total != 0
+
     class CountedWindow(Window):
         max_total: ClassVar = resource.max_total
 
     async def list_rows(
         given: Annotated[Any, source.given], __window__: Annotated[CountedWindow, Query()], request: Request, response: Response
-    ) -> Page[Any]:
+    ) -> Slice[Any]:
         rows = source.rows(given)
-        page = await rows.service.page_as(resource.item, __window__, *rows.conditions)
-        # request.url fails on bytes that are not UTF-8.
-        query = request.scope["query_string"].decode("latin-1")
-        response.headers["Link"] = page.link_header(f"{collection_path(request.scope)}?{query}")
+        list_as = rows.service.page_as if is_counted else rows.service.slice_as
+        page = await list_as(resource.item, __window__, *rows.conditions)
+        set_link_header(request, response, page)
         return page
 
     confined = "" if parent is None else f" with this {parent.name.replace('_', ' ')}"
@@ -186,8 +188,8 @@ def add_list(router: APIRouter, source: Source, guards: Sequence[Depends]) -> No
         name=f"list_{resource.table}",
         summary=f"List {resource.plural}",
         description=f"One page of the {resource.plural}{confined}, in the order of their keys. A page beyond the end is empty.",
-        response_model=Page.__class_getitem__(resource.item),
-        response_description="The page, and how many there are in all",
+        response_model=(Page if is_counted else Slice).__class_getitem__(resource.item),
+        response_description=f"The page, and {'how many there are in all' if is_counted else 'whether there are more'}",
         headers={"Link": "Where the first, previous, next and last pages are (RFC 8288)"},
         errors=(422, 503),
         dependencies=guards,

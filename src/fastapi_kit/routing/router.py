@@ -62,7 +62,7 @@ class RouterOptions:
     max_batch: int = 1000
     """The most rows in a batch."""
     max_total: int | None = None
-    """Lists count no further than this. With 0 they do not count; ``has_more`` is there in any case. None: no limit."""
+    """Lists count no further than this. With 0 they are a Slice, without a total. None: no limit."""
 
 
 _NO_OPTIONS = RouterOptions()
