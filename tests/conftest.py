@@ -83,8 +83,8 @@ async def session(library: Database) -> AsyncIterator[AsyncSession]:
 
 
 @pytest.fixture
-async def host_sessions(library: Database) -> AsyncIterator[async_sessionmaker[AsyncSession]]:
-    """Sessions of a host on the same tables: SQLAlchemy's defaults throughout, the stock driver, ``expire_on_commit=True``."""
+async def application_sessions(library: Database) -> AsyncIterator[async_sessionmaker[AsyncSession]]:
+    """Sessions of an application on the same tables: SQLAlchemy's defaults, the stock driver, ``expire_on_commit=True``."""
     engine = create_async_engine(library.engine.url)
     yield async_sessionmaker(engine)
     await engine.dispose()

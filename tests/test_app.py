@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.types import ASGIApp, Receive, Scope, Send
+from tests.versions import needs_telemetry
 
 from fastapi_kit.app import Lifespan, create_app
 from fastapi_kit.db import Database
@@ -394,6 +395,7 @@ async def test_health_has_the_database_and_own_checks(database: Database) -> Non
     assert report == {"status": "degraded", "version": "3.1", "checks": {"database": "ok", "mail": "failed"}}
 
 
+@needs_telemetry
 @pytest.mark.parametrize("telemetry", [{}, {"operation_spans": False}])
 async def test_health_checks_are_not_traced(telemetry: dict[str, Any]) -> None:
     """Health checks are excluded from telemetry, and own telemetry options are kept."""
@@ -409,6 +411,7 @@ async def test_health_checks_are_not_traced(telemetry: dict[str, Any]) -> None:
     assert [span.name for span in spans.get_finished_spans()] == ["GET"]
 
 
+@needs_telemetry
 async def test_an_own_exclude_wins() -> None:
     """An own exclude= for telemetry wins."""
     spans = InMemorySpanExporter()

@@ -1,13 +1,20 @@
-"""Each private name of SQLAlchemy that ``_compat`` uses, tried alone. Run it on the lowest and the newest version."""
+"""Each private name of SQLAlchemy, and each difference between versions, tried alone on the lowest and the newest version."""
 
 import gc
 import inspect as python_inspect
 from collections.abc import Iterator
+from traceback import walk_tb
+from typing import Any
+from uuid import UUID
 
 import pytest
-from sqlalchemy import JSON, ForeignKey, create_engine, event, func, insert, literal_column, select
+from asyncpg import DivisionByZeroError
+from pydantic import TypeAdapter
+from sqlalchemy import JSON, URL, Enum, ForeignKey, Integer, Uuid, create_engine, event, func, insert, literal_column, select, text
 from sqlalchemy import inspect as orm_inspect
-from sqlalchemy.dialects.postgresql import distinct_on
+from sqlalchemy.dialects.postgresql import INET
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.ext.mutable import MutableDict
 from sqlalchemy.orm import (
     DeclarativeBase,
@@ -22,13 +29,19 @@ from sqlalchemy.orm import (
     with_loader_criteria,
 )
 from sqlalchemy.pool import StaticPool
+from sqlalchemy.types import NullType, TypeEngine
+from sqlalchemy.util import await_only, greenlet_spawn
+from tests.versions import distinct_on
 
-from fastapi_kit import _compat
+from fastapi_kit import _compat, _compat_web
 from fastapi_kit._compat import (
+    AWAITING,
     binds_of,
+    connect_errors,
     criteria_options,
     demands_unique,
     discard_clean,
+    emulated_cause,
     froms_of,
     has_begin_listener,
     has_sent_sql,
@@ -40,12 +53,16 @@ from fastapi_kit._compat import (
     mark_inserted,
     mark_updated,
     options_of,
+    options_of_session,
     order_of,
     own_isolation_level,
     plain_criteria,
     put_back,
+    python_type,
     refresh_row,
+    validator_of,
 )
+from fastapi_kit._compat_web import new_app
 
 
 class Base(DeclarativeBase): ...
@@ -89,7 +106,7 @@ def session() -> Iterator[Session]:
 def test_every_name_is_tried() -> None:
     """A new one needs a test here."""
     source = python_inspect.getsource(python_inspect.getmodule(test_every_name_is_tried) or Base)
-    assert [name for name in _compat.__all__ if source.count(name) < 2] == []
+    assert [name for name in _compat.__all__ + _compat_web.__all__ if source.count(name) < 2] == []
 
 
 def test_binds_of(session: Session) -> None:
@@ -277,7 +294,7 @@ def test_froms_of() -> None:
 def test_is_ungrouped() -> None:
     plain = select(Owner).where(Owner.id > 0).order_by(Owner.id).limit(1)
     assert is_ungrouped(plain)
-    for grouped in (plain.distinct(), plain.ext(distinct_on(Owner.id)), plain.group_by(Owner.id), plain.having(Owner.id > 0)):
+    for grouped in (plain.distinct(), distinct_on(plain, Owner.id), plain.group_by(Owner.id), plain.having(Owner.id > 0)):
         assert not is_ungrouped(grouped)
 
 
@@ -292,7 +309,7 @@ def test_plain_criteria() -> None:
     for more in (
         *(plain.join(Owner.pets), plain.select_from(Pet), plain.group_by(Owner.id), plain.having(Owner.id > 0), plain.distinct()),
         *(plain.prefix_with("ALL"), plain.limit(1), plain.offset(1), plain.with_for_update(), plain.add_columns(Pet.id)),
-        *(plain.where(Pet.id > 0), plain.add_cte(select(Pet.id).cte()), plain.ext(distinct_on(Owner.id))),
+        *(plain.where(Pet.id > 0), plain.add_cte(select(Pet.id).cte()), distinct_on(plain, Owner.id)),
     ):
         assert plain_criteria(more, mapper) is None
 
@@ -301,7 +318,7 @@ def test_limits_rows() -> None:
     every = select(Owner).where(Owner.id > 1).order_by(Owner.id)
     assert not limits_rows(every)
     assert not limits_rows(every.distinct())
-    for some in (every.limit(1), every.offset(1), every.fetch(1), every.ext(distinct_on(Owner.id))):
+    for some in (every.limit(1), every.offset(1), every.fetch(1), distinct_on(every, Owner.id)):
         assert limits_rows(some)
 
 
@@ -309,3 +326,62 @@ def test_demands_unique(session: Session) -> None:
     assert demands_unique(session.execute(select(Owner).options(joinedload(Owner.pets))))
     assert not demands_unique(session.execute(select(Owner).options(selectinload(Owner.pets))))
     assert not demands_unique(session.execute(select(Owner.id)))
+
+
+def test_options_of_session(session: Session) -> None:
+    assert dict(options_of_session(session)) == {}
+    if "execution_options" in python_inspect.signature(Session).parameters:
+        assert dict(options_of_session(Session(execution_options={"stream_results": True}))) == {"stream_results": True}
+
+
+@pytest.mark.parametrize(
+    ("sql_type", "expected"), [(Integer(), int), (Uuid(), UUID), (INET(), None), (Enum("a", "b"), str), (NullType(), None)], ids=repr
+)
+def test_python_type(sql_type: TypeEngine[Any], expected: type[Any] | None) -> None:
+    assert python_type(sql_type) is expected
+
+
+async def test_emulated_cause(postgres_url: URL) -> None:
+    """asyncpg's own error is inside SQLAlchemy's."""
+    engine = create_async_engine(postgres_url)
+    with pytest.raises(DBAPIError) as caught:
+        async with engine.connect() as connection:
+            await connection.execute(text("SELECT 1/0"))
+    await engine.dispose()
+    assert caught.value.orig is not None
+    assert isinstance(emulated_cause(caught.value.orig), DivisionByZeroError)
+    assert emulated_cause(DivisionByZeroError()) is None
+
+
+async def test_connect_errors(postgres_url: URL) -> None:
+    """A connection that cannot be made raises SQLAlchemy's error, or one of these."""
+    engine = create_async_engine(postgres_url.set(database="no_such_database"))
+    with pytest.raises((DBAPIError, *connect_errors())):
+        await engine.connect()
+    await engine.dispose()
+
+
+async def test_awaiting() -> None:
+    assert AWAITING.startswith("sqlalchemy.util.")
+    with pytest.raises(ZeroDivisionError) as caught:
+        await greenlet_spawn(lambda: await_only(divide()))
+    modules = [frame.f_globals["__name__"] for frame, _ in walk_tb(caught.value.__traceback__)]
+    assert {name for name in modules if name.startswith("sqlalchemy.")} == {AWAITING}
+
+
+async def divide() -> float:
+    return 1 / 0
+
+
+def test_validator_of() -> None:
+    """The schema itself is used, not the validator of the class in it."""
+    assert validator_of(TypeAdapter(list[int]).core_schema).validate_python(["1"]) == [1]
+
+
+def test_new_app() -> None:
+    """Telemetry is passed on where FastAPI has it; an unknown argument is an error everywhere."""
+    app = new_app({"title": "Notes"}, telemetry={"operation_spans": False})
+    assert app.title == "Notes"
+    for unknown in ("titel", "extra", "self"):
+        with pytest.raises(TypeError, match=unknown):
+            new_app({unknown: "x"}, telemetry={})

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.versions import needs_body_limits
 
 REPOSITORY = Path(__file__).parent.parent
 DOCS = REPOSITORY / "docs"
@@ -68,7 +69,13 @@ def run(page: Path, blocks: list[Block], *, cwd: Path) -> subprocess.CompletedPr
     return subprocess.run(command, input=given, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("page", sorted({block.page for block in PYTHON}), ids=lambda page: page.relative_to(REPOSITORY).as_posix())
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=needs_body_limits if "max_body_size=" in page.read_text() else (), id=str(page.relative_to(REPOSITORY)))
+        for page in sorted({block.page for block in PYTHON})
+    ],
+)
 def test_the_python_of_a_page_runs(page: Path, tmp_path: Path) -> None:
     """The blocks of a page run one after the other in a new process and an empty folder, warnings being errors."""
     done = run(page, [block for block in PYTHON if block.page == page and block.reason is None], cwd=tmp_path)

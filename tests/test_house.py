@@ -53,7 +53,8 @@ PLACES = [
     place("pagination _partial", frozenset({"errors"}), PYDANTIC),
     place("schemas", frozenset({"errors", "_partial", "_text"}), PYDANTIC),
     # tools: the ground and one third-party world each, never a neighbour
-    place("_compat", frozenset(), "sqlalchemy"),
+    place("_compat", frozenset(), "pydantic_core sqlalchemy"),
+    place("_compat_web", frozenset(), "fastapi"),
     place("db", GROUND | {"_compat"}, f"{PYDANTIC} aiosqlite anyio asyncpg psycopg sqlalchemy"),
     place("middleware", GROUND, f"{PYDANTIC} opentelemetry starlette"),
     place("cache", GROUND, f"{PYDANTIC} cashews redis"),
@@ -63,15 +64,15 @@ PLACES = [
     # on the database
     place("crud", GROUND | {"_compat", "db"}, f"{PYDANTIC} sqlalchemy"),
     place("crud.cached", GROUND | {"db", "cache", "crud"}, f"{PYDANTIC} sqlalchemy"),
-    place("auth.users.sql", GROUND | FLOW | {"db", "crud"}, f"{PYDANTIC} sqlalchemy"),
+    place("auth.users.sql", GROUND | FLOW | {"_compat", "db", "crud"}, f"{PYDANTIC} sqlalchemy"),
     # the web; auth is handed a loader and never imports db or crud
-    place(WEB_MEMBERS, ON_DATABASE, f"{WEB} limits prometheus_client"),
+    place(WEB_MEMBERS, ON_DATABASE | {"_compat"}, f"{WEB} limits prometheus_client"),
     # it hands a session of SQLAlchemy through and never uses it
     place(FLOW_MEMBERS, GROUND | TOKENS | PASSWORDS | LOGINS, f"{PYDANTIC} sqlalchemy"),
     place(AUTH_WEB_MEMBERS, TOOLS - {"db"} | LOGINS | FLOW | {"_lazy", "auth.users.sql", "dependencies", "handlers"}, WEB),
     place(AUTH_PATHS, TOKENS | LOGINS | FLOW | {"auth.requests", "auth.users"}),
     # the roof
-    place("app", EVERYTHING_BUT_APP, WEB),
+    place("app", EVERYTHING_BUT_APP | {"_compat_web"}, WEB),
     place("testing", EVERYTHING_BUT_APP, None),
     place("_lazy"),
     place("__init__", EVERYTHING_BUT_APP | {"_lazy", "app"}),

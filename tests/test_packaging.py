@@ -1,5 +1,6 @@
 """The distribution: its contents, metadata, extras and installation."""
 
+import re
 import subprocess
 import sys
 import tarfile
@@ -10,6 +11,7 @@ from email.parser import Parser
 from pathlib import Path, PurePosixPath
 
 import pytest
+from packaging.requirements import Requirement
 
 import fastapi_kit
 
@@ -98,6 +100,40 @@ def test_the_extras_are_declared(metadata: Message) -> None:
 
     assert set(metadata.get_all("Provides-Extra") or []) == EXTRAS
     assert packages["all"] == set().union(*(packages[extra] for extra in EXTRAS - {"all", "testing"}))
+
+
+def test_the_documented_versions_are_those_of_the_package(metadata: Message) -> None:
+    """The table of the oldest versions says what the package requires; SQLAlchemy 2.1.0 to 2.1.4 are excluded."""
+    requirements = [Requirement(line) for line in metadata.get_all("Requires-Dist") or []]
+    floors = {each.name: min(part.version for part in each.specifier if part.operator == ">=") for each in requirements if each.specifier}
+    (sqlalchemy,) = (each for each in requirements if each.name == "sqlalchemy")
+    table = re.findall(r"^\| ([\w. ]+) \| ([\d.]+) \|", (REPOSITORY / "docs" / "index.md").read_text(), re.MULTILINE)
+    documented = {name.lower(): version for name, version in table}
+
+    assert documented.pop("python") == (metadata["Requires-Python"] or "").removeprefix(">=")
+    newer_line = documented.pop("sqlalchemy 2.1")
+    assert documented.pop("sqlalchemy 2.0") == floors["sqlalchemy"]
+    assert {name: floors[name] for name in documented} == documented
+    assert [f"2.1.{patch}" in sqlalchemy.specifier for patch in range(7)] == [f"2.1.{patch}" >= newer_line for patch in range(7)]
+
+
+@pytest.mark.network
+@pytest.mark.parametrize(
+    "other",
+    [
+        "advanced-alchemy>=1.12",
+        "fastapi-filter[sqlalchemy]>=3.0",
+        "fastapi-pagination>=0.16.1",
+        "fastapi-users[sqlalchemy]>=15.0.5",
+        "fastcrud>=0.23",
+        "sqlmodel>=0.0.50",
+    ],
+)
+def test_it_can_be_installed_beside(other: str, wheel: Path, tmp_path: Path) -> None:
+    """An application keeps the packages that it has: a set of versions meets their requirements and the library's."""
+    requirements = tmp_path / "requirements.in"
+    requirements.write_text(f"fastapi-kit-blocks[all] @ {wheel.as_uri()}\n{other}\n")
+    run(sys.executable, "-m", "uv", "pip", "compile", "--quiet", requirements, cwd=tmp_path)
 
 
 @pytest.mark.network

@@ -5,7 +5,6 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from typing import Any, TypeAlias
 
 from fastapi import APIRouter, FastAPI
-from fastapi.telemetry import TelemetryConfig
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -13,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from fastapi_kit._compat_web import new_app
 from fastapi_kit.db.database import Database
 from fastapi_kit.handlers.problems import ErrorBody, problem_body
 from fastapi_kit.handlers.registrars import problem_response, register_exception_handlers
@@ -81,8 +81,7 @@ def create_app(
         "openapi_url": f"{settings.API_V1_STR}/openapi.json",
         "generate_unique_id_function": operation_id,
     }
-    telemetry: TelemetryConfig = fastapi.pop("telemetry", None) or TelemetryConfig()
-    app = FastAPI(**(defaults | fastapi), telemetry={"exclude": is_probe, **telemetry})
+    app = new_app(defaults | fastapi, telemetry={"exclude": is_probe})
     register_exception_handlers(app, body=error_body)
     app.exception_handlers.update(fastapi.get("exception_handlers") or {})
     add_middleware(app, settings)

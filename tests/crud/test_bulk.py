@@ -1,7 +1,6 @@
-"""Inserting many rows: all or none, in few statements, back in the order given."""
+"""Creating many rows: all or none, in few statements, returned in the order given."""
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any, ClassVar
 from uuid import UUID
@@ -9,7 +8,6 @@ from uuid import UUID
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel
 from sqlalchemy import JSON, ForeignKey, Integer, String, event, func, inspect, select, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.ext.compiler import compiles
@@ -21,13 +19,12 @@ from sqlalchemy.orm import (
     Session,
     column_property,
     mapped_column,
-    registry,
     relationship,
     synonym,
     validates,
 )
 from sqlalchemy.sql.functions import FunctionElement
-from sqlmodel import Field, SQLModel
+from tests.crud.kinds import HeroService, KindsBase, Named, TicketService, opened
 from tests.models import (
     Author,
     AuthorCreate,
@@ -43,13 +40,13 @@ from tests.models import (
 )
 
 from fastapi_kit.crud import CRUDService
-from fastapi_kit.db import Database, TimestampMixin, UUIDv7Mixin, unit_of_work
+from fastapi_kit.db import Database, TimestampMixin, unit_of_work
 from fastapi_kit.errors import ConflictError, InvalidDataError, UnknownReferenceError
 from fastapi_kit.testing.queries import assert_max_queries
 
 
 class RandomKey(FunctionElement[str]):
-    """A key that the database makes and that has no order."""
+    """The database makes a random key."""
 
     type = String()
     inherit_cache = True
@@ -70,7 +67,7 @@ class StoreBase(DeclarativeBase):
 
 
 class Item(TimestampMixin, StoreBase):
-    """A server-made key, and every kind of default."""
+    """The database makes the key; every kind of default."""
 
     __tablename__ = "items"
     ident: Mapped[int] = mapped_column("id", primary_key=True)
@@ -83,11 +80,6 @@ class Item(TimestampMixin, StoreBase):
     settings: Mapped[dict[str, Any] | None] = mapped_column(default=lambda: {"a": 1})
 
 
-class Ticket(UUIDv7Mixin, TimestampMixin, StoreBase):
-    __tablename__ = "tickets"
-    name: Mapped[str]
-
-
 class Voucher(StoreBase):
     __tablename__ = "vouchers"
     id: Mapped[str] = mapped_column(String(40), primary_key=True, server_default=RandomKey())
@@ -95,7 +87,7 @@ class Voucher(StoreBase):
 
 
 class Note(StoreBase):
-    """Some of it is loaded only on demand."""
+    """Has deferred columns."""
 
     __tablename__ = "notes"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -108,7 +100,7 @@ Note.shout = column_property(func.upper(Note.__table__.c.name))
 
 
 class Person(StoreBase):
-    """Has a property that makes no SQL."""
+    """Has a hybrid that is plain Python."""
 
     __tablename__ = "people"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -189,19 +181,8 @@ class Point(DataclassBase):
         self.name = self.name.lower()
 
 
-class HeroBase(SQLModel, registry=registry(metadata=StoreBase.metadata)):
-    metadata = StoreBase.metadata
-
-
-class Hero(TimestampMixin, HeroBase, table=True):
-    __tablename__ = "heroes"
-    id: int | None = Field(default=None, primary_key=True)
-    name: str
-    age: int | None = None
-
-
 class Box(StoreBase):
-    """Comes with what is in it."""
+    """Loads its collection with a join."""
 
     __tablename__ = "boxes"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -230,14 +211,7 @@ class Cat(Animal):
     __mapper_args__: ClassVar[dict[str, Any]] = {"polymorphic_identity": "cat"}
 
 
-class Named(BaseModel):
-    name: str
-
-
 class ItemService(CRUDService[Item, Named, Named]): ...
-
-
-class TicketService(CRUDService[Ticket, Named, Named]): ...
 
 
 class VoucherService(CRUDService[Voucher, Named, Named]): ...
@@ -267,9 +241,6 @@ class ListenedInsertService(CRUDService[ListenedInsert, Named, Named]): ...
 class PointService(CRUDService[Point, Named, Named]): ...
 
 
-class HeroService(CRUDService[Hero, Named, Named]): ...
-
-
 class BoxService(CRUDService[Box, Named, Named]): ...
 
 
@@ -283,7 +254,8 @@ AnyService = CRUDService[Any, Any, Any]
 async def store(database: Database) -> AsyncIterator[AsyncSession]:
     """A request's session on the tables above."""
     await database.create_tables(StoreBase.metadata)
-    async with asynccontextmanager(database.get_session)() as session:
+    await database.create_tables(KindsBase.metadata)
+    async with opened(database) as session:
         yield session
 
 
@@ -295,7 +267,7 @@ def names(number: int) -> list[dict[str, Any]]:
 
 
 async def test_rows_come_from_schemas_mappings_and_generators(session: AsyncSession) -> None:
-    """Any iterable, also a mixed one."""
+    """Rows may be schemas and mappings, mixed, from any iterable."""
 
     def rows() -> Iterator[TagCreate | dict[str, Any]]:
         yield TagCreate(name="a", weight=1)
@@ -307,14 +279,14 @@ async def test_rows_come_from_schemas_mappings_and_generators(session: AsyncSess
 
 
 async def test_values_by_keyword_are_for_every_row(session: AsyncSession) -> None:
-    """Over those of the rows."""
+    """Keyword values override those of every row."""
     tags = await TagService(session).create_many([TagCreate(name="a", weight=1), TagCreate(name="b")], weight=7)
 
     assert [tag.weight for tag in tags] == [7, 7]
 
 
 async def test_no_row_sends_nothing(library: Database, session: AsyncSession) -> None:
-    """And opens nothing."""
+    """No rows send no SQL and begin no transaction."""
     with assert_max_queries(library, 0):
         assert await TagService(session).create_many([]) == []
         assert await TagService(session).create_many(iter(())) == []
@@ -323,7 +295,7 @@ async def test_no_row_sends_nothing(library: Database, session: AsyncSession) ->
 
 
 async def test_schemas_go_through_create_values(session: AsyncSession, library: Database) -> None:
-    """Each of them, and still in few statements."""
+    """create_values() runs for every schema, and the rows still take few statements."""
 
     class Shouting(TagService):
         async def create_values(self, data: TagCreate) -> dict[str, Any]:
@@ -336,7 +308,7 @@ async def test_schemas_go_through_create_values(session: AsyncSession, library: 
 
 
 async def test_rows_that_name_different_columns(store: AsyncSession) -> None:
-    """Each gets what it names, None as NULL, and the defaults of the rest."""
+    """Each row gets the values that it names, with None as NULL, and defaults for the rest."""
     rows = [
         {"title": "a", "price": 1},
         {"title": "b", "rank": 2},
@@ -355,14 +327,14 @@ async def test_rows_that_name_different_columns(store: AsyncSession) -> None:
 
 
 async def test_expressions_are_values_too(session: AsyncSession) -> None:
-    """SQL from Python code, in some rows or in all."""
+    """SQL expressions may be values in some rows or in all."""
     tags = await TagService(session).create_many([{"name": func.upper("a"), "weight": 1}, {"name": "b", "weight": func.abs(-2)}])
 
     assert [(tag.name, tag.weight) for tag in tags] == [("A", 1), ("b", 2)]
 
 
 async def test_relationships_are_values_too(session: AsyncSession) -> None:
-    """Objects in place of keys, beside rows that name the key."""
+    """Rows may have objects of relationships next to rows that have foreign keys."""
     author = await AuthorService(session).create({"email": "a@example.org"})
 
     books = await BookService(session).create_many([{"title": "a", "author": author}, {"title": "b", "author_id": author.id}])
@@ -371,7 +343,7 @@ async def test_relationships_are_values_too(session: AsyncSession) -> None:
 
 
 async def test_synonyms_are_values_too(store: AsyncSession) -> None:
-    """Whatever can be set on an object of the model."""
+    """A synonym can be set for its attribute."""
     notes = await NoteService(store).create_many([{"alias": "a"}, {"name": "b"}])
 
     assert [note.name for note in notes] == ["a", "b"]
@@ -382,7 +354,7 @@ NULLS = [{}, {"details": None}, {"settings": None}, {"details": {"a": 1}, "setti
 
 @pytest.mark.parametrize("values", NULLS, ids=str)
 async def test_one_of_many_is_stored_as_one_alone(store: AsyncSession, values: dict[str, Any]) -> None:
-    """NULL, JSON null and defaults are what create() makes of the same values, whatever the other rows name."""
+    """A row in create_many() is stored as by create(), whatever columns the other rows name."""
     service = ItemService(store)
     await service.create({"title": "alone", **values})
     await service.create_many([{"title": "full", "details": {"c": 3}, "settings": {"d": 4}}, {"title": "many", **values}])
@@ -420,7 +392,7 @@ def found_in(item: Item) -> tuple[Any, ...]:
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(patterns=st.lists(ROW, max_size=30))
 async def test_input_order_with_server_made_keys(store: AsyncSession, patterns: list[dict[str, Any]]) -> None:
-    """Whichever values are given, None or left out, each row comes back in its place, as it is stored."""
+    """Rows come back in the order given and as stored, with keys made by the database."""
     rows = [{"title": f"item {next(_titles)}", **pattern} for pattern in patterns]
 
     items = await ItemService(store).create_many(rows)
@@ -433,7 +405,7 @@ async def test_input_order_with_server_made_keys(store: AsyncSession, patterns: 
 
 
 async def test_10_000_rows(session: AsyncSession, library: Database) -> None:
-    """Beyond what one statement can bind, in input order."""
+    """10,000 rows, more than one statement can bind, come back in the order given."""
     rows = [{"name": f"{number:05}", "weight": number if number % 3 else None} for number in range(10_000, 0, -1)]
 
     with assert_max_queries(library, 25):
@@ -454,7 +426,7 @@ FEW: list[tuple[type[AnyService], list[dict[str, Any]]]] = [
 async def test_1_000_rows_are_few_statements(
     database: Database, store: AsyncSession, service: type[AnyService], rows: list[dict[str, Any]]
 ) -> None:
-    """At most three on both databases; keys made here or there, defaults, timestamps; no second look at the rows."""
+    """1,000 rows take at most three statements on both databases, with keys and defaults made in Python or by the database."""
     with assert_max_queries(database, 3):
         created = await service(store).create_many(rows)
         found = [{name: getattr(row, name) for name in rows[0]} for row in created]
@@ -463,7 +435,7 @@ async def test_1_000_rows_are_few_statements(
 
 
 async def test_1_000_rows_with_composite_keys_are_few_statements(session: AsyncSession, library: Database) -> None:
-    """Keys that the caller gives."""
+    """1,000 rows with given composite keys take few statements."""
     rows = [{"room": number % 7, "number": number, "label": str(number)} for number in range(1000, 0, -1)]
 
     with assert_max_queries(library, 3):
@@ -473,7 +445,7 @@ async def test_1_000_rows_with_composite_keys_are_few_statements(session: AsyncS
 
 
 async def test_keys_made_here_come_back_in_order(store: AsyncSession) -> None:
-    """Time-ordered ones in the order of the rows, given ones as given."""
+    """Keys made in Python increase in the order of the rows; given keys are kept."""
     given_key = UUID(int=7)
 
     tickets = await TicketService(store).create_many([{"name": "a"}, {"name": "b", "id": given_key}, {"name": "c"}])
@@ -484,7 +456,7 @@ async def test_keys_made_here_come_back_in_order(store: AsyncSession) -> None:
 
 
 async def test_keys_without_an_order_come_back_in_order(store: AsyncSession) -> None:
-    """Keys that the database makes at random are paired with their rows all the same."""
+    """Rows with random keys made by the database come back in the order given."""
     rows = names(50)
 
     vouchers = await VoucherService(store).create_many(rows)
@@ -495,7 +467,7 @@ async def test_keys_without_an_order_come_back_in_order(store: AsyncSession) -> 
 
 
 async def test_some_keys_given_and_some_made(session: AsyncSession) -> None:
-    """In one call, in input order."""
+    """Rows with and without a key come back in the order given."""
     tags = await TagService(session).create_many([{"name": "a"}, {"name": "b", "id": 1000}, {"name": "c"}, {"name": "d", "id": 500}])
 
     assert [tag.name for tag in tags] == ["a", "b", "c", "d"]
@@ -503,7 +475,7 @@ async def test_some_keys_given_and_some_made(session: AsyncSession) -> None:
 
 
 async def test_rows_carry_timestamps_and_versions(session: AsyncSession, library: Database) -> None:
-    """Equal on insert, the first version, and no second look at the rows."""
+    """New rows have equal timestamps and version 1, without a second statement."""
     with assert_max_queries(library, 2):
         authors = await AuthorService(session).create_many([{"email": f"{number}@example.org"} for number in range(3)])
         leaflets = await LeafletService(session).create_many([{"text": "a"}, {"text": "b"}])
@@ -511,9 +483,9 @@ async def test_rows_carry_timestamps_and_versions(session: AsyncSession, library
         assert [leaflet.version for leaflet in leaflets] == [1, 1]
 
 
-async def test_rows_on_a_default_session(host_sessions: async_sessionmaker[AsyncSession]) -> None:
-    """The stock driver, expire_on_commit=True: in order and readable."""
-    async with host_sessions() as session:
+async def test_rows_on_a_default_session(application_sessions: async_sessionmaker[AsyncSession]) -> None:
+    """With SQLAlchemy's defaults and the stock driver, rows come back in order and are readable."""
+    async with application_sessions() as session:
         tags = await TagService(session).create_many([{"name": f"tag {number}"} for number in range(30, 0, -1)])
 
         assert [tag.name for tag in tags] == [f"tag {number}" for number in range(30, 0, -1)]
@@ -521,7 +493,7 @@ async def test_rows_on_a_default_session(host_sessions: async_sessionmaker[Async
 
 @pytest.mark.parametrize("number", [1, 3])
 async def test_deferred_columns_and_expressions_can_be_read(store: AsyncSession, number: int) -> None:
-    """As on a row from create()."""
+    """Deferred columns and expressions can be read on the returned rows, as after create()."""
     notes = await NoteService(store).create_many([{"name": "a", "body": "b"}] * number)
 
     assert [inspect(note).unloaded - {"alias"} for note in notes] == [set()] * number
@@ -529,7 +501,7 @@ async def test_deferred_columns_and_expressions_can_be_read(store: AsyncSession,
 
 
 async def test_new_rows_are_what_the_session_has(session: AsyncSession) -> None:
-    """The same objects from the next read, and they can be changed."""
+    """The next read returns the same objects, and they can be changed."""
     first, second = await TagService(session).create_many([{"name": "a"}, {"name": "b"}])
 
     assert await TagService(session).get_many([second.id, first.id]) == [second, first]
@@ -539,7 +511,7 @@ async def test_new_rows_are_what_the_session_has(session: AsyncSession) -> None:
 
 
 async def test_a_key_that_is_used_again_gives_a_new_row(library: Database, session: AsyncSession) -> None:
-    """What this session once loaded under the key, and another deleted since, does not come back."""
+    """The key of a row that another session has deleted can be used again."""
     old = await ShelfService(session).create({"room": 1, "number": 1, "label": "old"})
     async with library.begin() as other:
         await ShelfService(other).delete((1, 1))
@@ -554,8 +526,8 @@ async def test_a_key_that_is_used_again_gives_a_new_row(library: Database, sessi
 # All or nothing
 
 
-async def test_a_refused_row_refuses_all(session: AsyncSession) -> None:
-    """Wherever it stands; the session works on."""
+async def test_a_rejected_row_rejects_all(session: AsyncSession) -> None:
+    """One rejected row at any position stores none, and the session still works."""
     rows = [{"name": f"tag {number}", "weight": number % 2 or None} for number in range(3000)]
 
     for duplicate in (0, 1, 2999):
@@ -566,16 +538,16 @@ async def test_a_refused_row_refuses_all(session: AsyncSession) -> None:
     await TagService(session).create_many(rows)
 
 
-async def test_a_refused_group_of_rows_refuses_all(store: AsyncSession) -> None:
-    """Also where the rows take several statements."""
+async def test_a_rejected_group_of_rows_rejects_all(store: AsyncSession) -> None:
+    """None is stored if the rows take several statements and one is rejected."""
     with pytest.raises(ConflictError):
         await ItemService(store).create_many([{"title": "a"}, {"title": "b", "price": 1}, {"title": "a", "code": "x"}])
 
     assert await ItemService(store).count() == 0
 
 
-async def test_a_refused_object_refuses_all(session: AsyncSession) -> None:
-    """Also where the rows are flushed as objects."""
+async def test_a_rejected_object_rejects_all(session: AsyncSession) -> None:
+    """None is stored if the rows are flushed as objects and one is rejected."""
     author = await AuthorService(session).create({"email": "a@example.org"})
 
     with pytest.raises(UnknownReferenceError):
@@ -585,8 +557,8 @@ async def test_a_refused_object_refuses_all(session: AsyncSession) -> None:
     assert not session.new
 
 
-async def test_refused_rows_leave_the_rest_of_an_opened_transaction(session: AsyncSession) -> None:
-    """They undo themselves alone."""
+async def test_rejected_rows_leave_the_rest_of_an_opened_transaction(session: AsyncSession) -> None:
+    """Rejected rows in an open transaction undo only themselves."""
     async with unit_of_work(session):
         await TagService(session).create({"name": "a"})
         with pytest.raises(ConflictError):
@@ -596,19 +568,19 @@ async def test_refused_rows_leave_the_rest_of_an_opened_transaction(session: Asy
     assert [tag.name for tag in await TagService(session).list()] == ["a", "c"]
 
 
-async def test_a_refused_value_is_found_before_any_sql(library: Database, session: AsyncSession) -> None:
-    """In whichever row it is."""
+async def test_a_rejected_value_is_found_before_any_sql(library: Database, session: AsyncSession) -> None:
+    """A value that cannot be stored raises before any SQL, in whichever row it is."""
     with assert_max_queries(library, 0), pytest.raises(InvalidDataError) as caught:
         await TagService(session).create_many([{"name": "a"}, {"name": "b" * 51}])
 
     assert (caught.value.fields, caught.value.reason) == (("name",), "too_long")
 
 
-# Who has a say in a row has it in many
+# Code of the application runs for each row
 
 
 class Numbering(TagService):
-    """Does more around each create()."""
+    """Overrides create()."""
 
     async def create(self, data: Any, /, **values: object) -> Tag:
         tag = await super().create(data, **values)
@@ -616,14 +588,14 @@ class Numbering(TagService):
 
 
 async def test_an_overridden_create_is_called_for_each_row(session: AsyncSession) -> None:
-    """The row path, in input order."""
+    """An overridden create() is called for each row, in the order given."""
     tags = await Numbering(session).create_many([TagCreate(name="a"), {"name": "b"}], weight=3)
 
     assert [(tag.name, tag.weight) for tag in tags] == [("a", tags[0].id * 10), ("b", tags[1].id * 10)]
 
 
 async def test_an_overridden_create_is_all_or_nothing_too(session: AsyncSession) -> None:
-    """In one transaction."""
+    """With an overridden create() the rows are one transaction."""
     with pytest.raises(ConflictError):
         await Numbering(session).create_many([{"name": "a"}, {"name": "b"}, {"name": "a"}])
 
@@ -631,14 +603,14 @@ async def test_an_overridden_create_is_all_or_nothing_too(session: AsyncSession)
 
 
 class NumberingByMixin:
-    """Overrides create() from beside."""
+    """Overrides create() in a mixin."""
 
     async def create(self, data: Any, /, **values: object) -> Any:
         return await super().create(data, weight=7, **values)
 
 
 async def test_a_create_that_a_mixin_overrides_is_called_too(session: AsyncSession) -> None:
-    """Wherever in the class's order it stands."""
+    """A create() of a mixin is called, at any position among the base classes."""
 
     class Mixed(NumberingByMixin, TagService): ...
 
@@ -649,8 +621,8 @@ HONOURED = [ValidatedService, ConstructedService, ListenedSetService, ListenedIn
 
 
 @pytest.mark.parametrize("service", HONOURED, ids=lambda service: service.__name__)
-async def test_the_hosts_code_on_the_model_is_honoured(store: AsyncSession, service: type[AnyService]) -> None:
-    """Validators, constructors and listeners see each of many rows as they see one."""
+async def test_code_on_the_model_runs_for_each_row(store: AsyncSession, service: type[AnyService]) -> None:
+    """Validators, constructors and listeners run for each of many rows as for one."""
     one = await service(store).create({"name": "NAME"})
     many = await service(store).create_many([{"name": "NAME A"}, {"name": "NAME B"}])
 
@@ -661,8 +633,8 @@ SESSION_EVENTS = ["before_flush", "after_flush", "after_flush_postexec"]
 
 
 @pytest.mark.parametrize("name", SESSION_EVENTS)
-async def test_flush_listeners_of_the_session_are_honoured(session: AsyncSession, name: str) -> None:
-    """An audit log that hears of one new row hears of many."""
+async def test_flush_listeners_of_the_session_are_called(session: AsyncSession, name: str) -> None:
+    """Flush listeners, such as an audit log, get each of many rows."""
     heard: list[str] = []
 
     def listen(flushed: Session, *_: object) -> None:
@@ -678,8 +650,8 @@ async def test_flush_listeners_of_the_session_are_honoured(session: AsyncSession
 
 
 @pytest.mark.parametrize("name", ["pending_to_persistent", "after_attach"])
-async def test_life_cycle_listeners_of_the_session_are_honoured(session: AsyncSession, name: str) -> None:
-    """As for rows that are added by hand."""
+async def test_life_cycle_listeners_of_the_session_are_called(session: AsyncSession, name: str) -> None:
+    """Listeners for new objects are called, as for objects that are added by session.add()."""
     heard: list[str] = []
     event.listen(session.sync_session, name, lambda _session, row: heard.append(row.name))
 
@@ -689,14 +661,14 @@ async def test_life_cycle_listeners_of_the_session_are_honoured(session: AsyncSe
 
 
 async def test_a_property_that_makes_no_sql_is_no_hindrance(store: AsyncSession) -> None:
-    """A hybrid of plain Python is read on rows alone."""
+    """A hybrid that is plain Python does not prevent inserts."""
     people = await PersonService(store).create_many([{"name": "Ada"}, {"name": "Bob"}])
 
     assert [(person.initial, person.size) for person in people] == [("A", 3), ("B", 3)]
 
 
 async def test_an_sqlmodel_model(store: AsyncSession) -> None:
-    """In order, with its defaults and its mixins."""
+    """Rows of an SQLModel come back in order, with its defaults and its mixins."""
     heroes = await HeroService(store).create_many([{"name": "b", "age": 3}, {"name": "a"}])
 
     assert [(hero.name, hero.age) for hero in heroes] == [("b", 3), ("a", None)]
@@ -704,14 +676,14 @@ async def test_an_sqlmodel_model(store: AsyncSession) -> None:
 
 
 async def test_an_inheriting_model(store: AsyncSession) -> None:
-    """Rows of two tables."""
+    """Rows of joined tables are stored in both."""
     cats = await CatService(store).create_many([{"name": "b", "lives": 7}, {"name": "a"}])
 
     assert [(cat.name, cat.kind, cat.lives) for cat in cats] == [("b", "cat", 7), ("a", "cat", 9)]
 
 
 async def test_a_model_that_joins_a_collection(store: AsyncSession) -> None:
-    """What it would load eagerly does not get in the way."""
+    """A model with a joined collection can be inserted."""
     bare = await BoxService(store).create_many([{"name": "a"}, {"name": "b"}])
     full = await BoxService(store).create_many([{"name": "c"}, {"name": "d", "things": [Thing()]}])
 
@@ -721,7 +693,7 @@ async def test_a_model_that_joins_a_collection(store: AsyncSession) -> None:
 
 
 async def test_rows_are_committed(library: Database, session: AsyncSession) -> None:
-    """By themselves, where nobody opened a transaction."""
+    """create_many() commits, unless a transaction was opened on purpose."""
     await TagService(session).create_many([{"name": "a"}, {"name": "b"}])
 
     assert not session.in_transaction()
@@ -731,7 +703,7 @@ async def test_rows_are_committed(library: Database, session: AsyncSession) -> N
 
 
 async def test_books_of_many_authors(session: AsyncSession) -> None:
-    """Server defaults come back loaded, references hold."""
+    """Server defaults are loaded on the returned rows, and foreign keys are kept."""
     authors = await AuthorService(session).create_many([AuthorCreate(email=f"{number}@example.org") for number in range(3)])
 
     books = await BookService(session).create_many([{"title": author.email, "author_id": author.id} for author in authors])
@@ -741,7 +713,7 @@ async def test_books_of_many_authors(session: AsyncSession) -> None:
 
 
 async def test_a_shelf_is_found_by_its_new_key(session: AsyncSession) -> None:
-    """Composite keys are keys of the returned objects."""
+    """The returned objects have their composite keys."""
     (shelf,) = await ShelfService(session).create_many([{"room": 2, "number": 3}])
 
     assert await session.get(Shelf, (2, 3)) is shelf

@@ -1,13 +1,13 @@
-"""Many requests at once, each with a session of its own: one wins, the others are told."""
+"""Many requests at the same time, each with its own session: one wins, and the others get an error."""
 
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
+from tests.crud.kinds import opened
 from tests.models import AuthorCreate, AuthorService, LeafletService, LibraryBase, ShelfService, Tag, TagCreate, TagService
 
 from fastapi_kit.crud import FOR_UPDATE
@@ -20,13 +20,8 @@ LOST = (NotFoundError, ConflictError, UnavailableError)
 Request = Callable[[AsyncSession], Awaitable[object]]
 
 
-def opened(database: Database) -> AbstractAsyncContextManager[AsyncSession]:
-    """One request's session."""
-    return asynccontextmanager(database.get_session)()
-
-
 async def at_once(database: Database, *requests: Request) -> list[object]:
-    """Run each request with a session of its own, all at once; return results and exceptions."""
+    """Run each request with its own session at the same time; return results and exceptions."""
 
     async def run(request: Request) -> object:
         async with opened(database) as session:
@@ -36,7 +31,7 @@ async def at_once(database: Database, *requests: Request) -> list[object]:
 
 
 async def at_the_same_moment(database: Database, *requests: Request) -> list[object]:
-    """The same, where each request has a connection and a warm statement cache before any of them begins."""
+    """As at_once(), but each request has a connection and a warm statement cache before the first begins."""
     ready = asyncio.Barrier(len(requests))
 
     def waiting(request: Request) -> Request:
@@ -60,7 +55,7 @@ def unexpected(results: list[object]) -> list[object]:
 
 @pytest.mark.parametrize("race", [at_once, at_the_same_moment])
 async def test_one_of_many_creates_of_one_key_wins(library: Database, race: Callable[..., Coroutine[Any, Any, list[object]]]) -> None:
-    """The others get the conflict that names the field, and nothing else."""
+    """All others get ConflictError that names the field."""
     results = await race(library, *[lambda session: AuthorService(session).create(AuthorCreate(email="one@example.org"))] * REQUESTS)
 
     assert kinds(results) == {"Author": 1, "ConflictError": REQUESTS - 1}
@@ -70,7 +65,7 @@ async def test_one_of_many_creates_of_one_key_wins(library: Database, race: Call
 
 
 async def test_one_of_many_creates_of_many_rows_wins(library: Database) -> None:
-    """All or nothing under a race too; the rows of the losers leave no trace."""
+    """One create_many() stores all its rows, and the others store none."""
 
     def create(number: int) -> Request:
         rows = [{"name": f"{number}"}, {"name": "shared"}, {"name": f"{number} again"}]
@@ -84,14 +79,14 @@ async def test_one_of_many_creates_of_many_rows_wins(library: Database) -> None:
 
 
 async def test_one_of_many_creates_of_a_given_key_wins(library: Database) -> None:
-    """A composite primary key is unique too."""
+    """One create with a given composite key wins, and the others get ConflictError."""
     results = await at_the_same_moment(library, *[lambda session: ShelfService(session).create({"room": 1, "number": 1})] * REQUESTS)
 
     assert kinds(results) == {"Shelf": 1, "ConflictError": REQUESTS - 1}
 
 
 async def test_many_creates_of_different_keys_all_win(library: Database) -> None:
-    """And each gets its own row back."""
+    """All creates with different keys succeed and return their own row."""
 
     def create(number: int) -> Request:
         return lambda session: TagService(session).create(TagCreate(name=str(number)))
@@ -105,7 +100,7 @@ async def test_many_creates_of_different_keys_all_win(library: Database) -> None
 
 @pytest.fixture
 async def rows(library: Database) -> Database:
-    """A plain row, a row whose mapping asks for the unit of work, and a versioned one, each with key 1."""
+    """A plain row, a row that needs a flush, and a row with a version, each with key 1."""
     async with library.begin() as session:
         await TagService(session).create({"name": "a", "weight": 0})
         await AuthorService(session).create({"email": "a@example.org"})
@@ -123,7 +118,7 @@ services = pytest.mark.parametrize(("service", "change"), SERVICES, ids=lambda v
 
 @services
 async def test_patches_and_deletes_of_one_row(rows: Database, service: type[Any], change: dict[str, Any]) -> None:
-    """Whoever comes late is told that the row is gone or changed, and nothing else."""
+    """Late updates and deletes get NotFoundError or StaleVersionError, and no other error."""
 
     def patch(session: AsyncSession) -> Awaitable[object]:
         return service(session).update(1, change)
@@ -142,7 +137,7 @@ async def test_patches_and_deletes_of_one_row(rows: Database, service: type[Any]
 
 @services
 async def test_one_of_many_deletes_of_one_row_wins(rows: Database, service: type[Any], change: dict[str, Any]) -> None:
-    """By one statement or by the row; the others are told."""
+    """One delete wins and the others get NotFoundError, by a statement or by a flush."""
     results = await at_the_same_moment(rows, *[lambda session: service(session).delete(1)] * REQUESTS)
 
     assert unexpected(results) == []
@@ -152,7 +147,7 @@ async def test_one_of_many_deletes_of_one_row_wins(rows: Database, service: type
 
 
 async def test_one_of_many_patches_of_an_expected_version_wins(rows: Database) -> None:
-    """The version advances once, the others get the conflict."""
+    """One update with the expected version wins, and the others get StaleVersionError."""
 
     def patch(number: int) -> Request:
         return lambda session: LeafletService(session).update(1, {"text": str(number)}, expected_version=1)
@@ -165,7 +160,7 @@ async def test_one_of_many_patches_of_an_expected_version_wins(rows: Database) -
 
 
 async def test_no_patch_of_a_versioned_row_is_lost(rows: Database) -> None:
-    """The version counts the patches that were let through, the others were told."""
+    """The version counts the updates that succeeded; the others got an error."""
 
     def patch(number: int) -> Request:
         return lambda session: LeafletService(session).update(1, {"text": str(number)})
@@ -178,7 +173,7 @@ async def test_no_patch_of_a_versioned_row_is_lost(rows: Database) -> None:
 
 
 async def test_expressions_lose_no_increment(rows: Database) -> None:
-    """The database adds; everybody wins."""
+    """Increments by a SQL expression all succeed and none is lost."""
     results = await at_the_same_moment(rows, *[lambda session: TagService(session).update(1, {"weight": Tag.weight + 1})] * REQUESTS)
 
     assert kinds(results) == {"Tag": REQUESTS}
@@ -187,7 +182,7 @@ async def test_expressions_lose_no_increment(rows: Database) -> None:
 
 
 async def test_locked_rows_lose_no_increment(rows: Database) -> None:
-    """Read with a lock, decide, write: each sees what the one before wrote."""
+    """Increments of a locked row all succeed and none is lost."""
 
     async def add_one(session: AsyncSession) -> object:
         async with unit_of_work(session):
@@ -206,7 +201,7 @@ async def test_locked_rows_lose_no_increment(rows: Database) -> None:
 
 @pytest.fixture
 async def sqlite(sqlite_database: Database) -> Database:
-    """The library on SQLite."""
+    """The library's tables on SQLite."""
     await sqlite_database.create_tables(LibraryBase.metadata)
     return sqlite_database
 
@@ -245,14 +240,14 @@ async def read_then_create_many(session: AsyncSession) -> object:
     "request_", [read_then_create, read_by_hand_then_create, read_then_create_in_a_unit, read_then_write_by_hand, read_then_create_many]
 )
 async def test_requests_that_read_and_then_write_all_succeed(sqlite: Database, request_: Request) -> None:
-    """20 of 20 at once, whoever reads and whoever opens the transaction: none finds the database locked."""
+    """Twenty requests on SQLite read and then write, and none finds the database locked."""
     results = await at_the_same_moment(sqlite, *[request_] * REQUESTS)
 
     assert kinds(results) == {"Tag": REQUESTS}
 
 
 async def test_readers_do_not_wait_for_a_writer(sqlite: Database) -> None:
-    """They see what is committed while somebody writes."""
+    """Reads during a write return what is committed."""
     async with sqlite.begin() as writer:
         await TagService(writer).create({"name": "uncommitted"})
         results = await at_once(sqlite, *[lambda session: TagService(session).count()] * REQUESTS)
@@ -260,11 +255,11 @@ async def test_readers_do_not_wait_for_a_writer(sqlite: Database) -> None:
     assert results == [0] * REQUESTS
 
 
-# PostgreSQL may refuse to serialize
+# Serialization failures of PostgreSQL
 
 
 async def test_a_whole_unit_can_be_run_again(postgres_database: Database) -> None:
-    """Two units that lock two rows in opposite orders: one is run again, both succeed."""
+    """Of two units that lock two rows in opposite orders one is run again, and both succeed."""
     await postgres_database.create_tables(LibraryBase.metadata)
     async with postgres_database.begin() as session:
         await TagService(session).create_many([{"name": "a", "weight": 0}, {"name": "b", "weight": 0}])

@@ -1,4 +1,4 @@
-"""What ``base_query`` confines: each of its rows once, no other row read or written."""
+"""What base_query() restricts: each of its rows comes once, and no other row is read or written."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -25,7 +25,6 @@ from sqlalchemy import (
     true,
     update,
 )
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import (
     DeclarativeBase,
@@ -41,6 +40,7 @@ from sqlalchemy.orm import (
     selectinload,
     with_loader_criteria,
 )
+from tests.versions import distinct_on
 
 from fastapi_kit.crud import FOR_UPDATE, CRUDService
 from fastapi_kit.db import Database
@@ -75,7 +75,7 @@ class Remark(Base):
 
 
 class Post(Base):
-    """Of six, 1 to 3 are Ann's, answer to 1 and have two good remarks each; 4 has bad ones."""
+    """Of six posts, 1 to 3 are Ann's, answer to 1 and have two good remarks each; 4 has bad ones."""
 
     __tablename__ = "posts"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -164,8 +164,8 @@ QUERIES: dict[str, Query] = {
 }
 POSTGRES_QUERIES: dict[str, Query] = {
     "lateral": _through_lateral,
-    "distinct on": lambda: _remarked().ext(postgresql.distinct_on(Post.id)).order_by(Post.id, Remark.rank),
-    "distinct on alone": lambda: select(Post).ext(postgresql.distinct_on(Post.answers_id, Post.id)).where(Post.id <= 3),
+    "distinct on": lambda: distinct_on(_remarked(), Post.id).order_by(Post.id, Remark.rank),
+    "distinct on alone": lambda: distinct_on(select(Post), Post.answers_id, Post.id).where(Post.id <= 3),
 }
 CASES = [
     *(
@@ -394,7 +394,7 @@ async def test_execution_options_reach_every_statement(posts: Database, query: Q
 
 @pytest.mark.parametrize("place", ["postgres_database"], indirect=True)
 async def test_a_session_that_reads_elsewhere_is_not_in_its_own_way(posts: Database) -> None:
-    """A lock that is taken where the session reads would stop the write."""
+    """A session that reads from another database takes no lock there that would block its write."""
     leader = posts.engine.execution_options(leads=True).sync_engine
 
     class Routing(Session):

@@ -1,7 +1,6 @@
-"""Inserting one row: which values are written, which are refused, and what comes back."""
+"""Creating one row: which values are written, which are rejected, and what is returned."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar
@@ -16,16 +15,13 @@ from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
-    MappedAsDataclass,
-    column_property,
     composite,
     mapped_column,
-    registry,
     relationship,
     synonym,
     validates,
 )
-from sqlmodel import Field, SQLModel
+from tests.crud.kinds import HeroService, KindsBase, Named, PointService, SignService, TicketService, opened
 from tests.missing import MISSING
 from tests.models import (
     Author,
@@ -41,7 +37,7 @@ from tests.models import (
 )
 
 from fastapi_kit.crud import CRUDService
-from fastapi_kit.db import Database, TimestampMixin, UUIDv7Mixin
+from fastapi_kit.db import Database
 from fastapi_kit.errors import ConfigurationError, ConflictError, InvalidDataError, KitError, UnknownReferenceError
 from fastapi_kit.testing.queries import assert_max_queries
 
@@ -51,7 +47,7 @@ class ShopBase(DeclarativeBase):
 
 
 class Product(ShopBase):
-    """Columns that get their values in every way there is, some under other names than the table's."""
+    """Columns with every kind of default, some with another name than in the table."""
 
     __tablename__ = "products"
     ident: Mapped[int] = mapped_column("id", primary_key=True)
@@ -81,17 +77,6 @@ class Product(ShopBase):
         return self.price > 100
 
 
-class Sign(ShopBase):
-    """Has an expression that comes with every select."""
-
-    __tablename__ = "signs"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str]
-
-
-Sign.shout = column_property(func.upper(Sign.__table__.c.name))
-
-
 class Part(ShopBase):
     __tablename__ = "parts"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -102,7 +87,7 @@ class Part(ShopBase):
 
 @dataclass
 class Place:
-    """Two columns in one."""
+    """A composite of two columns."""
 
     x: int
     y: int
@@ -115,7 +100,7 @@ class Stall(ShopBase):
 
 
 class Member(ShopBase):
-    """Its validator and its constructor are the host's."""
+    """The application gives it a validator and a constructor."""
 
     __tablename__ = "members"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -131,48 +116,11 @@ class Member(ShopBase):
         return email.lower()
 
 
-class Ticket(UUIDv7Mixin, TimestampMixin, ShopBase):
-    """Its key is made here, not by the database."""
-
-    __tablename__ = "tickets"
-    name: Mapped[str]
-
-
-class DataclassBase(MappedAsDataclass, DeclarativeBase):
-    metadata = ShopBase.metadata
-
-
-class Point(DataclassBase):
-    __tablename__ = "points"
-    id: Mapped[int] = mapped_column(primary_key=True, init=False)
-    x: Mapped[int]
-    y: Mapped[int] = mapped_column(default=7)
-    owner_id: Mapped[int | None] = mapped_column(init=False, default=None)
-
-
-class HeroBase(SQLModel, registry=registry(metadata=ShopBase.metadata)):
-    metadata = ShopBase.metadata
-
-
-class Hero(TimestampMixin, HeroBase, table=True):
-    __tablename__ = "heroes"
-    id: int | None = Field(default=None, primary_key=True)
-    name: str = Field(max_length=20, unique=True)
-    age: int | None = None
-
-
-class Named(BaseModel):
-    name: str
-
-
 class ProductCreate(BaseModel):
     title: str
 
 
 class ProductService(CRUDService[Product, ProductCreate, ProductCreate]): ...
-
-
-class SignService(CRUDService[Sign, Named, Named]): ...
 
 
 class StallService(CRUDService[Stall, Named, Named]): ...
@@ -181,20 +129,12 @@ class StallService(CRUDService[Stall, Named, Named]): ...
 class MemberService(CRUDService[Member, Named, Named]): ...
 
 
-class TicketService(CRUDService[Ticket, Named, Named]): ...
-
-
-class PointService(CRUDService[Point, Named, Named]): ...
-
-
-class HeroService(CRUDService[Hero, Named, Named]): ...
-
-
 @pytest.fixture
 async def shop(database: Database) -> AsyncIterator[AsyncSession]:
     """A request's session on the tables above."""
     await database.create_tables(ShopBase.metadata)
-    async with asynccontextmanager(database.get_session)() as session:
+    await database.create_tables(KindsBase.metadata)
+    async with opened(database) as session:
         yield session
 
 
@@ -202,12 +142,12 @@ def kit_session(database: Database) -> AsyncSession:
     return database.sessions()
 
 
-def host_session(database: Database) -> AsyncSession:
-    """As SQLAlchemy makes it: expire_on_commit=True."""
+def application_session(database: Database) -> AsyncSession:
+    """A session with SQLAlchemy's defaults, expire_on_commit=True included."""
     return async_sessionmaker(database.engine)()
 
 
-on_any_session = pytest.mark.parametrize("make_session", [kit_session, host_session])
+on_any_session = pytest.mark.parametrize("make_session", [kit_session, application_session])
 MakeSession = Callable[[Database], AsyncSession]
 
 
@@ -215,7 +155,7 @@ MakeSession = Callable[[Database], AsyncSession]
 
 
 async def test_a_schema_gives_its_defaults_too(session: AsyncSession) -> None:
-    """What the schema holds is written, set by the caller or not."""
+    """The defaults of the schema are written with the values that were set."""
     author = await AuthorService(session).create(AuthorCreate(email="ada@example.org"))
 
     book = await BookService(session).create(BookCreate(title="a", author_id=author.id))
@@ -224,7 +164,7 @@ async def test_a_schema_gives_its_defaults_too(session: AsyncSession) -> None:
 
 
 async def test_a_mapping_is_taken_as_it_is(session: AsyncSession) -> None:
-    """Create_values is asked about schemas only."""
+    """A mapping is written without create_values(), which is for schemas."""
 
     class Shouting(AuthorService):
         async def create_values(self, data: AuthorCreate) -> dict[str, Any]:
@@ -237,7 +177,7 @@ async def test_a_mapping_is_taken_as_it_is(session: AsyncSession) -> None:
 
 
 async def test_values_by_keyword_override_data(session: AsyncSession) -> None:
-    """What the server says wins over what the client sent, for schemas and mappings alike."""
+    """Keyword values, which the application sets, override those of a schema or a mapping."""
     ada, bob = await AuthorService(session).create_many([{"email": "a@example.org"}, {"email": "b@example.org"}])
 
     first = await BookService(session).create(BookCreate(title="a", author_id=ada.id), author_id=bob.id)
@@ -247,7 +187,7 @@ async def test_values_by_keyword_override_data(session: AsyncSession) -> None:
 
 
 async def test_the_callers_mapping_is_not_changed(session: AsyncSession) -> None:
-    """It can be used again."""
+    """The mapping that was passed in stays as it was."""
     data = {"email": "a@example.org"}
 
     await AuthorService(session).create(data, name="Ada")
@@ -256,7 +196,7 @@ async def test_the_callers_mapping_is_not_changed(session: AsyncSession) -> None
 
 
 async def test_a_field_that_is_missing_is_not_written(shop: AsyncSession) -> None:
-    """Pydantic's MISSING leaves the column its default."""
+    """A field with pydantic's MISSING gets the default of the column."""
 
     class Maybe(BaseModel):
         title: str
@@ -267,7 +207,7 @@ async def test_a_field_that_is_missing_is_not_written(shop: AsyncSession) -> Non
 
 
 async def test_aliases_are_of_the_wire(shop: AsyncSession) -> None:
-    """A schema that serializes by alias is written by the names of its fields."""
+    """A schema with serialization aliases is written by the names of its fields."""
 
     class Camel(BaseModel):
         model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, serialize_by_alias=True)
@@ -280,7 +220,7 @@ async def test_aliases_are_of_the_wire(shop: AsyncSession) -> None:
 
 
 async def test_relationships_are_values_too(session: AsyncSession) -> None:
-    """An object in place of its key; and objects that are new with it."""
+    """A relationship can be set to an object instead of its foreign key, also to a new object."""
     author = await AuthorService(session).create({"email": "a@example.org"})
 
     book = await BookService(session).create({"title": "a", "author": author})
@@ -299,14 +239,14 @@ async def test_relationships_are_values_too(session: AsyncSession) -> None:
     ids=["hybrid", "synonym", "association proxy"],
 )
 async def test_other_attributes_are_values_too(shop: AsyncSession, values: dict[str, Any], attribute: str, expected: object) -> None:
-    """Whatever can be set on an object of the model."""
+    """Hybrids, synonyms and proxies can be set, as on an object of the model."""
     product = await ProductService(shop).create(values)
 
     assert getattr(product, attribute) == expected
 
 
 async def test_a_composite_is_a_value_too(shop: AsyncSession) -> None:
-    """One or many, one attribute for several columns."""
+    """A composite can be set for its columns, for one row and for many."""
     stall = await StallService(shop).create({"place": Place(1, 2)})
     (other,) = await StallService(shop).create_many([{"place": Place(3, 4)}])
 
@@ -316,7 +256,7 @@ async def test_a_composite_is_a_value_too(shop: AsyncSession) -> None:
 
 
 async def test_expressions_are_values_too(session: AsyncSession) -> None:
-    """SQL from Python code comes back as what it made."""
+    """A SQL expression from the application is stored, and its result is on the returned row."""
     await TagService(session).create({"name": "a", "weight": 3})
     heaviest = select(func.max(TagService.model.weight)).scalar_subquery()
 
@@ -326,7 +266,7 @@ async def test_expressions_are_values_too(session: AsyncSession) -> None:
 
 
 async def test_an_explicit_none_is_null(shop: AsyncSession) -> None:
-    """Also where there is a default; what is left out gets it, whatever the schema's own default is."""
+    """None stores NULL even if the column has a default; a value that is left out gets the default."""
     product = await ProductService(shop).create({"title": "a", "grade": None})
 
     assert (product.price, product.code, product.state, product.grade) == (5, "made", "new", None)
@@ -336,14 +276,14 @@ async def test_an_explicit_none_is_null(shop: AsyncSession) -> None:
 
 
 async def test_a_dataclass_model(shop: AsyncSession) -> None:
-    """Columns that its constructor does not take are set all the same."""
+    """Columns that the constructor of a dataclass does not take are set too."""
     point = await PointService(shop).create({"x": 1}, owner_id=3)
 
     assert (point.id, point.x, point.y, point.owner_id) == (1, 1, 7, 3)
 
 
 async def test_an_sqlmodel_model(shop: AsyncSession) -> None:
-    """Its fields, its defaults, and columns of a mixin."""
+    """An SQLModel gets its fields, its defaults and the columns of a mixin."""
     hero = await HeroService(shop).create(Named(name="Deadpond"), age=30)
 
     assert (hero.id, hero.name, hero.age) == (1, "Deadpond", 30)
@@ -354,14 +294,14 @@ async def test_an_sqlmodel_model(shop: AsyncSession) -> None:
 
 
 async def test_constructors_and_validators_are_honoured(shop: AsyncSession) -> None:
-    """A row is made as the host would make it."""
+    """The constructor and the validators of the model run."""
     member = await MemberService(shop).create({"email": "ADA@example.org"})
 
     assert (member.email, member.slug) == ("ada@example.org", "ADA")
 
 
 async def test_super_create_is_the_hook(session: AsyncSession) -> None:
-    """An override does more around it."""
+    """An overridden create() can do more before and after super().create()."""
 
     class Publishing(AuthorService):
         async def create(self, data: Any, /, **values: object) -> Author:
@@ -374,7 +314,7 @@ async def test_super_create_is_the_hook(session: AsyncSession) -> None:
     assert await BookService(session).exists(Book.author_id == author.id)
 
 
-# What is refused
+# What is rejected
 
 
 UNKNOWN: list[tuple[Any, dict[str, object]]] = [
@@ -390,7 +330,7 @@ UNKNOWN: list[tuple[Any, dict[str, object]]] = [
 async def test_unknown_names_are_mistakes_in_the_code(
     library: Database, session: AsyncSession, data: Any, values: dict[str, object]
 ) -> None:
-    """Named, before any SQL, wherever they come from."""
+    """An unknown name raises ConfigurationError that names it, before any SQL."""
     for create in (lambda: AuthorService(session).create(data, **values), lambda: AuthorService(session).create_many([data], **values)):
         with assert_max_queries(library, 0), pytest.raises(ConfigurationError, match="Author has no attribute"):
             await create()
@@ -399,7 +339,7 @@ async def test_unknown_names_are_mistakes_in_the_code(
 
 
 async def test_a_field_of_the_schema_without_a_column_is_a_mistake_in_the_code(session: AsyncSession) -> None:
-    """The text says where to cure it."""
+    """A field without a column raises ConfigurationError that points to create_values()."""
 
     class WithPassword(AuthorCreate):
         password: str
@@ -409,7 +349,7 @@ async def test_a_field_of_the_schema_without_a_column_is_a_mistake_in_the_code(s
 
 
 async def test_a_nested_schema_is_a_mistake_in_the_code(session: AsyncSession) -> None:
-    """What it holds is no row yet: create_values() has to make one of it."""
+    """Nested data for a relationship raises ConfigurationError that points to create_values()."""
 
     class WithBooks(AuthorCreate):
         books: list[BookCreate]
@@ -419,7 +359,7 @@ async def test_a_nested_schema_is_a_mistake_in_the_code(session: AsyncSession) -
 
 
 class Open(BaseModel):
-    """Takes whatever the client sends."""
+    """A schema that accepts extra fields."""
 
     model_config = ConfigDict(extra="allow")
     title: str = "a"
@@ -430,8 +370,8 @@ class Open(BaseModel):
     [{"nr": 1}, {"metadata": 1}, {"expensive": True}, {"parts": [1]}, {"parts": "x"}, {"part_names": 1}, {"doubled": 3}],
     ids=str,
 )
-async def test_what_a_client_adds_is_refused_as_its_mistake(shop: AsyncSession, extra: dict[str, Any]) -> None:
-    """Names that an open schema lets through and that no column takes are the client's error, never a crash."""
+async def test_what_a_client_adds_is_rejected_as_its_mistake(shop: AsyncSession, extra: dict[str, Any]) -> None:
+    """Extra fields of a client that are not columns raise InvalidDataError."""
     with pytest.raises(InvalidDataError) as caught:
         await ProductService(shop).create(Open(**extra))
 
@@ -440,7 +380,7 @@ async def test_what_a_client_adds_is_refused_as_its_mistake(shop: AsyncSession, 
 
 
 async def test_columns_that_a_client_adds_are_written(shop: AsyncSession) -> None:
-    """An open schema is the host's wish."""
+    """Extra fields of a client that are columns are written."""
     assert (await ProductService(shop).create(Open(price=9))).price == 9
 
 
@@ -461,7 +401,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
 
 @pytest.mark.parametrize(("values", "field", "reason"), REFUSED, ids=ascii)
 async def test_values_that_no_database_takes(shop: AsyncSession, values: dict[str, Any], field: str, reason: str) -> None:
-    """Refused alike on both, by the name of the attribute, one or many."""
+    """Values that a column cannot hold raise the same InvalidDataError on both databases, for one row and for many."""
     for create in (lambda: ProductService(shop).create(values), lambda: ProductService(shop).create_many([{"title": "b"}, values])):
         with pytest.raises(InvalidDataError) as caught:
             await create()
@@ -471,7 +411,7 @@ async def test_values_that_no_database_takes(shop: AsyncSession, values: dict[st
 
 
 async def test_a_duplicate_names_the_attribute(shop: AsyncSession) -> None:
-    """Not the column."""
+    """The conflict names the attribute, not the column."""
     await ProductService(shop).create({"title": "a"})
 
     for create in (lambda: ProductService(shop).create({"title": "a"}), lambda: ProductService(shop).create_many([{"title": "a"}])):
@@ -482,7 +422,7 @@ async def test_a_duplicate_names_the_attribute(shop: AsyncSession) -> None:
 
 @pytest.mark.parametrize("row", [{"room": 1, "number": 1}, {"room": 1, "number": 1, "label": "new"}], ids=str)
 async def test_a_duplicate_of_a_loaded_row_is_a_conflict_too(session: AsyncSession, row: dict[str, Any]) -> None:
-    """A key that this session has loaded is refused like any other, without a warning; what was loaded stays as it is."""
+    """A key that this session has loaded raises ConflictError without a warning, and the loaded row stays as it is."""
     service = ShelfService(session)
     loaded = await service.create({"room": 1, "number": 1, "label": "old"})
 
@@ -496,7 +436,7 @@ async def test_a_duplicate_of_a_loaded_row_is_a_conflict_too(session: AsyncSessi
 
 
 async def test_a_key_that_is_used_again_gives_a_new_row(library: Database, session: AsyncSession) -> None:
-    """What this session once loaded under the key, and another deleted since, does not get in the way."""
+    """The key of a row that another session has deleted can be used again."""
     await ShelfService(session).create({"room": 2, "number": 1})
     old = await ShelfService(session).create({"room": 1, "number": 1, "label": "old"})
     async with library.begin() as other:
@@ -509,7 +449,7 @@ async def test_a_key_that_is_used_again_gives_a_new_row(library: Database, sessi
 
 
 async def test_an_unknown_reference_names_the_field(session: AsyncSession) -> None:
-    """And nothing is stored."""
+    """A foreign key without a row names the field, and nothing is stored."""
     with pytest.raises(UnknownReferenceError) as caught:
         await BookService(session).create({"title": "a", "author_id": 99})
 
@@ -517,8 +457,8 @@ async def test_an_unknown_reference_names_the_field(session: AsyncSession) -> No
     assert await BookService(session).count() == 0
 
 
-async def test_an_expression_that_is_refused_is_typed(session: AsyncSession) -> None:
-    """What only the database can judge, it judges."""
+async def test_an_expression_that_is_rejected_is_typed(session: AsyncSession) -> None:
+    """A SQL expression whose result the database rejects raises the library's error."""
     author = await AuthorService(session).create({"email": "a@example.org"})
 
     with pytest.raises(InvalidDataError) as caught:
@@ -534,7 +474,7 @@ async def test_an_expression_that_is_refused_is_typed(session: AsyncSession) -> 
 async def test_a_new_row_carries_everything_without_a_second_statement(
     database: Database, shop: AsyncSession, make_session: MakeSession
 ) -> None:
-    """Key, defaults of Python and of the database, computed columns; with expire_on_commit=True as well."""
+    """Key, defaults and computed columns are on the returned row without a second statement."""
     async with make_session(database) as session:
         with assert_max_queries(database, 1) as log:
             product = await ProductService(session).create({"title": "a", "details": {"a": 1}, "secret": "b"})
@@ -547,7 +487,7 @@ async def test_a_new_row_carries_everything_without_a_second_statement(
 
 @on_any_session
 async def test_a_new_row_carries_mapped_expressions(database: Database, shop: AsyncSession, make_session: MakeSession) -> None:
-    """A column_property can be read, too: a read schema may name it."""
+    """A column_property can be read on the returned row."""
     async with make_session(database) as session:
         sign = await SignService(session).create({"name": "a"})
 
@@ -557,7 +497,7 @@ async def test_a_new_row_carries_mapped_expressions(database: Database, shop: As
 
 @on_any_session
 async def test_columns_that_are_left_out_cost_nothing(database: Database, library: Database, make_session: MakeSession) -> None:
-    """What nobody gave and nothing fills in is None, without a second look at the row."""
+    """Columns without a value and without a default are None, without a second statement."""
     async with make_session(database) as session:
         with assert_max_queries(database, 2):
             tag = await TagService(session).create({"name": "a"})
@@ -566,7 +506,7 @@ async def test_columns_that_are_left_out_cost_nothing(database: Database, librar
 
 
 async def test_timestamps_come_back_equal(session: AsyncSession, library: Database) -> None:
-    """Aware, and without a second statement."""
+    """created_at and updated_at are aware and equal, without a second statement."""
     with assert_max_queries(library, 1):
         author = await AuthorService(session).create(AuthorCreate(email="a@example.org"))
 
@@ -575,7 +515,7 @@ async def test_timestamps_come_back_equal(session: AsyncSession, library: Databa
 
 
 async def test_a_key_made_here_comes_back(shop: AsyncSession, database: Database) -> None:
-    """A UUID is the row's key before and after."""
+    """A UUID that Python makes is the key of the returned row."""
     with assert_max_queries(database, 1):
         ticket = await TicketService(shop).create({"name": "a"})
 
@@ -583,12 +523,12 @@ async def test_a_key_made_here_comes_back(shop: AsyncSession, database: Database
 
 
 async def test_the_first_version_is_one(session: AsyncSession) -> None:
-    """And is on the row."""
+    """A new row has version 1."""
     assert (await LeafletService(session).create({"text": "a"})).version == 1
 
 
 async def test_the_new_row_is_what_the_session_has(session: AsyncSession) -> None:
-    """The same object from the next read."""
+    """The next read of the session returns the same object."""
     author = await AuthorService(session).create(AuthorCreate(email="a@example.org"))
 
     assert await AuthorService(session).get(author.id) is author
@@ -599,7 +539,7 @@ async def test_the_new_row_is_what_the_session_has(session: AsyncSession) -> Non
 
 @pytest.mark.parametrize("before", ["idle", "after a read"])
 async def test_values_are_made_before_the_transaction(library: Database, session: AsyncSession, before: str) -> None:
-    """Create_values and update_values may hash for a while: no transaction is open, no connection is held."""
+    """create_values() and update_values() run without an open transaction and without a connection."""
     seen: list[tuple[bool, int]] = []
 
     class Hashing(AuthorService):
@@ -630,7 +570,7 @@ async def test_values_are_made_before_the_transaction(library: Database, session
 
 
 async def test_a_failing_create_values_leaves_the_session_idle(session: AsyncSession) -> None:
-    """Nothing has begun that would have to be undone."""
+    """If create_values() raises, no transaction was begun."""
 
     class Failing(AuthorService):
         async def create_values(self, data: AuthorCreate) -> dict[str, Any]:
@@ -642,8 +582,8 @@ async def test_a_failing_create_values_leaves_the_session_idle(session: AsyncSes
     assert not session.in_transaction()
 
 
-async def test_an_error_of_the_hosts_constructor_undoes_the_write(shop: AsyncSession) -> None:
-    """Any exception does, and the session works on."""
+async def test_an_error_of_the_constructor_undoes_the_write(shop: AsyncSession) -> None:
+    """If the constructor of the model raises, the write is undone and the session still works."""
     with pytest.raises(TypeError):
         await MemberService(shop).create({})
 
@@ -651,7 +591,7 @@ async def test_an_error_of_the_hosts_constructor_undoes_the_write(shop: AsyncSes
     assert (await MemberService(shop).create({"email": "a@example.org"})).id == 1
 
 
-async def test_refusals_are_of_the_library(session: AsyncSession) -> None:
-    """One base class to catch."""
+async def test_errors_are_of_the_library(session: AsyncSession) -> None:
+    """All errors of a write have one base class to catch."""
     with pytest.raises(KitError):
         await BookService(session).create({"title": "a", "author_id": 1})

@@ -1,15 +1,14 @@
-"""Deleting one row: by one statement where the mapping asks no more, and else as the unit of work does."""
+"""Deleting one row: by one statement where the mapping needs no more, and otherwise by a flush."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, ClassVar
 
 import pytest
-from pydantic import BaseModel
 from sqlalchemy import Column, ForeignKey, Integer, String, Table, delete, event, func, inspect, select, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, WriteOnlyMapped, mapped_column, relationship, selectinload
 from sqlalchemy.util import await_only
+from tests.crud.kinds import Named, opened
 from tests.models import (
     Author,
     AuthorService,
@@ -64,7 +63,7 @@ class Organization(OfficeBase):
 
 
 class Order(OfficeBase):
-    """Its lines go with it; its remarks stay, without an order; a receipt keeps it."""
+    """Has lines that are deleted with it, remarks that stay, and receipts that prevent its deletion."""
 
     __tablename__ = "orders"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -86,7 +85,7 @@ class Remark(OfficeBase):
 
 
 class Receipt(OfficeBase):
-    """Points at an order that knows nothing of it."""
+    """Refers to an order, which has no relationship to it."""
 
     __tablename__ = "receipts"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -94,7 +93,7 @@ class Receipt(OfficeBase):
 
 
 class Folder(OfficeBase):
-    """The database deletes what is in it."""
+    """The database deletes its content."""
 
     __tablename__ = "folders"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -117,7 +116,7 @@ class Slip(OfficeBase):
 
 
 class Stamp(OfficeBase):
-    """Still referenced by nothing but a plain foreign key, and without a relationship of its own."""
+    """Referenced by a foreign key without a relationship."""
 
     __tablename__ = "stamps"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -131,7 +130,7 @@ class Letter(OfficeBase):
 
 
 class Room(OfficeBase):
-    """A tree, and an owner that goes with it."""
+    """A tree, with an owner that is deleted with it."""
 
     __tablename__ = "rooms"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -148,7 +147,7 @@ class RoomKey(OfficeBase):
 
 
 class Worker(OfficeBase):
-    """The root of a joined-table and of a single-table hierarchy."""
+    """The base of joined tables and of single-table inheritance."""
 
     __tablename__ = "workers"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -180,10 +179,6 @@ deleted_names: list[str] = []
 @event.listens_for(Listened, "before_delete")
 def _note_name(_mapper: object, _connection: object, row: Listened) -> None:
     deleted_names.append(row.name)
-
-
-class Named(BaseModel):
-    name: str
 
 
 class UserService(CRUDService[User, Named, Named]): ...
@@ -219,11 +214,6 @@ class ClerkService(CRUDService[Clerk, Named, Named]): ...
 class ListenedService(CRUDService[Listened, Named, Named]): ...
 
 
-def opened(database: Database) -> AbstractAsyncContextManager[AsyncSession]:
-    """Another request's session."""
-    return asynccontextmanager(database.get_session)()
-
-
 @pytest.fixture
 async def office(database: Database) -> AsyncIterator[AsyncSession]:
     """A session on the tables above."""
@@ -233,14 +223,14 @@ async def office(database: Database) -> AsyncIterator[AsyncSession]:
 
 
 async def add(session: AsyncSession, *rows: object) -> None:
-    """Store these and forget them."""
+    """Store objects and remove them from the session."""
     session.add_all(rows)
     await session.commit()
     session.expunge_all()
 
 
 async def number(session: AsyncSession, table: Any) -> int:
-    """How many rows a table has."""
+    """Return how many rows a table has."""
     found = await session.scalar(select(func.count()).select_from(table))
     await session.rollback()
     return found or 0
@@ -250,7 +240,7 @@ async def number(session: AsyncSession, table: Any) -> int:
 
 
 async def test_a_deleted_row_is_gone_for_others(session: AsyncSession, library: Database) -> None:
-    """The write commits itself, and only that row is gone."""
+    """A delete commits and deletes only that row."""
     tags = await TagService(session).create_many([{"name": "a"}, {"name": "b"}])
 
     await TagService(session).delete(tags[0].id)
@@ -271,7 +261,7 @@ PLAIN: list[tuple[type[CRUDService[Any, Any, Any]], list[object]]] = [
 async def test_one_statement_where_the_mapping_asks_no_more(
     database: Database, office: AsyncSession, service: type[CRUDService[Any, Any, Any]], rows: list[object]
 ) -> None:
-    """No relationship, references to others only, or children that the database deletes."""
+    """One statement is enough without relationships, with references to other tables, and with cascades of the database."""
     for row in rows:
         await add(office, _copy(row))
 
@@ -292,7 +282,7 @@ def _copy(row: object) -> object:
 
 
 async def test_one_statement_for_a_composite_key(session: AsyncSession, library: Database) -> None:
-    """And that row alone."""
+    """A row with a composite key is deleted by one statement."""
     await ShelfService(session).create_many([{"room": 1, "number": 1}, {"room": 1, "number": 2}])
 
     with assert_max_queries(library, 1):
@@ -303,7 +293,7 @@ async def test_one_statement_for_a_composite_key(session: AsyncSession, library:
 
 @pytest.mark.parametrize("service", [TagService, AuthorService, LeafletService])
 async def test_a_missing_row_is_not_found(session: AsyncSession, service: type[CRUDService[Any, Any, Any]]) -> None:
-    """By one statement or by the row; the session works on."""
+    """A missing row raises NotFoundError, and the session still works."""
     for ident in (99, 10**30):
         with pytest.raises(NotFoundError) as caught:
             await service(session).delete(ident)
@@ -312,7 +302,7 @@ async def test_a_missing_row_is_not_found(session: AsyncSession, service: type[C
 
 
 async def test_a_row_can_be_deleted_once(session: AsyncSession) -> None:
-    """The second time it is missing."""
+    """A second delete raises NotFoundError."""
     tag = await TagService(session).create({"name": "a"})
     await TagService(session).delete(tag.id)
 
@@ -321,7 +311,7 @@ async def test_a_row_can_be_deleted_once(session: AsyncSession) -> None:
 
 
 async def test_a_loaded_row_leaves_the_session(session: AsyncSession) -> None:
-    """By one statement too; what it held can still be read."""
+    """A loaded row leaves the session, and its loaded attributes can still be read."""
     tag = await TagService(session).create({"name": "a"})
 
     await TagService(session).delete(tag.id)
@@ -334,7 +324,7 @@ async def test_a_loaded_row_leaves_the_session(session: AsyncSession) -> None:
 
 
 async def test_a_delete_in_an_opened_transaction_is_the_openers(session: AsyncSession, library: Database) -> None:
-    """Undone with the rest, and the row is the session's again."""
+    """A delete in an open transaction is undone with it, and the object belongs to the session again."""
     tag = await TagService(session).create({"name": "a"})
     key = tag.id
 
@@ -347,9 +337,9 @@ async def test_a_delete_in_an_opened_transaction_is_the_openers(session: AsyncSe
     assert tag.name == "a"
 
 
-async def test_a_delete_on_a_default_session(host_sessions: async_sessionmaker[AsyncSession]) -> None:
-    """The host's engine and its transaction."""
-    async with host_sessions() as session:
+async def test_a_delete_on_a_default_session(application_sessions: async_sessionmaker[AsyncSession]) -> None:
+    """A delete works in a transaction on an engine of the application."""
+    async with application_sessions() as session:
         tags = await TagService(session).create_many([{"name": "a"}, {"name": "b"}])
         await TagService(session).delete(tags[0].id)
         assert [tag.name for tag in await TagService(session).list()] == ["b"]
@@ -359,7 +349,7 @@ async def test_a_delete_on_a_default_session(host_sessions: async_sessionmaker[A
 
 
 async def test_a_user_of_organizations(office: AsyncSession) -> None:
-    """The many-to-many rows go with the user, those of others and the organizations stay."""
+    """The many-to-many rows of a user are deleted with it; those of others stay, and so do the organizations."""
     acme, zenith = Organization(id=1, name="acme"), Organization(id=2, name="zenith")
     await add(office, User(id=1, email="a", organizations=[acme, zenith]), User(id=2, email="b", organizations=[acme]))
 
@@ -371,7 +361,7 @@ async def test_a_user_of_organizations(office: AsyncSession) -> None:
 
 
 async def test_an_organization_of_users(office: AsyncSession) -> None:
-    """From the other side as well."""
+    """The many-to-many rows are deleted from the other side too."""
     acme = Organization(id=1, name="acme")
     await add(office, User(id=1, email="a", organizations=[acme]), User(id=2, email="b", organizations=[acme]))
 
@@ -381,7 +371,7 @@ async def test_an_organization_of_users(office: AsyncSession) -> None:
 
 
 async def test_children_that_go_with_it(office: AsyncSession) -> None:
-    """A delete cascade of the mapping deletes them, and no others."""
+    """A delete cascade of the mapping deletes the children of the row, and no others."""
     await add(office, Order(id=1, name="a", lines=[Line(), Line()]), Order(id=2, name="b", lines=[Line()]))
 
     await OrderService(office).delete(1)
@@ -391,7 +381,7 @@ async def test_children_that_go_with_it(office: AsyncSession) -> None:
 
 
 async def test_children_that_stay(office: AsyncSession) -> None:
-    """A nullable reference is set to null, also through a relationship that refuses to be read lazily."""
+    """A nullable foreign key of children is set to null, even with lazy="raise"."""
     await add(office, Order(id=1, name="a", remarks=[Remark(), Remark()]))
 
     await OrderService(office).delete(1)
@@ -400,7 +390,7 @@ async def test_children_that_stay(office: AsyncSession) -> None:
 
 
 async def test_children_of_a_tree(office: AsyncSession) -> None:
-    """They become roots; what the row owned through its own reference goes."""
+    """Children in a tree become roots; what the row owns by its own foreign key is deleted."""
     await add(office, Room(id=1, name="a", key=RoomKey(), children=[Room(id=2, name="b", key=RoomKey())]))
 
     await RoomService(office).delete(1)
@@ -410,7 +400,7 @@ async def test_children_of_a_tree(office: AsyncSession) -> None:
 
 
 async def test_children_that_the_session_has_loaded(office: AsyncSession) -> None:
-    """Loaded or not, they are gone with the row."""
+    """Children are deleted with the row, loaded or not."""
     await add(office, Folder(id=1, name="a", papers=[Paper()]), Order(id=1, name="a", lines=[Line()]))
     folder = await FolderService(office).get_one(1, options=[selectinload(Folder.papers)])
     order = await OrderService(office).get_one(1, options=[selectinload(Order.lines)])
@@ -424,7 +414,7 @@ async def test_children_that_the_session_has_loaded(office: AsyncSession) -> Non
 
 
 async def test_a_row_of_two_tables(office: AsyncSession) -> None:
-    """Joined-table inheritance: both rows go, by the subclass or its parent."""
+    """With joined tables both rows are deleted, by the subclass or its parent."""
     await add(office, Engineer(id=1, name="a"), Engineer(id=2, name="b"), Engineer(id=3, name="c"))
 
     await EngineerService(office).delete(1)
@@ -434,7 +424,7 @@ async def test_a_row_of_two_tables(office: AsyncSession) -> None:
 
 
 async def test_a_row_of_one_kind(office: AsyncSession) -> None:
-    """Single-table inheritance: a row of another kind is not found."""
+    """With single-table inheritance a row of another class is not found."""
     await add(office, Clerk(id=1, name="a"), Worker(id=2, name="b"))
 
     with pytest.raises(NotFoundError):
@@ -445,7 +435,7 @@ async def test_a_row_of_one_kind(office: AsyncSession) -> None:
 
 
 async def test_listeners_of_the_model_are_called(office: AsyncSession) -> None:
-    """With the row."""
+    """Delete listeners of the model get the row."""
     await add(office, Listened(id=1, name="heard"))
     deleted_names.clear()
 
@@ -472,7 +462,7 @@ LISTENERS: list[tuple[str, Callable[..., list[str]]]] = [
 
 @pytest.mark.parametrize(("name", "names"), LISTENERS, ids=lambda value: value if isinstance(value, str) else "")
 async def test_listeners_of_the_session_are_called(session: AsyncSession, name: str, names: Callable[..., list[str]]) -> None:
-    """An audit log that hears of rows deleted by hand hears of these."""
+    """Delete listeners of the session, such as an audit log, get the row."""
     tag = await TagService(session).create({"name": "heard"})
     heard: list[str] = []
     event.listen(session.sync_session, name, lambda *arguments: heard.extend(names(*arguments)))
@@ -487,21 +477,21 @@ async def test_listeners_of_the_session_are_called(session: AsyncSession, name: 
 
 @pytest.fixture
 async def leaflet(library: Database) -> Leaflet:
-    """A leaflet at version 2."""
+    """A leaflet with version 2."""
     async with library.begin() as session:
         leaflet = await LeafletService(session).create({"text": "a"})
         return await LeafletService(session).update(leaflet.id, {"text": "b"})
 
 
 async def test_a_versioned_row(session: AsyncSession, leaflet: Leaflet) -> None:
-    """Is deleted, at whatever version it is."""
+    """A row with a version is deleted at any version."""
     await LeafletService(session).delete(leaflet.id)
 
     assert await LeafletService(session).count() == 0
 
 
 async def test_the_expected_version_is_let_through(session: AsyncSession, leaflet: Leaflet) -> None:
-    """Another is a conflict that says which versions."""
+    """A row with the expected version is deleted; another version raises StaleVersionError with both versions."""
     with pytest.raises(StaleVersionError) as caught:
         await LeafletService(session).delete(leaflet.id, expected_version=1)
     assert (caught.value.expected, caught.value.found) == (1, 2)
@@ -512,24 +502,24 @@ async def test_the_expected_version_is_let_through(session: AsyncSession, leafle
 
 
 async def test_a_model_without_versions_has_none_to_expect(session: AsyncSession, library: Database) -> None:
-    """A mistake in the code, before any SQL."""
+    """expected_version on a model without versions raises ConfigurationError before any SQL."""
     with assert_max_queries(library, 0), pytest.raises(ConfigurationError, match="version"):
         await TagService(session).delete(1, expected_version=1)
 
 
 def before_statement(session: AsyncSession, happen: Callable[[], Awaitable[None]]) -> None:
-    """Let this happen once, when the next write has begun and has not locked its row yet."""
+    """Run this once, after the next write has begun and before it locks its row."""
     event.listen(session.sync_session, "do_orm_execute", lambda *_: await_only(happen()), once=True)
 
 
 async def by_another(database: Database, statement: Any) -> None:
-    """Somebody else's committed statement."""
+    """Return a function that commits the statement in another session."""
     async with database.engine.begin() as connection:
         await connection.execute(statement)
 
 
 async def test_a_version_that_advances_in_between_is_a_conflict(session: AsyncSession, library: Database, leaflet: Leaflet) -> None:
-    """Nobody deletes what somebody has just changed."""
+    """A row that another session changes meanwhile is not deleted."""
     before_statement(session, lambda: by_another(library, update(Leaflet.__table__).values(version=3)))
 
     with pytest.raises(StaleVersionError):
@@ -539,7 +529,7 @@ async def test_a_version_that_advances_in_between_is_a_conflict(session: AsyncSe
 
 
 async def test_a_row_that_is_deleted_in_between_is_not_found(session: AsyncSession, library: Database) -> None:
-    """Whichever way it would have been deleted, one of two deletes is told."""
+    """A row that another session deletes meanwhile raises NotFoundError."""
     author = await AuthorService(session).create({"email": "a@example.org"})
     before_statement(session, lambda: by_another(library, delete(Author)))
 
@@ -550,7 +540,7 @@ async def test_a_row_that_is_deleted_in_between_is_not_found(session: AsyncSessi
 
 
 async def test_links_that_are_deleted_in_between_are_no_hindrance(database: Database, office: AsyncSession) -> None:
-    """Many-to-many rows that somebody else has just deleted were to go anyway."""
+    """Many-to-many rows that another session deletes meanwhile do not make the delete fail."""
     await add(office, User(id=1, email="a", organizations=[Organization(name="acme"), Organization(name="zenith")]))
     before_statement(office, lambda: by_another(database, delete(user_organizations)))
 
@@ -561,14 +551,14 @@ async def test_links_that_are_deleted_in_between_are_no_hindrance(database: Data
 
 @pytest.fixture
 async def impatient(database: Database) -> AsyncIterator[Database]:
-    """The same database for somebody who does not wait long for a lock."""
+    """The same database with a short wait for locks."""
     other = Database(database.engine.url, options=DatabaseOptions(pool_timeout=0.2, command_timeout=0.5))
     yield other
     await other.dispose()
 
 
 def before_flush(session: AsyncSession, impatient: Database, statement: Any) -> list[bool]:
-    """Let somebody else try this after the row was read and before it is deleted; the list says afterwards whether it could be done."""
+    """Run this in another session between the read and the delete of the row; the list tells whether it succeeded."""
     done: list[bool] = []
 
     async def attempt() -> None:
@@ -588,7 +578,7 @@ def before_flush(session: AsyncSession, impatient: Database, statement: Any) -> 
 
 @pytest.mark.parametrize("expected", [None, 2])
 async def test_a_change_after_the_row_was_read(session: AsyncSession, impatient: Database, leaflet: Leaflet, expected: int | None) -> None:
-    """Either it must wait for the delete, or the delete is told of it."""
+    """A change after the row was read either waits for the delete, or makes it fail."""
     changed = before_flush(session, impatient, update(Leaflet.__table__).values(version=3))
 
     try:
@@ -602,7 +592,7 @@ async def test_a_change_after_the_row_was_read(session: AsyncSession, impatient:
 
 
 async def test_a_delete_after_the_row_was_read(session: AsyncSession, impatient: Database) -> None:
-    """Either it must wait for this delete, or this delete is told of it."""
+    """Another delete after the row was read either waits for this one, or makes it fail."""
     author = await AuthorService(session).create({"email": "a@example.org"})
     gone = before_flush(session, impatient, delete(Author))
 
@@ -620,7 +610,7 @@ async def test_a_delete_after_the_row_was_read(session: AsyncSession, impatient:
 
 
 async def test_a_row_that_others_point_at(office: AsyncSession) -> None:
-    """By one statement: refused, named, nothing changed, and the session works on."""
+    """A row that others refer to raises StillReferencedError; nothing changes and the session still works."""
     await add(office, Stamp(id=1, name="a"))
     await add(office, Letter(id=1, stamp_id=1))
     stamp = await StampService(office).get_one(1)
@@ -636,7 +626,7 @@ async def test_a_row_that_others_point_at(office: AsyncSession) -> None:
 
 
 async def test_a_row_whose_children_need_it(session: AsyncSession) -> None:
-    """Children that cannot be without it keep it: their reference is not nulled, they are not named as null."""
+    """Children whose foreign key cannot be null prevent the delete, and the error is StillReferencedError."""
     author = await AuthorService(session).create({"email": "a@example.org"})
     await BookService(session).create({"title": "a", "author_id": author.id})
 
@@ -647,22 +637,22 @@ async def test_a_row_whose_children_need_it(session: AsyncSession) -> None:
     assert author.email == "a@example.org"
 
 
-@pytest.mark.parametrize("opener", ["nobody", "unit"])
-async def test_a_refused_delete_changes_nothing(office: AsyncSession, opener: str) -> None:
-    """Not the children that would have gone or stayed either, and all of them can still be read."""
+@pytest.mark.parametrize("opener", ["none", "unit"])
+async def test_a_rejected_delete_changes_nothing(office: AsyncSession, opener: str) -> None:
+    """A rejected delete changes no child either, and all loaded objects can still be read."""
     await add(office, Order(id=1, name="a", lines=[Line()], remarks=[Remark()]))
     await add(office, Receipt(order_id=1))
     order = await OrderService(office).get_one(1, options=[selectinload(Order.lines), selectinload(Order.remarks)])
 
-    async def refused() -> None:
+    async def rejected() -> None:
         with pytest.raises(StillReferencedError):
             await OrderService(office).delete(1)
 
     if opener == "unit":
         async with unit_of_work(office):
-            await refused()
+            await rejected()
     else:
-        await refused()
+        await rejected()
 
     assert (order.name, [line.order_id for line in order.lines], [remark.order_id for remark in order.remarks]) == ("a", [1], [1])
     assert (await number(office, Line), await number(office, Remark.__table__)) == (1, 1)
@@ -670,7 +660,7 @@ async def test_a_refused_delete_changes_nothing(office: AsyncSession, opener: st
 
 
 async def test_a_reference_that_is_checked_at_commit(session: AsyncSession) -> None:
-    """A deferred foreign key refuses the COMMIT: still referenced, on both databases."""
+    """A deferred foreign key that fails at COMMIT raises StillReferencedError on both databases."""
     author = await AuthorService(session).create({"email": "a@example.org"})
     book = await BookService(session).create({"title": "a", "author_id": author.id})
     await LoanService(session).create({"book_id": book.id})
@@ -682,8 +672,8 @@ async def test_a_reference_that_is_checked_at_commit(session: AsyncSession) -> N
     assert (await BookService(session).count(), await number(session, Loan)) == (1, 1)
 
 
-async def test_what_else_the_commit_refuses_is_not_of_the_delete(postgres_database: Database) -> None:
-    """A pending row of the host that points nowhere is named as that, where the database says which it is."""
+async def test_another_error_of_the_commit_stays_its_own(postgres_database: Database) -> None:
+    """A pending row of the application with an unknown reference keeps its own error, if the database names it."""
     await postgres_database.create_tables(LibraryBase.metadata)
     async with opened(postgres_database) as session:
         tag = await TagService(session).create({"name": "a"})

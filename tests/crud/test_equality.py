@@ -1,4 +1,4 @@
-"""When a value differs from what is stored, so that a row is written, its version advances and its stamps move."""
+"""Which values count as a change, so that a row is written and its version and updated_at advance."""
 
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, date, datetime, timedelta, timezone
@@ -48,7 +48,7 @@ class Size(Enum):
 
 
 class Array:
-    """Compares item by item, as arrays of numpy do, and has no truth value."""
+    """Compares item by item, as numpy arrays do, and has no truth value."""
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -80,7 +80,7 @@ class Vector(UserDefinedType[Array]):
 
 
 class Careless(TypeDecorator[str]):
-    """Passes over capitals."""
+    """Ignores case."""
 
     impl = String
     cache_ok = True

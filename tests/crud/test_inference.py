@@ -1,4 +1,4 @@
-"""Which model a service is for, which keys it takes, and one session for one task."""
+"""The model of a service, the keys that it accepts, and one task for each session."""
 
 import asyncio
 import sys
@@ -49,7 +49,7 @@ class ThroughPartlyBound(PartlyBound[Tag]): ...
 
 
 class Logged:
-    """A mixin that is no service."""
+    """A mixin that is not a service."""
 
 
 class BesideMixin(Logged, Tenants[Tag, TagCreate, TagUpdate]): ...
@@ -72,7 +72,7 @@ class ConcreteTwice(Concrete): ...
 
 
 def by_type_parameters() -> type[CRUDService[Any, Any, Any]]:
-    """The newest way to write a generic base that this Python has."""
+    """Make a generic base class in the newest syntax of this Python."""
     if sys.version_info >= (3, 12):
         base = "class Base[M, C: BaseModel, U: BaseModel](CRUDService[M, C, U]): ..."
     else:
@@ -100,14 +100,14 @@ SERVICES = [
 
 @pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.__name__)
 def test_the_model_and_schemas_come_from_the_class(service: type[CRUDService[Any, Any, Any]]) -> None:
-    """From the type arguments, whatever stands between, or as named in the class."""
+    """Model and schemas come from the type arguments, through any classes between, or from the class body."""
     found = service(AsyncSession())
 
     assert (found.model, found.create_schema, found.update_schema) == (Tag, TagCreate, TagUpdate)
 
 
 def test_a_read_service_needs_the_model_alone() -> None:
-    """One type argument, one model."""
+    """A ReadService has one type argument."""
 
     class Reports(ReadService[Tag]): ...
 
@@ -115,7 +115,7 @@ def test_a_read_service_needs_the_model_alone() -> None:
 
 
 def test_a_subclass_can_narrow_the_model() -> None:
-    """Model named in a subclass wins over the type arguments of its parent."""
+    """A model in a subclass takes precedence over the type arguments of its parent."""
 
     class Narrow(Direct):
         model = Shelf
@@ -133,14 +133,14 @@ class OpenArguments(CRUDService[ModelT, CreateT, UpdateT]): ...
 @pytest.mark.parametrize(
     "service", [CRUDService, ReadService, NoArguments, OpenArguments, OpenArguments[Tag, TagCreate, TagUpdate]], ids=str
 )
-def test_a_service_without_a_model_is_refused(service: Callable[[AsyncSession], object]) -> None:
-    """At construction, with the cure in the text."""
+def test_a_service_without_a_model_is_rejected(service: Callable[[AsyncSession], object]) -> None:
+    """A service without a model raises ConfigurationError at construction, with the remedy."""
     with pytest.raises(ConfigurationError, match=r"names no model.*\[Model"):
         service(AsyncSession())
 
 
-async def test_a_model_that_is_not_mapped_is_refused(session: AsyncSession) -> None:
-    """Before any SQL, as a mistake in the code."""
+async def test_a_model_that_is_not_mapped_is_rejected(session: AsyncSession) -> None:
+    """A model that is not mapped raises ConfigurationError before any SQL."""
 
     class Wrong(CRUDService[TagCreate, TagCreate, TagUpdate]): ...
 
@@ -153,7 +153,7 @@ async def test_a_model_that_is_not_mapped_is_refused(session: AsyncSession) -> N
 
 @pytest.mark.parametrize("ident", [(1, 2), {"room": 1, "number": 2}, {"number": 2, "room": 1}], ids=str)
 async def test_a_composite_key_is_a_tuple_or_a_mapping(session: AsyncSession, ident: object) -> None:
-    """Tuples in the key's order, mappings by name, wherever a key is taken."""
+    """Every method accepts a composite key as a tuple or as a mapping by name."""
     service = ShelfService(session)
     await service.create_many([{"room": 1, "number": 2, "label": "old"}, {"room": 2, "number": 1, "label": "other"}])
 
@@ -167,7 +167,7 @@ async def test_a_composite_key_is_a_tuple_or_a_mapping(session: AsyncSession, id
 
 @pytest.mark.parametrize("ident", [1, (1,), {"id": 1}], ids=str)
 async def test_a_single_key_is_a_scalar_a_tuple_or_a_mapping(session: AsyncSession, ident: object) -> None:
-    """A single key has the forms of a composite one too."""
+    """Every method accepts a single key as a scalar, a tuple or a mapping."""
     await TagService(session).create({"name": "a"})
 
     assert (await TagService(session).get_one(ident)).name == "a"
@@ -196,10 +196,10 @@ WRONG_KEYS: list[tuple[type[CRUDService[Any, Any, Any]], object]] = [
 
 
 @pytest.mark.parametrize(("service", "ident"), WRONG_KEYS, ids=str)
-async def test_a_wrong_key_is_refused_before_sql(
+async def test_a_wrong_key_is_rejected_before_sql(
     sqlite_database: Database, service: type[CRUDService[Any, Any, Any]], ident: object
 ) -> None:
-    """Too few, too many, unknown names, a list: a mistake in the code that sends nothing, wherever a key is taken."""
+    """A key with too few or too many parts, unknown names, or a list raises ConfigurationError before any SQL."""
     async with sqlite_database.sessions() as session:
         rows = service(session)
         uses: list[Callable[[], Awaitable[object]]] = [
@@ -218,8 +218,8 @@ async def test_a_wrong_key_is_refused_before_sql(
         assert not session.in_transaction()
 
 
-async def test_a_refused_key_says_what_a_key_is(session: AsyncSession) -> None:
-    """By the names of the columns."""
+async def test_a_rejected_key_says_what_a_key_is(session: AsyncSession) -> None:
+    """The error names the columns of the key."""
     with pytest.raises(ConfigurationError, match=r"Shelf is a tuple \(room, number\)"):
         await ShelfService(session).get(1)
 
@@ -274,8 +274,8 @@ AT_ONCE: list[tuple[Work, Work]] = [
 
 
 @pytest.mark.parametrize(("first", "second"), AT_ONCE, ids=lambda work: work.__name__)
-async def test_two_tasks_on_one_session_are_refused(library: Database, session: AsyncSession, first: Work, second: Work) -> None:
-    """Asyncio.gather over one session is named as the mistake it is; the first task finishes and the session works on."""
+async def test_two_tasks_on_one_session_are_rejected(library: Database, session: AsyncSession, first: Work, second: Work) -> None:
+    """A second task on a session raises ConfigurationError; the first task finishes and the session still works."""
     async with library.begin() as other:
         await TagService(other).create_many([{"name": name} for name in "abc"])
 
@@ -289,7 +289,7 @@ async def test_two_tasks_on_one_session_are_refused(library: Database, session: 
 
 
 async def test_one_task_after_the_other_may_use_a_session(session: AsyncSession) -> None:
-    """Only at once is a mistake."""
+    """Tasks can use a session one after the other."""
     await asyncio.create_task(create_a_tag(session))
     await asyncio.create_task(read_a_tag(session))
 
@@ -297,7 +297,7 @@ async def test_one_task_after_the_other_may_use_a_session(session: AsyncSession)
 
 
 async def test_a_cancelled_task_leaves_the_session_to_others(session: AsyncSession) -> None:
-    """A task that was cancelled in the middle of a statement does not keep the session."""
+    """After a task was cancelled in a statement another task can use the session."""
     task = asyncio.create_task(create_a_tag(session))
     await asyncio.sleep(0)
     task.cancel()

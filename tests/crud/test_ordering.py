@@ -1,7 +1,6 @@
-"""One order of rows: total, and the same on both databases."""
+"""The order of rows: total, and the same on both databases."""
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from itertools import product
 from typing import Any, ClassVar
 
@@ -10,6 +9,7 @@ from sqlalchemy import ForeignKey, Integer, String, asc, case, desc, func, nulls
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column
+from tests.crud.kinds import opened
 from tests.models import Shelf, ShelfService, Tag, TagService
 
 from fastapi_kit.crud import ReadService
@@ -19,7 +19,7 @@ from fastapi_kit.testing.queries import assert_max_queries
 
 @pytest.fixture
 async def tags(session: AsyncSession) -> TagService:
-    """Tags whose order by key, name and weight differs; two have no weight, two weigh the same."""
+    """Tags in a different order by key, name and weight; two have no weight, two have the same."""
     names = {5: ("b", 2), 3: ("a", None), 1: ("d", 1), 4: ("c", 2), 2: ("e", None)}
     service = TagService(session)
     for ident, (name, weight) in names.items():
@@ -28,7 +28,7 @@ async def tags(session: AsyncSession) -> TagService:
 
 
 async def ids(service: TagService, order_by: Any = ()) -> list[int]:
-    """The keys in this order, the same from every way to read it."""
+    """The keys in this order, which every way to read agrees on."""
     listed = [tag.id for tag in await service.list(order_by=order_by)]
     assert [tag.id async for tag in service.stream(order_by=order_by)] == listed
     first = await service.first(order_by=order_by)
@@ -39,14 +39,14 @@ async def ids(service: TagService, order_by: Any = ()) -> list[int]:
 
 
 async def test_the_default_order_is_the_key(tags: TagService) -> None:
-    """Not the order of insertion, nor that of the last change."""
+    """Without order_by rows come in the order of their keys."""
     await tags.update(1, {"name": "changed"})
 
     assert await ids(tags) == [1, 2, 3, 4, 5]
 
 
 async def test_the_default_order_of_a_composite_key_is_all_of_it(session: AsyncSession) -> None:
-    """In the key's own order."""
+    """Without order_by rows come in the order of all columns of a composite key."""
     pairs = list(product((2, 1), (2, 1)))
     await ShelfService(session).create_many([{"room": room, "number": number} for room, number in pairs])
 
@@ -84,20 +84,20 @@ ORDERS: list[tuple[str, Any, list[int]]] = [
 
 @pytest.mark.parametrize(("order_by", "expected"), [order[1:] for order in ORDERS], ids=[order[0] for order in ORDERS])
 async def test_orders_are_equal_on_both_databases(tags: TagService, order_by: Any, expected: list[int]) -> None:
-    """Nulls as on PostgreSQL, last ascending and first descending, and ties by the key."""
+    """Nulls come last ascending and first descending on both databases, and rows that tie are in the order of their keys."""
     assert await ids(tags, order_by) == expected
 
 
-async def test_a_host_session_orders_alike(host_sessions: async_sessionmaker[AsyncSession]) -> None:
-    """Nulls are placed on the host's own engine too."""
-    async with host_sessions() as session:
+async def test_a_session_of_the_application_orders_alike(application_sessions: async_sessionmaker[AsyncSession]) -> None:
+    """Nulls are placed alike on an engine of the application."""
+    async with application_sessions() as session:
         session.add_all([Tag(id=1, name="a"), Tag(id=2, name="b", weight=1)])
         assert [tag.id for tag in await TagService(session).list(order_by=Tag.weight)] == [2, 1]
 
 
 @pytest.mark.parametrize("key", [Tag.id, Tag.id.desc(), asc(Tag.id), Tag.__table__.c.id, Tag.id.desc().nulls_last()], ids=str)
 async def test_a_key_that_is_named_is_not_repeated(library: Database, tags: TagService, key: Any) -> None:
-    """Appended only where it is missing, however it is written."""
+    """A key in order_by is not added again, in whatever form it is written."""
     with assert_max_queries(library, 1) as log:
         await tags.list(order_by=[Tag.name, key])
 
@@ -105,7 +105,7 @@ async def test_a_key_that_is_named_is_not_repeated(library: Database, tags: TagS
 
 
 async def test_what_of_a_composite_key_is_missing_is_appended(library: Database, session: AsyncSession) -> None:
-    """Part of a key is no total order."""
+    """If order_by names a part of a composite key, the other part is added."""
     with assert_max_queries(library, 1) as log:
         await ShelfService(session).list(order_by=Shelf.number.desc())
 
@@ -114,7 +114,7 @@ async def test_what_of_a_composite_key_is_missing_is_appended(library: Database,
 
 
 async def test_pages_of_a_tied_order_neither_lose_nor_repeat(session: AsyncSession) -> None:
-    """Skip and limit walk a total order."""
+    """Pages with skip and limit show each row once, even if rows tie in order_by."""
     await TagService(session).create_many([{"name": str(number), "weight": number % 2 or None} for number in range(30)])
 
     walked = [tag.id for skip in range(0, 30, 7) for tag in await TagService(session).list(order_by=Tag.weight, skip=skip, limit=7)]
@@ -127,7 +127,7 @@ class ZooBase(DeclarativeBase): ...
 
 
 class Animal(ZooBase):
-    """The root of a joined-table hierarchy, with an expression of its own and a key that goes by another name."""
+    """The base of joined tables, with an expression and a renamed key."""
 
     __tablename__ = "animals"
     ident: Mapped[int] = mapped_column("id", Integer, primary_key=True)
@@ -164,14 +164,14 @@ class CatService(ReadService[Cat]): ...
 
 @pytest.fixture
 async def zoo(database: Database) -> AsyncIterator[AsyncSession]:
-    """Three cats and a bare animal."""
+    """Three cats and an animal."""
     await database.create_tables(ZooBase.metadata)
     async with database.begin() as session:
         session.add(Cat(ident=3, name="Tom", age=1, lives=9))
         session.add(Cat(ident=1, name="Kit", age=5))
         session.add(Animal(ident=4, name="Rex"))
         session.add(Cat(ident=2, name="Mog", age=1, lives=7))
-    async with asynccontextmanager(database.get_session)() as session:
+    async with opened(database) as session:
         yield session
 
 
@@ -194,12 +194,12 @@ ANIMAL_ORDERS: list[tuple[type[ReadService[Any]], Any, Sequence[int]]] = [
 async def test_mapped_expressions_and_inherited_columns_order_too(
     zoo: AsyncSession, service: type[ReadService[Any]], order_by: Any, expected: Sequence[int]
 ) -> None:
-    """Hybrids, column properties, renamed keys and both tables of an inheriting model."""
+    """Hybrids, column properties, renamed keys and columns of both tables can be ordered by."""
     assert [animal.ident for animal in await service(zoo).list(order_by=order_by)] == expected
 
 
 async def test_an_inherited_key_that_is_named_is_not_repeated(zoo: AsyncSession, database: Database) -> None:
-    """The key of both tables is one."""
+    """The keys of the two joined tables count as one key."""
     with assert_max_queries(database, 1) as log:
         await CatService(zoo).list(order_by=Cat.ident)
 
@@ -207,5 +207,5 @@ async def test_an_inherited_key_that_is_named_is_not_repeated(zoo: AsyncSession,
 
 
 async def test_an_order_without_any_column_is_the_key(tags: TagService) -> None:
-    """An empty list says nothing."""
+    """An empty order_by means the order of the keys."""
     assert await ids(tags, []) == [1, 2, 3, 4, 5]

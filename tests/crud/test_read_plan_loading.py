@@ -1,4 +1,4 @@
-"""Read plans over relationships: what is loaded, by which options, and what is said where something is missing."""
+"""Read plans with relationships: what is loaded, by which options, and the errors for what is missing."""
 
 from collections.abc import AsyncIterator, Sequence
 from types import SimpleNamespace
@@ -194,7 +194,7 @@ BOOKS = [{"title": title, "author": ADA, "tags": [{"name": "new"}, {"name": "old
 
 @pytest.fixture
 async def session(database: Database) -> AsyncIterator[AsyncSession]:
-    """One author of two books."""
+    """A session with one author of two books."""
     await database.create_tables(Base.metadata)
     async with database.begin() as session:
         tags = [Tag(name="new"), Tag(name="old")]
@@ -218,13 +218,13 @@ async def read(session: AsyncSession, schema: type[BaseModel], statement: Select
 
 
 async def test_nested_schemas_are_loaded(session: AsyncSession, database: Database) -> None:
-    """Many-to-one relationships are joined, a collection takes one more select."""
+    """A many-to-one relationship is joined; a collection takes one more select."""
     with assert_max_queries(database, 2):
         assert await read(session, BookRead, select(Book).order_by(Book.id)) == BOOKS
 
 
 async def test_no_join_where_the_statement_must_stay_as_it_is(session: AsyncSession, database: Database) -> None:
-    """join=False adds selects only, so that a grouped or distinct statement stays valid."""
+    """With join=False only selects are added, so a grouped or distinct statement stays valid."""
     plan = plan_of(BookRead, Book)
     statement = select(Book).join(Book.tags).group_by(Book.id).order_by(Book.id)
     rows = (await session.scalars(statement.options(*plan.options(join=False)))).all()
@@ -245,7 +245,7 @@ async def test_no_join_where_the_statement_must_stay_as_it_is(session: AsyncSess
     ],
 )
 async def test_every_form_of_a_collection(session: AsyncSession, schema: Any, expected: Any) -> None:
-    """Lists, tuples, RootModels and named types of nested schemas."""
+    """Lists, tuples, RootModels and named types of nested schemas are loaded."""
 
     class Read(BaseModel):
         books: schema
@@ -254,7 +254,7 @@ async def test_every_form_of_a_collection(session: AsyncSession, schema: Any, ex
 
 
 async def test_collections_of_other_classes(session: AsyncSession) -> None:
-    """A keyed collection fills a dict, a set a list."""
+    """A keyed collection fills a dict, and a set fills a list."""
 
     class Read(BaseModel):
         books_by_title: dict[str, BookRead]
@@ -271,7 +271,7 @@ class Wrapper(BaseModel, Generic[ItemT]):
 
 
 async def test_a_generic_schema(session: AsyncSession) -> None:
-    """A field whose type is a parameter."""
+    """A field whose type is a type parameter is loaded."""
     assert await read(session, Wrapper[AuthorRead], select(Book).limit(1)) == [{"author": ADA}]
 
 
@@ -291,7 +291,7 @@ class AliasedAuthor(BaseModel):
 
 
 async def test_names_are_read_as_pydantic_reads_them(session: AsyncSession) -> None:
-    """Generated aliases, choices, paths through relationships, synonyms."""
+    """Generated aliases, alias choices, alias paths through relationships, and synonyms are loaded."""
     assert await read(session, CamelBook, select(Book).limit(1)) == [{"cover_colour": "a", "author": ADA}]
     assert await read(session, AliasedAuthor, select(Author)) == [
         {
@@ -306,7 +306,7 @@ async def test_names_are_read_as_pydantic_reads_them(session: AsyncSession) -> N
 
 
 async def test_deferred_columns_that_are_named_are_loaded(session: AsyncSession) -> None:
-    """At the root and below relationships."""
+    """Deferred columns of the schema are loaded, at the root and in nested schemas."""
 
     class Notes(BaseModel):
         notes: str
@@ -319,7 +319,7 @@ async def test_deferred_columns_that_are_named_are_loaded(session: AsyncSession)
 
 
 async def test_association_proxies(session: AsyncSession) -> None:
-    """Of columns, of related objects, of another proxy."""
+    """Proxies of columns, of objects and of other proxies are loaded."""
 
     class Read(BaseModel):
         titles: list[str]
@@ -332,7 +332,7 @@ async def test_association_proxies(session: AsyncSession) -> None:
 
 
 async def test_properties_and_hybrids(session: AsyncSession) -> None:
-    """What their code reads is loaded: through methods, functions of the module, properties of related objects; objects they return."""
+    """What the code of properties reads is loaded: through methods, functions of the module and related objects."""
 
     class Read(BaseModel):
         house: str
@@ -346,7 +346,7 @@ async def test_properties_and_hybrids(session: AsyncSession) -> None:
 
 
 async def test_validators_that_get_the_object(session: AsyncSession) -> None:
-    """What the code of validators reads is loaded: of the whole schema and of one field."""
+    """What the code of validators reads is loaded, for the whole schema and for one field."""
 
     class Read(BaseModel):
         title: str
@@ -376,7 +376,7 @@ async def test_validators_that_get_the_object(session: AsyncSession) -> None:
 
 
 async def test_missing_loads_are_named(session: AsyncSession) -> None:
-    """Never MissingGreenlet: the model, the attribute and the cure."""
+    """A missing load raises NotLoadedError with model, attribute and remedy, never MissingGreenlet."""
 
     class Hidden(BaseModel):
         hidden: str
@@ -397,7 +397,7 @@ async def test_missing_loads_are_named(session: AsyncSession) -> None:
 
 
 async def test_a_missing_load_inside_a_validator_is_named(session: AsyncSession) -> None:
-    """A validator that gets the object may hide a name from the plan."""
+    """A validator that computes a name gets NotLoadedError for what the plan could not see."""
 
     class Read(BaseModel):
         title: str
@@ -413,7 +413,7 @@ async def test_a_missing_load_inside_a_validator_is_named(session: AsyncSession)
 
 
 async def test_an_error_of_a_property_stays_its_own(session: AsyncSession) -> None:
-    """Only missing loads are NotLoadedError."""
+    """Other errors of a property are raised as pydantic reports them."""
 
     class Read(BaseModel):
         first_book: ShortBook
@@ -442,12 +442,12 @@ async def test_an_error_of_a_property_stays_its_own(session: AsyncSession) -> No
     ],
 )
 async def test_given_options_stay(session: AsyncSession, given: list[Any]) -> None:
-    """No conflict, and what is needed below a relationship that they load is loaded."""
+    """Given options are kept, and what is needed below their relationships is added."""
     assert await read(session, BookRead, select(Book).order_by(Book.id), given) == BOOKS
 
 
 async def test_a_given_contains_eager_stays(session: AsyncSession) -> None:
-    """The statement's own join fills the relationship, under its own condition."""
+    """The join of the statement fills the relationship, with its own condition."""
     statement = select(Book).join(Book.author).join(Book.tags).where(Tag.name == "old").order_by(Book.id)
     given = [contains_eager(Book.author), contains_eager(Book.tags)]
 
@@ -460,7 +460,7 @@ async def test_a_given_contains_eager_stays(session: AsyncSession) -> None:
 
 @pytest.mark.parametrize("given", [raiseload(Book.author), lazyload(Book.author), raiseload(Book.author, sql_only=True)])
 async def test_a_given_option_that_does_not_load_is_obeyed(session: AsyncSession, given: Any) -> None:
-    """The plan does not overrule the application, and says what is missing."""
+    """A given raiseload() or noload() is kept, and the error names what is missing."""
     plan = plan_of(BookRead, Book)
     rows = (await session.scalars(select(Book).options(given, *plan.options([given])))).all()
 
@@ -490,7 +490,7 @@ class Misspelt(BaseModel):
         ({"imprint": (str, Field(alias=AliasPath("publisher", "nmae")))}, r"Author has no attribute publisher\.nmae or imprint"),
         ({"publisher": Misspelt}, r"Read\.publisher: Misspelt\.nmae cannot be filled: Publisher has no attribute nmae"),
         ({"books": list[Misspelt]}, r"Read\.books: Misspelt\.nmae"),
-        ({"later_books": list[ShortBook]}, r"Read\.later_books names Author\.later_books, a write_only relationship"),
+        ({"later_books": list[ShortBook]}, r"Read\.later_books refers to Author\.later_books, a write_only relationship"),
         ({"dynamic_books": list[ShortBook]}, r"a dynamic relationship"),
         ({"publisher": BaseModel}, r"Read\.publisher: BaseModel has no fields to read from Publisher"),
         ({"publisher": Bare | None}, r"Read\.publisher: Bare has no fields"),
@@ -503,7 +503,7 @@ class Misspelt(BaseModel):
     ],
 )
 def test_what_cannot_be_filled_is_said_at_once(fields: dict[str, Any], said: str) -> None:
-    """ConfigurationError names the field, the model and the cure."""
+    """A schema that the model cannot fill raises ConfigurationError with field, model and remedy."""
     with pytest.raises(ConfigurationError, match=said):
         plan_of(schema_with(**fields), Author)
 
@@ -517,7 +517,7 @@ def test_a_forward_reference_to_nothing_is_said_at_once() -> None:
 
 
 async def test_what_a_model_can_fill_in_its_own_way_is_accepted(session: AsyncSession, database: Database) -> None:
-    """Defaults, plain class attributes, reconstructors, __getattr__, values that a validator computes."""
+    """Defaults, class attributes, reconstructors, __getattr__ and values of validators can fill a field."""
 
     class Own(DeclarativeBase): ...
 
@@ -612,7 +612,7 @@ class Branches(BaseModel):
 
 @pytest.fixture
 async def chain(session: AsyncSession) -> AsyncSession:
-    """Knots 0 to 6, each below the one before it, on the left and on the right in turn, with a leaf beside it."""
+    """Knots 0 to 6, each below the one before it, left and right in turn, each with a leaf."""
     author = (await session.scalars(select(Author))).one()
     above = None
     for number in range(7):
@@ -632,7 +632,7 @@ def depth(node: dict[str, Any] | None, *names: str) -> int:
 
 
 async def test_a_tree_is_loaded_to_its_leaves(chain: AsyncSession, database: Database) -> None:
-    """Each level takes one more select, and one for what is deferred or joined nowhere; authors and deferred columns are there at each."""
+    """A tree is loaded to its full depth, with one select for each level."""
     for schema, above in ((KnotRead, 0), (KnotList, 0)):
         (root,) = await read(chain, schema, select(Knot).where(Knot.parent_id.is_(None), Knot.author_id.is_not(None)))
         chain.expunge_all()
@@ -644,7 +644,7 @@ async def test_a_tree_is_loaded_to_its_leaves(chain: AsyncSession, database: Dat
 
 
 async def test_a_tree_is_followed_upwards(chain: AsyncSession) -> None:
-    """A schema of the parent, and a property that calls itself."""
+    """Parents are loaded for a schema of the parent and for a property that calls itself."""
     (leaf,) = await read(chain, KnotUp, select(Knot).where(Knot.name == "6"))
     chain.expunge_all()
 
@@ -653,7 +653,7 @@ async def test_a_tree_is_followed_upwards(chain: AsyncSession) -> None:
 
 
 async def test_a_tree_of_two_kinds_of_children_is_loaded_level_by_level(chain: AsyncSession) -> None:
-    """loads() yields the selects that options cannot say."""
+    """loads() yields the selects for trees through two relationships."""
     plan = plan_of(Branches, Knot)
     rows = (await chain.scalars(select(Knot).where(Knot.name == "0").options(*plan.options()))).all()
     assert not plan.satisfied_by(rows[0])
@@ -676,7 +676,7 @@ class AuthorOfCircular(BaseModel):
 
 
 def test_schemas_that_contain_each_other_make_an_end() -> None:
-    """Their options are finite."""
+    """Schemas that contain each other have finitely many options."""
     assert len(plan_of(AuthorOfCircular, Author).options()) == 1
     assert len(plan_of(Circular, Book).options()) == 1
 
@@ -685,7 +685,7 @@ def test_schemas_that_contain_each_other_make_an_end() -> None:
 
 
 def hierarchy(*, joined: bool) -> Any:
-    """Return a base with animals of two kinds, in tables of their own if *joined*."""
+    """Return a base class with two kinds of animals, in tables of their own if *joined*."""
 
     class Zoo(DeclarativeBase): ...
 
@@ -764,7 +764,7 @@ TOM = {"kind": "cat", "lives": 9}
 
 @pytest.mark.parametrize("joined", [True, False], ids=["joined", "single"])
 async def test_schemas_of_subclasses(database: Database, *, joined: bool) -> None:
-    """Their columns and relationships are loaded: at the root, below a relationship, and down a tree of them."""
+    """Columns and relationships of subclasses are loaded: at the root, below a relationship, and in a tree."""
     zoo = hierarchy(joined=joined)
     await database.create_tables(zoo.Zoo.metadata)
     async with database.begin() as session:
@@ -800,7 +800,7 @@ async def test_schemas_of_subclasses(database: Database, *, joined: bool) -> Non
 
 
 async def test_what_a_written_row_lacks_is_loaded_by_a_select(session: AsyncSession, database: Database) -> None:
-    """satisfied_by() spares the select of a complete row; loads() yields it for another one."""
+    """satisfied_by() is true for a complete row; for another one loads() yields the select."""
     plan = plan_of(BookRead, Book)
     book = Book(title="C", author_id=1, cover=Cover(colour="c"))
     session.add(book)
@@ -816,7 +816,7 @@ async def test_what_a_written_row_lacks_is_loaded_by_a_select(session: AsyncSess
 
 
 async def test_a_row_that_is_gone_cannot_be_completed(session: AsyncSession) -> None:
-    """loads() makes an end, and the error says what is missing."""
+    """For a deleted row loads() ends, and the error names what is missing."""
     plan = plan_of(BookRead, Book)
     book = (await session.scalars(select(Book).limit(1))).one()
     await session.execute(delete(book_tags))

@@ -1,8 +1,8 @@
-"""Reading rows: by key, by columns, many, few, locked, streamed, and confined by base_query()."""
+"""Reading rows: by key, by columns, in lists, locked, streamed, and restricted by base_query()."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from contextlib import aclosing
 from datetime import date
 from uuid import UUID
 
@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from sqlalchemy import ForeignKey, Select, TextClause, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, joinedload, mapped_column, relationship, selectinload
+from tests.crud.kinds import opened
 from tests.models import Author, AuthorService, Book, BookService, LibraryBase, Shelf, ShelfService, Tag, TagService
 
 from fastapi_kit.crud import FOR_UPDATE, CRUDService, ReadService, RowLock
@@ -19,20 +20,15 @@ from fastapi_kit.errors import ConfigurationError, InvalidQueryError, MultipleMa
 from fastapi_kit.testing.queries import assert_max_queries
 
 
-def opened(database: Database) -> AbstractAsyncContextManager[AsyncSession]:
-    """Another request's session."""
-    return asynccontextmanager(database.get_session)()
-
-
 def tags_numbered(count: int) -> TextClause:
-    """The INSERT of this many tags, in one go."""
+    """Return one INSERT of this many tags."""
     numbers = f"WITH RECURSIVE numbers(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM numbers WHERE i < {count})"
     return text(f"INSERT INTO tags (name) {numbers} SELECT 'tag ' || i FROM numbers")
 
 
 @pytest.fixture
 async def tags(library: Database) -> list[Tag]:
-    """Five tags: two without a weight, two that weigh the same."""
+    """Five tags: two without a weight, two with the same."""
     rows = [{"name": "a", "weight": 1}, {"name": "b"}, {"name": "c", "weight": 3}, {"name": "d", "weight": 3}, {"name": "e"}]
     async with library.begin() as session:
         return await TagService(session).create_many(rows)
@@ -42,7 +38,7 @@ async def tags(library: Database) -> list[Tag]:
 
 
 async def test_get_finds_a_row_by_its_key(session: AsyncSession, tags: list[Tag]) -> None:
-    """Get and get_one return the row."""
+    """get() and get_one() return the row."""
     assert (await TagService(session).get_one(tags[2].id)).name == "c"
     found = await TagService(session).get(tags[2].id)
     assert found is not None
@@ -50,7 +46,7 @@ async def test_get_finds_a_row_by_its_key(session: AsyncSession, tags: list[Tag]
 
 
 async def test_get_of_no_row_is_none_and_get_one_raises(session: AsyncSession, tags: list[Tag]) -> None:
-    """The error names model and key."""
+    """For a missing row get() returns None, and get_one() raises NotFoundError with model and key."""
     assert await TagService(session).get(99) is None
     with pytest.raises(NotFoundError) as caught:
         await TagService(session).get_one(99)
@@ -59,7 +55,7 @@ async def test_get_of_no_row_is_none_and_get_one_raises(session: AsyncSession, t
 
 @pytest.mark.parametrize("ident", [10**10, -(10**10), 10**30, None])
 async def test_a_key_that_no_row_can_have_is_no_row(session: AsyncSession, tags: list[Tag], ident: object) -> None:
-    """On both databases alike, not a driver's overflow."""
+    """A key beyond the range of its column is a missing row on both databases."""
     service = TagService(session)
 
     assert await service.get(ident) is None
@@ -71,8 +67,8 @@ async def test_a_key_that_no_row_can_have_is_no_row(session: AsyncSession, tags:
 
 
 @pytest.mark.parametrize("ident", ["abc", "1", b"1", True, UUID(int=1), date(2020, 1, 1)], ids=str)
-async def test_a_key_of_another_type_is_refused(library: Database, session: AsyncSession, tags: list[Tag], ident: object) -> None:
-    """A key of the wrong type is a mistake in the code on both databases, before any SQL, whatever SQLite makes of it."""
+async def test_a_key_of_another_type_is_rejected(library: Database, session: AsyncSession, tags: list[Tag], ident: object) -> None:
+    """A key of the wrong type raises ConfigurationError on both databases, before any SQL."""
     service = TagService(session)
     reads: list[Callable[[], Awaitable[object]]] = [
         lambda: service.get(ident),
@@ -87,7 +83,7 @@ async def test_a_key_of_another_type_is_refused(library: Database, session: Asyn
 
 
 async def test_a_large_key_that_sqlite_stores_is_found(sqlite_database: Database) -> None:
-    """SQLite keeps 64 bits in every integer column, whatever its type is called."""
+    """A key of 64 bits is found on SQLite, whatever the type of its column is."""
     await sqlite_database.create_tables(LibraryBase.metadata)
     async with sqlite_database.begin() as session:
         await session.execute(text("INSERT INTO tags (id, name) VALUES (:id, 'large')"), {"id": 2**40})
@@ -97,7 +93,7 @@ async def test_a_large_key_that_sqlite_stores_is_found(sqlite_database: Database
 
 
 async def test_get_is_one_statement(library: Database, session: AsyncSession, tags: list[Tag]) -> None:
-    """Also for the row that is not there."""
+    """get() takes one statement, for a missing row too."""
     for ident in (tags[0].id, 99):
         with assert_max_queries(library, 1) as log:
             await TagService(session).get(ident)
@@ -105,7 +101,7 @@ async def test_get_is_one_statement(library: Database, session: AsyncSession, ta
 
 
 async def test_get_loads_what_options_ask_for(session: AsyncSession) -> None:
-    """Collections joined or selected, each row once."""
+    """Loader options load collections by a join or a select, and each row comes once."""
     author = await AuthorService(session).create({"email": "ada@example.org"})
     await BookService(session).create_many([{"title": title, "author_id": author.id} for title in "ab"])
 
@@ -116,7 +112,7 @@ async def test_get_loads_what_options_ask_for(session: AsyncSession) -> None:
 
 
 async def test_get_by_finds_the_one_row(session: AsyncSession, tags: list[Tag]) -> None:
-    """All the columns must match."""
+    """get_by() returns the row for which all values match."""
     found = await TagService(session).get_by(name="c", weight=3)
 
     assert found is not None
@@ -125,7 +121,7 @@ async def test_get_by_finds_the_one_row(session: AsyncSession, tags: list[Tag]) 
 
 
 async def test_get_by_none_is_null(session: AsyncSession, tags: list[Tag]) -> None:
-    """None asks for IS NULL."""
+    """None means IS NULL."""
     found = await TagService(session).get_by(name="b", weight=None)
 
     assert found is not None
@@ -134,15 +130,15 @@ async def test_get_by_none_is_null(session: AsyncSession, tags: list[Tag]) -> No
 
 
 async def test_get_by_with_several_matches_is_an_error(session: AsyncSession, tags: list[Tag]) -> None:
-    """More than one match is not answered by one of them; the error names the columns."""
+    """Several matches raise MultipleMatchesError that names the columns."""
     with pytest.raises(MultipleMatchesError) as caught:
         await TagService(session).get_by(weight=3)
     assert (caught.value.model, caught.value.fields) == (Tag, ("weight",))
 
 
 @pytest.mark.parametrize("columns", [{}, {"nr": 1}, {"name": "a", "nr": 1}, {"books": 1}, {"__mapper__": 1}, {"metadata": 1}], ids=str)
-async def test_get_by_refuses_names_that_are_no_columns(library: Database, session: AsyncSession, columns: dict[str, object]) -> None:
-    """Unknown names, relationships and no name at all are mistakes in the code, found before SQL."""
+async def test_get_by_rejects_names_that_are_no_columns(library: Database, session: AsyncSession, columns: dict[str, object]) -> None:
+    """Unknown names, relationships and no name at all raise ConfigurationError before any SQL."""
     with assert_max_queries(library, 0), pytest.raises(ConfigurationError):
         await AuthorService(session).get_by(**columns)
 
@@ -151,7 +147,7 @@ async def test_get_by_refuses_names_that_are_no_columns(library: Database, sessi
     "columns", [{"weight": 10**10}, {"weight": 10**30}, {"name": "a\0"}, {"name": "\ud800"}, {"name": "a" * 51}], ids=ascii
 )
 async def test_get_by_a_value_that_no_row_can_have_is_none(session: AsyncSession, tags: list[Tag], columns: dict[str, object]) -> None:
-    """As with keys, both databases answer alike."""
+    """A value beyond the range of its column matches no row on both databases."""
     assert await TagService(session).get_by(**columns) is None
 
 
@@ -159,7 +155,7 @@ async def test_get_by_a_value_that_no_row_can_have_is_none(session: AsyncSession
 
 
 async def test_get_many_keeps_the_order_asked(session: AsyncSession, tags: list[Tag]) -> None:
-    """In request order, each once, unknown keys left out, from any iterable."""
+    """Rows come in the order of the keys, each once, without unknown keys, for any iterable."""
     asked = [tags[3].id, 99, tags[0].id, tags[3].id, tags[1].id]
 
     for idents in (asked, iter(asked), (ident for ident in asked)):
@@ -167,7 +163,7 @@ async def test_get_many_keeps_the_order_asked(session: AsyncSession, tags: list[
 
 
 async def test_get_many_of_composite_keys_keeps_the_order_asked(session: AsyncSession) -> None:
-    """The keys match as pairs, not as two lists."""
+    """Composite keys match as pairs."""
     await ShelfService(session).create_many([{"room": room, "number": number} for room in (1, 2) for number in (1, 2)])
 
     shelves = await ShelfService(session).get_many([(2, 1), {"room": 1, "number": 2}, (3, 3)])
@@ -176,7 +172,7 @@ async def test_get_many_of_composite_keys_keeps_the_order_asked(session: AsyncSe
 
 
 async def test_get_many_of_nothing_sends_nothing(library: Database, session: AsyncSession) -> None:
-    """No key, no SQL."""
+    """No keys send no SQL."""
     with assert_max_queries(library, 0):
         assert await TagService(session).get_many([]) == []
         assert await TagService(session).get_many(iter(())) == []
@@ -184,7 +180,7 @@ async def test_get_many_of_nothing_sends_nothing(library: Database, session: Asy
 
 
 async def test_get_many_takes_40_000_keys(library: Database, session: AsyncSession) -> None:
-    """Beyond what a driver can bind, in a handful of statements."""
+    """More keys than one statement can bind are read in a few statements."""
     await session.execute(tags_numbered(40_000))
     await session.commit()
 
@@ -195,7 +191,7 @@ async def test_get_many_takes_40_000_keys(library: Database, session: AsyncSessi
 
 
 async def test_get_many_takes_20_000_composite_keys(library: Database, session: AsyncSession) -> None:
-    """A composite key counts by its columns."""
+    """Composite keys count by their columns."""
     await session.execute(insert(Shelf), [{"room": room, "number": number} for room in (1, 2, 3) for number in (1, 2, 3)])
     await session.commit()
     asked = [(room, number) for room in range(100, 0, -1) for number in range(1, 201)]
@@ -207,7 +203,7 @@ async def test_get_many_takes_20_000_composite_keys(library: Database, session: 
 
 
 async def test_list_is_bounded(session: AsyncSession, library: Database) -> None:
-    """100 rows unless asked otherwise; None is all, 0 is none and sends nothing."""
+    """list() returns at most 100 rows by default; a limit of None means all, and 0 sends nothing."""
     await TagService(session).create_many([{"name": str(number)} for number in range(120)])
 
     assert [tag.id for tag in await TagService(session).list()] == list(range(1, 101))
@@ -219,15 +215,15 @@ async def test_list_is_bounded(session: AsyncSession, library: Database) -> None
 
 
 async def test_list_takes_bounds_beyond_the_databases(session: AsyncSession, tags: list[Tag]) -> None:
-    """What no driver can bind is still an honest number of rows."""
+    """A skip or limit beyond 64 bits works."""
     assert len(await TagService(session).list(limit=10**30)) == 5
     assert await TagService(session).list(skip=10**30) == []
     assert await TagService(session).list(skip=2**63 - 1, limit=2**63 - 1) == []
 
 
 @pytest.mark.parametrize("bounds", [{"skip": -1}, {"limit": -1}, {"skip": -1, "limit": 0}], ids=str)
-async def test_list_refuses_negative_bounds(library: Database, session: AsyncSession, bounds: dict[str, int]) -> None:
-    """SQLite would take them for none, PostgreSQL for an error; they may be the client's, so it is told."""
+async def test_list_rejects_negative_bounds(library: Database, session: AsyncSession, bounds: dict[str, int]) -> None:
+    """A negative skip or limit raises InvalidQueryError on both databases."""
     with assert_max_queries(library, 0), pytest.raises(InvalidQueryError):
         await TagService(session).list(**bounds)
 
@@ -238,13 +234,13 @@ async def test_list_meets_all_conditions(session: AsyncSession, tags: list[Tag])
 
 
 async def test_list_is_one_statement(library: Database, session: AsyncSession, tags: list[Tag]) -> None:
-    """Whatever it is asked for."""
+    """list() takes one statement, whatever its arguments are."""
     with assert_max_queries(library, 1):
         await TagService(session).list(Tag.weight == 3, skip=1, limit=1, order_by=Tag.name)
 
 
 async def test_first_is_the_first_in_order(session: AsyncSession, tags: list[Tag]) -> None:
-    """By key unless asked otherwise, None where nothing matches."""
+    """first() returns the first row in the order, by default that of the key, or None."""
     for conditions, order, name in [((), (), "a"), ((), Tag.name.desc(), "e"), ((Tag.weight == 3,), (), "c")]:
         found = await TagService(session).first(*conditions, order_by=order)
         assert found is not None
@@ -253,7 +249,7 @@ async def test_first_is_the_first_in_order(session: AsyncSession, tags: list[Tag
 
 
 async def test_first_reads_one_row(library: Database, session: AsyncSession, tags: list[Tag]) -> None:
-    """By one statement with a limit."""
+    """first() takes one statement with a limit."""
     with assert_max_queries(library, 1) as log:
         await TagService(session).first()
 
@@ -261,7 +257,7 @@ async def test_first_reads_one_row(library: Database, session: AsyncSession, tag
 
 
 async def test_count_and_exists(session: AsyncSession, tags: list[Tag]) -> None:
-    """Of all rows or of those that meet the conditions."""
+    """count() and exists() are about all rows, or those that meet the conditions."""
     service = TagService(session)
 
     assert (await service.count(), await service.count(Tag.weight == 3), await service.count(Tag.weight == 7)) == (5, 2, 0)
@@ -269,7 +265,7 @@ async def test_count_and_exists(session: AsyncSession, tags: list[Tag]) -> None:
 
 
 async def test_exists_is_one_cheap_statement(library: Database, session: AsyncSession, tags: list[Tag]) -> None:
-    """The database stops at the first row and sends none."""
+    """exists() sends one statement that returns no row of the table."""
     with assert_max_queries(library, 1) as log:
         await TagService(session).exists(Tag.weight == 3)
 
@@ -278,9 +274,9 @@ async def test_exists_is_one_cheap_statement(library: Database, session: AsyncSe
     assert "ORDER BY" not in statement
 
 
-async def test_reads_see_what_the_session_has_not_committed(host_sessions: async_sessionmaker[AsyncSession]) -> None:
-    """Pending rows are flushed first, as session.execute does."""
-    async with host_sessions() as session:
+async def test_reads_see_what_the_session_has_not_committed(application_sessions: async_sessionmaker[AsyncSession]) -> None:
+    """Pending objects are flushed before a read, as session.execute() does."""
+    async with application_sessions() as session:
         session.add(Tag(name="pending"))
 
         assert await TagService(session).exists(Tag.name == "pending")
@@ -290,7 +286,7 @@ async def test_reads_see_what_the_session_has_not_committed(host_sessions: async
 
 
 async def test_a_read_after_a_change_neither_commits_nor_loses_it(library: Database, session: AsyncSession, tags: list[Tag]) -> None:
-    """A loaded row that the host changed is flushed into a transaction that stays."""
+    """A changed object is flushed before a read into a transaction that stays open."""
     tag = await TagService(session).get_one(tags[0].id)
     tag.weight = 7
 
@@ -303,7 +299,7 @@ async def test_a_read_after_a_change_neither_commits_nor_loses_it(library: Datab
 
 
 async def test_reads_on_a_session_with_a_bind_per_model(library: Database, tags: list[Tag]) -> None:
-    """Every read finds its engine by the model, as session.execute does."""
+    """Every read uses the engine that the session has for the model."""
     async with AsyncSession(binds={LibraryBase: library.engine}) as session:
         service = TagService(session)
         assert (await service.get_one(1)).name == "a"
@@ -317,7 +313,7 @@ async def test_reads_on_a_session_with_a_bind_per_model(library: Database, tags:
 
 
 async def test_a_stream_yields_every_row_in_order(session: AsyncSession, tags: list[Tag]) -> None:
-    """Those that meet the conditions, by key or as asked."""
+    """stream() yields the rows that meet the conditions, in the order of the key or of order_by."""
     service = TagService(session)
 
     assert [tag.name async for tag in service.stream(batch_size=2)] == ["a", "b", "c", "d", "e"]
@@ -326,7 +322,7 @@ async def test_a_stream_yields_every_row_in_order(session: AsyncSession, tags: l
 
 
 async def test_a_stream_holds_one_batch_in_memory(library: Database, session: AsyncSession) -> None:
-    """Of 5,000 rows no more than a batch is alive at a time."""
+    """Of 5,000 rows at most one batch is in memory."""
     async with library.begin() as other:
         await other.execute(tags_numbered(5_000))
 
@@ -339,13 +335,13 @@ async def test_a_stream_holds_one_batch_in_memory(library: Database, session: As
 
 
 async def test_a_stream_is_one_statement(library: Database, session: AsyncSession, tags: list[Tag]) -> None:
-    """Batches come from one open cursor."""
+    """All batches come from one cursor."""
     with assert_max_queries(library, 1):
         assert len([tag async for tag in TagService(session).stream(batch_size=2)]) == 5
 
 
 async def test_a_stream_can_be_left_early(library: Database, session: AsyncSession, tags: list[Tag]) -> None:
-    """The cursor is closed, the connection given back, and the session works on."""
+    """After leaving the loop early the connection is returned, and the session still works."""
     async with aclosing(TagService(session).stream(batch_size=1)) as rows:
         async for tag in rows:
             assert tag.name == "a"
@@ -357,7 +353,7 @@ async def test_a_stream_can_be_left_early(library: Database, session: AsyncSessi
 
 
 async def test_a_stream_that_fails_in_the_loop_gives_everything_back(library: Database, session: AsyncSession, tags: list[Tag]) -> None:
-    """An exception of the consumer leaves the session usable."""
+    """After an exception in the loop the connection is returned, and the session still works."""
     with pytest.raises(ZeroDivisionError):
         async with aclosing(TagService(session).stream(batch_size=1)) as rows:
             async for _ in rows:
@@ -368,7 +364,7 @@ async def test_a_stream_that_fails_in_the_loop_gives_everything_back(library: Da
 
 
 async def test_reading_more_inside_a_stream(session: AsyncSession, tags: list[Tag]) -> None:
-    """The same task may read through the session while the cursor is open."""
+    """The same task can read through the session inside the loop."""
     seen = []
     async with aclosing(TagService(session).stream(Tag.weight.is_not(None), batch_size=1)) as rows:
         async for tag in rows:
@@ -378,7 +374,7 @@ async def test_reading_more_inside_a_stream(session: AsyncSession, tags: list[Ta
 
 
 async def test_what_is_flushed_inside_a_stream_is_not_lost(library: Database, session: AsyncSession, tags: list[Tag]) -> None:
-    """Rows that the host changes in the loop, and that a read in it flushes, are there when the host commits."""
+    """Rows that the application changes in the loop are stored when it commits."""
     async with aclosing(TagService(session).stream(batch_size=1)) as rows:
         async for tag in rows:
             tag.weight = 7
@@ -389,8 +385,8 @@ async def test_what_is_flushed_inside_a_stream_is_not_lost(library: Database, se
         assert await TagService(other).count(Tag.weight == 7) == 5
 
 
-async def test_a_write_that_would_commit_inside_a_stream_is_refused(session: AsyncSession, tags: list[Tag]) -> None:
-    """Its COMMIT would close PostgreSQL's cursor: a mistake in the code on both databases, and nothing is written."""
+async def test_a_write_that_would_commit_inside_a_stream_is_rejected(session: AsyncSession, tags: list[Tag]) -> None:
+    """A write that commits inside the loop raises ConfigurationError on both databases, and nothing is written."""
     service = TagService(session)
     writes: list[Callable[[int], Awaitable[object]]] = [
         lambda ident: service.update(ident, {"weight": 7}),
@@ -408,7 +404,7 @@ async def test_a_write_that_would_commit_inside_a_stream_is_refused(session: Asy
 
 
 async def test_writes_inside_a_stream_in_a_unit(session: AsyncSession, tags: list[Tag]) -> None:
-    """Where the opener commits at the end, rows can be changed while they are read."""
+    """In a unit of work rows can be changed inside the loop."""
     async with unit_of_work(session), aclosing(TagService(session).stream(batch_size=2)) as rows:
         async for tag in rows:
             await TagService(session).update(tag.id, {"weight": 7})
@@ -418,7 +414,7 @@ async def test_writes_inside_a_stream_in_a_unit(session: AsyncSession, tags: lis
 
 @pytest.mark.parametrize("batch_size", [0, -1])
 async def test_a_stream_needs_a_batch(library: Database, session: AsyncSession, tags: list[Tag], batch_size: int) -> None:
-    """None at a time is a mistake in the code: not all rows at once, nor no row."""
+    """A batch_size of 0 raises ConfigurationError."""
     with assert_max_queries(library, 0), pytest.raises(ConfigurationError):
         _ = [tag async for tag in TagService(session).stream(batch_size=batch_size)]
 
@@ -428,7 +424,7 @@ async def test_a_stream_needs_a_batch(library: Database, session: AsyncSession, 
 
 @pytest.fixture
 async def locking(postgres_database: Database) -> Database:
-    """Two tags where rows can be locked."""
+    """Two tags, where rows can be locked."""
     await postgres_database.create_tables(LibraryBase.metadata)
     async with postgres_database.begin() as session:
         await TagService(session).create_many([{"name": "a"}, {"name": "b"}])
@@ -455,7 +451,7 @@ async def first_locked(service: TagService, lock: RowLock) -> None:
 async def test_a_locked_row_is_locked_until_its_transaction_ends(
     locking: Database, read: Callable[[TagService, RowLock], Awaitable[None]]
 ) -> None:
-    """A second session that will not wait is told so; afterwards it gets the row. Other rows are free."""
+    """With nowait another session gets UnavailableError until the transaction ends; other rows are free."""
     async with opened(locking) as first, opened(locking) as second:
         await read(TagService(first), FOR_UPDATE)
         assert await TagService(second).get(2, lock=RowLock(nowait=True)) is not None
@@ -466,8 +462,8 @@ async def test_a_locked_row_is_locked_until_its_transaction_ends(
         assert await TagService(second).get(1, lock=RowLock(nowait=True)) is not None
 
 
-async def test_a_refused_lock_leaves_the_session_usable(locking: Database) -> None:
-    """A session that was idle before is idle again, and does something else instead."""
+async def test_a_rejected_lock_leaves_the_session_usable(locking: Database) -> None:
+    """After a lock that could not be had an idle session is idle again."""
     async with opened(locking) as first, opened(locking) as second:
         await TagService(first).get(1, lock=FOR_UPDATE)
         with pytest.raises(UnavailableError):
@@ -478,7 +474,7 @@ async def test_a_refused_lock_leaves_the_session_usable(locking: Database) -> No
 
 
 async def test_a_locked_row_can_be_skipped(locking: Database) -> None:
-    """A queue's workers take different rows."""
+    """With skip_locked two workers get different rows."""
     async with opened(locking) as first, opened(locking) as second:
         taken = await TagService(first).first(lock=RowLock(skip_locked=True))
         other = await TagService(second).first(lock=RowLock(skip_locked=True))
@@ -488,7 +484,7 @@ async def test_a_locked_row_can_be_skipped(locking: Database) -> None:
 
 
 async def test_readers_share_a_read_lock(locking: Database) -> None:
-    """FOR SHARE keeps writers out and readers in."""
+    """A shared lock lets other readers lock the row, but not writers."""
     async with opened(locking) as first, opened(locking) as second:
         await TagService(first).get(1, lock=RowLock(read=True))
         await TagService(second).get(1, lock=RowLock(read=True, nowait=True))
@@ -497,7 +493,7 @@ async def test_readers_share_a_read_lock(locking: Database) -> None:
 
 
 async def test_a_lock_locks_the_models_rows_alone(locking: Database) -> None:
-    """Not those that base_query() joins."""
+    """A lock does not lock rows that base_query() joins."""
     async with locking.begin() as session:
         author = await AuthorService(session).create({"email": "ada@example.org"})
         await BookService(session).create({"title": "a", "author_id": author.id})
@@ -514,7 +510,7 @@ async def test_a_lock_locks_the_models_rows_alone(locking: Database) -> None:
 
 
 async def test_a_locked_read_sees_the_row_as_it_is(library: Database, session: AsyncSession, tags: list[Tag]) -> None:
-    """Not as this session loaded it before somebody else changed it; a lock is there to decide upon."""
+    """A locked read shows what is stored now, not what the session has loaded."""
     loaded = await TagService(session).get_one(1)
     async with library.begin() as other:
         await other.execute(update(Tag).where(Tag.id == 1).values(weight=7))
@@ -530,7 +526,7 @@ async def test_a_locked_read_sees_the_row_as_it_is(library: Database, session: A
 
 @pytest.mark.parametrize("lock", [FOR_UPDATE, RowLock(nowait=True), RowLock(skip_locked=True), RowLock(read=True, key_share=True)], ids=str)
 async def test_locks_are_harmless_on_sqlite(sqlite_database: Database, lock: RowLock) -> None:
-    """The read works, keeps its transaction, and the next write in it too."""
+    """On SQLite a read with a lock works and keeps its transaction."""
     await sqlite_database.create_tables(LibraryBase.metadata)
     async with opened(sqlite_database) as session:
         await TagService(session).create({"name": "a"})
@@ -541,7 +537,7 @@ async def test_locks_are_harmless_on_sqlite(sqlite_database: Database, lock: Row
 
 
 async def test_a_lock_on_sqlite_keeps_writers_out(sqlite_database: Database) -> None:
-    """Read, decide, write is safe there too: the second reader waits for the first."""
+    """On SQLite a second reader with a lock waits for the first."""
     await sqlite_database.create_tables(LibraryBase.metadata)
     async with sqlite_database.begin() as session:
         await TagService(session).create({"name": "a", "weight": 0})
@@ -579,7 +575,7 @@ class Player(ClubBase):
 
 
 class EagerClub(ClubBase):
-    """Its players come with every select."""
+    """Every select joins its players."""
 
     __tablename__ = "eager_clubs"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -650,7 +646,7 @@ confined = pytest.mark.parametrize("service", CONFINED, ids=lambda service: serv
 
 @pytest.fixture
 async def clubs(database: Database) -> AsyncIterator[AsyncSession]:
-    """A session on three clubs, of which every confined service sees only the big one: number 2."""
+    """A session on three clubs. Every restricted service sees only the big one, number 2."""
     await database.create_tables(ClubBase.metadata)
     async with database.begin() as session:
         session.add(Club(id=1, name="small", players=[Player(name="Zoe")]))
@@ -662,7 +658,7 @@ async def clubs(database: Database) -> AsyncIterator[AsyncSession]:
 
 @confined
 async def test_base_query_confines_the_row_reads(clubs: AsyncSession, service: type[ClubService]) -> None:
-    """Get, get_one and get_by see what is inside and nothing else, joins and grouping or not."""
+    """get(), get_one() and get_by() return only rows of base_query(), with joins and grouping too."""
     inside = service(clubs)
 
     assert (await inside.get_one(2)).name == "big"
@@ -675,7 +671,7 @@ async def test_base_query_confines_the_row_reads(clubs: AsyncSession, service: t
 
 @confined
 async def test_base_query_confines_lists(clubs: AsyncSession, service: type[ClubService]) -> None:
-    """List, first, stream and get_many too; each row once."""
+    """list(), first() and get_many() return only rows of base_query(), each once."""
     inside = service(clubs)
 
     assert [club.id for club in await inside.list()] == [2]
@@ -689,12 +685,12 @@ async def test_base_query_confines_lists(clubs: AsyncSession, service: type[Club
 
 @pytest.mark.parametrize("service", [service for service in CONFINED if service is not ByJoinedLoad], ids=lambda service: service.__name__)
 async def test_base_query_confines_streams(clubs: AsyncSession, service: type[ClubService]) -> None:
-    """In order, each row once."""
+    """stream() yields only rows of base_query(), in order and each once."""
     assert [club.id async for club in service(clubs).stream()] == [2]
 
 
 async def test_a_joined_collection_cannot_be_streamed(clubs: AsyncSession) -> None:
-    """A joinedload() of base_query() that would need all rows in memory is a mistake in the code; the session works on."""
+    """A joinedload() of a collection in base_query() makes stream() raise ConfigurationError; the session still works."""
     with pytest.raises(ConfigurationError, match="selectinload"):
         _ = [club async for club in ByJoinedLoad(clubs).stream()]
 
@@ -709,7 +705,7 @@ class ByToMany(ClubService):
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 4])
 async def test_a_join_that_repeats_rows_loses_none(clubs: AsyncSession, limit: int) -> None:
-    """Walked by skip and limit until a list is empty, every row is met, and count() is how many were met."""
+    """Pages of a base_query() whose join repeats rows show as many rows as count() says."""
     service = ByToMany(clubs)
     met: list[int] = []
     skip = 0
@@ -723,7 +719,7 @@ async def test_a_join_that_repeats_rows_loses_none(clubs: AsyncSession, limit: i
 
 @confined
 async def test_base_query_confines_count_and_exists(clubs: AsyncSession, service: type[ClubService]) -> None:
-    """The number is that of the list."""
+    """count() and exists() agree with the list."""
     inside = service(clubs)
 
     assert (await inside.count(), await inside.count(Club.name == "small")) == (1, 0)
@@ -732,7 +728,7 @@ async def test_base_query_confines_count_and_exists(clubs: AsyncSession, service
 
 @confined
 async def test_base_query_confines_update(clubs: AsyncSession, service: type[ClubService]) -> None:
-    """What is outside is not found and not touched."""
+    """A row outside base_query() raises NotFoundError and is not changed."""
     inside = service(clubs)
 
     assert (await inside.update(2, ClubUpdate(city="Rome"))).city == "Rome"
@@ -743,7 +739,7 @@ async def test_base_query_confines_update(clubs: AsyncSession, service: type[Clu
 
 @confined
 async def test_base_query_confines_delete(clubs: AsyncSession, service: type[ClubService]) -> None:
-    """What is outside is not found and stays."""
+    """A row outside base_query() raises NotFoundError and is not deleted."""
     inside = service(clubs)
 
     with pytest.raises(NotFoundError):
@@ -758,7 +754,7 @@ class PlayersOfBigClubs(ReadService[Player]):
 
 
 async def test_conditions_may_name_what_base_query_joins(clubs: AsyncSession) -> None:
-    """In every read."""
+    """Conditions of every read can refer to tables that base_query() joins."""
     players = PlayersOfBigClubs(clubs)
     condition = Club.name == "big"
 
@@ -769,7 +765,7 @@ async def test_conditions_may_name_what_base_query_joins(clubs: AsyncSession) ->
 
 @pytest.mark.parametrize("service", [BySelectInLoad, ByJoinedLoad])
 async def test_base_query_decides_what_is_loaded(clubs: AsyncSession, service: type[ClubService]) -> None:
-    """Its loader options hold for every read and for the row that update returns."""
+    """Loader options of base_query() apply to every read and to the row that update() returns."""
     inside = service(clubs)
 
     reads: list[Callable[[], Awaitable[Club | None]]] = [
@@ -790,14 +786,14 @@ class EagerService(CRUDService[EagerClub, ClubCreate, ClubUpdate]): ...
 
 @pytest.fixture
 async def eager(clubs: AsyncSession) -> EagerService:
-    """Two clubs of two players each."""
+    """Two clubs with two players each."""
     clubs.add_all([EagerClub(name=name, players=[EagerPlayer(), EagerPlayer()]) for name in "ab"])
     await clubs.commit()
     return EagerService(clubs)
 
 
 async def test_a_model_that_joins_a_collection_reads_each_row_once(eager: EagerService) -> None:
-    """Lazy="joined" repeats rows in the result, not in what a service returns."""
+    """With lazy="joined" each row comes once."""
     eager.session.expunge_all()
 
     assert [[player.id for player in club.players] for club in await eager.list()] == [[1, 2], [3, 4]]
@@ -812,7 +808,7 @@ async def test_a_model_that_joins_a_collection_reads_each_row_once(eager: EagerS
 
 
 async def test_a_model_that_joins_a_collection_can_be_streamed(eager: EagerService) -> None:
-    """With its collections, each row once."""
+    """With lazy="joined" rows are streamed with their collections, each once."""
     eager.session.expunge_all()
 
     streamed = [(club.id, len(club.players)) async for club in eager.stream(batch_size=1)]
@@ -820,8 +816,8 @@ async def test_a_model_that_joins_a_collection_can_be_streamed(eager: EagerServi
     assert streamed == [(1, 2), (2, 2)]
 
 
-async def test_a_host_session_keeps_its_transaction(host_sessions: async_sessionmaker[AsyncSession]) -> None:
-    """There a read joins what is there, as session.execute does."""
-    async with host_sessions() as session:
+async def test_a_session_of_the_application_keeps_its_transaction(application_sessions: async_sessionmaker[AsyncSession]) -> None:
+    """On a session of the application a read joins its transaction, as session.execute() does."""
+    async with application_sessions() as session:
         await TagService(session).list()
         assert session.in_transaction()

@@ -7,7 +7,7 @@ from tests.models import Author, AuthorService, Book, BookService
 
 
 async def test_a_loaded_collection_stays_loaded(session: AsyncSession) -> None:
-    """The row is read anew before it is changed; what else was loaded of it is not thrown away."""
+    """A collection that was loaded before an update is still loaded after it."""
     author = await AuthorService(session).create({"email": "a@example.org"})
     await BookService(session).create({"title": "One", "author_id": author.id})
     author = await AuthorService(session).get_one(author.id, options=[selectinload(Author.books)])
@@ -19,7 +19,7 @@ async def test_a_loaded_collection_stays_loaded(session: AsyncSession) -> None:
 
 
 async def test_relationships_that_were_not_loaded_are_untouched(session: AsyncSession) -> None:
-    """An update neither loads nor empties them."""
+    """An update neither loads nor empties relationships that were not loaded."""
     author = await AuthorService(session).create({"email": "a@example.org"})
     await BookService(session).create({"title": "One", "author_id": author.id})
     session.expunge_all()
@@ -31,7 +31,7 @@ async def test_relationships_that_were_not_loaded_are_untouched(session: AsyncSe
 
 
 async def test_a_reference_whose_key_changed_does_not_show_the_old_row(session: AsyncSession) -> None:
-    """After the foreign key changes, the loaded relationship is unloaded; reading it again gives the new row."""
+    """A changed foreign key unloads the relationship; reading it again gives the new row."""
     one, two = await AuthorService(session).create_many([{"email": "1@example.org"}, {"email": "2@example.org"}])
     book = await BookService(session).create({"title": "One", "author": one})
     assert book.author is one
@@ -44,7 +44,7 @@ async def test_a_reference_whose_key_changed_does_not_show_the_old_row(session: 
 
 
 async def test_a_reference_set_as_an_object_is_kept(session: AsyncSession) -> None:
-    """Setting the relationship itself writes the key and keeps the object."""
+    """Setting the relationship writes the foreign key and keeps the object loaded."""
     one, two = await AuthorService(session).create_many([{"email": "1@example.org"}, {"email": "2@example.org"}])
     book = await BookService(session).create({"title": "One", "author": one})
 

@@ -1,11 +1,11 @@
-"""What a service costs: round trips on PostgreSQL's wire, statements on both databases."""
+"""What a service costs: round trips to PostgreSQL, and statements on both databases."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 
 import pytest
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncSession
+from tests.crud.kinds import opened
 from tests.models import Author, AuthorCreate, AuthorRead, AuthorService, AuthorUpdate, LibraryBase, TagService
 from tests.wire import Wire, counted
 
@@ -17,7 +17,7 @@ from fastapi_kit.testing.queries import assert_max_queries
 
 @pytest.fixture
 async def wired(postgres_url: URL, postgres_database: Database) -> AsyncIterator[tuple[Wire, Database]]:
-    """The library behind a counting proxy."""
+    """The library's tables behind a proxy that counts round trips."""
     await postgres_database.create_tables(LibraryBase.metadata)
     async with counted(postgres_url) as wire:
         database = Database(wire.url)
@@ -59,7 +59,7 @@ async def create_in_a_unit(session: AsyncSession) -> None:
         await create(session)
 
 
-async def create_refused(session: AsyncSession) -> None:
+async def create_rejected(session: AsyncSession) -> None:
     with pytest.raises(ConflictError):
         await AuthorService(session).create(AuthorCreate(email="taken@example.org"))
 
@@ -74,7 +74,7 @@ ROUND_TRIPS = [
     (read_list, 1),
     (read_page, 2),
     (create, 3),
-    (create_refused, 3),
+    (create_rejected, 3),
     (create_in_a_unit, 3),
     (create_after_a_read_by_hand, 6),
     (update, 1),
@@ -84,14 +84,14 @@ ROUND_TRIPS = [
 
 @pytest.mark.parametrize(("work", "expected"), ROUND_TRIPS, ids=[work.__name__ for work, _ in ROUND_TRIPS])
 async def test_round_trips(wired: tuple[Wire, Database], work: Callable[[AsyncSession], Awaitable[None]], expected: int) -> None:
-    """A read is one round trip, a write its transaction and no more; keeping loaded rows readable costs none."""
+    """A read takes one round trip; a write takes those of its transaction and no more."""
     wire, database = wired
     async with database.begin() as session:
         await AuthorService(session).create_many([{"email": "taken@example.org"}, {"email": "other@example.org"}])
 
     used = 0
     for _ in range(3):  # the driver prepares each statement, and looks types up, when it meets them first
-        async with asynccontextmanager(database.get_session)() as session:
+        async with opened(database) as session:
             before = wire.round_trips
             await work(session)
         used = wire.round_trips - before
@@ -100,14 +100,14 @@ async def test_round_trips(wired: tuple[Wire, Database], work: Callable[[AsyncSe
 
 
 async def test_a_delete_is_one_round_trip(wired: tuple[Wire, Database]) -> None:
-    """One DELETE, which is a transaction by itself, where the mapping asks no more."""
+    """A delete that needs no flush is one DELETE without BEGIN and COMMIT."""
     wire, database = wired
     async with database.begin() as session:
         tags = await TagService(session).create_many([{"name": name} for name in "abc"])
 
     used = 0
     for tag in tags:
-        async with asynccontextmanager(database.get_session)() as session:
+        async with opened(database) as session:
             before = wire.round_trips
             await TagService(session).delete(tag.id)
         used = wire.round_trips - before
@@ -116,7 +116,7 @@ async def test_a_delete_is_one_round_trip(wired: tuple[Wire, Database]) -> None:
 
 
 async def test_create_many_of_a_thousand_is_few_statements(session: AsyncSession, library: Database) -> None:
-    """At most three statements on both databases, whatever defaults are left to them."""
+    """A thousand rows take at most three statements on both databases, whatever their defaults are."""
     rows = [{"name": f"tag {number}", "weight": number if number % 3 else None} for number in range(1000)]
 
     with assert_max_queries(library, 3):
@@ -127,15 +127,15 @@ async def test_create_many_of_a_thousand_is_few_statements(session: AsyncSession
 
 @pytest.mark.parametrize(
     ("work", "expected"),
-    [(read_one, 1), (read_list, 1), (read_page, 2), (create, 1), (create_refused, 1), (update, 1)],
+    [(read_one, 1), (read_list, 1), (read_page, 2), (create, 1), (create_rejected, 1), (update, 1)],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
 async def test_statements(library: Database, work: Callable[[AsyncSession], Awaitable[None]], expected: int) -> None:
-    """No statement beside the work itself, on both databases; a refused write is not read again."""
+    """Only the statements of the work itself are sent; a rejected write sends no further one."""
     async with library.begin() as session:
         await AuthorService(session).create_many([{"email": "taken@example.org"}, {"email": "other@example.org"}])
 
-    async with asynccontextmanager(library.get_session)() as session:
+    async with opened(library) as session:
         with assert_max_queries(library, expected) as log:
             await work(session)
 

@@ -1,4 +1,4 @@
-"""SQLModel hosts: its models and its own session class."""
+"""Applications with SQLModel: its models and its session class."""
 
 from collections.abc import AsyncIterator
 
@@ -25,7 +25,7 @@ class PilotService(CRUDService[Pilot, PilotBase, PilotBase]): ...
 
 @pytest.fixture
 async def pilots(database: Database) -> AsyncIterator[PilotService]:
-    """A service on a session of SQLModel's own class, which warns of its execute()."""
+    """A service on SQLModel's session, whose execute() warns."""
     await database.create_tables(SQLModel.metadata)
     engine = create_async_engine(database.engine.url)
     async with async_sessionmaker(engine, class_=AsyncSession)() as session:
@@ -34,7 +34,7 @@ async def pilots(database: Database) -> AsyncIterator[PilotService]:
 
 
 async def test_every_way_to_read_and_write(pilots: PilotService) -> None:
-    """On SQLModel's session as on SQLAlchemy's, without a warning."""
+    """Every method works with SQLModel's session, without a warning."""
     pilot = await pilots.create(PilotBase(name="a"))
     with pytest.raises(ConflictError):
         await pilots.create(PilotBase(name="a"))

@@ -1,4 +1,4 @@
-"""What a write returns is what is stored, whatever the mapping is; listeners are called; held objects stay themselves."""
+"""A write returns what is stored, whatever the mapping is; listeners are called; loaded objects stay the same objects."""
 
 import uuid
 from collections.abc import AsyncIterator
@@ -54,7 +54,7 @@ class Base(DeclarativeBase):
 
 
 class Measured(Base):
-    """The database rounds, pads, cuts, computes and names as it likes."""
+    """The database rounds, pads, cuts, computes and renames its values."""
 
     __tablename__ = "Measured Things"
     id: Mapped[int] = mapped_column("Id", primary_key=True)
@@ -192,7 +192,7 @@ class Joined(Base):
 
 
 class Triggered(Base):
-    """Its triggers run after the statement, whose RETURNING does not show what they do."""
+    """Its triggers run after the statement, so RETURNING does not show their changes."""
 
     __tablename__ = "triggered"
     __table_args__: ClassVar = {"implicit_returning": False}
@@ -299,8 +299,8 @@ async def test_a_write_answers_as_the_next_read(filled: Database, model: type[An
 
 
 @pytest.mark.parametrize("model", [Triggered, Parent])
-async def test_what_triggers_change_is_answered(filled: Database, model: type[Any]) -> None:
-    """A BEFORE trigger of PostgreSQL always; any other where the table says that RETURNING does not show it."""
+async def test_what_triggers_change_is_returned(filled: Database, model: type[Any]) -> None:
+    """Changes of PostgreSQL's BEFORE triggers are on the returned row; those of other triggers with implicit_returning=False."""
     table = model.__tablename__
     async with filled.engine.begin() as connection:
         if connection.dialect.name == "postgresql":
@@ -345,8 +345,8 @@ async def test_a_trigger_that_swallows_a_change(filled: Database, change: dict[s
 
 @pytest.mark.filterwarnings("ignore:DELETE statement on table")
 @pytest.mark.parametrize("model", [Parent, Counted])
-async def test_a_trigger_that_swallows_a_delete(filled: Database, model: type[Any]) -> None:
-    """The one model is deleted by a flush, the other by a statement."""
+async def test_a_trigger_that_drops_a_delete(filled: Database, model: type[Any]) -> None:
+    """A delete that a trigger drops raises ConflictError, by a flush and by a statement."""
     table = model.__tablename__
     async with filled.engine.begin() as connection:
         if connection.dialect.name == "postgresql":

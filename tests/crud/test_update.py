@@ -1,7 +1,6 @@
-"""Changing one row: what is written, what never is, and who loses a race."""
+"""Updating one row: what is written, what never is, and who wins a race."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
@@ -14,11 +13,8 @@ from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
-    MappedAsDataclass,
-    column_property,
     joinedload,
     mapped_column,
-    registry,
     relationship,
     selectinload,
     synonym,
@@ -26,7 +22,7 @@ from sqlalchemy.orm import (
     validates,
 )
 from sqlalchemy.util import await_only
-from sqlmodel import Field, SQLModel
+from tests.crud.kinds import HeroService, KindsBase, PointService, SignService, opened
 from tests.missing import MISSING
 from tests.models import (
     Author,
@@ -67,7 +63,7 @@ class Team(DeskBase):
 
 
 class Task(TimestampMixin, DeskBase):
-    """Counts its versions, stamps its changes, and has attributes of every kind."""
+    """Counts versions, has timestamps and attributes of every kind."""
 
     __tablename__ = "tasks"
     ident: Mapped[int] = mapped_column("id", primary_key=True)
@@ -103,45 +99,11 @@ class Task(TimestampMixin, DeskBase):
         return owner and owner.lower()
 
 
-class Sign(DeskBase):
-    """Has an expression that comes with every select."""
-
-    __tablename__ = "signs"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str]
-    size: Mapped[int] = mapped_column(default=1)
-
-
-Sign.shout = column_property(func.upper(Sign.__table__.c.name))
-
-
 class Step(DeskBase):
     __tablename__ = "steps"
     id: Mapped[int] = mapped_column(primary_key=True)
     task_id: Mapped[int] = mapped_column(ForeignKey("tasks.id"))
     task: Mapped[Task] = relationship(back_populates="steps")
-
-
-class DataclassBase(MappedAsDataclass, DeclarativeBase):
-    metadata = DeskBase.metadata
-
-
-class Point(DataclassBase):
-    __tablename__ = "points"
-    id: Mapped[int] = mapped_column(primary_key=True, init=False)
-    x: Mapped[int]
-    y: Mapped[int] = mapped_column(init=False, default=7)
-
-
-class HeroBase(SQLModel, registry=registry(metadata=DeskBase.metadata)):
-    metadata = DeskBase.metadata
-
-
-class Hero(TimestampMixin, HeroBase, table=True):
-    __tablename__ = "heroes"
-    id: int | None = Field(default=None, primary_key=True)
-    name: str
-    age: int | None = None
 
 
 class TaskUpdate(BaseModel):
@@ -152,7 +114,7 @@ class TaskUpdate(BaseModel):
 
 
 class Open(BaseModel):
-    """Takes whatever the client sends."""
+    """A schema that accepts extra fields."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -160,24 +122,11 @@ class Open(BaseModel):
 class TaskService(CRUDService[Task, TaskUpdate, TaskUpdate]): ...
 
 
-class SignService(CRUDService[Sign, TaskUpdate, TaskUpdate]): ...
-
-
-class PointService(CRUDService[Point, TaskUpdate, TaskUpdate]): ...
-
-
-class HeroService(CRUDService[Hero, TaskUpdate, TaskUpdate]): ...
-
-
-def opened(database: Database) -> AbstractAsyncContextManager[AsyncSession]:
-    """Another request's session."""
-    return asynccontextmanager(database.get_session)()
-
-
 @pytest.fixture
 async def desk(database: Database) -> AsyncIterator[AsyncSession]:
-    """A session on one task of a team, with two steps."""
+    """A session with one task of a team and two steps."""
     await database.create_tables(DeskBase.metadata)
+    await database.create_tables(KindsBase.metadata)
     async with database.begin() as session:
         session.add_all([Team(id=1, name="red"), Team(id=2, name="blue")])
         await session.flush()
@@ -189,13 +138,13 @@ async def desk(database: Database) -> AsyncIterator[AsyncSession]:
 
 @pytest.fixture
 async def tag(library: Database) -> Tag:
-    """A tag that is in the database."""
+    """A tag in the database."""
     async with library.begin() as session:
         return await TagService(session).create({"name": "a", "weight": 1})
 
 
 async def stored(database: Database, column: Any, ident: int = 1) -> Any:
-    """What another session sees: what is committed."""
+    """Return what another session reads: what is committed."""
     async with opened(database) as session:
         key = inspect(column.class_).primary_key[0]
         return await session.scalar(select(column).where(key == ident))
@@ -205,7 +154,7 @@ async def stored(database: Database, column: Any, ident: int = 1) -> Any:
 
 
 async def test_only_fields_that_the_caller_set_are_written(session: AsyncSession, library: Database, tag: Tag) -> None:
-    """The others keep what they have, whatever the schema's defaults are."""
+    """Fields that were not set keep their values, whatever the defaults of the schema are."""
     changed = await TagService(session).update(tag.id, TagUpdate(name="b"))
 
     assert (changed.name, changed.weight) == ("b", 1)
@@ -213,7 +162,7 @@ async def test_only_fields_that_the_caller_set_are_written(session: AsyncSession
 
 
 async def test_an_update_is_one_statement(session: AsyncSession, library: Database, tag: Tag) -> None:
-    """One UPDATE, where something differs."""
+    """A change takes one UPDATE."""
     with assert_max_queries(library, 1) as log:
         await TagService(session).update(tag.id, TagUpdate(name="a", weight=2))
 
@@ -221,14 +170,14 @@ async def test_an_update_is_one_statement(session: AsyncSession, library: Databa
 
 
 async def test_an_explicit_null_is_stored(session: AsyncSession, library: Database, tag: Tag) -> None:
-    """None that the caller set is NULL."""
+    """A field that was set to None stores NULL."""
     assert (await TagService(session).update(tag.id, TagUpdate(weight=None))).weight is None
     assert await stored(library, Tag.weight) is None
 
 
 @pytest.mark.parametrize("data", [TaskUpdate(title=None), TaskUpdate(points=None), {"title": None}, {"points": None}], ids=repr)
-async def test_null_in_a_required_column_is_refused(desk: AsyncSession, database: Database, data: Any) -> None:
-    """By name and before any SQL, where the column has a default as well."""
+async def test_null_in_a_required_column_is_rejected(desk: AsyncSession, database: Database, data: Any) -> None:
+    """None for a NOT NULL column raises InvalidDataError with its name before any SQL, even if the column has a default."""
     with assert_max_queries(database, 0), pytest.raises(InvalidDataError) as caught:
         await TaskService(desk).update(1, data)
 
@@ -238,7 +187,7 @@ async def test_null_in_a_required_column_is_refused(desk: AsyncSession, database
 
 @pytest.mark.parametrize("data", [TaskUpdate(), {}], ids=repr)
 async def test_an_empty_change_changes_nothing(desk: AsyncSession, database: Database, data: Any) -> None:
-    """No UPDATE is sent; updated_at and version stay."""
+    """Without a changed field no UPDATE is sent; updated_at and version stay."""
     before = await TaskService(desk).get_one(1)
     known = (before.updated_at, before.revision, before.touched)
 
@@ -260,7 +209,7 @@ EQUAL: list[Any] = [
 
 @pytest.mark.parametrize("data", EQUAL, ids=repr)
 async def test_equal_values_change_nothing(desk: AsyncSession, database: Database, data: Any) -> None:
-    """Writing what is stored already changes no row, so neither updated_at nor version advances; it is looked at once more."""
+    """Values that are stored already change neither the row nor updated_at nor version."""
     updated_at = await stored(database, Task.updated_at)
 
     with assert_max_queries(database, 2):
@@ -270,7 +219,7 @@ async def test_equal_values_change_nothing(desk: AsyncSession, database: Databas
 
 
 async def test_a_change_is_what_differs_from_the_database(session: AsyncSession, library: Database, tag: Tag) -> None:
-    """Not from what this session read before somebody else changed it."""
+    """A value counts as changed if it differs from the database, not from what this session has loaded."""
     loaded = await TagService(session).get_one(tag.id)
     async with library.begin() as other:
         await other.execute(update(Tag).values(weight=2, name="b"))
@@ -282,8 +231,8 @@ async def test_a_change_is_what_differs_from_the_database(session: AsyncSession,
     assert (await stored(library, Tag.weight), await stored(library, Tag.name)) == (1, "b")
 
 
-async def test_what_the_host_changed_on_the_row_is_kept(session: AsyncSession, library: Database, tag: Tag) -> None:
-    """It is written with the service's change, as session.commit() would."""
+async def test_what_the_application_changed_on_the_row_is_kept(session: AsyncSession, library: Database, tag: Tag) -> None:
+    """Changes of the application on the object are written with the update."""
     loaded = await TagService(session).get_one(tag.id)
     loaded.name = "host"
 
@@ -294,7 +243,7 @@ async def test_what_the_host_changed_on_the_row_is_kept(session: AsyncSession, l
 
 
 async def test_updated_at_and_version_advance(desk: AsyncSession, database: Database) -> None:
-    """With every real change, and are on the row without a second look at it."""
+    """Every change advances updated_at and version, and both are on the row without a second statement."""
     before = await TaskService(desk).get_one(1)
     created_at, updated_at = before.created_at, before.updated_at
 
@@ -306,7 +255,7 @@ async def test_updated_at_and_version_advance(desk: AsyncSession, database: Data
 
 
 async def test_an_ordinary_update_is_two_statements(session: AsyncSession, library: Database) -> None:
-    """Timestamps made in Python need no second look."""
+    """A flushed update takes two statements; timestamps need no third."""
     await AuthorService(session).create({"email": "a@example.org"})
 
     with assert_max_queries(library, 2):
@@ -315,7 +264,7 @@ async def test_an_ordinary_update_is_two_statements(session: AsyncSession, libra
 
 
 async def test_fields_that_are_missing_are_not_written(desk: AsyncSession) -> None:
-    """Pydantic's MISSING is no value, None is one."""
+    """A field with pydantic's MISSING is not written; None is."""
 
     class Patch(BaseModel):
         title: str | MISSING = MISSING
@@ -330,7 +279,7 @@ async def test_fields_that_are_missing_are_not_written(desk: AsyncSession) -> No
 
 
 async def test_aliases_are_of_the_wire(desk: AsyncSession) -> None:
-    """A schema that serializes by alias is written by the names of its fields."""
+    """A schema with serialization aliases is written by the names of its fields."""
 
     class Camel(BaseModel):
         model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, serialize_by_alias=True)
@@ -340,7 +289,7 @@ async def test_aliases_are_of_the_wire(desk: AsyncSession) -> None:
 
 
 async def test_update_values_can_rename_and_derive(session: AsyncSession, tag: Tag) -> None:
-    """The override sees the schema; a mapping is taken as it is."""
+    """update_values() gets schemas; a mapping is written without it."""
 
     class Shouting(TagService):
         async def update_values(self, data: TagUpdate) -> dict[str, Any]:
@@ -351,7 +300,7 @@ async def test_update_values_can_rename_and_derive(session: AsyncSession, tag: T
 
 
 async def test_a_change_in_an_opened_transaction_is_the_openers(session: AsyncSession, library: Database, tag: Tag) -> None:
-    """It is flushed, and undone with the rest."""
+    """An update in an open transaction is flushed, and undone with it."""
     async with unit_of_work(session) as uow:
         await TagService(session).update(tag.id, {"weight": 2})
         await uow.rollback()
@@ -363,7 +312,7 @@ async def test_a_change_in_an_opened_transaction_is_the_openers(session: AsyncSe
 
 
 async def test_expressions_come_back_as_what_they_made(session: AsyncSession, library: Database, tag: Tag) -> None:
-    """The database computes, the row is loaded."""
+    """The result of a SQL expression is on the returned row."""
     changed = await TagService(session).update(tag.id, {"weight": Tag.weight + 1, "name": func.upper(Tag.name)})
 
     assert inspect(changed).expired_attributes == set()
@@ -372,7 +321,7 @@ async def test_expressions_come_back_as_what_they_made(session: AsyncSession, li
 
 
 async def test_an_expression_is_atomic(session: AsyncSession, library: Database, tag: Tag) -> None:
-    """It adds to what is there when the UPDATE runs."""
+    """A SQL expression uses the value that is stored when the UPDATE runs."""
     await TagService(session).get_one(tag.id)
     before_statement(library, lambda: by_another(library, update(Tag).values(weight=10)))
 
@@ -390,7 +339,7 @@ OTHER_ATTRIBUTES: list[tuple[dict[str, Any], str, object]] = [
 
 @pytest.mark.parametrize(("values", "attribute", "expected"), OTHER_ATTRIBUTES, ids=str)
 async def test_attributes_of_every_kind(desk: AsyncSession, values: dict[str, Any], attribute: str, expected: object) -> None:
-    """Hybrids, synonyms and validators do their part; computed columns follow, loaded."""
+    """Hybrids, synonyms and validators run, and computed columns are loaded again."""
     task = await TaskService(desk).update(1, values)
 
     assert attribute not in inspect(task).unloaded
@@ -399,7 +348,7 @@ async def test_attributes_of_every_kind(desk: AsyncSession, values: dict[str, An
 
 @pytest.mark.parametrize("values", [{"name": "b"}, {"size": 2}, {"name": "a"}, {}], ids=str)
 async def test_mapped_expressions_can_be_read_after_a_change(desk: AsyncSession, values: dict[str, Any]) -> None:
-    """A column_property follows what changed, and stays what it was where nothing did."""
+    """A column_property can be read after a change."""
     sign = await SignService(desk).create({"name": "a"})
 
     await SignService(desk).update(sign.id, values)
@@ -409,7 +358,7 @@ async def test_mapped_expressions_can_be_read_after_a_change(desk: AsyncSession,
 
 
 async def test_a_stamp_of_the_server_comes_back(desk: AsyncSession) -> None:
-    """Onupdate=func.now() is loaded after the change."""
+    """A column with onupdate=func.now() is loaded after a change."""
     task = await TaskService(desk).update(1, {"points": 9})
 
     assert "touched" not in inspect(task).unloaded
@@ -417,7 +366,7 @@ async def test_a_stamp_of_the_server_comes_back(desk: AsyncSession) -> None:
 
 
 async def test_a_changed_row_is_readable_on_a_default_session(database: Database, desk: AsyncSession) -> None:
-    """Expire_on_commit=True expires nothing of it."""
+    """The row is readable after a change on a session with expire_on_commit=True."""
     async with async_sessionmaker(database.engine)() as session:
         task = await TaskService(session).update(1, {"points": 9})
 
@@ -427,7 +376,7 @@ async def test_a_changed_row_is_readable_on_a_default_session(database: Database
 
 @pytest.mark.parametrize("service", [PointService, HeroService])
 async def test_other_kinds_of_models(desk: AsyncSession, service: type[CRUDService[Any, Any, Any]]) -> None:
-    """Dataclasses with init=False fields, and SQLModel with columns of a mixin."""
+    """Dataclasses with init=False fields and SQLModels with columns of a mixin can be updated."""
     rows = service(desk)
     if service is PointService:
         row = await rows.create({"x": 1})
@@ -444,7 +393,7 @@ async def test_other_kinds_of_models(desk: AsyncSession, service: type[CRUDServi
 
 
 async def test_relationships_that_are_not_loaded_stay_so(desk: AsyncSession, database: Database) -> None:
-    """No statement is spent on them, nothing is written to them."""
+    """Relationships that are not loaded are neither loaded nor written."""
     with assert_max_queries(database, 3) as log:
         task = await TaskService(desk).update(1, {"points": 9})
 
@@ -454,7 +403,7 @@ async def test_relationships_that_are_not_loaded_stay_so(desk: AsyncSession, dat
 
 
 async def test_relationships_that_are_loaded_stay_loaded(desk: AsyncSession) -> None:
-    """The row that a request loaded with its collections can still be shown with them."""
+    """Collections that were loaded before are still loaded."""
     task = await TaskService(desk).get_one(1, options=[selectinload(Task.steps), joinedload(Task.team)])
 
     changed = await TaskService(desk).update(1, {"points": 9})
@@ -465,7 +414,7 @@ async def test_relationships_that_are_loaded_stay_loaded(desk: AsyncSession) -> 
 
 
 async def test_deferred_columns_that_are_loaded_stay_loaded(desk: AsyncSession) -> None:
-    """What a request loaded on demand can still be read."""
+    """Deferred columns that were loaded before can still be read."""
     task = await TaskService(desk).get_one(1, options=[undefer(Task.body)])
 
     await TaskService(desk).update(1, {"points": 9})
@@ -481,7 +430,7 @@ class WithTeam(TaskService):
 
 @pytest.mark.parametrize("service", [TaskService, WithTeam])
 async def test_a_changed_reference_does_not_show_the_old_object(desk: AsyncSession, service: type[TaskService]) -> None:
-    """The relationship beside a changed foreign key is the new one, or is not loaded."""
+    """The relationship of a changed foreign key is the new object, or is not loaded."""
     await service(desk).get_one(1, options=[joinedload(Task.team)])
 
     task = await service(desk).update(1, {"team_id": 2})
@@ -490,7 +439,7 @@ async def test_a_changed_reference_does_not_show_the_old_object(desk: AsyncSessi
 
 
 async def test_relationships_are_values_too(desk: AsyncSession, database: Database) -> None:
-    """An object, or None, in place of its key."""
+    """A relationship can be set to an object or None instead of its foreign key."""
     blue = await desk.get_one(Team, 2)
 
     assert (await TaskService(desk).update(1, {"team": blue})).team_id == 2
@@ -499,7 +448,7 @@ async def test_relationships_are_values_too(desk: AsyncSession, database: Databa
 
 
 async def test_collections_are_values_too(desk: AsyncSession) -> None:
-    """What the collection held before is found out, loaded or not."""
+    """A collection can be replaced, loaded or not."""
     before = list(await desk.scalars(select(Step).order_by(Step.id)))
     await desk.commit()
 
@@ -510,7 +459,7 @@ async def test_collections_are_values_too(desk: AsyncSession) -> None:
 
 
 async def test_a_required_relationship_is_not_unset(session: AsyncSession) -> None:
-    """The error names the column behind it, and the row is as before."""
+    """None for a required relationship raises an error that names the column, and the row stays as it was."""
     author = await AuthorService(session).create({"email": "a@example.org"})
     book = await BookService(session).create({"title": "a", "author_id": author.id})
 
@@ -541,7 +490,7 @@ class Owned(TaskService):
 
 @pytest.mark.parametrize(("name", "value"), FIXED, ids=str)
 async def test_a_schema_cannot_change_what_stays(desk: AsyncSession, database: Database, name: str, value: object) -> None:
-    """Key, version, timestamps and declared columns are refused, not passed over."""
+    """A schema that changes key, version, timestamps or read_only columns raises InvalidDataError."""
     schema = type("Change", (BaseModel,), {"__annotations__": {"points": int, name: Any}})
 
     with pytest.raises(InvalidDataError) as caught:
@@ -553,7 +502,7 @@ async def test_a_schema_cannot_change_what_stays(desk: AsyncSession, database: D
 
 @pytest.mark.parametrize(("name", "value"), [("doubled", 8), ("large", True), ("number", 2), ("shout", "A")], ids=str)
 async def test_a_schema_cannot_change_what_cannot_be_set(desk: AsyncSession, database: Database, name: str, value: object) -> None:
-    """Computed columns, expressions, and the key by another name: refused whosever mistake it is, never a crash."""
+    """Computed columns, expressions and synonyms of the key in a schema raise InvalidDataError."""
     schema = type("Change", (BaseModel,), {"__annotations__": {"points": int, name: Any}})
 
     with pytest.raises((InvalidDataError, ConfigurationError), match=name):
@@ -563,7 +512,7 @@ async def test_a_schema_cannot_change_what_cannot_be_set(desk: AsyncSession, dat
 
 
 async def test_all_that_cannot_be_changed_is_named(desk: AsyncSession, database: Database) -> None:
-    """In one error, and before any SQL."""
+    """One error names all columns that cannot be changed, before any SQL."""
 
     class Change(BaseModel):
         ident: int
@@ -578,13 +527,13 @@ async def test_all_that_cannot_be_changed_is_named(desk: AsyncSession, database:
 
 @pytest.mark.parametrize("name", ["ident", "revision", "number"])
 async def test_code_cannot_change_key_and_version(desk: AsyncSession, name: str) -> None:
-    """In a mapping it is a mistake in the code."""
+    """A mapping that changes key or version raises ConfigurationError."""
     with pytest.raises(ConfigurationError, match=name):
         await TaskService(desk).update(1, {name: 2})
 
 
 async def test_trusted_code_can_change_timestamps_and_read_only_columns(desk: AsyncSession) -> None:
-    """A mapping alone may come from a client, as model_dump() does."""
+    """A mapping can change timestamps and read_only columns only if it is trusted, because model_dump() makes one of client data."""
     moment = datetime(2020, 1, 1, tzinfo=UTC)
     values = {"created_at": moment, "updated_at": moment, "owner": "eve"}
 
@@ -599,7 +548,7 @@ async def test_trusted_code_can_change_timestamps_and_read_only_columns(desk: As
 
 @pytest.mark.parametrize("data", [{"nr": 1}, {"points": 1, "metadata": 1}], ids=str)
 async def test_unknown_names_are_mistakes_in_the_code(desk: AsyncSession, database: Database, data: dict[str, Any]) -> None:
-    """Found before any SQL."""
+    """An unknown name raises ConfigurationError before any SQL."""
     with assert_max_queries(database, 0), pytest.raises(ConfigurationError, match="Task has no attribute"):
         await TaskService(desk).update(1, data)
 
@@ -608,8 +557,8 @@ EXTRAS: list[dict[str, Any]] = [{"nr": 1}, {"metadata": 1}, {"registry": 1}, {"s
 
 
 @pytest.mark.parametrize("extra", EXTRAS, ids=str)
-async def test_what_a_client_adds_is_refused_as_its_mistake(desk: AsyncSession, extra: dict[str, Any]) -> None:
-    """An open schema lets names through that no column takes: the client's error, never a crash, and nothing changes."""
+async def test_what_a_client_adds_is_rejected_as_its_mistake(desk: AsyncSession, extra: dict[str, Any]) -> None:
+    """Extra fields of a client that are not columns raise InvalidDataError, and nothing changes."""
     with pytest.raises(InvalidDataError) as caught:
         await TaskService(desk).update(1, Open(**extra))
 
@@ -618,7 +567,7 @@ async def test_what_a_client_adds_is_refused_as_its_mistake(desk: AsyncSession, 
 
 @pytest.mark.parametrize("extra", [{"ident": 2}, {"revision": 7}, {"created_at": None}, {"number": 2}], ids=str)
 async def test_a_client_cannot_add_what_stays(desk: AsyncSession, database: Database, extra: dict[str, Any]) -> None:
-    """An open schema opens neither key, nor version, nor timestamps."""
+    """Extra fields of a client cannot change key, version or timestamps."""
     with pytest.raises(InvalidDataError):
         await TaskService(desk).update(1, Open(**extra))
 
@@ -626,7 +575,7 @@ async def test_a_client_cannot_add_what_stays(desk: AsyncSession, database: Data
 
 
 async def test_columns_that_a_client_adds_are_written(desk: AsyncSession) -> None:
-    """An open schema is the host's wish."""
+    """Extra fields of a client that are columns are written."""
     assert (await TaskService(desk).update(1, Open(points=9))).points == 9
 
 
@@ -646,7 +595,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
 async def test_values_that_no_database_takes(
     desk: AsyncSession, database: Database, values: dict[str, Any], field: str, reason: str
 ) -> None:
-    """Refused alike on both, by name, before any SQL, from the client or the code."""
+    """Values that a column cannot hold raise the same InvalidDataError on both databases, before any SQL."""
     for data in (values, Open(**values)):
         with assert_max_queries(database, 0), pytest.raises(InvalidDataError) as caught:
             await TaskService(desk).update(1, data)
@@ -654,7 +603,7 @@ async def test_values_that_no_database_takes(
 
 
 async def test_a_duplicate_is_a_conflict(session: AsyncSession, library: Database, tag: Tag) -> None:
-    """Named, with nothing changed."""
+    """A duplicate raises ConflictError that names the field, and nothing changes."""
     other = await TagService(session).create({"name": "b", "weight": 2})
 
     with pytest.raises(ConflictError) as caught:
@@ -666,7 +615,7 @@ async def test_a_duplicate_is_a_conflict(session: AsyncSession, library: Databas
 
 
 async def test_what_only_the_database_can_judge(session: AsyncSession) -> None:
-    """Checks and references of expressions and values, typed and named; the row reads as before."""
+    """Checks and foreign keys that reject a change raise the library's errors, and the row reads as before."""
     author = await AuthorService(session).create({"email": "a@example.org"})
     book = await BookService(session).create({"title": "a", "author_id": author.id, "pages": 3})
 
@@ -683,7 +632,7 @@ async def test_what_only_the_database_can_judge(session: AsyncSession) -> None:
 
 
 async def test_no_row_no_change(session: AsyncSession, tag: Tag) -> None:
-    """A missing row is not found, whatever the change."""
+    """A missing row raises NotFoundError, whatever the change is."""
     for data in (TagUpdate(weight=1), TagUpdate(), {"weight": Tag.weight + 1}):
         with pytest.raises(NotFoundError) as caught:
             await TagService(session).update(99, data)
@@ -697,25 +646,25 @@ Happening = Callable[[], Awaitable[None]]
 
 
 def before_statement(database: Database, happen: Happening) -> None:
-    """Let this happen once, when the next write has begun and has sent nothing yet."""
+    """Run this once, after the next write has begun and before it sends anything."""
     event.listen(database.engine.sync_engine, "before_execute", lambda *_: await_only(happen()), once=True)
 
 
 async def by_another(database: Database, statement: Any) -> None:
-    """Somebody else's committed statement."""
+    """Return a function that commits the statement in another session."""
     async with database.engine.begin() as connection:
         await connection.execute(statement)
 
 
 @pytest.fixture
 async def leaflet(library: Database) -> Leaflet:
-    """A leaflet at version 1."""
+    """A leaflet with version 1."""
     async with library.begin() as session:
         return await LeafletService(session).create({"text": "a"})
 
 
 async def test_the_expected_version_is_let_through(session: AsyncSession, leaflet: Leaflet) -> None:
-    """And the next one is on the row."""
+    """A row with the expected version is changed, and the returned row has the next version."""
     assert (await LeafletService(session).update(leaflet.id, {"text": "b"}, expected_version=1)).version == 2
     assert (await LeafletService(session).update(leaflet.id, {"text": "c"}, expected_version=2)).version == 3
 
@@ -724,7 +673,7 @@ async def test_the_expected_version_is_let_through(session: AsyncSession, leafle
 async def test_another_version_than_expected_is_a_conflict(
     session: AsyncSession, library: Database, leaflet: Leaflet, data: dict[str, Any]
 ) -> None:
-    """Also for a change that would change nothing; the error says which versions."""
+    """Another version raises StaleVersionError with both versions, even if the change would change nothing."""
     for expected in (0, 2, 10**30):
         with pytest.raises(StaleVersionError) as caught:
             await LeafletService(session).update(leaflet.id, data, expected_version=expected)
@@ -734,7 +683,7 @@ async def test_another_version_than_expected_is_a_conflict(
 
 
 async def test_the_version_of_the_database_counts(session: AsyncSession, library: Database, leaflet: Leaflet) -> None:
-    """Not that of the object which this session loaded before."""
+    """The version in the database counts, not that of an object that was loaded before."""
     await LeafletService(session).get_one(leaflet.id)
     async with library.begin() as other:
         await LeafletService(other).update(leaflet.id, {"text": "b"})
@@ -746,13 +695,13 @@ async def test_the_version_of_the_database_counts(session: AsyncSession, library
 
 
 async def test_a_model_without_versions_has_none_to_expect(session: AsyncSession, library: Database, tag: Tag) -> None:
-    """A mistake in the code, before any SQL."""
+    """expected_version on a model without versions raises ConfigurationError before any SQL."""
     with assert_max_queries(library, 0), pytest.raises(ConfigurationError, match="version"):
         await TagService(session).update(tag.id, {"weight": 2}, expected_version=1)
 
 
 async def test_a_version_that_advances_in_between_is_a_conflict(session: AsyncSession, library: Database, leaflet: Leaflet) -> None:
-    """Who expects a version never overwrites a concurrent change; the session works on."""
+    """An update with a version never overwrites a concurrent change, and the session still works."""
     before_statement(library, lambda: by_another(library, update(Leaflet.__table__).values(text="theirs", version=2)))
 
     with pytest.raises(StaleVersionError):
@@ -766,7 +715,7 @@ async def test_a_version_that_advances_in_between_is_a_conflict(session: AsyncSe
 async def test_a_versioned_row_that_is_deleted_in_between(
     session: AsyncSession, library: Database, leaflet: Leaflet, expected: int | None
 ) -> None:
-    """Is gone, or no longer at its version: typed either way."""
+    """A row with a version that another session deletes meanwhile raises the library's error."""
     before_statement(library, lambda: by_another(library, delete(Leaflet)))
 
     with pytest.raises((NotFoundError, StaleVersionError)):
@@ -776,7 +725,7 @@ async def test_a_versioned_row_that_is_deleted_in_between(
 
 
 async def test_a_row_that_is_deleted_in_between_is_not_found(session: AsyncSession, library: Database, tag: Tag) -> None:
-    """Between the SELECT and the UPDATE; the session works on."""
+    """A row that another session deletes meanwhile raises NotFoundError, and the session still works."""
     before_statement(library, lambda: by_another(library, delete(Tag)))
 
     with pytest.raises(NotFoundError) as caught:
@@ -788,7 +737,7 @@ async def test_a_row_that_is_deleted_in_between_is_not_found(session: AsyncSessi
 
 
 async def test_a_row_that_is_deleted_in_between_in_an_opened_transaction(postgres_database: Database) -> None:
-    """The same where there are several writers, and what the opener did before stays."""
+    """A row that another session deletes meanwhile raises NotFoundError in an open transaction, and earlier writes stay."""
     await postgres_database.create_tables(LibraryBase.metadata)
     async with opened(postgres_database) as session:
         tag = await TagService(session).create({"name": "a"})
@@ -802,7 +751,7 @@ async def test_a_row_that_is_deleted_in_between_in_an_opened_transaction(postgre
 
 
 async def test_a_concurrent_change_of_another_column_is_kept(session: AsyncSession, library: Database, tag: Tag) -> None:
-    """Only what was set is written."""
+    """A concurrent change of another column is not overwritten."""
     before_statement(library, lambda: by_another(library, update(Tag).values(name="theirs")))
 
     await TagService(session).update(tag.id, {"weight": 2})
@@ -811,7 +760,7 @@ async def test_a_concurrent_change_of_another_column_is_kept(session: AsyncSessi
 
 
 async def test_books_keep_their_author(session: AsyncSession) -> None:
-    """Changing a row of a relationship leaves the other side as it was."""
+    """Changing a row of a relationship does not change the other side."""
     author = await AuthorService(session).create({"email": "a@example.org"})
     await BookService(session).create_many([{"title": title, "author_id": author.id} for title in "ab"])
     loaded = await AuthorService(session).get_one(author.id, options=[selectinload(Author.books)])

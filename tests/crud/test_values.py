@@ -1,4 +1,4 @@
-"""From the values of a schema's fields to what the columns take."""
+"""Conversion of the values of a schema's fields to what the columns take."""
 
 import dataclasses
 import uuid
@@ -80,7 +80,7 @@ class _OfModels(TypeDecorator[Address]):
 
 
 class _Shouted(UserDefinedType[Any]):
-    """Text, made of members of Colour, as a type of the application's may be."""
+    """A column type of the application, which stores members of Colour as text."""
 
     cache_ok = True
 
@@ -330,9 +330,9 @@ async def test_read_only_holds_by_whatever_name(things: AsyncSession, name: str)
         "updated_at": datetime.now(UTC),
         "stamp": datetime.now(UTC),
     }
-    with pytest.raises(InvalidDataError) as refused:
+    with pytest.raises(InvalidDataError) as rejected:
         await ThingService(things).update(row.id, {name: value.get(name, "new")})
-    assert (refused.value.reason, list(refused.value.fields)) == ("read_only", [name])
+    assert (rejected.value.reason, list(rejected.value.fields)) == ("read_only", [name])
     await ThingService(things).update(row.id, {name: value.get(name, "new")}, trusted=True)
 
 

@@ -1,4 +1,4 @@
-"""The engine: drivers, pools, what a repr shows, tables, and SQLite made honest."""
+"""The engine: drivers, pools, the repr, creating tables, and transactions on SQLite."""
 
 import asyncio
 import gc
@@ -33,13 +33,13 @@ from fastapi_kit.settings import KitSettings
     ],
 )
 def test_urls_get_an_installed_async_driver(given: str, expected: str) -> None:
-    """What hosting companies hand out works as it is."""
+    """URLs of hosting providers work as they are."""
     assert async_url(given).render_as_string(hide_password=False) == expected
 
 
 @pytest.mark.parametrize("url", ["", "no url: hunter2", "postgres"])
 def test_a_url_that_cannot_be_read_is_a_clear_error(url: str) -> None:
-    """That does not show it."""
+    """A URL that cannot be parsed raises ConfigurationError that does not show it."""
     with pytest.raises(ConfigurationError, match="looks like") as caught:
         Database(url)
 
@@ -48,13 +48,13 @@ def test_a_url_that_cannot_be_read_is_a_clear_error(url: str) -> None:
 
 
 def test_a_missing_driver_says_what_to_do() -> None:
-    """An unknown dialect names the form of the URL."""
+    """A URL of another database without a driver raises ConfigurationError with the form of the URL."""
     with pytest.raises(ConfigurationError, match=r"no async driver for 'oracle'"):
         Database("oracle://host/name")
 
 
 async def test_nothing_shows_the_password(caplog: pytest.LogCaptureFixture) -> None:
-    """Neither the repr nor a log line nor an error, wherever in the URL it stands."""
+    """No repr, log line or error shows the password, at any place in the URL."""
     database = Database("postgresql://user:hunter2@127.0.0.1:1/name?ssl=prefer&password=hunter2")
     with caplog.at_level(logging.DEBUG, logger="fastapi_kit"):
         async with database.lifespan(None):
@@ -66,7 +66,7 @@ async def test_nothing_shows_the_password(caplog: pytest.LogCaptureFixture) -> N
 
 
 async def test_pool_arguments_reach_the_pools_that_take_them(tmp_path: Path) -> None:
-    """A file and a server get the sizes, and a memory database does not fail on them."""
+    """Pools with a size get the options; a memory database ignores them."""
     options = DatabaseOptions(pool_size=3, max_overflow=1)
     for url in ("postgresql://127.0.0.1/name", f"sqlite:///{tmp_path / 'a.db'}", "sqlite://"):
         database = Database(url, options=options)
@@ -76,7 +76,7 @@ async def test_pool_arguments_reach_the_pools_that_take_them(tmp_path: Path) -> 
 
 
 async def test_from_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The settings' sizes and statement timeout are used."""
+    """from_settings() uses the sizes and the statement timeout of the settings."""
     monkeypatch.chdir(tmp_path)
     settings = KitSettings(DATABASE_URL="postgres://127.0.0.1/name", DB_POOL_SIZE=2, DB_MAX_OVERFLOW=0)
 
@@ -88,7 +88,7 @@ async def test_from_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 async def test_statement_timeout_is_the_servers(postgres_url: Any) -> None:
-    """Set at connect, without a round trip of its own."""
+    """The statement timeout is set when connecting, without a round trip."""
     database = Database(postgres_url, options=DatabaseOptions(statement_timeout=0.25))
     async with database.begin() as session:
         assert (await session.scalars(text("SHOW statement_timeout"))).one() == "250ms"
@@ -96,7 +96,7 @@ async def test_statement_timeout_is_the_servers(postgres_url: Any) -> None:
 
 
 async def test_an_idle_connection_is_pinged_and_replaced(postgres_url: Any) -> None:
-    """One that died while it was idle is found at checkout; a busy one is not asked."""
+    """A connection that died while idle is replaced; a busy one is not pinged."""
     database = Database(postgres_url, options=DatabaseOptions(ping_after_idle=0.0, pool_size=1, max_overflow=0))
     async with database.begin() as session:
         pid = (await session.scalars(text("SELECT pg_backend_pid()"))).one()
@@ -111,7 +111,7 @@ async def test_an_idle_connection_is_pinged_and_replaced(postgres_url: Any) -> N
 
 
 async def test_echo_is_off_and_parameters_are_hidden() -> None:
-    """No statement and no value of a user ends up in a log."""
+    """No statement and no value is logged."""
     database = Database("sqlite://")
 
     assert not database.engine.echo
@@ -120,15 +120,15 @@ async def test_echo_is_off_and_parameters_are_hidden() -> None:
 
 
 async def test_construction_connects_to_nothing(tmp_path: Path) -> None:
-    """Importing an app needs no database."""
+    """Creating a Database does not connect."""
     database = Database(f"sqlite:///{tmp_path / 'missing' / 'a.db'}")
 
     with pytest.raises(UnavailableError):
         await database.ping()
 
 
-async def test_the_hosts_own_engine_is_wrapped(tmp_path: Path) -> None:
-    """And made honest on SQLite."""
+async def test_the_applications_own_engine_is_wrapped(tmp_path: Path) -> None:
+    """An engine of the application is used, and configured on SQLite."""
     engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'a.db'}", poolclass=NullPool)
     database = Database(engine)
     await database.create_tables(LibraryBase.metadata)
@@ -141,7 +141,7 @@ async def test_the_hosts_own_engine_is_wrapped(tmp_path: Path) -> None:
 
 
 async def test_create_tables_defaults_to_base_and_repeats_harmlessly(library: Database) -> None:
-    """A second call finds everything there."""
+    """create_tables() creates the tables of Base, and a second call changes nothing."""
     await library.create_tables(LibraryBase.metadata)
     async with library.begin() as session:
         await TagService(session).create({"name": "kept"})
@@ -152,7 +152,7 @@ async def test_create_tables_defaults_to_base_and_repeats_harmlessly(library: Da
 
 
 async def test_four_processes_create_tables_at_once(database: Database) -> None:
-    """Workers that start together do not collide."""
+    """Four processes can create the tables at the same time."""
     program = (
         "import asyncio, sys\n"
         "from fastapi_kit.db import Database\n"
@@ -170,7 +170,7 @@ async def test_four_processes_create_tables_at_once(database: Database) -> None:
 
 
 async def test_tables_are_created_by_one_at_a_time(database: Database) -> None:
-    """Eight that find no table at the same moment do not all create it."""
+    """Eight tasks that create tables at the same time do not collide."""
     workers = [Database(database.engine.url) for _ in range(8)]
 
     await asyncio.gather(*(worker.create_tables(LibraryBase.metadata) for worker in workers))
@@ -182,7 +182,7 @@ async def test_tables_are_created_by_one_at_a_time(database: Database) -> None:
 
 
 async def test_a_server_that_does_not_answer_is_given_up(postgres_url: Any) -> None:
-    """The client's own bound on a statement; the pool is whole again afterwards."""
+    """The client's limit ends a statement on a frozen server, and the pool recovers."""
     database = Database(postgres_url, options=DatabaseOptions(command_timeout=0.2, pool_size=1, max_overflow=0))
     async with database.sessions() as session:
         with pytest.raises(UnavailableError):
@@ -195,7 +195,7 @@ async def test_a_server_that_does_not_answer_is_given_up(postgres_url: Any) -> N
 
 
 async def test_lifespan_disposes(library: Database) -> None:
-    """The pool is empty afterwards."""
+    """The pool is empty after the lifespan."""
     async with library.lifespan(None):
         pass
 
@@ -214,7 +214,7 @@ async def sqlite(sqlite_database: Database) -> Database:
 
 @pytest.fixture
 async def sent(sqlite: Database) -> list[str]:
-    """What the driver is told, transaction control included."""
+    """Return a list of what the driver gets, transaction control included."""
     lines: list[str] = []
     async with sqlite.engine.connect() as connection:
         raw: Any = (await connection.get_raw_connection()).driver_connection
@@ -223,7 +223,7 @@ async def sent(sqlite: Database) -> list[str]:
 
 
 async def test_reads_send_no_begin(sqlite: Database, sent: list[str]) -> None:
-    """A read takes no lock that a writer waits for."""
+    """A read sends no BEGIN, so it takes no lock."""
     async with sqlite.begin() as session:
         await TagService(session).list()
         await session.execute(text("WITH x AS (SELECT 1) SELECT * FROM x"))
@@ -233,7 +233,7 @@ async def test_reads_send_no_begin(sqlite: Database, sent: list[str]) -> None:
 
 @pytest.mark.parametrize("kind", ["orm", "core", "text", "savepoint", "with", "ddl", "lock"])
 async def test_the_first_write_or_savepoint_begins_immediate(sqlite: Database, sent: list[str], kind: str) -> None:
-    """Once, before it, whoever writes it."""
+    """The first write or savepoint of a transaction sends BEGIN IMMEDIATE once."""
     async with sqlite.begin() as session:
         await session.execute(select(Tag))
         await _write(session, kind)
@@ -264,7 +264,7 @@ async def _write(session: AsyncSession, kind: str) -> None:
 
 
 async def test_savepoints_and_rollbacks_really_undo(sqlite: Database) -> None:
-    """A savepoint as the first write, then the outer rollback: nothing stays."""
+    """A rollback undoes a transaction that began with a savepoint."""
     async with sqlite.sessions() as session:
         async with session.begin_nested():
             session.add(Tag(name="a"))
@@ -275,7 +275,7 @@ async def test_savepoints_and_rollbacks_really_undo(sqlite: Database) -> None:
 
 
 async def test_ddl_is_part_of_the_transaction(sqlite: Database) -> None:
-    """A table made in a transaction that fails is not there."""
+    """A table that was created in a failed transaction does not exist."""
     with pytest.raises(ZeroDivisionError):
         async with sqlite.engine.begin() as connection:
             await connection.execute(text("CREATE TABLE other (id INTEGER)"))
@@ -286,7 +286,7 @@ async def test_ddl_is_part_of_the_transaction(sqlite: Database) -> None:
 
 
 async def test_twenty_requests_that_read_and_then_write_all_succeed(sqlite: Database) -> None:
-    """With a deferred BEGIN most of them would fail at once with "database is locked"."""
+    """Twenty requests read and then write, and none fails with "database is locked"."""
 
     async def work(number: int) -> None:
         async with sqlite.begin() as session:
@@ -301,7 +301,7 @@ async def test_twenty_requests_that_read_and_then_write_all_succeed(sqlite: Data
 
 
 async def test_readers_do_not_wait_for_a_writer(sqlite: Database) -> None:
-    """While one transaction writes, another reads what was committed."""
+    """Reads during a write return what is committed."""
     async with sqlite.begin() as writer:
         await TagService(writer).create({"name": "a"})
         async with sqlite.begin() as reader:
@@ -309,7 +309,7 @@ async def test_readers_do_not_wait_for_a_writer(sqlite: Database) -> None:
 
 
 async def test_pragmas(sqlite: Database) -> None:
-    """Foreign keys, patience and WAL on every connection."""
+    """Every connection has foreign keys, the busy timeout and WAL."""
     async with sqlite.begin() as session:
         found = [(await session.execute(text(f"PRAGMA {name}"))).scalar() for name in ("foreign_keys", "busy_timeout", "journal_mode")]
 
@@ -318,7 +318,7 @@ async def test_pragmas(sqlite: Database) -> None:
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite+aiosqlite:///:memory:", "sqlite+aiosqlite:///file::memory:?cache=shared&uri=true"])
 async def test_memory_means_a_private_file_removed_at_dispose(url: str) -> None:
-    """Concurrent sessions see one database, two databases do not share, nothing stays."""
+    """Sessions share a memory database, two Databases do not, and dispose() empties it."""
     database, other = Database(url), Database(url)
     await database.create_tables(LibraryBase.metadata)
     path = Path(database.engine.url.database or "")
@@ -343,7 +343,7 @@ async def test_memory_means_a_private_file_removed_at_dispose(url: str) -> None:
 
 
 async def test_the_file_of_a_memory_database_goes_with_its_engine() -> None:
-    """Not with the Database, whose sessions somebody may hold; and it goes when nobody does."""
+    """The file is removed with the engine, not with the Database."""
     sessions = Database("sqlite://").sessions
     gc.collect()
     async with sessions() as session:
@@ -365,7 +365,7 @@ async def test_the_file_of_a_memory_database_goes_with_its_engine() -> None:
 
 @pytest.mark.parametrize("end", ["raise SystemExit", "asyncio.run(database.dispose())", "del database; gc.collect()"])
 async def test_a_forked_child_takes_no_memory_database_with_it(end: str) -> None:
-    """However a worker ends, the parent's data stay; at the parent's own end nothing does."""
+    """The end of a forked child keeps the parent's data; the end of the parent removes them."""
     program = f"""
 import asyncio, gc, os
 from sqlalchemy import text
@@ -394,7 +394,7 @@ print(database.engine.url.database)
 
 @pytest.fixture
 def old_file(tmp_path: Path) -> Path:
-    """A file of somebody else's: one table, one row, no WAL."""
+    """A file of another program: one table, one row, no WAL."""
     file = tmp_path / "old.db"
     with closing(sqlite3.connect(file)) as connection:
         connection.executescript("CREATE TABLE notes (id INTEGER); INSERT INTO notes VALUES (1)")
@@ -403,7 +403,7 @@ def old_file(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("query", ["mode=ro", "mode=ro&cache=private", "immutable=1"])
 async def test_a_file_that_is_opened_for_reading_is_read(old_file: Path, query: str) -> None:
-    """It keeps its journal; a write is refused as unavailable."""
+    """A file with mode=ro is read and keeps its journal; a write is rejected as unavailable."""
     database = Database(f"sqlite:///file:{old_file}?{query}&uri=true")
     await database.ping()
 
@@ -417,7 +417,7 @@ async def test_a_file_that_is_opened_for_reading_is_read(old_file: Path, query: 
 
 
 async def test_a_file_in_a_directory_that_is_read_only_is_read(old_file: Path) -> None:
-    """By a user who may not write there."""
+    """A file in a read-only directory can be read."""
     program = """
 import asyncio, os, sys
 from sqlalchemy import text
@@ -453,18 +453,18 @@ asyncio.run(main())
         ("sqlite:///old.db?mode=ro&uri=true", "'mode'"),
         ("sqlite:///file:old.db?immutable=1", "'immutable'"),
         ("sqlite:///old.db?sslmode=require", "'sslmode'"),
-        ("sqlite:///old.db?timeout=soon", "cannot take"),
+        ("sqlite:///old.db?timeout=soon", "rejects"),
         ("sqlite:///old.db?uri=", "no value"),
     ],
 )
-def test_what_sqlite_would_not_see_is_refused(url: str, said: str) -> None:
-    """SQLite reads the words of a file name that begins with file:, and of no other."""
+def test_what_sqlite_would_not_see_is_rejected(url: str, said: str) -> None:
+    """Words that SQLite would ignore, because the file name does not begin with file:, raise ConfigurationError."""
     with pytest.raises(ConfigurationError, match=said):
         Database(url)
 
 
 async def test_a_lock_that_is_not_given_up_is_unavailable(tmp_path: Path) -> None:
-    """After the patience of the database, not for ever."""
+    """A lock that is not released within the timeout raises UnavailableError."""
     patience = DatabaseOptions(pool_timeout=0.1)
     one, two = (Database(f"sqlite:///{tmp_path / 'a.db'}", options=patience) for _ in range(2))
     await one.create_tables(LibraryBase.metadata)
@@ -479,8 +479,8 @@ async def test_a_lock_that_is_not_given_up_is_unavailable(tmp_path: Path) -> Non
         await database.dispose()
 
 
-async def test_no_statement_listener_sees_a_begin_of_ours(sqlite: Database) -> None:
-    """Hosts that count statements count theirs."""
+async def test_no_statement_listener_sees_begin(sqlite: Database) -> None:
+    """Listeners of the application that count statements do not see BEGIN IMMEDIATE."""
     seen: list[str] = []
 
     def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:

@@ -1,4 +1,4 @@
-"""What the application raises below SQLAlchemy is the application's; what drivers, sockets and column types raise is the database's."""
+"""Errors of the application below SQLAlchemy stay as they are; those of drivers, sockets and column types are translated."""
 
 import asyncio
 import http.client
@@ -44,7 +44,7 @@ async def notes(database: Database) -> Database:
 
 @pytest.fixture
 async def dead_port() -> int:
-    """A port where nobody listens."""
+    """A port on which no server listens."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
@@ -53,7 +53,7 @@ async def dead_port() -> int:
 
 @pytest.fixture
 async def silent_port() -> AsyncIterator[int]:
-    """A port where somebody listens and says nothing."""
+    """A port whose server sends nothing."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
 
@@ -107,7 +107,7 @@ ERRORS = [
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("name", ["before_insert", "after_insert", "before_flush", "after_begin", "do_orm_execute"])
 async def test_listener_of_the_orm(notes: Database, name: str, error: Exception) -> None:
-    """What a listener of a mapper or a session raises is a mistake in the application."""
+    """An error in a listener of a mapper or session is raised unchanged."""
     target = Note if "insert" in name else notes.sessions.kw["sync_session_class"]
 
     async def work() -> None:
@@ -125,7 +125,7 @@ async def test_listener_of_the_orm(notes: Database, name: str, error: Exception)
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("name", ["before_execute", "before_cursor_execute", "after_cursor_execute", "begin", "commit"])
 async def test_listener_of_the_engine(notes: Database, name: str, error: Exception) -> None:
-    """What a listener of the engine raises in the middle of a statement is the application's too."""
+    """An error in a listener of the engine is raised unchanged."""
     with listening(notes.engine.sync_engine, name, raising(error)):
         failure = await failure_of(flush(notes))
 
@@ -133,7 +133,7 @@ async def test_listener_of_the_engine(notes: Database, name: str, error: Excepti
 
 
 async def test_requests_of_a_listener(notes: Database, dead_port: int, silent_port: int) -> None:
-    """Neither the standard library, nor another package, nor an awaited call of the application's is the database."""
+    """Errors of the standard library, other packages and awaited calls in a listener are raised unchanged."""
 
     def by_standard_library(*_: object) -> None:
         with closing(http.client.HTTPConnection("127.0.0.1", dead_port)) as connection:
@@ -156,7 +156,7 @@ async def test_requests_of_a_listener(notes: Database, dead_port: int, silent_po
 
 
 async def test_functions_inside_run_sync(notes: Database, dead_port: int) -> None:
-    """A missing file or a dead service inside run_sync is no lost database."""
+    """A missing file or a failed request inside run_sync() is raised unchanged."""
 
     def read(_: object) -> str:
         return Path("/no/such/template").read_text()
@@ -170,7 +170,7 @@ async def test_functions_inside_run_sync(notes: Database, dead_port: int) -> Non
 
 
 async def test_timeouts_of_the_application(postgres_database: Database) -> None:
-    """A timeout that the application has set around a statement is its own."""
+    """A timeout that the application sets around a statement is raised unchanged."""
     sleep = text("SELECT pg_sleep(5)")
 
     async def by_context() -> None:
@@ -187,7 +187,7 @@ async def test_timeouts_of_the_application(postgres_database: Database) -> None:
 
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 async def test_connections_of_the_driver(driver: str, dead_port: int) -> None:
-    """A driver that cannot connect is the database's, also below the application's own function that connects."""
+    """A driver that cannot connect is unavailable, also with a function of the application that connects."""
     engine = create_async_engine(f"postgresql+{driver}://postgres@127.0.0.1:{dead_port}/test")
 
     async def use() -> None:
@@ -201,7 +201,7 @@ async def test_connections_of_the_driver(driver: str, dead_port: int) -> None:
 
 
 def test_database_of_another_kind() -> None:
-    """Errors of other packages that look alike are not the database's."""
+    """Similar errors of other packages are raised unchanged."""
     for error in (httpx.ConnectError("refused"), httpx.ReadTimeout("late")):
         assert as_kit_error(error) is None
 
@@ -210,7 +210,7 @@ def test_database_of_another_kind() -> None:
 
 
 class Typed(TypeDecorator[Any]):
-    """A column type of the application's that raises what it is given."""
+    """A column type of the application that raises the value that it is given."""
 
     impl = String
     cache_ok = True
@@ -222,7 +222,7 @@ class Typed(TypeDecorator[Any]):
 
 
 class Processed(UserDefinedType[Any]):
-    """The same, as a bind processor."""
+    """The same as a bind processor."""
 
     cache_ok = True
 
@@ -252,7 +252,7 @@ async def execute(database: Database, statement: Executable) -> None:
 
 @pytest.mark.parametrize("column", ["decorated", "processed"])
 @pytest.mark.parametrize(
-    ("raised", "refused"),
+    ("raised", "rejected"),
     [
         (ValueError(), True),
         (TypeError(), True),
@@ -267,20 +267,20 @@ async def execute(database: Database, statement: Executable) -> None:
         (TimeoutError(), False),
     ],
 )
-async def test_column_type_of_the_application(database: Database, column: str, raised: Any, refused: bool) -> None:
-    """ValueError, TypeError and ArithmeticError are how a column type refuses a value; all else is a mistake in the type."""
+async def test_column_type_of_the_application(database: Database, column: str, raised: Any, rejected: bool) -> None:
+    """ValueError, TypeError and ArithmeticError of a column type are invalid data; other errors are raised unchanged."""
     await database.create_tables(TYPES)
 
     failure = await failure_of(execute(database, insert(TYPED).values({column: raised})))
     error = as_kit_error(failure)
 
     assert isinstance(failure, StatementError | OSError | NameError)
-    assert isinstance(error, InvalidDataError) if refused else error is None
+    assert isinstance(error, InvalidDataError) if rejected else error is None
 
 
 @pytest.mark.parametrize("values", [{"key": "no uuid"}, {"kind": "c"}, {"key": 5}])
 async def test_column_type_of_sqlalchemy(database: Database, values: dict[str, Any]) -> None:
-    """SQLAlchemy's own types raise AttributeError and LookupError for a value: it is refused."""
+    """AttributeError and LookupError of SQLAlchemy's types are invalid data."""
     await database.create_tables(TYPES)
 
     error = as_kit_error(await failure_of(execute(database, insert(TYPED).values(values))))
@@ -292,7 +292,7 @@ async def test_column_type_of_sqlalchemy(database: Database, values: dict[str, A
 @pytest.mark.parametrize("parameter", ["default", "onupdate"])
 @pytest.mark.parametrize("takes_context", [True, False])
 async def test_default_of_a_column(database: Database, parameter: str, takes_context: bool) -> None:
-    """A column's default that raises is a mistake in the application, whatever it raises: nobody sent a value."""
+    """An error in the default of a column is raised unchanged."""
 
     def fail() -> str:
         raise ValueError
@@ -310,5 +310,5 @@ async def test_default_of_a_column(database: Database, parameter: str, takes_con
 
 
 def test_own_driver_error() -> None:
-    """An error of a driver that never passed SQLAlchemy is read by its class and code."""
+    """An error of a driver without SQLAlchemy is translated by its class and code."""
     assert as_kit_error(sqlite3.OperationalError("user-defined function raised exception")) is None

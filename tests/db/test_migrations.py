@@ -1,4 +1,4 @@
-"""Migrations that Alembic writes from the mixins and types run as they were written."""
+"""Migrations that Alembic writes from the mixins and types run unchanged."""
 
 import io
 import pickle
@@ -53,13 +53,13 @@ class Visit(UUIDv7Mixin, TimestampMixin, OfTheKit):
 
 
 class Stamp(UTCDateTime):
-    """An application's own."""
+    """A subclass of the application."""
 
     cache_ok = True
 
 
 class Migrations:
-    """What ``alembic`` does on the command line."""
+    """What the ``alembic`` command does."""
 
     def __init__(self, folder: Path, connection: Connection) -> None:
         self.config = Config(folder / "alembic.ini", stdout=io.StringIO(), attributes={"options": {"connection": connection}})
@@ -91,7 +91,7 @@ async def migrate(database: Database, folder: Path, work: Callable[[Migrations, 
 
 @pytest.mark.parametrize("metadata", [Own.metadata, OfTheKit.metadata], ids=["own", "kit"])
 async def test_a_migration_runs_as_it_was_written(database: Database, tmp_path: Path, metadata: MetaData) -> None:
-    """Up and down, without an import by hand; the next one has nothing to do."""
+    """A migration runs up and down without an added import, and the next one is empty."""
 
     def work(migrations: Migrations, connection: Connection) -> None:
         first = migrations.write(metadata)
@@ -106,7 +106,7 @@ async def test_a_migration_runs_as_it_was_written(database: Database, tmp_path: 
 
 
 async def test_a_migration_adds_and_changes_columns(postgres_database: Database, tmp_path: Path) -> None:
-    """A naive column becomes an aware one, and stamps come to a table that is there; a subclass of the type as well."""
+    """A migration can make a naive column aware and add timestamps to an existing table, also with a subclass of the type."""
 
     def notes(*columns: Column[Any]) -> MetaData:
         metadata = MetaData()
@@ -123,7 +123,7 @@ async def test_a_migration_adds_and_changes_columns(postgres_database: Database,
 
 
 def test_the_type_is_its_own_class_still() -> None:
-    """What Alembic is told changes neither the class nor its copies."""
+    """The name that Alembic gets changes neither the class of the type nor its copies."""
     copy = pickle.loads(pickle.dumps(Visit.__table__.c.until.type))
 
     assert (UTCDateTime.__module__, UTCDateTime.__qualname__) == ("fastapi_kit.db.types", "UTCDateTime")

@@ -101,7 +101,7 @@ async def create_tables(database: Database, metadata: MetaData) -> None:
 
 
 async def create_old(database: Database, note_class: type[Any]) -> UUID:
-    """Store a note that was written long ago, and return its key."""
+    """Store an old note and return its key."""
     async with database.sessions.begin() as session:
         statement = insert(note_class).values(title="old", created_at=LONG_AGO).returning(note_class.id)
         return await session.scalar(statement)
@@ -150,7 +150,7 @@ async def test_a_flushed_change_advances_updated_at(database: Database, note_cla
 
 
 @EVERY_BASE
-async def test_a_change_that_is_none_leaves_updated_at(database: Database, note_class: type[Any]) -> None:
+async def test_an_equal_value_leaves_updated_at(database: Database, note_class: type[Any]) -> None:
     """Writing the value that is stored changes nothing."""
     key = await create_old(database, note_class)
 
@@ -223,7 +223,7 @@ async def test_a_raw_insert_gets_stamps_from_the_server(database: Database, note
 @EVERY_BASE
 @pytest.mark.parametrize("first", [{"title": "a"}, {"title": "a", "created_at": LONG_AGO}], ids=["made", "given"])
 async def test_each_row_of_a_values_list_has_equal_stamps(database: Database, note_class: type[Any], first: dict[str, Any]) -> None:
-    """Created_at and updated_at are equal row by row, whether created_at is made or given, in one INSERT of many rows."""
+    """created_at and updated_at are equal in each row of an INSERT with many rows, given or not."""
     second = {"title": "b", "created_at": LONG_AGO + timedelta(days=1)} if "created_at" in first else {"title": "b"}
 
     async with database.sessions.begin() as session:
@@ -250,7 +250,7 @@ async def test_a_bulk_insert_has_equal_stamps_and_growing_keys(database: Databas
 
 
 async def test_created_at_as_an_expression_is_no_obstacle(database: Database) -> None:
-    """Where created_at is SQL, Python cannot know it and takes its own clock for updated_at."""
+    """If created_at is a SQL expression, updated_at is the time in Python."""
     await create_tables(database, KitNote.metadata)
 
     async with database.sessions.begin() as session:
@@ -263,7 +263,7 @@ async def test_created_at_as_an_expression_is_no_obstacle(database: Database) ->
 
 @pytest.mark.parametrize("model", [KitNote, DeclarativeNote, MadeNote, DataclassNote, SQLModelNote, DecoratedNote])
 def test_key_first_and_stamps_last(model: type[Any]) -> None:
-    """Whatever the base, the table reads id, own columns, stamps."""
+    """With every base the columns are id, the model's own, then the timestamps."""
     assert model.__table__.columns.keys() == ["id", "title", "created_at", "updated_at"]
 
 
@@ -275,7 +275,7 @@ def test_a_dataclass_model_takes_its_own_fields_only() -> None:
 
 
 def test_a_given_key_is_kept() -> None:
-    """A key that the caller made is used."""
+    """A given key is used."""
     assert DeclarativeNote(id=UUID(int=1), title="x").id == UUID(int=1)
 
 
@@ -319,7 +319,7 @@ def test_every_constraint_is_named() -> None:
 
 
 async def test_checks_without_a_name_get_one(database: Database) -> None:
-    """Unnamed CHECKs, of text or of columns, are told apart by their condition, and their names stay the same."""
+    """Unnamed CHECKs get different names, by their condition, which stay the same."""
 
     class OwnBase(DeclarativeBase):
         metadata = MetaData(naming_convention=NAMING_CONVENTION)
@@ -341,7 +341,7 @@ async def test_checks_without_a_name_get_one(database: Database) -> None:
 
 
 async def test_types_that_check_themselves_are_named_by_their_column(database: Database) -> None:
-    """Two columns of one Enum, and a Boolean, have checks of different names on the database."""
+    """The checks of two Enums and a Boolean have different names."""
 
     class OwnBase(DeclarativeBase):
         metadata = MetaData(naming_convention=NAMING_CONVENTION)
@@ -369,7 +369,7 @@ async def test_types_that_check_themselves_are_named_by_their_column(database: D
 
 
 def test_a_datetime_of_the_base_is_aware() -> None:
-    """``Mapped[datetime]`` on the kit's base is a UTCDateTime column."""
+    """``Mapped[datetime]`` on Base is a UTCDateTime column."""
 
     class Visit(Base):
         __tablename__ = "visits_of_test_mixins"

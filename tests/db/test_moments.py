@@ -1,4 +1,4 @@
-"""Moments with an offset in columns of SQLAlchemy's own types: stored and compared as what they are, on both databases."""
+"""Aware datetimes and times in columns of SQLAlchemy's own types: stored and compared in UTC on both databases."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, time, timedelta, timezone
@@ -24,7 +24,7 @@ IN_UTC = datetime(2024, 1, 1, 0, 0, 0, 123456, tzinfo=UTC)
 
 
 class Renamed(TypeDecorator[datetime]):
-    """A type of the application's own that converts nothing."""
+    """A type of the application without a conversion."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -59,7 +59,7 @@ async def sqlite(sqlite_database: Database) -> Database:
 
 @pytest.fixture
 async def plain_engine(tmp_path: Path) -> AsyncIterator[AsyncEngine]:
-    """An application's own engine on SQLite."""
+    """An engine of the application on SQLite."""
     engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'own.db'}")
     yield engine
     await engine.dispose()
@@ -75,7 +75,7 @@ COLUMNS = ["at", "until", "renamed", "utc"]
 
 @pytest.mark.parametrize("column", COLUMNS)
 async def test_a_flushed_moment_is_the_same_when_it_is_read(database: Database, column: str) -> None:
-    """Whatever its offset, in an insert and in an update; aware and in UTC where it is read."""
+    """A moment with any offset reads back as the same moment in UTC."""
     async with database.begin() as session:
         meeting = Meeting(id=1, **{column: MOMENT})
         session.add(meeting)
@@ -89,7 +89,7 @@ async def test_a_flushed_moment_is_the_same_when_it_is_read(database: Database, 
 
 @pytest.mark.parametrize("column", COLUMNS)
 async def test_conditions_agree_with_what_is_stored(database: Database, column: str) -> None:
-    """One moment in three offsets is one moment to ``==``, ``IN``, ``BETWEEN``, an order and an aggregate."""
+    """One moment in three offsets is the same for ``==``, ``IN``, ``BETWEEN``, an order and an aggregate."""
     attribute = getattr(Meeting, column)
     same = [MOMENT, IN_UTC, MOMENT.astimezone(WEST)]
     async with database.begin() as session:
@@ -105,7 +105,7 @@ async def test_conditions_agree_with_what_is_stored(database: Database, column: 
 
 
 async def test_a_moment_without_a_column_is_compared_in_utc_too(sqlite: Database) -> None:
-    """Parameters of SQL texts and literals have no column that would say how they are stored."""
+    """Parameters of text() and literals are compared in UTC too."""
     async with sqlite.begin() as session:
         session.add(Meeting(id=1, at=MOMENT))
 
@@ -116,7 +116,7 @@ async def test_a_moment_without_a_column_is_compared_in_utc_too(sqlite: Database
 
 
 async def test_a_naive_moment_stays_as_it_is(sqlite: Database) -> None:
-    """In a column with a time zone it counts as UTC; in one without it is what it was."""
+    """A naive datetime counts as UTC in a column with a time zone, and is stored unchanged in one without."""
     async with sqlite.begin() as session:
         session.add(Meeting(id=1, at=NOON, naive=NOON, daily=time(12)))
     async with sqlite.sessions() as session:
@@ -128,7 +128,7 @@ async def test_a_naive_moment_stays_as_it_is(sqlite: Database) -> None:
 
 
 async def test_an_aware_moment_in_a_naive_column_is_its_time_in_utc(sqlite: Database) -> None:
-    """Services refuse it, asyncpg too; what else writes it loses no offset."""
+    """In a column without a time zone an aware datetime is stored in UTC; services reject it."""
     async with sqlite.begin() as session:
         session.add(Meeting(id=1, naive=MOMENT))
 
@@ -136,7 +136,7 @@ async def test_an_aware_moment_in_a_naive_column_is_its_time_in_utc(sqlite: Data
 
 
 async def test_null_and_the_databases_own_clock(sqlite: Database) -> None:
-    """``CURRENT_TIMESTAMP`` is UTC on SQLite."""
+    """NULL is None, and ``CURRENT_TIMESTAMP`` is UTC on SQLite."""
     async with sqlite.begin() as session:
         await session.execute(insert(Meeting).values(id=1, at=func.now(), daily=None))
     async with sqlite.sessions() as session:
@@ -148,7 +148,7 @@ async def test_null_and_the_databases_own_clock(sqlite: Database) -> None:
 
 
 async def test_a_time_of_day_is_the_same_when_it_is_read(database: Database) -> None:
-    """02:30 at +02:00 is 00:30 in UTC, every day."""
+    """An aware time reads back in UTC: 02:30 at +02:00 is 00:30."""
     async with database.begin() as session:
         session.add(Meeting(id=1, daily=time(2, 30, tzinfo=EAST)))
 
@@ -157,7 +157,7 @@ async def test_a_time_of_day_is_the_same_when_it_is_read(database: Database) -> 
 
 
 async def test_a_time_of_day_that_lies_on_another_day_in_utc(sqlite: Database) -> None:
-    """SQLite keeps the time and no day."""
+    """A time that is on another day in UTC keeps its time."""
     async with sqlite.begin() as session:
         session.add_all([Meeting(id=1, daily=time(1, tzinfo=EAST)), Meeting(id=2, daily=time(20, tzinfo=WEST))])
     async with sqlite.sessions() as session:
@@ -173,8 +173,8 @@ async def test_a_time_of_day_that_lies_on_another_day_in_utc(sqlite: Database) -
         ({"at": datetime.min.replace(tzinfo=EAST)}, "out_of_range"),
     ],
 )
-async def test_what_utc_cannot_name_is_refused(sqlite: Database, values: dict[str, Any], reason: str) -> None:
-    """A time whose offset depends on the day; a moment before the year 1."""
+async def test_what_utc_cannot_name_is_rejected(sqlite: Database, values: dict[str, Any], reason: str) -> None:
+    """A time whose offset depends on the date, and a moment before the year 1, are rejected."""
     with pytest.raises(InvalidDataError) as caught:
         async with sqlite.begin() as session:
             session.add(Meeting(id=1, **values))
@@ -183,7 +183,7 @@ async def test_what_utc_cannot_name_is_refused(sqlite: Database, values: dict[st
 
 
 async def test_a_format_of_the_applications_own_is_kept() -> None:
-    """SQLite's own type may say how it is written."""
+    """A storage format that the application gives to SQLite's type is kept."""
     database = Database("sqlite:///:memory:")
     short = DATETIME(timezone=True, truncate_microseconds=True)
     async with database.engine.connect() as connection:
@@ -193,7 +193,7 @@ async def test_a_format_of_the_applications_own_is_kept() -> None:
 
 
 async def test_the_applications_engine_is_taken(plain_engine: AsyncEngine) -> None:
-    """An engine that was given to a Database does the same; others stay as SQLAlchemy made them."""
+    """An engine that is given to a Database stores moments in UTC; other engines are unchanged."""
     other = create_async_engine(plain_engine.url)
     async with other.connect() as connection:
         assert await connection.scalar(select(literal(MOMENT, DateTime(timezone=True)))) == MOMENT.replace(tzinfo=None)
@@ -204,7 +204,7 @@ async def test_the_applications_engine_is_taken(plain_engine: AsyncEngine) -> No
 
 
 def test_an_offset_that_would_be_lost_is_the_developers_mistake(plain_engine: AsyncEngine) -> None:
-    """Before the write, naming the attributes, and only where an offset is lost."""
+    """An offset that would be lost raises ConfigurationError with the attributes, before the write."""
     mapper, dialect = Meeting.__mapper__, plain_engine.dialect
     lost = {"at": MOMENT, "renamed": MOMENT, "daily": time(1, tzinfo=EAST)}
     kept = {

@@ -1,4 +1,4 @@
-"""What ``on_commit`` is given runs after its transaction's COMMIT, once, whatever happens inside."""
+"""Calls of ``on_commit`` run once, after the COMMIT of their transaction."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -17,7 +17,7 @@ Sessions = async_sessionmaker[AsyncSession]
 
 
 async def names(library: Database) -> set[str]:
-    """What is committed."""
+    """Return the committed names."""
     async with library.begin() as session:
         return set(await session.scalars(select(Tag.name)))
 
@@ -26,7 +26,7 @@ async def names(library: Database) -> set[str]:
 
 
 async def test_a_call_waits_for_the_next_transaction(session: AsyncSession) -> None:
-    """Registered on an idle session it belongs to the next write; reads in between do not count."""
+    """A call on an idle session runs after the next write; reads before it do not matter."""
     calls: list[str] = []
     on_commit(session, calls.append, "first")
     await TagService(session).list()
@@ -40,9 +40,9 @@ async def test_a_call_waits_for_the_next_transaction(session: AsyncSession) -> N
     assert calls == ["first"]
 
 
-@pytest.mark.parametrize("how", ["refused", "unknown name", "missing", "failing override", "rolled back"])
+@pytest.mark.parametrize("how", ["rejected", "unknown name", "missing", "failing override", "rolled back"])
 async def test_a_call_that_waits_is_dropped_with_the_write(session: AsyncSession, how: str) -> None:
-    """Refused by the database, or before any SQL; or rolled back by the application."""
+    """A waiting call is dropped if the write is rejected, by the database or before any SQL, or rolled back."""
     await TagService(session).create({"name": "a"})
     calls: list[str] = []
     on_commit(session, calls.append, "never")
@@ -63,15 +63,15 @@ async def test_a_call_that_waits_is_dropped_with_the_write(session: AsyncSession
         with pytest.raises(NotFoundError):
             await TagService(session).update(99, {"name": "x"})
     else:
-        with pytest.raises(ConflictError if how == "refused" else ConfigurationError):
-            await TagService(session).create({"name": "a"} if how == "refused" else {"colour": "red"})
+        with pytest.raises(ConflictError if how == "rejected" else ConfigurationError):
+            await TagService(session).create({"name": "a"} if how == "rejected" else {"colour": "red"})
     await TagService(session).create({"name": "b"})
 
     assert calls == []
 
 
-async def test_a_refused_write_drops_only_what_was_registered_in_it(session: AsyncSession) -> None:
-    """The first write of a unit has no savepoint; what the unit registered before it stays, in order."""
+async def test_a_rejected_write_drops_only_what_was_registered_in_it(session: AsyncSession) -> None:
+    """A rejected first write of a unit keeps the calls that the unit registered before, in order."""
     await TagService(session).create({"name": "a"})
     calls: list[str] = []
 
@@ -80,20 +80,20 @@ async def test_a_refused_write_drops_only_what_was_registered_in_it(session: Asy
         for _ in range(2):
             with pytest.raises(ConflictError):
                 async with unit_of_work(session) as inner:
-                    inner.on_commit(calls.append, "refused")
+                    inner.on_commit(calls.append, "rejected")
                     await TagService(session).create({"name": "a"})
         uow.on_commit(calls.append, "between")
         await TagService(session).create({"name": "b"})
         with pytest.raises(ConflictError):
             async with unit_of_work(session) as inner:
-                inner.on_commit(calls.append, "refused")
+                inner.on_commit(calls.append, "rejected")
                 await TagService(session).create({"name": "a"})
         uow.on_commit(calls.append, "after")
     assert calls == ["before", "between", "after"]
 
 
 async def test_calls_of_nested_units(session: AsyncSession) -> None:
-    """Dropped with the unit that is undone, at any depth; kept with a unit inside one that is kept."""
+    """Calls are dropped with the unit that is undone and kept with a unit that is kept, at any depth."""
     calls: list[str] = []
     async with unit_of_work(session) as one:
         one.on_commit(calls.append, "1")
@@ -111,10 +111,10 @@ async def test_calls_of_nested_units(session: AsyncSession) -> None:
     assert calls == ["1", "2", "3", "4"]
 
 
-async def test_calls_in_savepoints_of_the_applications(host_sessions: Sessions) -> None:
-    """SQLAlchemy's own savepoints, commits and rollbacks, on a session that is not a Database's."""
+async def test_calls_in_savepoints_of_the_applications(application_sessions: Sessions) -> None:
+    """Calls follow savepoints, commits and rollbacks of SQLAlchemy on a session of the application."""
     calls: list[str] = []
-    async with host_sessions() as session:
+    async with application_sessions() as session:
         session.add(Tag(name="a"))
         async with session.begin_nested():
             on_commit(session, calls.append, "released")
@@ -131,13 +131,13 @@ async def test_calls_in_savepoints_of_the_applications(host_sessions: Sessions) 
         session.add(Tag(name="b"))
         await session.flush()
         on_commit(session, calls.append, "closed")
-    async with host_sessions() as session:
+    async with application_sessions() as session:
         await TagService(session).create({"name": "c"})
     assert calls == ["released"]
 
 
 async def test_a_failed_commit_runs_no_call(session: AsyncSession) -> None:
-    """Nothing was stored."""
+    """A failed COMMIT runs no call."""
     calls: list[str] = []
     session.add(Loan(book_id=99))
     on_commit(session, calls.append, "never")
@@ -158,7 +158,7 @@ async def fail(error: BaseException) -> None:
 @pytest.mark.parametrize("error", [ZeroDivisionError(), TimeoutError(), asyncio.CancelledError(), ExceptionGroup("", [ValueError()])])
 @pytest.mark.parametrize("is_async", [True, False])
 async def test_an_error_inside_a_call(library: Database, session: AsyncSession, error: BaseException, is_async: bool) -> None:
-    """The commit stands, the others run, and the object says what is stored."""
+    """An error in a call undoes nothing, the other calls run, and the object shows what is stored."""
     calls: list[str] = []
     tag = await TagService(session).create({"name": "a"})
 
@@ -209,7 +209,7 @@ async def by_commit(session: AsyncSession) -> None:
 @pytest.mark.parametrize("write", [by_service, by_unit, by_begin, by_commit])
 @pytest.mark.parametrize("scope", ["asyncio.timeout", "anyio", "task"])
 async def test_a_call_that_is_cancelled(library: Database, session: AsyncSession, write: Write, scope: str) -> None:
-    """The cancellation is raised in the end, also beside other calls that wait; what was committed is not undone."""
+    """A cancelled call undoes nothing; the other calls run, and the cancellation is raised at the end."""
     calls, started = list[str](), asyncio.Event()
 
     async def hang() -> None:
@@ -245,7 +245,7 @@ async def test_a_call_that_is_cancelled(library: Database, session: AsyncSession
 
 
 async def test_a_call_in_a_task_group(library: Database, session: AsyncSession) -> None:
-    """A sibling that fails cancels the call; its error comes out, and the commit stands."""
+    """A task that fails cancels the call; its error is raised, and the commit stays."""
     calls, started = list[str](), asyncio.Event()
 
     async def hang() -> None:
@@ -268,7 +268,7 @@ async def test_a_call_in_a_task_group(library: Database, session: AsyncSession) 
 
 
 async def test_a_call_may_use_another_session_and_register_more(library: Database, session: AsyncSession) -> None:
-    """It sees what was committed; what it registers on the session that has just committed waits for the next transaction."""
+    """A call can read what was committed, and register calls for the next transaction."""
     seen: list[set[str]] = []
 
     async def look() -> None:
@@ -289,7 +289,7 @@ async def test_a_call_may_use_another_session_and_register_more(library: Databas
 
 
 async def test_a_unit_rolled_back_beside_a_task_that_fails(library: Database, session: AsyncSession) -> None:
-    """The other error comes out; alone, the rollback leaves the unit as it does elsewhere."""
+    """rollback() in a task group leaves the unit; the error of another task is raised."""
     async with unit_of_work(session) as uow:
         await TagService(session).create({"name": "a"})
         async with asyncio.TaskGroup() as group:

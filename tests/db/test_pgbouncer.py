@@ -1,4 +1,4 @@
-"""A real pgbouncer in transaction mode between the library and PostgreSQL, with two server connections for all."""
+"""The library behind a real pgbouncer in transaction mode, with two server connections."""
 
 import asyncio
 import os
@@ -28,7 +28,7 @@ SERVERS = 2
 
 @dataclass
 class Bouncer:
-    """The pooler for the server of *url*, at *port*."""
+    """The pooler in front of the server of *url*, at *port*."""
 
     url: URL
     folder: Path
@@ -54,7 +54,7 @@ max_client_conn = 200
 {self.settings}
 """
         )
-        # It refuses to run as root.
+        # pgbouncer does not run as root.
         user: dict[str, Any] = {"user": _other_user()} if os.geteuid() == 0 else {}
         quiet = asyncio.subprocess.DEVNULL
         self.process = await asyncio.create_subprocess_exec(PROGRAM or "", str(ini), stdout=quiet, stderr=quiet, **user)
@@ -115,7 +115,7 @@ async def pool(request: pytest.FixtureRequest, bouncer: Bouncer) -> AsyncIterato
 
 
 async def test_fifty_sessions_share_two_servers(pool: Database, postgres_database: Database) -> None:
-    """Writes, refused writes, rollbacks and savepoints interleave; none meets another's statement, and none leaves one behind."""
+    """Fifty sessions share two server connections without meeting each other's prepared statements."""
     barrier = asyncio.Barrier(50)
 
     async def work(number: int) -> None:
@@ -149,7 +149,7 @@ async def test_fifty_sessions_share_two_servers(pool: Database, postgres_databas
 
 
 async def test_reads_in_autocommit_meet_their_own_statement(pool: Database) -> None:
-    """Each read, sent without a transaction, is answered by the server that prepared it, also while its types are looked up."""
+    """A read without a transaction uses its own prepared statement, also while types are looked up."""
     async with pool.begin() as session:
         await session.execute(insert(Tag), [{"name": f"tag {number}", "weight": number} for number in range(50)])
 
@@ -170,7 +170,7 @@ async def test_reads_in_autocommit_meet_their_own_statement(pool: Database) -> N
 
 
 async def test_streams_and_many_rows(pool: Database) -> None:
-    """An open cursor keeps its server until the transaction ends, and executemany works."""
+    """A stream keeps its server connection until the end of the transaction, and executemany works."""
     async with pool.begin() as session:
         await session.execute(insert(Tag), [{"name": f"tag {number}", "weight": 1} for number in range(300)])
 
@@ -182,7 +182,7 @@ async def test_streams_and_many_rows(pool: Database) -> None:
 
 
 async def test_a_unit_of_work(pool: Database) -> None:
-    """Several writes of services in one transaction, on one server."""
+    """Several writes of services are one transaction on one server connection."""
     async with pool.sessions() as session, unit_of_work(session):
         tag = await TagService(session).create(TagCreate(name="a"))
         await TagService(session).update(tag.id, TagUpdate(name="b"))
@@ -192,7 +192,7 @@ async def test_a_unit_of_work(pool: Database) -> None:
 
 
 async def test_a_restart_of_the_pooler(bouncer: Bouncer, pool: Database) -> None:
-    """Idle connections that it cut are replaced; while it is away the answer is UnavailableError."""
+    """After a restart of the pooler connections are replaced; meanwhile requests get UnavailableError."""
     async with pool.sessions() as session:
         await TagService(session).create(TagCreate(name="before"))
     await bouncer.stop()
@@ -207,7 +207,7 @@ async def test_a_restart_of_the_pooler(bouncer: Bouncer, pool: Database) -> None
 
 @pytest.mark.parametrize("driver", DRIVERS)
 async def test_a_statement_is_limited_without_a_setting_at_the_login(bouncer: Bouncer, driver: str) -> None:
-    """By the client with asyncpg, which cancels it at the server, and in the transaction with psycopg; nothing stays on the server."""
+    """statement_timeout works without a setting at the login, and leaves none on the server."""
     database = Database(bouncer.through(driver), options=DatabaseOptions(statement_timeout=0.2, pool_size=1, max_overflow=0))
     with pytest.raises(UnavailableError):
         async with database.begin() as session, typed_errors(session):
@@ -226,7 +226,7 @@ async def test_a_statement_is_limited_without_a_setting_at_the_login(bouncer: Bo
 
 
 async def test_what_goes_wrong_without_the_option(bouncer: Bouncer) -> None:
-    """What this is for: a setting at the login is refused, and a prepared statement is not where it was."""
+    """Without pgbouncer=True settings at the login and prepared statements fail."""
     limited = Database(bouncer.through(query="application_name=shop"), options=DatabaseOptions(statement_timeout=1))
     with pytest.raises(Exception, match="unsupported startup parameter"):
         async with limited.engine.connect():
@@ -246,7 +246,7 @@ async def test_what_goes_wrong_without_the_option(bouncer: Bouncer) -> None:
 
 @pytest.mark.parametrize("driver", DRIVERS)
 async def test_tls_as_the_url_asks_for_it(postgres_url: URL, driver: str, tmp_path: Path) -> None:
-    """The server's certificate and name are verified, and a stranger's is refused."""
+    """The server's certificate and name are verified; another certificate is rejected."""
     with tempfile.TemporaryDirectory() as name:
         certificate, key = make_certificate(Path(name))
         key.chmod(0o644)

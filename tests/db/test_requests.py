@@ -1,4 +1,4 @@
-"""A request's session: when it commits, when its connection is back, what its errors leave behind."""
+"""The session of a request: when it commits, when its connection is returned, and what errors leave."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -36,7 +36,7 @@ async def client_of(app: App) -> AsyncIterator[httpx.AsyncClient]:
 
 
 class Watch:
-    """Notes, at the moment the response starts, how many connections are out and how many authors others see."""
+    """Notes, when the response starts, how many connections are in use and how many authors others see."""
 
     def __init__(self, app: App, library: Database) -> None:
         self.app, self.library = app, library
@@ -66,8 +66,8 @@ async def post(library: Database, handler: Callable[..., Awaitable[object]]) -> 
         return watch, await client.post("/")
 
 
-async def test_a_self_committed_write_is_there_before_the_response_starts(library: Database) -> None:
-    """And the connection is back in the pool."""
+async def test_a_self_committed_write_is_stored_before_the_response_starts(library: Database) -> None:
+    """A write is committed and its connection returned before the response starts."""
 
     async def handler(session: Annotated[AsyncSession, library.session]) -> int:
         return (await AuthorService(session).create(AuthorCreate(email="new@example.org"))).id
@@ -79,7 +79,7 @@ async def test_a_self_committed_write_is_there_before_the_response_starts(librar
 
 
 async def test_a_request_transaction_is_committed_before_the_response_starts(library: Database) -> None:
-    """The whole handler is one transaction; hooks run before the response too."""
+    """db.transaction commits the whole request, and runs on_commit calls, before the response starts."""
     seen: list[str] = []
 
     async def handler(session: Annotated[AsyncSession, library.transaction]) -> int:
@@ -97,7 +97,7 @@ async def test_a_request_transaction_is_committed_before_the_response_starts(lib
 
 @pytest.mark.parametrize("error", [HTTPException(409), ZeroDivisionError("bug")])
 async def test_a_request_transaction_is_rolled_back_on_any_exception(library: Database, error: Exception) -> None:
-    """HTTPException included."""
+    """Any exception rolls db.transaction back, HTTPException included."""
 
     async def handler(session: Annotated[AsyncSession, library.transaction]) -> None:
         await AuthorService(session).create(AuthorCreate(email="new@example.org"))
@@ -110,7 +110,7 @@ async def test_a_request_transaction_is_rolled_back_on_any_exception(library: Da
 
 
 async def test_a_request_has_one_session(library: Database) -> None:
-    """Db.session, db.transaction and Depends(get_session) give the same one, whatever dependency asks."""
+    """db.session, db.transaction and Depends(get_session) give a request the same session."""
 
     async def current_user(session: Annotated[AsyncSession, library.session]) -> AsyncSession:
         await AuthorService(session).get(1)
@@ -130,7 +130,7 @@ async def test_a_request_has_one_session(library: Database) -> None:
 
 
 async def test_the_marker_may_stand_inside_depends(library: Database) -> None:
-    """It is what people type first; the same session, ended before the response is sent, in every scope."""
+    """Depends(db.session) gives the same session, and closes it before the response."""
 
     async def handler(
         one: Annotated[AsyncSession, library.session],
@@ -148,7 +148,7 @@ async def test_the_marker_may_stand_inside_depends(library: Database) -> None:
 
 
 async def test_a_request_transaction_works_after_the_user_was_loaded_by_hand(library: Database) -> None:
-    """A host's own read has begun a transaction; the handler's writes are still one, committed at the end."""
+    """A read of the application before db.transaction does not change that the handler's writes are one transaction."""
 
     async def current_user(session: Annotated[AsyncSession, library.session]) -> Author | None:
         return (await session.scalars(select(Author))).first()
@@ -168,8 +168,8 @@ async def test_a_request_transaction_works_after_the_user_was_loaded_by_hand(lib
         assert await count(library) == 2
 
 
-async def test_a_host_transaction_left_open_is_rolled_back(library: Database) -> None:
-    """What nobody committed is not kept, and its connection comes back clean."""
+async def test_a_transaction_that_is_left_open_is_rolled_back(library: Database) -> None:
+    """A transaction that a request leaves open is rolled back, and its connection is clean."""
 
     async def handler(session: Annotated[AsyncSession, library.session]) -> None:
         session.add(Author(email="forgotten@example.org"))
@@ -182,7 +182,7 @@ async def test_a_host_transaction_left_open_is_rolled_back(library: Database) ->
 
 
 async def test_a_failed_commit_is_the_clients_error_and_the_next_request_works(library: Database) -> None:
-    """On a pool of one."""
+    """A failed COMMIT is answered with 409, and the next request works on a pool of one."""
     single = Database(library.engine.url, options=_one_connection())
     app = FastAPI()
 
@@ -207,8 +207,8 @@ async def test_a_failed_commit_is_the_clients_error_and_the_next_request_works(l
     assert await count(library) == 1
 
 
-async def test_a_hosts_own_failed_commit_leaves_a_clean_connection(library: Database) -> None:
-    """Without the rollback at the end SQLite's connection would take the failed rows into the next request."""
+async def test_a_failed_commit_of_the_application_leaves_a_clean_connection(library: Database) -> None:
+    """The next request does not get the rows of a failed COMMIT on SQLite."""
     single = Database(library.engine.url, options=_one_connection())
     app = FastAPI()
 
@@ -231,7 +231,7 @@ async def test_a_hosts_own_failed_commit_leaves_a_clean_connection(library: Data
 
 
 async def test_a_cancelled_transaction_gives_its_connection_back_alive(postgres_database: Database) -> None:
-    """Rolled back and returned, not torn down: the next session gets the same server process."""
+    """A cancelled transaction returns its connection, which the next session uses."""
     single = Database(postgres_database.engine.url, options=_one_connection())
     backends = [await _backend_of(single)]
     with anyio.move_on_after(0.2) as scope:
@@ -251,7 +251,7 @@ async def _backend_of(database: Database) -> int:
 
 
 async def test_no_connection_is_held_after_a_read(library: Database) -> None:
-    """While a password is hashed or a remote call is made the pool is free."""
+    """After a read no connection is in use."""
 
     async def handler(session: Annotated[AsyncSession, library.session]) -> int:
         await AuthorService(session).list()
@@ -263,7 +263,7 @@ async def test_no_connection_is_held_after_a_read(library: Database) -> None:
 
 
 async def test_no_connection_is_held_while_a_background_task_runs(library: Database) -> None:
-    """The session is closed before the response, and so before the tasks."""
+    """The session is closed before background tasks run."""
     held: list[int] = []
 
     async def task() -> None:
@@ -279,7 +279,7 @@ async def test_no_connection_is_held_while_a_background_task_runs(library: Datab
 
 
 async def test_a_streamed_body_takes_a_session_of_its_own(library: Database) -> None:
-    """Db.begin() works after the request's session is gone."""
+    """db.begin() works in a streamed body, after the session of the request is closed."""
     async with library.begin() as session:
         await AuthorService(session).create_many([{"email": f"{number}@example.org"} for number in range(5)])
 
@@ -298,7 +298,7 @@ async def test_a_streamed_body_takes_a_session_of_its_own(library: Database) -> 
 
 
 async def test_a_bare_get_session_is_overridable(library: Database) -> None:
-    """``dependency_overrides[db.get_session]`` reaches every marker."""
+    """``dependency_overrides[db.get_session]`` applies to every marker."""
     app = FastAPI()
 
     @app.post("/")
@@ -311,7 +311,7 @@ async def test_a_bare_get_session_is_overridable(library: Database) -> None:
 
 
 async def test_a_client_that_leaves_gives_the_connection_back(library: Database) -> None:
-    """A request cancelled in the middle of its transaction stores nothing and leaks nothing."""
+    """A request that is cancelled in its transaction stores nothing and returns its connection."""
     app, inside = FastAPI(), asyncio.Event()
 
     @app.post("/")
@@ -332,7 +332,7 @@ async def test_a_client_that_leaves_gives_the_connection_back(library: Database)
 
 
 async def test_two_databases_work_side_by_side(library: Database, tmp_path: Any) -> None:
-    """Each request has a session of each, and each commits its own."""
+    """A request can have a session of each of two databases, and each commits."""
     other = Database(f"sqlite+aiosqlite:///{tmp_path / 'other.db'}")
     await other.create_tables(Author.metadata)
 
@@ -440,7 +440,7 @@ async def _savepoint_rolled_back(session: AsyncSession) -> None:
     await savepoint.rollback()
 
 
-async def _savepoint_refused(session: AsyncSession) -> None:
+async def _savepoint_rejected(session: AsyncSession) -> None:
     with suppress(IntegrityError):
         async with session.begin_nested():
             session.add(Tag(name="one"))
@@ -449,12 +449,12 @@ async def _savepoint_refused(session: AsyncSession) -> None:
             await session.execute(insert(Tag).values(name="one"))
 
 
-async def _refused(session: AsyncSession) -> None:
+async def _rejected(session: AsyncSession) -> None:
     with suppress(IntegrityError):
         await session.execute(insert(Tag).values(name="one"))
 
 
-async def _refused_by_the_service(session: AsyncSession) -> None:
+async def _rejected_by_the_service(session: AsyncSession) -> None:
     await session.scalars(select(Tag))
     with suppress(KitError):
         await TagService(session).create({"name": "one"})
@@ -482,9 +482,9 @@ FINE: dict[str, Work] = {
     "commit": _committed,
     "rollback": _rolled_back,
     "savepoint rolled back": _savepoint_rolled_back,
-    "savepoint refused": _savepoint_refused,
-    "statement refused": _refused,
-    "service refused": _refused_by_the_service,
+    "savepoint rejected": _savepoint_rejected,
+    "statement rejected": _rejected,
+    "service rejected": _rejected_by_the_service,
     "begin": _begun,
     "begin undone": _begun_and_undone,
     "unit": _unit,
@@ -506,7 +506,7 @@ FINE_ON_POSTGRES: dict[str, Work] = {
 
 @pytest.mark.parametrize("name", [*WRITTEN, *WRITTEN_ON_POSTGRES])
 async def test_what_was_written_and_not_committed_is_an_error(library: Database, name: str) -> None:
-    """Whatever way it was written; nothing of it is stored, and the connection is back."""
+    """Something written and not committed is a 500, is not stored, and the connection is returned."""
     response = await _answer_to(library, {**WRITTEN, **WRITTEN_ON_POSTGRES}[name], skip=name in WRITTEN_ON_POSTGRES)
 
     assert response.status_code == 500
@@ -517,7 +517,7 @@ async def test_what_was_written_and_not_committed_is_an_error(library: Database,
 
 @pytest.mark.parametrize("name", [*FINE, *FINE_ON_POSTGRES])
 async def test_what_is_no_uncommitted_write_is_no_error(library: Database, name: str) -> None:
-    """Reads, what was undone or refused, what somebody has committed."""
+    """Reads, undone or rejected writes and committed writes are no error."""
     response = await _answer_to(library, {**FINE, **FINE_ON_POSTGRES}[name], skip=name in FINE_ON_POSTGRES)
 
     assert response.status_code == 200
@@ -525,7 +525,7 @@ async def test_what_is_no_uncommitted_write_is_no_error(library: Database, name:
 
 
 async def test_an_exception_of_the_handler_is_answered_as_it_is(library: Database) -> None:
-    """It undoes what was written, and says so itself."""
+    """An exception of the handler undoes its writes and is answered as it is."""
 
     async def work(session: AsyncSession) -> None:
         await _added(session)
@@ -535,7 +535,7 @@ async def test_an_exception_of_the_handler_is_answered_as_it_is(library: Databas
 
 
 async def test_work_of_another_session_is_not_the_requests(library: Database) -> None:
-    """Also on the connection that the request's session had before."""
+    """Uncommitted work of another session is no error of the request."""
 
     async def work(session: AsyncSession) -> None:
         await session.scalars(select(Tag))
@@ -564,7 +564,7 @@ async def _answer_to(library: Database, work: Work, *, skip: bool = False) -> ht
 
 @pytest.mark.parametrize("later", ["streamed body", "background task"])
 async def test_the_requests_session_cannot_be_used_after_it(library: Database, later: str) -> None:
-    """It would begin another transaction on a connection that nobody gives back."""
+    """A session that is used after its request raises an error."""
     errors: list[Exception] = []
 
     async def use(session: AsyncSession) -> None:

@@ -1,4 +1,4 @@
-"""Who commits, what a refused write undoes, what stays readable."""
+"""Who commits, what a rejected write undoes, and what stays readable."""
 
 import asyncio
 import logging
@@ -26,21 +26,22 @@ from tests.models import (
 )
 
 from fastapi_kit.db import Database, on_commit, run_transaction, unit_of_work
-from fastapi_kit.db.transactions import is_opened, typed_errors
+from fastapi_kit.db.atomic import is_opened
+from fastapi_kit.db.transactions import typed_errors
 from fastapi_kit.errors import ConfigurationError, ConflictError, KitError, UnavailableError, UnknownReferenceError
 
-HostSessions = async_sessionmaker[AsyncSession]
+ApplicationSessions = async_sessionmaker[AsyncSession]
 
 
 async def emails(library: Database) -> set[str]:
-    """What another session sees: what is committed."""
+    """Return what another session reads: what is committed."""
     async with library.begin() as session:
         return set(await session.scalars(select(Author.email)))
 
 
 @pytest.fixture
 async def ada(library: Database) -> Author:
-    """An author who is in the database already."""
+    """An author in the database."""
     async with library.begin() as session:
         return await AuthorService(session).create({"email": "ada@example.org", "name": "Ada"})
 
@@ -48,26 +49,28 @@ async def ada(library: Database) -> Author:
 # Opened or not
 
 
-async def test_a_write_in_a_session_nobody_opened_commits_itself(library: Database, session: AsyncSession) -> None:
-    """The row is there for others as soon as the service returns."""
+async def test_a_write_without_an_open_transaction_commits_itself(library: Database, session: AsyncSession) -> None:
+    """Other sessions see the row when the service returns."""
     await AuthorService(session).create(AuthorCreate(email="new@example.org"))
 
     assert await emails(library) == {"new@example.org"}
     assert not session.in_transaction()
 
 
-async def test_a_service_in_an_app_whose_get_db_never_commits_loses_no_write(library: Database, host_sessions: HostSessions) -> None:
-    """On the host's plain session too."""
-    async with host_sessions() as session:
+async def test_a_service_in_an_app_whose_get_db_never_commits_loses_no_write(
+    library: Database, application_sessions: ApplicationSessions
+) -> None:
+    """A write commits itself on a plain session of the application too."""
+    async with application_sessions() as session:
         author = await AuthorService(session).create(AuthorCreate(email="new@example.org"))
         await AuthorService(session).update(author.id, AuthorUpdate(name="New"))
 
-    async with host_sessions() as session:
+    async with application_sessions() as session:
         assert (await session.scalars(select(Author.name))).one() == "New"
 
 
-async def test_a_success_commits_what_the_host_had_pending(library: Database, session: AsyncSession) -> None:
-    """Exactly as session.commit() would."""
+async def test_a_success_commits_what_the_application_had_pending(library: Database, session: AsyncSession) -> None:
+    """A write commits pending objects of the application, as session.commit() would."""
     session.add(Author(email="pending@example.org"))
 
     await AuthorService(session).create(AuthorCreate(email="new@example.org"))
@@ -103,10 +106,12 @@ async def by_unit_after_a_read(session: AsyncSession) -> AsyncIterator[None]:
 
 
 @pytest.mark.parametrize("opened", [by_begin, by_begin_nested, by_unit, by_unit_after_a_read])
-async def test_in_an_opened_transaction_the_opener_commits(library: Database, host_sessions: HostSessions, opened: object) -> None:
-    """A service inside begin(), begin_nested() or a unit only flushes; the opener's commit keeps it."""
+async def test_in_an_opened_transaction_the_opener_commits(
+    library: Database, application_sessions: ApplicationSessions, opened: object
+) -> None:
+    """A write inside begin(), begin_nested() or a unit of work flushes, and the opener's commit keeps it."""
     assert callable(opened)
-    async with host_sessions() as session:
+    async with application_sessions() as session:
         async with opened(session):
             assert is_opened(session)
             await AuthorService(session).create(AuthorCreate(email="new@example.org"))
@@ -117,21 +122,23 @@ async def test_in_an_opened_transaction_the_opener_commits(library: Database, ho
 
 
 @pytest.mark.parametrize("opened", [by_begin, by_begin_nested, by_unit, by_unit_after_a_read])
-async def test_in_an_opened_transaction_the_opener_rolls_back(library: Database, host_sessions: HostSessions, opened: object) -> None:
-    """Nothing that a service did outlives the opener's rollback, on the stock SQLite driver either."""
+async def test_in_an_opened_transaction_the_opener_rolls_back(
+    library: Database, application_sessions: ApplicationSessions, opened: object
+) -> None:
+    """A rollback of the opener undoes every write of a service, also with the stock SQLite driver."""
     assert callable(opened)
     with pytest.raises(ZeroDivisionError):
-        async with host_sessions() as session, opened(session):
+        async with application_sessions() as session, opened(session):
             await AuthorService(session).create(AuthorCreate(email="new@example.org"))
             raise ZeroDivisionError
 
     assert await emails(library) == set()
 
 
-async def test_sessionmaker_begin_is_opened(library: Database, host_sessions: HostSessions) -> None:
-    """Two services compose into the host's one transaction."""
+async def test_sessionmaker_begin_is_opened(library: Database, application_sessions: ApplicationSessions) -> None:
+    """Two services share the application's transaction."""
     with pytest.raises(ConflictError):
-        async with host_sessions.begin() as session:
+        async with application_sessions.begin() as session:
             await AuthorService(session).create(AuthorCreate(email="one@example.org"))
             await AuthorService(session).create(AuthorCreate(email="one@example.org"))
 
@@ -139,7 +146,7 @@ async def test_sessionmaker_begin_is_opened(library: Database, host_sessions: Ho
 
 
 async def test_reading_does_not_open(session: AsyncSession) -> None:
-    """A transaction that began by itself is nobody's."""
+    """A transaction that a read has begun does not count as opened."""
     await session.execute(select(Author.id))
 
     assert session.in_transaction()
@@ -147,7 +154,7 @@ async def test_reading_does_not_open(session: AsyncSession) -> None:
 
 
 async def test_a_second_self_commit_of_a_request_is_reported_once_per_place(library: Database, caplog: pytest.LogCaptureFixture) -> None:
-    """The log names both services and the cure."""
+    """A second commit in a request logs a warning with both services and the remedy, once for each line."""
 
     async def handle(number: int) -> None:
         async with asynccontextmanager(library.get_session)() as session:
@@ -165,7 +172,7 @@ async def test_a_second_self_commit_of_a_request_is_reported_once_per_place(libr
 
 
 async def test_the_log_says_who_committed(session: AsyncSession, caplog: pytest.LogCaptureFixture) -> None:
-    """One debug line per commit: a service, a unit or the host."""
+    """Each commit logs one debug line: a service, a unit or the application."""
     with caplog.at_level(logging.DEBUG, logger="fastapi_kit.db"):
         await TagService(session).create({"name": "a"})
         async with unit_of_work(session):
@@ -179,11 +186,11 @@ async def test_the_log_says_who_committed(session: AsyncSession, caplog: pytest.
     assert lines == ["commit by TagService.create", "commit by unit_of_work", "commit by the application"]
 
 
-# A refused write undoes itself and nothing else
+# A rejected write undoes itself and nothing else
 
 
-async def test_refused_with_no_transaction_leaves_the_session_idle(library: Database, session: AsyncSession, ada: Author) -> None:
-    """Nothing is stored, no transaction stays, the next statement works."""
+async def test_rejected_with_no_transaction_leaves_the_session_idle(library: Database, session: AsyncSession, ada: Author) -> None:
+    """A rejected write without a transaction stores nothing and leaves none open; the next statement works."""
     with pytest.raises(ConflictError):
         await AuthorService(session).create(AuthorCreate(email=ada.email))
 
@@ -192,8 +199,8 @@ async def test_refused_with_no_transaction_leaves_the_session_idle(library: Data
     assert await emails(library) == {ada.email, "next@example.org"}
 
 
-async def test_refused_after_host_work_keeps_the_host_work(library: Database, session: AsyncSession, ada: Author) -> None:
-    """What the host added and flushed stays, uncommitted; committing it works."""
+async def test_rejected_after_application_work_keeps_the_application_work(library: Database, session: AsyncSession, ada: Author) -> None:
+    """A rejected write keeps earlier flushed work of the application, which can be committed."""
     session.add(Author(email="flushed@example.org"))
     await session.flush()
     session.add(Author(email="pending@example.org"))
@@ -206,8 +213,8 @@ async def test_refused_after_host_work_keeps_the_host_work(library: Database, se
     assert await emails(library) == {ada.email, "flushed@example.org", "pending@example.org"}
 
 
-async def test_refused_after_host_work_commits_nothing(library: Database, session: AsyncSession, ada: Author) -> None:
-    """A refusal does not commit the host's work either."""
+async def test_rejected_after_application_work_commits_nothing(library: Database, session: AsyncSession, ada: Author) -> None:
+    """A rejected write does not commit earlier work of the application."""
     session.add(Author(email="flushed@example.org"))
 
     with pytest.raises(ConflictError):
@@ -217,9 +224,11 @@ async def test_refused_after_host_work_commits_nothing(library: Database, sessio
     assert await emails(library) == {ada.email}
 
 
-async def test_refused_in_an_opened_transaction_undoes_only_itself(library: Database, host_sessions: HostSessions, ada: Author) -> None:
-    """The host catches the error, goes on and commits the rest."""
-    async with host_sessions() as session, session.begin():
+async def test_rejected_in_an_opened_transaction_undoes_only_itself(
+    library: Database, application_sessions: ApplicationSessions, ada: Author
+) -> None:
+    """The application can catch the error, go on and commit the rest."""
+    async with application_sessions() as session, session.begin():
         await AuthorService(session).create(AuthorCreate(email="first@example.org"))
         with pytest.raises(ConflictError):
             await AuthorService(session).create(AuthorCreate(email=ada.email))
@@ -229,8 +238,8 @@ async def test_refused_in_an_opened_transaction_undoes_only_itself(library: Data
 
 
 @pytest.mark.parametrize("mode", ["create_savepoint", "conditional_savepoint", "rollback_only"])
-async def test_refused_on_a_bound_connection_leaves_its_transaction(library: Database, ada: Author, mode: JoinTransactionMode) -> None:
-    """A fixture's session on one connection keeps its outer transaction, however it joins it."""
+async def test_rejected_on_a_bound_connection_leaves_its_transaction(library: Database, ada: Author, mode: JoinTransactionMode) -> None:
+    """A session on a test's connection keeps the outer transaction, in every join mode."""
     async with library.engine.connect() as connection:
         outer = await connection.begin()
         session = AsyncSession(connection, expire_on_commit=False, join_transaction_mode=mode)
@@ -245,8 +254,8 @@ async def test_refused_on_a_bound_connection_leaves_its_transaction(library: Dat
     assert await emails(library) == {ada.email}
 
 
-async def test_an_error_of_the_hosts_own_pending_rows_is_not_the_services(session: AsyncSession, ada: Author) -> None:
-    """It comes as SQLAlchemy raised it, and before the service's savepoint."""
+async def test_an_error_of_the_applications_own_pending_rows_is_not_the_services(session: AsyncSession, ada: Author) -> None:
+    """An error in pending rows of the application is raised as SQLAlchemy raises it."""
     session.add(Author(email=ada.email))
 
     with pytest.raises(IntegrityError):
@@ -254,7 +263,7 @@ async def test_an_error_of_the_hosts_own_pending_rows_is_not_the_services(sessio
 
 
 async def test_a_failing_override_undoes_its_write_in_a_unit(library: Database, session: AsyncSession) -> None:
-    """Any exception undoes a unit, not only the database's."""
+    """Any exception in an overridden method undoes a unit."""
     with pytest.raises(ZeroDivisionError):
         async with unit_of_work(session):
             await AuthorService(session).create(AuthorCreate(email="new@example.org"))
@@ -264,7 +273,7 @@ async def test_a_failing_override_undoes_its_write_in_a_unit(library: Database, 
 
 
 async def test_cancelled_writes_are_undone(library: Database, session: AsyncSession) -> None:
-    """A cancelled unit leaves no row, and its session goes on working."""
+    """A cancelled unit stores nothing, and its session still works."""
     started = asyncio.Event()
 
     async def work() -> None:
@@ -284,7 +293,7 @@ async def test_cancelled_writes_are_undone(library: Database, session: AsyncSess
 
 
 async def test_a_write_cancelled_again_and_again_is_undone(library: Database, session: AsyncSession, ada: Author) -> None:
-    """A cancel scope, as of a request that timed out, cancels every await; the undo is finished all the same."""
+    """A write in a cancelled scope of anyio is undone to the end."""
     user = await AuthorService(session).get_one(ada.id)
 
     with anyio.move_on_after(0.2) as scope:
@@ -301,8 +310,8 @@ async def test_a_write_cancelled_again_and_again_is_undone(library: Database, se
 # What was loaded stays readable
 
 
-async def test_the_loaded_user_survives_a_refused_update(session: AsyncSession, ada: Author) -> None:
-    """The target of a refused UPDATE reads as before, with no statement and nothing dirty."""
+async def test_the_loaded_user_survives_a_rejected_update(session: AsyncSession, ada: Author) -> None:
+    """The row of a rejected update reads as before, without SQL and unchanged."""
     other = await AuthorService(session).create(AuthorCreate(email="other@example.org", name="Other"))
 
     with pytest.raises(ConflictError):
@@ -312,8 +321,8 @@ async def test_the_loaded_user_survives_a_refused_update(session: AsyncSession, 
     assert not session.dirty
 
 
-async def test_the_target_survives_a_refused_update_in_an_opened_transaction(session: AsyncSession, ada: Author) -> None:
-    """ROLLBACK TO expires the target; it is put back as well."""
+async def test_the_target_survives_a_rejected_update_in_an_opened_transaction(session: AsyncSession, ada: Author) -> None:
+    """The row of a rejected update in a transaction reads as before."""
     async with unit_of_work(session):
         other = await AuthorService(session).create(AuthorCreate(email="other@example.org", name="Other"))
         with pytest.raises(ConflictError):
@@ -321,8 +330,8 @@ async def test_the_target_survives_a_refused_update_in_an_opened_transaction(ses
         assert (other.email, other.name) == ("other@example.org", "Other")
 
 
-async def test_a_loaded_collection_survives_a_refused_insert(session: AsyncSession, ada: Author) -> None:
-    """Relationships stay loaded, and the refused row is not among them."""
+async def test_a_loaded_collection_survives_a_rejected_insert(session: AsyncSession, ada: Author) -> None:
+    """Collections stay loaded, without the rejected row."""
     await BookService(session).create({"title": "One", "author_id": ada.id})
     author = await AuthorService(session).get_one(ada.id, options=[selectinload(Author.books)])
 
@@ -336,7 +345,7 @@ async def test_a_loaded_collection_survives_a_refused_insert(session: AsyncSessi
 
 
 async def test_what_was_loaded_survives_a_failed_commit(session: AsyncSession, ada: Author) -> None:
-    """A deferred foreign key fails at COMMIT; the rollback of all expires nothing that was loaded."""
+    """What was loaded is readable after a COMMIT that a deferred foreign key rejects."""
     author = await AuthorService(session).get_one(ada.id)
 
     with pytest.raises(UnknownReferenceError):
@@ -346,8 +355,8 @@ async def test_what_was_loaded_survives_a_failed_commit(session: AsyncSession, a
     assert not session.in_transaction()
 
 
-async def test_what_was_loaded_survives_a_failed_commit_after_host_work(session: AsyncSession, ada: Author) -> None:
-    """The same where the host's transaction had begun: its work is undone with the rest, its loaded rows stay readable."""
+async def test_what_was_loaded_survives_a_failed_commit_after_application_work(session: AsyncSession, ada: Author) -> None:
+    """After a failed COMMIT earlier work of the application is undone too, and what was loaded is readable."""
     author = (await session.scalars(select(Author).where(Author.id == ada.id))).one()
 
     with pytest.raises(UnknownReferenceError):
@@ -357,7 +366,7 @@ async def test_what_was_loaded_survives_a_failed_commit_after_host_work(session:
 
 
 async def test_what_was_loaded_survives_a_unit_that_fails(session: AsyncSession, ada: Author) -> None:
-    """After a unit is rolled back the current user can still be read; what was changed inside is read again."""
+    """After a unit is undone what was loaded before is readable, and what was changed inside is read again."""
     user = await AuthorService(session).get_one(ada.id)
     other = await AuthorService(session).create(AuthorCreate(email="other@example.org", name="Other"))
     key = other.id
@@ -373,7 +382,7 @@ async def test_what_was_loaded_survives_a_unit_that_fails(session: AsyncSession,
 
 
 async def test_however_many_objects_are_loaded(session: AsyncSession, ada: Author) -> None:
-    """Nothing is copied, and untouched objects stay readable."""
+    """With many loaded objects, all of them stay readable and none is copied."""
     tags = await TagService(session).create_many([{"name": f"tag {number}"} for number in range(5000)])
 
     with pytest.raises(ConflictError):
@@ -382,8 +391,8 @@ async def test_however_many_objects_are_loaded(session: AsyncSession, ada: Autho
     assert [tag.name for tag in tags] == [f"tag {number}" for number in range(5000)]
 
 
-async def test_a_refused_row_is_transient_again(session: AsyncSession, ada: Author) -> None:
-    """What was new inside the undone part belongs to no session."""
+async def test_a_rejected_row_is_transient_again(session: AsyncSession, ada: Author) -> None:
+    """An object of a rejected insert belongs to no session."""
     author = Author(email=ada.email)
 
     with pytest.raises(ConflictError):
@@ -393,12 +402,12 @@ async def test_a_refused_row_is_transient_again(session: AsyncSession, ada: Auth
     assert inspect(author).transient
 
 
-# The host's session may be SQLAlchemy's default
+# A session of the application with SQLAlchemy's defaults
 
 
-async def test_rows_are_readable_after_a_write_on_a_default_session(host_sessions: HostSessions) -> None:
-    """Expire_on_commit=True expires nothing of a service's own commit, and is what it was afterwards."""
-    async with host_sessions() as session:
+async def test_rows_are_readable_after_a_write_on_a_default_session(application_sessions: ApplicationSessions) -> None:
+    """Rows are readable after a commit of a service with expire_on_commit=True, which keeps its value."""
+    async with application_sessions() as session:
         author = await AuthorService(session).create(AuthorCreate(email="new@example.org"))
         assert (author.id, author.email) == (1, "new@example.org")
         author = await AuthorService(session).update(author.id, AuthorUpdate(name="New"))
@@ -413,7 +422,7 @@ async def test_rows_are_readable_after_a_write_on_a_default_session(host_session
 
 
 async def test_hooks_run_in_order_after_the_outermost_commit(library: Database, session: AsyncSession) -> None:
-    """Sync and async ones, once each, when the row is there for others and no connection is held."""
+    """Sync and async calls run once and in order, after the commit and without a connection."""
     seen: list[str] = []
 
     async def look(name: str) -> None:
@@ -430,7 +439,7 @@ async def test_hooks_run_in_order_after_the_outermost_commit(library: Database, 
 
 
 async def test_hooks_of_an_undone_unit_are_dropped(session: AsyncSession) -> None:
-    """With their savepoint or transaction; those around it run."""
+    """Calls of an undone unit are dropped; those outside of it run."""
     seen: list[str] = []
 
     async with unit_of_work(session) as outer:
@@ -450,7 +459,7 @@ async def test_hooks_of_an_undone_unit_are_dropped(session: AsyncSession) -> Non
 
 
 async def test_a_hook_runs_after_a_self_committing_write(session: AsyncSession) -> None:
-    """Queued on an idle session it waits for the next commit, reads do not count."""
+    """A call on an idle session waits for the next commit."""
     seen: list[str] = []
     on_commit(session, seen.append, "done")
 
@@ -461,8 +470,8 @@ async def test_a_hook_runs_after_a_self_committing_write(session: AsyncSession) 
     assert seen == ["done"]
 
 
-async def test_a_refused_self_committing_write_drops_its_hooks(session: AsyncSession) -> None:
-    """What was queued for it is not run by a later write."""
+async def test_a_rejected_self_committing_write_drops_its_hooks(session: AsyncSession) -> None:
+    """A call for a rejected write is not run by a later write."""
     seen: list[str] = []
     await TagService(session).create({"name": "a"})
     on_commit(session, seen.append, "never")
@@ -474,15 +483,15 @@ async def test_a_refused_self_committing_write_drops_its_hooks(session: AsyncSes
     assert seen == []
 
 
-async def test_hooks_run_after_the_hosts_own_commit(host_sessions: HostSessions) -> None:
-    """Whoever commits, by commit() or by leaving begin()."""
+async def test_hooks_run_after_the_applications_own_commit(application_sessions: ApplicationSessions) -> None:
+    """Calls run after commit() and after begin() of the application."""
     seen: list[str] = []
 
     async def later(name: str) -> None:
         await asyncio.sleep(0)
         seen.append(name)
 
-    async with host_sessions() as session:
+    async with application_sessions() as session:
         session.add(Tag(name="a"))
         on_commit(session, later, "commit")
         await session.commit()
@@ -498,7 +507,7 @@ async def test_hooks_run_after_the_hosts_own_commit(host_sessions: HostSessions)
 
 
 async def test_a_failing_hook_is_logged_and_stops_nothing(session: AsyncSession, caplog: pytest.LogCaptureFixture) -> None:
-    """The commit stands, the next hook runs."""
+    """An error in a call is logged; the commit stays and the next call runs."""
     seen: list[str] = []
 
     async def fail() -> None:
@@ -518,7 +527,7 @@ async def test_a_failing_hook_is_logged_and_stops_nothing(session: AsyncSession,
 
 
 async def test_a_unit_that_fails_on_its_second_write_leaves_no_row(library: Database, session: AsyncSession, ada: Author) -> None:
-    """After a read, and on a transaction that began by itself."""
+    """A unit that fails stores nothing, also after a read has begun the transaction."""
     await session.execute(select(Author.id))
 
     with pytest.raises(ConflictError):
@@ -530,19 +539,19 @@ async def test_a_unit_that_fails_on_its_second_write_leaves_no_row(library: Data
 
 
 async def test_a_unit_undoes_only_itself(library: Database, session: AsyncSession) -> None:
-    """What the host flushed before stays, for the host to commit."""
-    session.add(Author(email="host@example.org"))
+    """Earlier flushed work of the application stays, and the application commits it."""
+    session.add(Author(email="pending@example.org"))
     with pytest.raises(ZeroDivisionError):
         async with unit_of_work(session):
             await AuthorService(session).create(AuthorCreate(email="unit@example.org"))
             raise ZeroDivisionError
     await session.commit()
 
-    assert await emails(library) == {"host@example.org"}
+    assert await emails(library) == {"pending@example.org"}
 
 
 async def test_rollback_leaves_the_unit_and_the_code_after_it_goes_on(library: Database, session: AsyncSession) -> None:
-    """Not even ``except Exception`` inside keeps it from leaving."""
+    """rollback() leaves the unit, also through ``except Exception``, and the code after it runs."""
     reached = False
     async with unit_of_work(session) as uow:
         await AuthorService(session).create(AuthorCreate(email="undone@example.org"))
@@ -558,7 +567,7 @@ async def test_rollback_leaves_the_unit_and_the_code_after_it_goes_on(library: D
 
 
 async def test_rollback_of_the_outer_unit_leaves_both(library: Database, session: AsyncSession) -> None:
-    """The inner block is left on the way."""
+    """rollback() of the outer unit leaves the inner one too."""
     async with unit_of_work(session) as outer, unit_of_work(session):
         await AuthorService(session).create(AuthorCreate(email="undone@example.org"))
         await outer.rollback()
@@ -567,8 +576,8 @@ async def test_rollback_of_the_outer_unit_leaves_both(library: Database, session
 
 
 @pytest.mark.parametrize("by_hand", ["commit", "rollback"])
-async def test_ending_the_transaction_inside_a_unit_is_loud(session: AsyncSession, by_hand: str) -> None:
-    """A unit that was committed or rolled back by hand cannot keep its promise, and says so."""
+async def test_ending_the_transaction_inside_a_unit_is_an_error(session: AsyncSession, by_hand: str) -> None:
+    """commit() or rollback() of the session inside a unit raises ConfigurationError."""
     with pytest.raises(ConfigurationError, match="inside the block"):
         async with unit_of_work(session):
             await AuthorService(session).create(AuthorCreate(email="new@example.org"))
@@ -577,8 +586,8 @@ async def test_ending_the_transaction_inside_a_unit_is_loud(session: AsyncSessio
     assert not session.in_transaction()
 
 
-async def test_typed_errors_types_a_hosts_own_statements(session: AsyncSession, ada: Author) -> None:
-    """Hand-written code gets the same error and the same undo, and commits by itself."""
+async def test_typed_errors_are_for_statements_of_the_application(session: AsyncSession, ada: Author) -> None:
+    """Statements of the application get the library's error and undo, and the application commits."""
     with pytest.raises(ConflictError) as caught:
         async with typed_errors(session):
             session.add(Author(email=ada.email))
@@ -588,13 +597,13 @@ async def test_typed_errors_types_a_hosts_own_statements(session: AsyncSession, 
 
 
 class DeadlockError(Exception):
-    """What PostgreSQL's driver raises, for the tests of who tries again."""
+    """An error with the code of PostgreSQL's deadlock."""
 
     sqlstate = "40P01"
 
 
 async def test_a_unit_is_tried_again_with_a_fresh_session(library: Database) -> None:
-    """What the first attempt wrote is undone, and each gets a session of its own."""
+    """A retry has a new session, and the first attempt is undone."""
     seen: list[AsyncSession] = []
 
     async def work(session: AsyncSession) -> str:
@@ -612,7 +621,7 @@ async def test_a_unit_is_tried_again_with_a_fresh_session(library: Database) -> 
 
 @pytest.mark.parametrize(("error", "attempts"), [(DBAPIError("", None, DeadlockError()), 2), (ZeroDivisionError(), 1)])
 async def test_only_so_often_and_only_for_what_may_pass(library: Database, error: Exception, attempts: int) -> None:
-    """The last failure is raised; anything but a deadlock or a serialization failure at once."""
+    """The last failure is raised; errors other than a deadlock or serialization failure are raised at once."""
     seen: list[AsyncSession] = []
 
     async def work(session: AsyncSession) -> None:
@@ -629,7 +638,7 @@ async def test_only_so_often_and_only_for_what_may_pass(library: Database, error
 
 
 async def test_a_failed_commit_of_a_write_is_typed_and_half_written_nothing(library: Database, session: AsyncSession) -> None:
-    """The constraint's own error; the same session and pool go on."""
+    """A failed COMMIT of a write raises the library's error and stores nothing; the session still works."""
     with pytest.raises(UnknownReferenceError):
         await LoanService(session).create(LoanCreate(book_id=99))
 
@@ -639,7 +648,7 @@ async def test_a_failed_commit_of_a_write_is_typed_and_half_written_nothing(libr
 
 
 async def test_a_failed_commit_of_a_unit_is_typed(library: Database, session: AsyncSession) -> None:
-    """Nothing of the unit stays."""
+    """A failed COMMIT of a unit raises the library's error and stores nothing."""
     with pytest.raises(UnknownReferenceError):
         async with unit_of_work(session):
             await AuthorService(session).create(AuthorCreate(email="undone@example.org"))
@@ -649,7 +658,7 @@ async def test_a_failed_commit_of_a_unit_is_typed(library: Database, session: As
 
 
 async def test_a_failed_commit_of_begin_is_typed_and_the_connection_is_whole(library: Database) -> None:
-    """The next transaction on the pool works."""
+    """A failed COMMIT of db.begin() raises the library's error, and the next transaction works."""
     with pytest.raises(UnknownReferenceError):
         async with library.begin() as session:
             await LoanService(session).create(LoanCreate(book_id=99))
@@ -660,7 +669,7 @@ async def test_a_failed_commit_of_begin_is_typed_and_the_connection_is_whole(lib
 
 
 async def test_a_lost_connection_is_unavailable_and_the_session_recovers(postgres_database: Database) -> None:
-    """Its server process killed in the middle of a unit, the unit is gone and the next write works."""
+    """A connection that is lost inside a unit raises UnavailableError, and the next write works."""
     await postgres_database.create_tables(LibraryBase.metadata)
     async with asynccontextmanager(postgres_database.get_session)() as session:
         with pytest.raises(UnavailableError):

@@ -1,4 +1,4 @@
-"""UTCDateTime on both databases, and keys that grow."""
+"""UTCDateTime on both databases, and time-ordered keys."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +9,7 @@ from uuid import RFC_4122, UUID
 
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, func, insert, literal, select, text
-from sqlalchemy.dialects import mysql, sqlite
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateTable
 
 from fastapi_kit.db import Database
@@ -40,7 +40,7 @@ async def fetch(database: Database, statement: Any) -> Any:
 
 
 async def test_any_offset_goes_in_and_utc_comes_out(database: Database) -> None:
-    """A moment given with an offset comes back as the same moment in UTC, to the microsecond."""
+    """A moment with an offset reads back as the same moment in UTC, to the microsecond."""
     await store(database, MOMENT)
 
     stored = await fetch(database, select(events.c.at))
@@ -58,7 +58,7 @@ async def test_none_is_null(database: Database) -> None:
 
 
 async def test_moments_sort_as_time_does(database: Database) -> None:
-    """Order and comparison follow time, whatever the offsets and however many digits the seconds have."""
+    """Order and comparison follow time, whatever the offsets and the digits of the seconds."""
     late, middle, early = MOMENT + timedelta(microseconds=1), MOMENT, (MOMENT - timedelta(hours=1)).astimezone(UTC).replace(microsecond=0)
     await store(database, late, early, middle)
 
@@ -71,14 +71,14 @@ async def test_moments_sort_as_time_does(database: Database) -> None:
 
 
 async def test_an_aggregate_keeps_the_type(database: Database) -> None:
-    """Max() of the column is aware UTC too."""
+    """max() of the column is an aware datetime in UTC."""
     await store(database, MOMENT, MOMENT - timedelta(days=1))
 
     assert await fetch(database, select(func.max(events.c.at))) == MOMENT
 
 
-async def test_a_naive_moment_is_refused_on_insert(database: Database) -> None:
-    """Naive input raises the library's own error, unwrapped, and says what to do."""
+async def test_a_naive_moment_is_rejected_on_insert(database: Database) -> None:
+    """A naive datetime raises InvalidDataError with the remedy."""
     with pytest.raises(InvalidDataError, match=r"^naive datetime: give it a time zone, as datetime.now\(UTC\) does$") as caught:
         await store(database, MOMENT.replace(tzinfo=None))
 
@@ -86,15 +86,15 @@ async def test_a_naive_moment_is_refused_on_insert(database: Database) -> None:
     assert "2024" not in str(caught.value)
 
 
-async def test_a_naive_moment_is_refused_in_a_condition(database: Database) -> None:
-    """A naive literal in a WHERE clause is refused as it is in an INSERT."""
+async def test_a_naive_moment_is_rejected_in_a_condition(database: Database) -> None:
+    """A naive datetime in a WHERE clause is rejected too."""
     with pytest.raises(InvalidDataError, match="naive datetime"):
         await fetch(database, select(events.c.at).where(events.c.at > MOMENT.replace(tzinfo=None)))
 
 
 @pytest.mark.parametrize("value", [date(2024, 1, 1), "2024-01-01T00:00:00Z", 1_700_000_000])
-async def test_what_is_no_datetime_is_refused(database: Database, value: object) -> None:
-    """A date, a text or a number is not taken for a moment."""
+async def test_what_is_no_datetime_is_rejected(database: Database, value: object) -> None:
+    """A date, a text or a number raises InvalidDataError."""
     with pytest.raises(InvalidDataError) as caught:
         await store(database, value)
 
@@ -104,16 +104,16 @@ async def test_what_is_no_datetime_is_refused(database: Database, value: object)
 @pytest.mark.parametrize(
     "moment", [datetime.max.replace(tzinfo=timezone(timedelta(hours=-1))), datetime.min.replace(tzinfo=timezone(timedelta(hours=1)))]
 )
-async def test_a_moment_that_utc_cannot_name_is_refused(database: Database, moment: datetime) -> None:
-    """An offset that leads beyond the years 1 to 9999 is an error about the data, not an OverflowError."""
+async def test_a_moment_that_utc_cannot_name_is_rejected(database: Database, moment: datetime) -> None:
+    """A moment outside the years 1 to 9999 in UTC raises InvalidDataError."""
     with pytest.raises(InvalidDataError) as caught:
         await store(database, moment)
 
     assert caught.value.reason == "out_of_range"
 
 
-async def test_the_session_works_after_a_refusal(database: Database) -> None:
-    """A refused value reaches the database never; the session answers the next statement."""
+async def test_the_session_works_after_a_rejection(database: Database) -> None:
+    """After a rejected value the session still works."""
     async with database.sessions() as session:
         with pytest.raises(InvalidDataError):
             await session.execute(insert(events).values(at=MOMENT.replace(tzinfo=None)))
@@ -122,7 +122,7 @@ async def test_the_session_works_after_a_refusal(database: Database) -> None:
 
 
 async def test_a_raw_insert_gets_the_server_time(database: Database) -> None:
-    """The server default reads back aware and compares with what Python writes."""
+    """The server default reads back aware and can be compared with values from Python."""
     before = utc_now() - timedelta(seconds=5)
     async with database.engine.begin() as connection:
         await connection.execute(text("INSERT INTO events DEFAULT VALUES"))
@@ -138,7 +138,7 @@ async def test_a_raw_insert_gets_the_server_time(database: Database) -> None:
 
 
 async def test_an_interval_can_be_added_where_the_database_has_intervals(database: Database) -> None:
-    """A timedelta beside the column is an interval, not a moment."""
+    """A timedelta in an expression with the column is an interval."""
     expression = literal(MOMENT, UTCDateTime()) + timedelta(days=1)
 
     if database.engine.dialect.name == "sqlite":
@@ -148,18 +148,8 @@ async def test_an_interval_can_be_added_where_the_database_has_intervals(databas
 
 
 def test_the_type_tells_its_values() -> None:
-    """Code that looks at columns learns that the values are datetimes, and the repr makes the type again."""
+    """python_type of the column type is datetime."""
     assert UTCDateTime().python_type is datetime
-
-
-def test_mysql_keeps_microseconds() -> None:
-    """MySQL's column has six digits, is filled in UTC, and values are bound without a zone."""
-    ddl = str(CreateTable(events).compile(dialect=mysql.dialect()))
-    bind = UTCDateTime().dialect_impl(mysql.dialect()).bind_processor(mysql.dialect())
-
-    assert "DATETIME(6) DEFAULT (utc_timestamp(6))" in ddl
-    assert bind is not None
-    assert bind(MOMENT) == MOMENT.astimezone(UTC).replace(tzinfo=None)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +165,7 @@ def test_mysql_keeps_microseconds() -> None:
     ],
 )
 def test_sqlite_reads_what_others_have_written(stored: str, moment: datetime | None) -> None:
-    """With an offset or without, with a part of the digits; what is no time is an error."""
+    """Text of other programs is read, with or without an offset; text that is not a moment raises an error."""
     dialect = Database("sqlite:///:memory:").engine.dialect
     read: Any = UTCDateTime().dialect_impl(dialect).result_processor(dialect, None)
     assert read(None) is None
@@ -187,7 +177,7 @@ def test_sqlite_reads_what_others_have_written(stored: str, moment: datetime | N
 
 
 def test_sqlite_stores_both_ways_in_one_format() -> None:
-    """The text that SQLite makes by default has the length and shape of the text that Python writes."""
+    """The server default of SQLite has the format that Python writes."""
     bind = UTCDateTime().dialect_impl(sqlite.dialect()).bind_processor(sqlite.dialect())
 
     assert bind is not None
@@ -196,7 +186,7 @@ def test_sqlite_stores_both_ways_in_one_format() -> None:
 
 
 def test_ids_strictly_increase() -> None:
-    """100 000 keys, each greater than the one before, with the version and variant of RFC 9562."""
+    """100,000 keys increase and have the version and variant of RFC 9562."""
     ids = [uuid7() for _ in range(100_000)]
 
     assert all(earlier < later for earlier, later in pairwise(ids))
@@ -204,7 +194,7 @@ def test_ids_strictly_increase() -> None:
 
 
 def test_ids_of_threads_are_in_order_and_never_meet() -> None:
-    """Threads that draw at once get distinct keys, each thread in increasing order."""
+    """Keys of several threads are distinct, and increase in each thread."""
     with ThreadPoolExecutor(4) as pool:
         drawn = list(pool.map(lambda _: [uuid7() for _ in range(5_000)], range(4)))
 
@@ -220,7 +210,7 @@ def test_an_id_carries_its_time() -> None:
 
 
 def test_ids_increase_when_the_clock_goes_back() -> None:
-    """An hour lost to a corrected clock costs no order."""
+    """Keys increase when the clock goes back an hour."""
     times: Iterator[int] = iter([7_200_000_000_000, 3_600_000_000_000, 3_600_000_000_000, 7_200_000_000_000, 7_201_000_000_000])
     make = UUID7Maker(clock=lambda: next(times))
 
@@ -231,7 +221,7 @@ def test_ids_increase_when_the_clock_goes_back() -> None:
 
 
 def test_a_full_counter_borrows_the_next_millisecond() -> None:
-    """The keys of one millisecond never wrap around."""
+    """A full counter goes on in the next millisecond."""
     make = UUID7Maker(clock=lambda: 1_000_000, random_bits=lambda bits: 2**42 - 2 if bits > 32 else 0)
 
     ids = [make() for _ in range(4)]
@@ -241,7 +231,7 @@ def test_a_full_counter_borrows_the_next_millisecond() -> None:
 
 
 def test_ids_cannot_be_guessed_from_their_neighbours() -> None:
-    """The last 32 bits are drawn anew for every key."""
+    """The last 32 bits of every key are random."""
     make = UUID7Maker(clock=lambda: 1_000_000)
 
     tails = {UUID(int=make().int & 0xFFFF_FFFF) for _ in range(1_000)}

@@ -1,4 +1,4 @@
-"""What a refused or undone write leaves in memory: everything that was loaded, as it was, and nothing that was undone."""
+"""What a rejected or undone write leaves in memory: everything that was loaded stays, and nothing that was undone."""
 
 import asyncio
 import dataclasses
@@ -48,7 +48,7 @@ class Point(MutableComposite):
 
 
 class City(Base):
-    """Is written by statements."""
+    """Is written by single statements."""
 
     __tablename__ = "cities"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -56,7 +56,7 @@ class City(Base):
 
 
 class House(Base):
-    """Has a collection of every kind, and a column of every kind that changes in place."""
+    """Has a collection of every kind, and mutable columns of every kind."""
 
     __tablename__ = "houses"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -111,7 +111,7 @@ class Letter(Part, Base):
 
 
 class Plant(Base):
-    """Is written by flushes: it has a validator, and is the root of joined tables."""
+    """Is written by flushes: it has a validator and is the base of joined tables."""
 
     __tablename__ = "plants"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -132,7 +132,7 @@ class Tree(Plant):
 
 
 class Nest(Base):
-    """Keeps its tree from being deleted, which is done by a flush."""
+    """Prevents the deletion of its tree, which is done by a flush."""
 
     __tablename__ = "nests"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -164,7 +164,7 @@ class Leases(CRUDService[Lease, Anything, Anything]): ...
 
 @pytest.fixture(scope="module", autouse=True)
 def quick_collections() -> Iterator[None]:
-    """Each check collects garbage, and need not look at what other tests have left alive."""
+    """Keep garbage collections short: objects of other tests are not looked at."""
     gc.collect()
     gc.freeze()
     yield
@@ -193,7 +193,7 @@ async def street(database: Database) -> Database:
 
 @asynccontextmanager
 async def request_session(database: Database) -> AsyncIterator[AsyncSession]:
-    """A session of a ``Database`` whose open work is simply rolled back at the end."""
+    """A session of a ``Database`` that is rolled back at the end."""
     async with database.sessions() as session:
         yield session
         await session.rollback()
@@ -203,7 +203,7 @@ LOADED = [House.annexes, House.rooms, House.seen_rooms, House.doors, House.keys,
 
 
 class Held:
-    """A house with all that it has loaded, and what that was."""
+    """A house with everything that it has loaded, and a copy of that."""
 
     def __init__(self, house: House, trees: list[Tree]) -> None:
         self.house, self.trees = house, trees
@@ -228,7 +228,7 @@ class Held:
         ]
 
     async def check(self, session: AsyncSession) -> None:
-        """Everything is readable with no statement, nothing is pending, and the identity map is whole."""
+        """Check that everything is readable without SQL, nothing is pending, and the identity map is consistent."""
         gc.collect()
         assert self.show() == self.shown
         assert self.loaded_collections() == self.collections
@@ -239,7 +239,7 @@ class Held:
             assert await session.get(type(each), key) is each
 
     async def change_and_look(self, session: AsyncSession) -> None:
-        """The next change is stored, and nothing else."""
+        """Check that the next change is stored, and nothing else."""
         house = self.house
         house.note, house.at.x, house.rooms[0].name = "next", 9, "changed"
         house.data["later"] = 1
@@ -254,7 +254,7 @@ class Held:
         assert [shown[index] for index in range(len(shown)) if index != 7] == [expected[index] for index in range(len(shown)) if index != 7]
 
 
-# --- How a write is refused or undone. ---
+# --- How a write is rejected or undone. ---
 
 
 async def insert_by_statement(session: AsyncSession) -> None:
@@ -421,7 +421,7 @@ PLACES = [on_an_idle_session, after_a_read, in_a_unit, in_a_unit_that_has_writte
 
 @pytest.mark.parametrize("undone", UNDONE)
 async def test_what_was_loaded_is_as_it_was(street: Database, undone: Callable[[AsyncSession], Awaitable[None]]) -> None:
-    """With its collections of every kind, in the block and after it, and the next change is stored."""
+    """What was loaded is readable in the block and after it, with collections of every kind, and the next change is stored."""
     for place in PLACES:
         async with request_session(street) as session:
             held = await Held.load(session)
@@ -437,7 +437,7 @@ async def test_what_was_loaded_is_as_it_was(street: Database, undone: Callable[[
 
 
 async def test_a_change_in_place_does_not_come_back(street: Database) -> None:
-    """SQLAlchemy does not know the value before it, so the column is read again, and the next change is noticed."""
+    """A mutable column that was changed inside is read again, and its next change is stored."""
     async with request_session(street) as session:
         house = await Houses(session).get_one(1)
         with pytest.raises(ZeroDivisionError):
@@ -458,7 +458,7 @@ async def test_a_change_in_place_does_not_come_back(street: Database) -> None:
 
 
 async def test_what_was_written_inside_is_read_again(street: Database) -> None:
-    """Also where it was written in a savepoint of the application's that was never ended."""
+    """What was written inside is read again, also from an open savepoint of the application."""
     for is_left_open in (False, True):
         async with request_session(street) as session:
             held, new = await Held.load(session), Room(name="new")
@@ -480,7 +480,7 @@ async def test_what_was_written_inside_is_read_again(street: Database) -> None:
 
 
 async def test_a_savepoint_of_the_applications_is_undone_inside_a_unit(street: Database) -> None:
-    """What was loaded is the session's again at once: a change after it is stored with the unit."""
+    """After a rollback of the application's savepoint objects can be changed and are stored with the unit."""
     for is_read_first in (False, True):
         async with request_session(street) as session:
             held = await Held.load(session)
@@ -499,8 +499,8 @@ async def test_a_savepoint_of_the_applications_is_undone_inside_a_unit(street: D
             assert (await Houses(session).get_one(1)).note == f"{is_read_first}"
 
 
-async def test_a_savepoint_undone_inside_a_refused_flush_keeps_the_map_whole(street: Database) -> None:
-    """The same in ``typed_errors`` and after a rollback of the application's savepoint by hand."""
+async def test_a_savepoint_undone_inside_a_rejected_flush_keeps_the_map_whole(street: Database) -> None:
+    """The identity map stays consistent in ``typed_errors`` and after a rollback to a savepoint by hand."""
     async with request_session(street) as session:
         held = await Held.load(session)
         async with typed_errors(session):
@@ -518,7 +518,7 @@ async def test_a_savepoint_undone_inside_a_refused_flush_keeps_the_map_whole(str
 
 
 async def test_what_is_pending_stays_the_applications(street: Database) -> None:
-    """Added, changed and deleted objects are flushed before the savepoint of a refused write, and are stored with the commit."""
+    """Pending changes are flushed before the savepoint of a rejected write, and stored with the commit."""
     for is_in_a_unit in (False, True):
         async with request_session(street) as session, AsyncExitStack() as stack:
             house, elm = await Houses(session).get_one(1), (await session.scalars(select(Tree).where(Tree.name == "elm"))).one()
@@ -547,7 +547,7 @@ async def test_what_is_pending_stays_the_applications(street: Database) -> None:
 
 
 async def test_a_deletion_that_was_not_flushed_is_taken_back(street: Database) -> None:
-    """The object is the session's, and can be changed."""
+    """An object that was marked as deleted belongs to the session again and can be changed."""
     async with request_session(street) as session:
         tree = await Trees(session).get_one(2)
         async with unit_of_work(session) as uow:
@@ -560,8 +560,8 @@ async def test_a_deletion_that_was_not_flushed_is_taken_back(street: Database) -
         assert await session.scalar(select(Tree.height).where(Tree.id == 2)) == 8
 
 
-async def test_objects_that_nobody_holds_are_collected(street: Database) -> None:
-    """The undo keeps none of them."""
+async def test_objects_without_a_reference_are_collected(street: Database) -> None:
+    """A rollback keeps no object alive."""
     async with request_session(street) as session:
         held = await Held.load(session)
         await session.scalars(select(Guest))
@@ -577,7 +577,7 @@ async def test_objects_that_nobody_holds_are_collected(street: Database) -> None
 
 @pytest.mark.parametrize("mode", get_args(JoinTransactionMode))
 async def test_a_session_on_a_connection(street: Database, mode: JoinTransactionMode) -> None:
-    """Whatever way it joins the connection's transaction, a refused write does not end it."""
+    """A rejected write does not end the transaction of the connection, in every join_transaction_mode."""
     async with street.engine.connect() as connection:
         outer = await connection.begin()
         session = AsyncSession(connection, expire_on_commit=False, join_transaction_mode=mode)
@@ -597,7 +597,7 @@ async def test_a_session_on_a_connection(street: Database, mode: JoinTransaction
 
 
 async def test_a_session_of_two_engines(street: Database) -> None:
-    """Each engine's refused write is undone alone; the other's work stays."""
+    """A rejected write on one engine leaves the work on the other."""
     if street.engine.dialect.name == "sqlite":
         pytest.skip("SQLite has one writer at a time")
     other = create_async_engine(street.engine.url)
@@ -621,8 +621,8 @@ async def test_a_session_of_two_engines(street: Database) -> None:
         assert await Trees(session).count() == 3
 
 
-async def test_a_refused_first_write_of_a_unit_takes_no_savepoint(street: Database) -> None:
-    """Core, writing 2: undoing it is undoing the transaction. What the application has added makes it one."""
+async def test_a_rejected_first_write_of_a_unit_takes_no_savepoint(street: Database) -> None:
+    """A rejected first write of a unit is undone without a savepoint, unless the application has pending objects."""
     sent = watched(street)
     async with request_session(street) as session:
         held = await Held.load(session)
@@ -644,7 +644,7 @@ async def test_a_refused_first_write_of_a_unit_takes_no_savepoint(street: Databa
 
 
 def watched(database: Database) -> list[str]:
-    """The first words of what is sent from now on."""
+    """Return a list of the first words of all following statements."""
     sent: list[str] = []
     engine = database.engine.sync_engine
     event.listen(engine, "before_cursor_execute", lambda _c, _cursor, statement, *_: sent.append(statement.split()[0]))
@@ -660,11 +660,11 @@ def watched(database: Database) -> list[str]:
 
 @pytest.mark.parametrize("place", [on_an_idle_session, in_a_unit, in_a_unit_that_has_written])
 async def test_a_write_cancelled_at_each_await(street: Database, place: Callable[[AsyncSession], Any]) -> None:
-    """Whatever the moment, nothing of it is stored and what was loaded is as it was."""
+    """A write that is cancelled at any point stores nothing, and what was loaded stays."""
 
     async def work(session: AsyncSession) -> None:
         async with place(session):
-            await refused_and_undone(session)
+            await rejected_and_undone(session)
             raise ZeroDivisionError
 
     for moment in range(60):
@@ -680,7 +680,7 @@ async def test_a_write_cancelled_at_each_await(street: Database, place: Callable
     assert moment > 5
 
 
-async def refused_and_undone(session: AsyncSession) -> None:
+async def rejected_and_undone(session: AsyncSession) -> None:
     async with unit_of_work(session) as uow:
         await insert_by_statement(session)
         await Houses(session).create({"name": "undone"})
@@ -689,7 +689,7 @@ async def refused_and_undone(session: AsyncSession) -> None:
 
 
 async def cancelled_at(moment: int, work: Coroutine[Any, Any, None]) -> bool:
-    """Cancel *work* at its await number *moment*; return whether it was done before."""
+    """Cancel *work* at its await number *moment*; return whether it had ended before."""
     task, waits, last = asyncio.ensure_future(work), -1, None
     while not task.done():
         waiter: object = getattr(task, "_fut_waiter", None)
@@ -702,7 +702,7 @@ async def cancelled_at(moment: int, work: Coroutine[Any, Any, None]) -> bool:
 
 
 async def test_a_connection_that_is_lost(street: Database) -> None:
-    """The transaction is gone; what was loaded can be read, and the next write works."""
+    """After a lost connection what was loaded can be read, and the next write works."""
     if street.engine.dialect.name == "sqlite":
         pytest.skip("SQLite has no connection to lose")
     for place in (on_an_idle_session, in_a_unit, in_a_unit_that_has_written):
@@ -720,6 +720,6 @@ async def test_a_connection_that_is_lost(street: Database) -> None:
 
 
 async def cut(session: AsyncSession) -> None:
-    """Close the driver's connection under *session*."""
+    """Close the driver's connection of *session*."""
     driver: Any = (await (await session.connection()).get_raw_connection()).driver_connection
     driver.terminate()

@@ -1,4 +1,4 @@
-"""What stands behind the ? of a URL: said to the driver, or refused before anything connects."""
+"""The query of a URL reaches the driver, or is rejected before anything connects."""
 
 import ssl
 from datetime import UTC, datetime, timedelta
@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
+from asyncpg import PostgresError
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -23,8 +24,8 @@ DRIVERS = ["asyncpg", "psycopg"]
 HOST = "db.example.com/app"
 
 
-async def told(url: str | URL, **options: Any) -> dict[str, Any]:
-    """Return what the driver would be told at the first connection, in keywords."""
+async def arguments_of(url: str | URL, **options: Any) -> dict[str, Any]:
+    """Return the keyword arguments that the driver would get at the first connection."""
     database, found = Database(url, options=DatabaseOptions(**options)), dict[str, Any]()
 
     def note(_dialect: object, _record: object, positional: list[Any], keywords: dict[str, Any]) -> None:
@@ -39,7 +40,7 @@ async def told(url: str | URL, **options: Any) -> dict[str, Any]:
 
 
 def make_certificate(folder: Path) -> tuple[Path, Path]:
-    """Write a certificate for localhost, which is its own authority, and its key."""
+    """Write a self-signed certificate for localhost and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.now(UTC)
@@ -57,7 +58,7 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
     return paths
 
 
-# --- asyncpg: it is told in arguments, settings of the server, and in a DSN what it knows in no other form. ---
+# --- asyncpg: it is arguments_of in arguments, settings of the server, and in a DSN what it knows in no other form. ---
 
 
 @pytest.mark.parametrize(
@@ -89,9 +90,9 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
         ("host=/var/run/postgresql&port=5433", {"host": "/var/run/postgresql", "port": 5433}),
     ],
 )
-async def test_asyncpg_is_told(query: str, expected: dict[str, Any]) -> None:
-    """libpq's words reach asyncpg in its own form, and none of them as a keyword that it does not know."""
-    found = await told(f"postgresql://u:hunter2@{HOST}?{query}")
+async def test_what_asyncpg_gets(query: str, expected: dict[str, Any]) -> None:
+    """libpq's words reach asyncpg in its own form."""
+    found = await arguments_of(f"postgresql://u:hunter2@{HOST}?{query}")
 
     assert {word: found[word] for word in expected} == expected
     assert not found.keys() & {
@@ -120,9 +121,9 @@ async def test_asyncpg_is_told(query: str, expected: dict[str, Any]) -> None:
         ("pgbouncer=true", {"prepare_threshold": None}),
     ],
 )
-async def test_psycopg_is_told(query: str, expected: dict[str, Any]) -> None:
-    """libpq's own words stay as they are; those of providers do not reach it."""
-    found = await told(f"postgresql+psycopg://u:hunter2@{HOST}?{query}")
+async def test_what_psycopg_gets(query: str, expected: dict[str, Any]) -> None:
+    """libpq's words reach psycopg unchanged; those of hosting providers do not reach it."""
+    found = await arguments_of(f"postgresql+psycopg://u:hunter2@{HOST}?{query}")
 
     assert {word: found[word] for word in expected} == expected
     assert not found.keys() & {"ssl", "schema", "pgbouncer", "prepared_statements", "database"}
@@ -130,14 +131,14 @@ async def test_psycopg_is_told(query: str, expected: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("driver", DRIVERS)
 async def test_a_plain_url_says_as_much_as_before(driver: str) -> None:
-    """Nothing is sent that nobody asked for: some poolers refuse every setting at the login."""
-    found = await told(f"postgresql+{driver}://u:p@{HOST}")
+    """A plain URL sends no setting, because some poolers reject every setting at the login."""
+    found = await arguments_of(f"postgresql+{driver}://u:p@{HOST}")
 
     assert not found.get("server_settings")
     assert not found.keys() & {"options", "prepare_threshold", "statement_cache_size"}
 
 
-# --- Both: refused with the word and a reason, and no value. ---
+# --- Both drivers: rejected with the word and a reason, without the value ---
 
 
 REFUSED = [
@@ -166,8 +167,8 @@ REFUSED = [
 
 @pytest.mark.parametrize("driver", DRIVERS)
 @pytest.mark.parametrize(("query", "said"), REFUSED)
-def test_what_a_driver_cannot_do_is_refused(driver: str, query: str, said: str) -> None:
-    """At construction, with the word and the reason; nothing that was written is shown."""
+def test_what_a_driver_cannot_do_is_rejected(driver: str, query: str, said: str) -> None:
+    """A word that a driver does not support raises ConfigurationError with the word and no value, at construction."""
     with pytest.raises(ConfigurationError, match=said) as caught:
         Database(f"postgresql+{driver}://u:hunter2@{HOST}?{query}")
 
@@ -177,8 +178,8 @@ def test_what_a_driver_cannot_do_is_refused(driver: str, query: str, said: str) 
 
 @pytest.mark.parametrize("query", ["channel_binding=require", "gssencmode=require", "sslsni=0", "client_encoding=latin1"])
 def test_what_only_psycopg_can_do(query: str) -> None:
-    """A demand that asyncpg cannot meet is refused, not dropped; the error names the way out."""
-    with pytest.raises(ConfigurationError, match=r"asyncpg cannot do .* postgresql\+psycopg://"):
+    """A word that only psycopg supports raises ConfigurationError that suggests psycopg."""
+    with pytest.raises(ConfigurationError, match=r"asyncpg does not support .* postgresql\+psycopg://"):
         Database(f"postgresql://u:p@{HOST}?{query}")
 
     Database(f"postgresql+psycopg://u:p@{HOST}?{query}")
@@ -188,7 +189,7 @@ def test_what_only_psycopg_can_do(query: str) -> None:
     "url", ["postgresql://u:hunt@er2?four=x@host/db", "postgresql://u:hunt@er2@host/db", "postgresql://u:hunt@er2?x&y@host/db"]
 )
 def test_a_password_that_is_not_encoded_is_not_taken_for_words(url: str) -> None:
-    """An @ or a ? in it would make a part of it a host or a word, which an error would show."""
+    """A password with an unescaped @ or ? raises ConfigurationError that shows no part of it."""
     with pytest.raises(ConfigurationError, match="percent-encode") as caught:
         Database(url)
 
@@ -196,14 +197,14 @@ def test_a_password_that_is_not_encoded_is_not_taken_for_words(url: str) -> None
 
 
 def test_a_url_object_is_read_as_text_is() -> None:
-    """An empty or unknown word in it is refused too."""
+    """An empty or unknown word in a URL object is rejected too."""
     url = URL.create("postgresql", host="host", query={"colour": "red"})
     with pytest.raises(ConfigurationError, match="'colour'"):
         Database(url)
 
 
 def test_another_engine_can_be_made_from_the_url() -> None:
-    """The engine's own URL keeps what was said, so that a copy asks for TLS as well; the repr shows none of it."""
+    """The URL of the engine keeps its query, so a second engine connects alike; the repr shows none of it."""
     database = Database(f"postgresql://u:hunter2@{HOST}?sslmode=verify-full&sslrootcert=system&password=hunter2")
 
     assert database.engine.url.query["sslmode"] == "verify-full"
@@ -226,23 +227,23 @@ def test_another_engine_can_be_made_from_the_url() -> None:
     ],
 )
 async def test_several_hosts(url: str, host: list[str], port: list[int]) -> None:
-    """As libpq writes them and as SQLAlchemy does."""
-    found = await told(url)
+    """Several hosts work in libpq's form and in SQLAlchemy's."""
+    found = await arguments_of(url)
 
     assert (found["host"], found["port"]) == (host, port)
 
 
 @pytest.mark.parametrize("password", ["a,b", "1,two:2/c", "a?b=c", "a?sslmode=", "%2Fa", "a%40b,c"])
 def test_a_comma_or_a_question_mark_in_a_password_is_a_part_of_it(password: str) -> None:
-    """Up to the @, whatever it looks like."""
+    """Everything up to the @ belongs to the password."""
     read = async_url(f"postgresql://u:{password}@host/app?sslmode=require")
 
     assert (read.password, read.host, dict(read.query)) == (unquote(password), "host", {"sslmode": "require"})
 
 
 async def test_several_hosts_for_psycopg() -> None:
-    """It takes them joined."""
-    found = await told("postgresql+psycopg://u:p@one:5432,two:6432/app")
+    """psycopg gets several hosts joined by commas."""
+    found = await arguments_of("postgresql+psycopg://u:p@one:5432,two:6432/app")
 
     assert (found["host"], found["port"]) == ("one,two", "5432,6432")
 
@@ -251,7 +252,7 @@ async def test_several_hosts_for_psycopg() -> None:
     "url", ["postgresql://u:p@one:x,two:5432/app", "postgresql://u:p@/app?host=one,two", "postgresql://u:p@host:hunter2/app"]
 )
 def test_hosts_that_cannot_be_read(url: str) -> None:
-    """A port that is none, or a host without one where all must have one."""
+    """A wrong port, or a missing one where all hosts need one, raises ConfigurationError."""
     with pytest.raises(ConfigurationError) as caught:
         Database(url)
 
@@ -259,9 +260,9 @@ def test_hosts_that_cannot_be_read(url: str) -> None:
 
 
 async def test_a_socket_in_the_place_of_the_host() -> None:
-    """libpq's percent-encoded form; and a URL without a login, in which an @ is nobody's password."""
-    assert (await told("postgresql:///app?host=/run/postgresql&user=a@b"))["user"] == "a@b"
-    found = await told("postgresql://u:p@%2Fvar%2Frun%2Fpostgresql/app")
+    """A percent-encoded path of a socket works, and so does an @ in the query of a URL without a login."""
+    assert (await arguments_of("postgresql:///app?host=/run/postgresql&user=a@b"))["user"] == "a@b"
+    found = await arguments_of("postgresql://u:p@%2Fvar%2Frun%2Fpostgresql/app")
 
     assert found["host"] == "/var/run/postgresql"
     assert async_url(async_url("postgresql://%2Ftmp/app").render_as_string()) == async_url("postgresql:///app?host=/tmp")
@@ -271,8 +272,8 @@ async def test_a_socket_in_the_place_of_the_host() -> None:
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
-def test_a_certificate_that_cannot_be_used_is_refused(driver: str, tmp_path: Path) -> None:
-    """At construction: no file, no certificate in it, a key of another; and what verification needs and nobody named."""
+def test_a_certificate_that_cannot_be_used_is_rejected(driver: str, tmp_path: Path) -> None:
+    """A missing or wrong certificate or key raises ConfigurationError at construction."""
     certificate, key = make_certificate(tmp_path)
     (tmp_path / "other").mkdir()
     _, other = make_certificate(tmp_path / "other")
@@ -287,7 +288,7 @@ def test_a_certificate_that_cannot_be_used_is_refused(driver: str, tmp_path: Pat
 
 @pytest.mark.parametrize("mode", ["verify-ca", "verify-full"])
 def test_verification_needs_an_authority(mode: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Named in the URL, in PGSSLROOTCERT, or in the user's folder for it."""
+    """The authority comes from the URL, from PGSSLROOTCERT, or from the user's folder for it."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("PGSSLROOTCERT", raising=False)
     with pytest.raises(ConfigurationError, match="sslrootcert"):
@@ -299,16 +300,16 @@ def test_verification_needs_an_authority(mode: str, monkeypatch: pytest.MonkeyPa
 
 
 async def test_the_systems_authorities() -> None:
-    """sslrootcert=system verifies the server's name, as libpq does; asyncpg would look for a file of that name."""
-    found = await told(f"postgresql://{HOST}?sslrootcert=system")
+    """sslrootcert=system verifies the server with the authorities of the system."""
+    found = await arguments_of(f"postgresql://{HOST}?sslrootcert=system")
 
     context: ssl.SSLContext = found["ssl"]
     assert context.check_hostname
     assert context.verify_mode is ssl.CERT_REQUIRED
-    assert (await told(f"postgresql+psycopg://{HOST}?sslrootcert=system"))["sslmode"] == "verify-full"
+    assert (await arguments_of(f"postgresql+psycopg://{HOST}?sslrootcert=system"))["sslmode"] == "verify-full"
 
 
-# --- Timeouts: what the URL says wins. ---
+# --- Timeouts: the URL takes precedence ---
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
@@ -316,7 +317,7 @@ async def test_the_systems_authorities() -> None:
     "options", ["-c statement_timeout=1234", "-cstatement_timeout=1234", "--statement-timeout=1234", "-c work_mem=1MB"]
 )
 async def test_the_statement_timeout_of_the_url_wins(postgres_url: URL, driver: str, options: str) -> None:
-    """Over that of the options, which is a default in from_settings."""
+    """A statement_timeout in the URL takes precedence over the options."""
     url = postgres_url.set(drivername=f"postgresql+{driver}").update_query_dict({"options": options, "application_name": "shop"})
     database = Database(url, options=DatabaseOptions(statement_timeout=10))
     async with database.begin() as session:
@@ -328,7 +329,7 @@ async def test_the_statement_timeout_of_the_url_wins(postgres_url: URL, driver: 
 
 @pytest.mark.parametrize("driver", DRIVERS)
 async def test_a_schema_is_the_search_path(postgres_url: URL, driver: str) -> None:
-    """As written, quotes and spaces included."""
+    """schema= sets the search_path, with quotes and spaces."""
     url = postgres_url.set(drivername=f"postgresql+{driver}").update_query_dict({"schema": 'My "own" schema\\'})
     database = Database(url)
     async with database.begin() as session:
@@ -338,11 +339,11 @@ async def test_a_schema_is_the_search_path(postgres_url: URL, driver: str) -> No
     assert found == '"My ""own"" schema\\"'
 
 
-# --- A mistake is no lost database. ---
+# --- A mistake is not a lost database ---
 
 
 async def test_a_wrong_argument_is_raised_as_it_is() -> None:
-    """By ping and by the lifespan: nobody waits for a database that will never answer."""
+    """ping() and the lifespan raise the driver's error for a wrong argument."""
     engine = create_async_engine("postgresql+asyncpg://127.0.0.1/app", connect_args={"colour": "red"})
     database = Database(engine)
 
@@ -356,22 +357,23 @@ async def test_a_wrong_argument_is_raised_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("options", ["-c colour=red", "-c statement_timeout=soon"])
-async def test_a_setting_that_the_server_refuses_is_raised_as_it_is(postgres_url: URL, options: str) -> None:
-    """It says which."""
+async def test_a_setting_that_the_server_rejects_is_raised_as_it_is(postgres_url: URL, options: str) -> None:
+    """The server's error for a wrong setting is raised unchanged."""
     database = Database(postgres_url.update_query_dict({"options": options}))
-    with pytest.raises(DBAPIError, match=r"colour|statement_timeout"):
+    # SQLAlchemy 2.0 raises what asyncpg raises while it connects as it is.
+    with pytest.raises((DBAPIError, PostgresError), match=r"colour|statement_timeout"):
         await database.ping()
 
 
 def test_pgbouncer_does_not_reach_an_engine_that_exists() -> None:
-    """It is made with or without prepared statements: refused instead of ignored."""
+    """pgbouncer=True with an engine raises ConfigurationError."""
     with pytest.raises(ConfigurationError, match="statement_cache_size"):
         Database(create_async_engine("postgresql+asyncpg://127.0.0.1/app"), options=DatabaseOptions(pgbouncer=True))
 
 
 @pytest.mark.parametrize("wanted", [True, False])
 async def test_reads_in_autocommit_are_an_option(wanted: bool) -> None:
-    """The database keeps it for the reads."""
+    """The Database keeps autocommit_reads for its reads."""
     database = Database("sqlite://", options=DatabaseOptions(autocommit_reads=wanted))
 
     assert database.autocommit_reads is wanted

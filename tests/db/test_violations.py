@@ -1,4 +1,4 @@
-"""Each error is caused for real, on SQLite and on PostgreSQL, and becomes the library's."""
+"""Each error is caused in SQLite and PostgreSQL and becomes the library's."""
 
 import asyncio
 import enum
@@ -120,7 +120,7 @@ async def failure_of(work: Awaitable[object]) -> Exception:
         await work
     except Exception as error:
         return error
-    pytest.fail("nothing was refused")
+    pytest.fail("nothing was rejected")
 
 
 async def run(engine: AsyncEngine, statements: Sequence[Executable], parameters: Any = None) -> None:
@@ -129,7 +129,7 @@ async def run(engine: AsyncEngine, statements: Sequence[Executable], parameters:
             await connection.execute(statement, parameters)
 
 
-async def refusal(
+async def error_of(
     database: Database, *statements: Executable, parameters: Any = None, metadata: MetaData | None = Model.metadata
 ) -> KitError:
     error = as_kit_error(await failure_of(run(database.engine, statements, parameters)), metadata=metadata)
@@ -138,7 +138,7 @@ async def refusal(
 
 
 def said(error: KitError | None) -> tuple[Any, ...]:
-    """What a refusal says, to compare in one line."""
+    """Return the parts of an error to compare in one line."""
     assert error is not None
     names = ("fields", "table", "reason" if isinstance(error, InvalidDataError) else "constraint")
     return type(error), *(getattr(error, name) for name in names)
@@ -149,21 +149,21 @@ def said(error: KitError | None) -> tuple[Any, ...]:
 
 async def test_unique_names_fields_table_and_constraint(library: Database) -> None:
     """A unique violation names the table, the constraint and the fields, alike on both databases."""
-    error = await refusal(library, insert(AUTHORS).values(**ANNE))
+    error = await error_of(library, insert(AUTHORS).values(**ANNE))
 
     assert said(error) == (ConflictError, ("e_mail",), "authors", "uq_authors_e_mail")
 
 
 async def test_unique_of_several_columns(library: Database) -> None:
     """A composite unique constraint names all its fields, in its order."""
-    error = await refusal(library, insert(BOOKS).values(number=1, publisher="Faber", live=1))
+    error = await error_of(library, insert(BOOKS).values(number=1, publisher="Faber", live=1))
 
     assert said(error) == (ConflictError, ("publisher", "number"), "books", "uq_books_publisher_number")
 
 
 async def test_unique_by_update(library: Database) -> None:
-    """An UPDATE that meets a unique constraint is refused like an INSERT."""
-    error = await refusal(
+    """An UPDATE that meets a unique constraint is rejected like an INSERT."""
+    error = await error_of(
         library, insert(BOOKS).values(id=11, slug="other", live=1), update(BOOKS).where(BOOKS.c.id == 11).values(slug="emma")
     )
 
@@ -172,21 +172,21 @@ async def test_unique_by_update(library: Database) -> None:
 
 async def test_primary_key(library: Database) -> None:
     """A taken primary key is a conflict over the key."""
-    error = await refusal(library, insert(BOOKS).values(id=10, live=1))
+    error = await error_of(library, insert(BOOKS).values(id=10, live=1))
 
     assert said(error) == (ConflictError, ("id",), "books", "pk_books")
 
 
 async def test_functional_unique_index(library: Database) -> None:
     """A unique index over lower(title) names title."""
-    error = await refusal(library, insert(BOOKS).values(title="EMMA", live=1))
+    error = await error_of(library, insert(BOOKS).values(title="EMMA", live=1))
 
     assert said(error) == (ConflictError, ("title",), "books", "ix_books_title")
 
 
 async def test_partial_unique_index(library: Database) -> None:
     """A partial unique index names its key, not the columns of its condition."""
-    error = await refusal(library, insert(BOOKS).values(slug="emma", live=1))
+    error = await error_of(library, insert(BOOKS).values(slug="emma", live=1))
 
     assert said(error) == (ConflictError, ("slug",), "books", "ix_books_slug")
 
@@ -206,7 +206,7 @@ async def test_another_table_than_the_mappers(library: Database) -> None:
 
 
 async def test_flush_of_objects(library: Database) -> None:
-    """A flush of mapped objects is refused with the same words."""
+    """A flush of mapped objects is rejected with the same words."""
 
     async def flush() -> None:
         async with library.sessions() as session:
@@ -219,16 +219,16 @@ async def test_flush_of_objects(library: Database) -> None:
 
 
 async def test_without_metadata_the_driver_speaks(library: Database) -> None:
-    """Without metadata the fields are what the driver itself says."""
-    error = await refusal(library, insert(BOOKS).values(publisher="Faber", number=1, live=1), metadata=None)
+    """Without metadata the fields are those that the driver names."""
+    error = await error_of(library, insert(BOOKS).values(publisher="Faber", number=1, live=1), metadata=None)
 
     assert isinstance(error, ConflictError)
     assert (error.fields, error.table) == (("publisher", "number"), "books")
 
 
 async def test_text_names_no_value(library: Database) -> None:
-    """The text of the error tells table, constraint and fields, and nothing that was sent."""
-    error = await refusal(library, insert(AUTHORS).values(**ANNE))
+    """The text of the error has table, constraint and fields, and no value."""
+    error = await error_of(library, insert(AUTHORS).values(**ANNE))
 
     assert str(error) == "conflict in e_mail of authors (uq_authors_e_mail)"
 
@@ -240,7 +240,7 @@ async def test_exclusion(postgres_database: Database) -> None:
     rooms.append_constraint(ExcludeConstraint((func.length(rooms.c.shape), "="), name="no_overlap", using="btree"))
     await postgres_database.create_tables(metadata)
 
-    error = await refusal(postgres_database, insert(rooms).values([{"shape": "abc"}, {"shape": "xyz"}]), metadata=metadata)
+    error = await error_of(postgres_database, insert(rooms).values([{"shape": "abc"}, {"shape": "xyz"}]), metadata=metadata)
 
     assert said(error) == (ConflictError, ("shape",), "rooms", "no_overlap")
 
@@ -297,7 +297,7 @@ LONG = Table(
 
 @pytest.fixture
 async def old(database: Database) -> Database:
-    """A database of a host without a naming convention."""
+    """A database of an application without a naming convention."""
     await database.create_tables(OLD)
     await run(database.engine, [insert(PARENTS).values(id=1, code="a"), insert(CHILDREN).values(id=100, parent_id=1)])
     return database
@@ -313,7 +313,7 @@ async def old(database: Database) -> Database:
 )
 async def test_unnamed_unique_constraints(old: Database, statement: Executable, fields: tuple[str, ...], table: str) -> None:
     """An unnamed constraint is known by the name that PostgreSQL makes, shortened where it is long."""
-    error = await refusal(old, statement, metadata=OLD)
+    error = await error_of(old, statement, metadata=OLD)
 
     assert isinstance(error, ConflictError)
     assert (error.fields, error.table) == (fields, table)
@@ -325,26 +325,26 @@ async def test_unnamed_unique_constraints(old: Database, statement: Executable, 
 )
 async def test_unnamed_checks(old: Database, values: dict[str, int], fields: tuple[str, ...]) -> None:
     """Unnamed CHECKs name the columns of their text, also where PostgreSQL numbers their names."""
-    error = await refusal(old, insert(CHILDREN).values(id=200, **values), metadata=OLD)
+    error = await error_of(old, insert(CHILDREN).values(id=200, **values), metadata=OLD)
 
     assert said(error) == (InvalidDataError, fields, "children", "check")
 
 
 async def test_unnamed_check_with_a_long_name(old: Database) -> None:
     """The name of an unnamed CHECK is known as PostgreSQL shortens it."""
-    error = await refusal(old, insert(LONG).values({LONG.c[1].name: -1}), metadata=OLD)
+    error = await error_of(old, insert(LONG).values({LONG.c[1].name: -1}), metadata=OLD)
 
     assert said(error) == (InvalidDataError, (LONG.c[1].name,), LONG.name, "check")
 
 
 async def test_check_with_qualified_names(database: Database) -> None:
-    """A table's name in the text of a CHECK is not taken for the column of that name."""
+    """A table's name in the text of a CHECK is not taken for a column."""
     metadata = MetaData()
     columns = [Column(name, Integer) for name in ("id", "price", "cost", "limit")]
     table = Table("cost", metadata, *columns, CheckConstraint('cost.price > 0 AND "cost".price < "limit"'))
     await database.create_tables(metadata)
 
-    error = await refusal(database, insert(table).values(price=0, cost=0, limit=0), metadata=metadata)
+    error = await error_of(database, insert(table).values(price=0, cost=0, limit=0), metadata=metadata)
 
     assert said(error) == (InvalidDataError, ("price", "limit"), "cost", "check")
 
@@ -357,14 +357,14 @@ async def test_constraint_of_a_partition(postgres_database: Database) -> None:
     await postgres_database.create_tables(metadata)
     await run(postgres_database.engine, [text("CREATE TABLE days_rest PARTITION OF days DEFAULT")])
 
-    error = await refusal(postgres_database, insert(days).values(day=-1), metadata=metadata)
+    error = await error_of(postgres_database, insert(days).values(day=-1), metadata=metadata)
 
     assert said(error) == (InvalidDataError, ("day",), "days_rest", "check")
 
 
 async def test_unnamed_foreign_key(old: Database) -> None:
     """An unnamed foreign key names its column."""
-    error = await refusal(old, insert(CHILDREN).values(parent_id=99), metadata=OLD)
+    error = await error_of(old, insert(CHILDREN).values(parent_id=99), metadata=OLD)
 
     assert said(error) == (UnknownReferenceError, ("parent_id",), "children", "unknown_reference")
 
@@ -375,21 +375,21 @@ async def test_shortened_names(database: Database) -> None:
     table = LONG.to_metadata(metadata)
     await database.create_tables(metadata)
 
-    error = await refusal(database, insert(table).values([{table.c[1].name: 7}, {table.c[1].name: 7}]), metadata=metadata)
+    error = await error_of(database, insert(table).values([{table.c[1].name: 7}, {table.c[1].name: 7}]), metadata=metadata)
 
     assert said(error) == (ConflictError, (table.c[1].name,), table.name, f"uq_{table.name}_{table.c[1].name}")
 
 
 async def test_named_schema(postgres_database: Database) -> None:
-    """A table of another schema is told from its namesake, and named with its schema."""
+    """A table of another schema is not taken for a table of the same name, and is named with its schema."""
     metadata = MetaData()
     Table("users", metadata, Column("id", Integer, primary_key=True), Column("name", Text, unique=True))
     other = Table("users", metadata, Column("id", Integer, primary_key=True), Column("email", String(5), unique=True), schema="other")
     await run(postgres_database.engine, [text("CREATE SCHEMA IF NOT EXISTS other"), text("DROP TABLE IF EXISTS other.users")])
     await postgres_database.create_tables(metadata)
 
-    taken = await refusal(postgres_database, insert(other).values([{"email": "a"}, {"email": "a"}]), metadata=metadata)
-    long = await refusal(postgres_database, insert(other).values(email="too long"), metadata=metadata)
+    taken = await error_of(postgres_database, insert(other).values([{"email": "a"}, {"email": "a"}]), metadata=metadata)
+    long = await error_of(postgres_database, insert(other).values(email="too long"), metadata=metadata)
 
     assert said(taken) == (ConflictError, ("email",), "other.users", "users_email_key")
     assert said(long) == (InvalidDataError, ("email",), "other.users", "too_long")
@@ -402,7 +402,7 @@ async def test_unknown_constraint_falls_back_on_the_detail(postgres_database: Da
     await postgres_database.create_tables(metadata)
     await run(postgres_database.engine, [text("CREATE UNIQUE INDEX secret ON words (lang, lower(word))")])
 
-    error = await refusal(
+    error = await error_of(
         postgres_database, insert(words).values([{"word": "a", "lang": "x"}, {"word": "A", "lang": "x"}]), metadata=metadata
     )
 
@@ -413,8 +413,8 @@ async def test_unknown_constraint_falls_back_on_the_detail(postgres_database: Da
 
 
 async def test_unknown_reference_names_the_field(library: Database) -> None:
-    """An INSERT that points at no row names the foreign key; SQLite says so with precise=False."""
-    error = await refusal(library, insert(BOOKS).values(author_id=99, live=1))
+    """A foreign key without a row names the field; on SQLite with precise=False."""
+    error = await error_of(library, insert(BOOKS).values(author_id=99, live=1))
 
     assert said(error) == (UnknownReferenceError, ("author_id",), "books", "unknown_reference")
     assert isinstance(error, UnknownReferenceError)
@@ -422,10 +422,10 @@ async def test_unknown_reference_names_the_field(library: Database) -> None:
 
 
 async def test_sqlite_names_every_key_that_was_written(sqlite_database: Database) -> None:
-    """SQLite does not say which foreign key: all of the statement's that are not null are named, not precise."""
+    """SQLite does not name the foreign key: all that are not null are named, with precise=False."""
     await sqlite_database.create_tables(Model.metadata)
-    error = await refusal(sqlite_database, insert(BOOKS).values(editor_id=98, author_id=99, live=1))
-    alone = await refusal(sqlite_database, insert(BOOKS), parameters=[{"author_id": None, "editor_id": 98, "live": 1}] * 2)
+    error = await error_of(sqlite_database, insert(BOOKS).values(editor_id=98, author_id=99, live=1))
+    alone = await error_of(sqlite_database, insert(BOOKS), parameters=[{"author_id": None, "editor_id": 98, "live": 1}] * 2)
 
     assert said(error) == (UnknownReferenceError, ("author_id", "editor_id"), "books", "unknown_reference")
     assert said(alone) == (UnknownReferenceError, ("editor_id",), "books", "unknown_reference")
@@ -433,14 +433,14 @@ async def test_sqlite_names_every_key_that_was_written(sqlite_database: Database
 
 async def test_unknown_reference_by_update(library: Database) -> None:
     """An UPDATE of the referencing table is an unknown reference."""
-    error = await refusal(library, update(BOOKS).values(editor_id=99, price=BOOKS.c.price + 1, slug=func.lower("A, B")))
+    error = await error_of(library, update(BOOKS).values(editor_id=99, price=BOOKS.c.price + 1, slug=func.lower("A, B")))
 
     assert said(error) == (UnknownReferenceError, ("editor_id",), "books", "unknown_reference")
 
 
 async def test_delete_of_a_referenced_row(old: Database) -> None:
-    """A DELETE of a row that others point at names the referencing table and field."""
-    error = await refusal(old, delete(PARENTS), metadata=OLD)
+    """Deleting a row that others refer to names the referring table and field."""
+    error = await error_of(old, delete(PARENTS), metadata=OLD)
 
     assert isinstance(error, StillReferencedError)
     assert (error.fields, error.table) == (("parent_id",), "children")
@@ -448,22 +448,22 @@ async def test_delete_of_a_referenced_row(old: Database) -> None:
 
 async def test_update_of_a_referenced_key(old: Database) -> None:
     """An UPDATE of the referenced key is still referenced, not an unknown reference."""
-    error = await refusal(old, update(PARENTS).values(id=2), metadata=OLD)
+    error = await error_of(old, update(PARENTS).values(id=2), metadata=OLD)
 
     assert isinstance(error, StillReferencedError)
     assert (error.fields, error.table) == (("parent_id",), "children")
 
 
 async def test_sqlite_cannot_tell_between_references(sqlite_database: Database) -> None:
-    """Where two foreign keys point at the row, SQLite's error names no field."""
+    """If two foreign keys refer to the row, SQLite's error names no field."""
     await sqlite_database.create_tables(Model.metadata)
     prepare = [insert(AUTHORS).values(id=1, **ANNE), insert(BOOKS).values(author_id=1, live=1)]
 
-    assert said(await refusal(sqlite_database, *prepare, delete(AUTHORS))) == (StillReferencedError, (), None, None)
+    assert said(await error_of(sqlite_database, *prepare, delete(AUTHORS))) == (StillReferencedError, (), None, None)
 
 
 def test_foreign_key_without_metadata() -> None:
-    """At COMMIT and without metadata PostgreSQL's words are all there is."""
+    """At COMMIT and without metadata the fields are those that PostgreSQL names."""
     fields = {"C": "23503", "M": "...", "D": 'Key (id)=(9) is still referenced from table "books".', "t": "books", "n": "fk"}
 
     assert said(as_kit_error(PostgresError.new(fields))) == (StillReferencedError, (), "books", "fk")
@@ -487,17 +487,17 @@ def test_foreign_key_into_another_metadata() -> None:
 
 
 async def test_self_reference(database: Database) -> None:
-    """A table that points at itself: INSERT is unknown, DELETE is still referenced, and UPDATE either."""
+    """In a table that refers to itself INSERT is an unknown reference, DELETE is still referenced, and UPDATE either."""
     metadata = MetaData()
     nodes = Table("nodes", metadata, Column("id", Integer, primary_key=True), Column("parent_id", ForeignKey("nodes.id")))
     await database.create_tables(metadata)
     pair = [insert(nodes).values(id=1), insert(nodes).values(id=2, parent_id=1)]
     child, parent = update(nodes).where(nodes.c.id == 2), update(nodes).where(nodes.c.id == 1)
 
-    assert type(await refusal(database, insert(nodes).values(id=1, parent_id=9), metadata=metadata)) is UnknownReferenceError
-    assert type(await refusal(database, *pair, delete(nodes).where(nodes.c.id == 1), metadata=metadata)) is StillReferencedError
-    assert type(await refusal(database, *pair, child.values(parent_id=9), metadata=metadata)) is UnknownReferenceError
-    assert type(await refusal(database, *pair, parent.values(id=7), metadata=metadata)) is StillReferencedError
+    assert type(await error_of(database, insert(nodes).values(id=1, parent_id=9), metadata=metadata)) is UnknownReferenceError
+    assert type(await error_of(database, *pair, delete(nodes).where(nodes.c.id == 1), metadata=metadata)) is StillReferencedError
+    assert type(await error_of(database, *pair, child.values(parent_id=9), metadata=metadata)) is UnknownReferenceError
+    assert type(await error_of(database, *pair, parent.values(id=7), metadata=metadata)) is StillReferencedError
 
 
 async def test_on_delete_restrict(database: Database) -> None:
@@ -507,7 +507,7 @@ async def test_on_delete_restrict(database: Database) -> None:
     pets = Table("pets", metadata, Column("id", Integer, primary_key=True), Column("home_id", ForeignKey("homes.id", ondelete="RESTRICT")))
     await database.create_tables(metadata)
 
-    error = await refusal(database, insert(homes).values(id=1), insert(pets).values(home_id=1), delete(homes), metadata=metadata)
+    error = await error_of(database, insert(homes).values(id=1), insert(pets).values(home_id=1), delete(homes), metadata=metadata)
 
     assert isinstance(error, StillReferencedError)
     assert (error.fields, error.table) == (("home_id",), "pets")
@@ -527,7 +527,7 @@ MEMBERS = Table(
 async def test_deferred_key_at_commit(database: Database) -> None:
     """A deferred foreign key that fails at COMMIT is an unknown reference; SQLite cannot name it."""
     await database.create_tables(DEFERRED)
-    error = await refusal(database, insert(MEMBERS).values(team_id=9), metadata=DEFERRED)
+    error = await error_of(database, insert(MEMBERS).values(team_id=9), metadata=DEFERRED)
 
     assert isinstance(error, UnknownReferenceError)
     precise = database.engine.dialect.name == "postgresql"
@@ -535,11 +535,11 @@ async def test_deferred_key_at_commit(database: Database) -> None:
 
 
 async def test_deferred_delete_at_commit(postgres_database: Database) -> None:
-    """At COMMIT the key in PostgreSQL's DETAIL tells a row that is still referenced."""
+    """At COMMIT PostgreSQL's DETAIL tells that the row is still referenced."""
     await postgres_database.create_tables(DEFERRED)
     await run(postgres_database.engine, [insert(TEAMS).values(id=1), insert(MEMBERS).values(team_id=1)])
 
-    error = await refusal(postgres_database, delete(TEAMS), metadata=DEFERRED)
+    error = await error_of(postgres_database, delete(TEAMS), metadata=DEFERRED)
 
     assert said(error) == (StillReferencedError, ("team_id",), "members", "members_team_id_fkey")
 
@@ -555,7 +555,7 @@ async def test_deferred_delete_at_commit(postgres_database: Database) -> None:
     ],
 )
 def test_foreign_key_in_another_language(detail: str | None, expected: type[KitError]) -> None:
-    """At COMMIT the names in PostgreSQL's DETAIL tell the two sides of a foreign key apart, whatever language it speaks."""
+    """At COMMIT PostgreSQL's DETAIL tells the direction of a foreign key in every language."""
     fields = {"C": "23503", "M": "...", "D": detail, "s": "public", "t": "books", "n": "fk_books_author_id_authors"}
     error = as_kit_error(PostgresError.new(fields), metadata=Model.metadata)
 
@@ -572,17 +572,17 @@ async def test_composite_foreign_key(database: Database) -> None:
     pages = Table("pages", metadata, Column("id", Integer, primary_key=True), *columns, *keys)
     await database.create_tables(metadata)
 
-    error = await refusal(database, insert(pages).values(tenant=1, site=2, twin=None), metadata=metadata)
+    error = await error_of(database, insert(pages).values(tenant=1, site=2, twin=None), metadata=metadata)
 
     assert said(error) == (UnknownReferenceError, ("tenant", "site"), "pages", "unknown_reference")
 
 
-# --- Values that a column does not take. ---
+# --- Values that a column cannot hold ---
 
 
 async def test_not_null(library: Database) -> None:
     """Null in a NOT NULL column names the field, alike on both databases."""
-    error = await refusal(library, insert(AUTHORS).values(e_mail="b@example.org"))
+    error = await error_of(library, insert(AUTHORS).values(e_mail="b@example.org"))
 
     assert said(error) == (InvalidDataError, ("full_name",), "authors", "null")
 
@@ -597,7 +597,7 @@ async def test_not_null_by_mapper(library: Database) -> None:
 @pytest.mark.parametrize(("values", "fields"), [({"age": -1}, ("age",)), ({"age": 1, "born": 9999}, ("full_name", "age", "born"))])
 async def test_check_names_the_columns_of_its_text(library: Database, values: dict[str, int], fields: tuple[str, ...]) -> None:
     """A CHECK names the columns in its text, whole words outside strings, alike on both databases."""
-    error = await refusal(library, insert(AUTHORS).values(e_mail="b@example.org", full_name="B", **values))
+    error = await error_of(library, insert(AUTHORS).values(e_mail="b@example.org", full_name="B", **values))
 
     assert said(error) == (InvalidDataError, fields, "authors", "check")
 
@@ -633,7 +633,7 @@ async def test_too_long_in_every_kind_of_statement(postgres_database: Database, 
     await postgres_database.create_tables(Model.metadata)
     await run(postgres_database.engine, [insert(AUTHORS).values(id=10, **ANNE)])
 
-    error = await refusal(postgres_database, statement, parameters=parameters)
+    error = await error_of(postgres_database, statement, parameters=parameters)
 
     assert said(error) == (InvalidDataError, ("full_name",), "authors", "too_long")
 
@@ -683,13 +683,13 @@ THINGS = Table(
         ({"word": "".join(str(uuid.uuid4()) for _ in range(600)), "name": "a"}, ("word",), "too_long"),
     ],
 )
-async def test_values_that_postgresql_refuses(
+async def test_values_that_postgresql_rejects(
     postgres_database: Database, values: dict[str, Any], fields: tuple[str, ...], reason: str
 ) -> None:
     """Ranges, lengths, NUL bytes, surrogates and wrong types are invalid data that names the field."""
     await postgres_database.create_tables(ODD)
 
-    error = await refusal(postgres_database, insert(THINGS).values(values), metadata=ODD)
+    error = await error_of(postgres_database, insert(THINGS).values(values), metadata=ODD)
 
     assert said(error) == (InvalidDataError, fields, "things", reason)
 
@@ -704,11 +704,11 @@ async def test_values_that_postgresql_refuses(
         ({"price": "dear"}, "wrong_type"),
     ],
 )
-async def test_values_that_sqlite_refuses(sqlite_database: Database, values: dict[str, Any], reason: str) -> None:
-    """What SQLite's driver or a column type cannot take is invalid data, though Python raises it bare or SQLAlchemy wraps it."""
+async def test_values_that_sqlite_rejects(sqlite_database: Database, values: dict[str, Any], reason: str) -> None:
+    """What SQLite's driver or a column type rejects is invalid data, wrapped by SQLAlchemy or not."""
     await sqlite_database.create_tables(Model.metadata)
 
-    error = await refusal(sqlite_database, insert(BOOKS).values(live=1, **values))
+    error = await error_of(sqlite_database, insert(BOOKS).values(live=1, **values))
 
     assert isinstance(error, InvalidDataError)
     assert error.reason == reason
@@ -718,7 +718,7 @@ async def test_sqlite_names_a_parameter_it_cannot_bind(sqlite_database: Database
     """SQLite counts the parameter that it cannot bind, and the field is found by the count."""
     await sqlite_database.create_tables(Model.metadata)
 
-    error = await refusal(sqlite_database, insert(BOOKS).values(live=1, title=func.replace("a", "b", "c"), slug=object()))
+    error = await error_of(sqlite_database, insert(BOOKS).values(live=1, title=func.replace("a", "b", "c"), slug=object()))
 
     assert said(error) == (InvalidDataError, ("slug",), "books", "wrong_type")
 
@@ -727,7 +727,7 @@ async def test_key_out_of_range_in_a_condition(database: Database) -> None:
     """A number beyond every range in a WHERE is invalid data; no field was written, so none is named."""
     await database.create_tables(Model.metadata)
 
-    error = await refusal(database, update(BOOKS).where(BOOKS.c.id == 10**20).values(number=5))
+    error = await error_of(database, update(BOOKS).where(BOOKS.c.id == 10**20).values(number=5))
 
     assert isinstance(error, InvalidDataError)
     assert (error.fields, error.reason) == ((), "out_of_range")
@@ -739,7 +739,7 @@ async def test_error_of_a_column_type(database: Database) -> None:
     days = Table("days", metadata, Column("id", Integer, primary_key=True), Column("at", UTCDateTime))
     await database.create_tables(metadata)
 
-    error = await refusal(database, insert(days).values(at=datetime.fromisoformat("2024-02-29T12:00:00")), metadata=metadata)
+    error = await error_of(database, insert(days).values(at=datetime.fromisoformat("2024-02-29T12:00:00")), metadata=metadata)
 
     assert isinstance(error, InvalidDataError)
 
@@ -754,12 +754,12 @@ class Picky(TypeDecorator[str]):
 
 async def test_wrapped_library_error(database: Database) -> None:
     """A library error inside SQLAlchemy's StatementError is unwrapped."""
-    error = await refusal(database, select(bindparam("a", "x", Picky())))
+    error = await error_of(database, select(bindparam("a", "x", Picky())))
 
     assert isinstance(error, NotFoundError)
 
 
-# --- The database cannot answer. ---
+# --- The database does not answer ---
 
 
 @pytest.fixture
@@ -829,8 +829,8 @@ async def test_pool_timeout(other_engine: AsyncEngine) -> None:
 
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-async def test_refused_connection(driver: str, host: str) -> None:
-    """A port where nobody listens is unavailable."""
+async def test_no_server_listens(driver: str, host: str) -> None:
+    """A port without a server is unavailable."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -840,7 +840,7 @@ async def test_refused_connection(driver: str, host: str) -> None:
 
 
 async def test_unreachable_socket_file(tmp_path: Path) -> None:
-    """A socket file that is not there is unavailable, though it is a FileNotFoundError."""
+    """A missing socket file is unavailable, although it is a FileNotFoundError."""
     engine = create_async_engine(f"postgresql+asyncpg://postgres@/test?host={tmp_path}")
 
     await unavailable(run(engine, [text("SELECT 1")]))
@@ -861,7 +861,7 @@ async def test_unreachable_socket_file(tmp_path: Path) -> None:
     ],
 )
 def test_connections_that_the_client_finds_dead(error: Exception, mapped: bool) -> None:
-    """A connection that the driver itself finds dead is unavailable; a connection that two tasks share is a mistake."""
+    """A connection that the driver finds closed is unavailable; one that two tasks use is a mistake in the code."""
     found = as_kit_error(error)
 
     assert isinstance(found, UnavailableError) if mapped else found is None
@@ -878,7 +878,7 @@ UNAVAILABLE = ["57P03", "53100", "53300", "08006", "25006", "28P01", "3D000"]
 
 @pytest.mark.parametrize(("state", "mapped"), [*((state, True) for state in UNAVAILABLE), ("42P01", False), ("55000", False)])
 async def test_states_of_the_server(postgres_database: Database, state: str, mapped: bool) -> None:
-    """A server that starts, stops, is full, read-only or lets nobody in is unavailable; an unknown table is a mistake."""
+    """A server that starts, stops, is full, read-only or rejects logins is unavailable; an unknown table is a mistake in the code."""
     block = text(f"DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{state}'; END $$")
     error = as_kit_error(await failure_of(run(postgres_database.engine, [block])))
 
@@ -887,15 +887,15 @@ async def test_states_of_the_server(postgres_database: Database, state: str, map
 
 
 async def test_a_full_disk_takes_longer(postgres_database: Database) -> None:
-    """A full disk asks for a longer wait than a lost connection."""
-    full = await refusal(postgres_database, text("DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '53100'; END $$"))
+    """A full disk has a longer retry_after than a lost connection."""
+    full = await error_of(postgres_database, text("DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '53100'; END $$"))
 
     assert isinstance(full, UnavailableError)
     assert full.retry_after == 30
 
 
 async def test_deadlock(postgres_database: Database) -> None:
-    """A deadlock is unavailable, and the transaction may be run again."""
+    """A deadlock is unavailable and retryable."""
     await postgres_database.create_tables(Model.metadata)
     await run(postgres_database.engine, [insert(AUTHORS).values([{**ANNE, "id": 1}, {**FINE, "id": 2}])])
     both = asyncio.Barrier(2)
@@ -916,7 +916,7 @@ async def test_deadlock(postgres_database: Database) -> None:
 
 
 async def test_serialization_failure(postgres_database: Database, other_engine: AsyncEngine) -> None:
-    """A serialization failure is unavailable and may be run again, also when it comes as the library's error."""
+    """A serialization failure is unavailable and retryable, also as the library's error."""
     await postgres_database.create_tables(Model.metadata)
     await run(postgres_database.engine, [insert(AUTHORS).values(ANNE)])
     async with other_engine.execution_options(isolation_level="SERIALIZABLE").connect() as connection:
@@ -931,14 +931,14 @@ async def test_serialization_failure(postgres_database: Database, other_engine: 
 
 
 async def test_only_lost_races_are_retryable(library: Database) -> None:
-    """A conflict, a timeout or a bug is not tried again."""
+    """A conflict, a timeout or a mistake is not retryable."""
     conflict = await failure_of(run(library.engine, [insert(AUTHORS).values(**ANNE)]))
 
     assert not any(is_retryable(error) for error in (conflict, TimeoutError(), ValueError()))
 
 
 async def test_sqlite_locked(sqlite_database: Database) -> None:
-    """A SQLite database that another writer holds is unavailable."""
+    """An SQLite database that another writer has locked is unavailable."""
     await sqlite_database.create_tables(Model.metadata)
     impatient = create_async_engine(sqlite_database.engine.url, connect_args={"timeout": 0})
     async with sqlite_database.engine.begin() as connection:
@@ -948,7 +948,7 @@ async def test_sqlite_locked(sqlite_database: Database) -> None:
 
 
 async def test_sqlite_full(sqlite_database: Database) -> None:
-    """A SQLite database that cannot grow is unavailable."""
+    """An SQLite database that cannot grow is unavailable."""
     await sqlite_database.create_tables(Model.metadata)
 
     async def fill() -> None:
@@ -963,11 +963,11 @@ async def test_sqlite_full(sqlite_database: Database) -> None:
 
 
 async def test_sqlite_cannot_be_opened(tmp_path: Path) -> None:
-    """A SQLite file that cannot be opened is unavailable."""
+    """An SQLite file that cannot be opened is unavailable."""
     await unavailable(run(create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/none/x.db"), [text("SELECT 1")]))
 
 
-# --- What is not the database's refusal. ---
+# --- Errors that are not the database's ---
 
 
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
@@ -989,8 +989,8 @@ async def test_mistakes_in_code(database: Database, statement: Executable) -> No
     assert as_kit_error(await failure_of(run(database.engine, [statement]))) is None
 
 
-async def test_errors_of_the_host() -> None:
-    """Errors of the host's own code are none of the database's, a timeout or a full disk of its own included."""
+async def test_errors_of_the_application() -> None:
+    """Errors of the application's own code are raised unchanged, also timeouts and a full disk."""
 
     async def wait() -> None:
         async with asyncio.timeout(0):
@@ -1016,7 +1016,7 @@ def test_library_errors_pass() -> None:
 
 
 async def test_vanished_rows(library: Database) -> None:
-    """A row that another deleted meanwhile is a conflict, at the flush and at the refresh."""
+    """A row that another session has deleted is a conflict, in a flush and in a refresh."""
     async with library.sessions() as session, library.sessions() as other:
         author, same = await session.get_one(Author, 10), await other.get_one(Author, 10)
         await run(library.engine, [delete(BOOKS), delete(AUTHORS)])
@@ -1033,7 +1033,7 @@ async def test_integrity_error_of_unknown_code(sqlite_database: Database) -> Non
     await sqlite_database.create_tables(Model.metadata)
     trigger = text("CREATE TRIGGER no BEFORE INSERT ON authors BEGIN SELECT RAISE(ABORT, 'no'); END")
 
-    error = await refusal(sqlite_database, trigger, insert(AUTHORS).values(ANNE))
+    error = await error_of(sqlite_database, trigger, insert(AUTHORS).values(ANNE))
 
     assert said(error) == (ConflictError, (), "authors", None)
     assert said(as_kit_error(IntegrityError("x", {}, Exception()))) == (ConflictError, (), None, None)
@@ -1058,7 +1058,7 @@ async def test_integrity_error_of_unknown_code(sqlite_database: Database) -> Non
     ],
 )
 async def test_psycopg(postgres_database: Database, postgres_url: URL, statement: Executable, expected: tuple[Any, ...]) -> None:
-    """Psycopg's errors are read as asyncpg's are."""
+    """psycopg's errors are translated as asyncpg's are."""
     await postgres_database.create_tables(Model.metadata)
     await run(postgres_database.engine, [insert(AUTHORS).values(id=10, **ANNE), insert(BOOKS).values(author_id=10, live=1)])
     engine = create_async_engine(postgres_url.set(drivername="postgresql+psycopg"))

@@ -1,4 +1,4 @@
-"""What a failed statement wrote is known from SQLAlchemy, in every kind of statement and with every driver, and is never shown."""
+"""What a failed statement wrote is known for every kind of statement and every driver, and is never shown."""
 
 import gc
 import logging
@@ -57,7 +57,7 @@ NAME, PERCENT = "full name", 'per%cent("x")'
 
 @pytest.fixture(params=["asyncpg", "psycopg"])
 async def engine(request: pytest.FixtureRequest, postgres_database: Database, postgres_url: URL) -> AsyncIterator[AsyncEngine]:
-    """An application's own engine on PostgreSQL, watched, with one row."""
+    """A watched engine of the application on PostgreSQL, with one row."""
     engine = create_async_engine(postgres_url.set(drivername=f"postgresql+{request.param}"))
     watch(engine)
     await postgres_database.create_tables(Base.metadata)
@@ -72,7 +72,7 @@ async def failure_of(work: Awaitable[object]) -> Exception:
         await work
     except Exception as error:
         return error
-    pytest.fail("nothing was refused")
+    pytest.fail("nothing was rejected")
 
 
 async def execute(engine: AsyncEngine, *statements: Executable, parameters: Any = None, **options: Any) -> None:
@@ -111,7 +111,7 @@ FINE = {"nm": "fine"}
     ],
 )
 async def test_every_kind_of_write(engine: AsyncEngine, statement: Executable, parameters: Any, field: str) -> None:
-    """PostgreSQL names no column for a text that is too long; the one that was written with it is named."""
+    """A text that is too long names its field, in every kind of statement."""
 
     async def write() -> None:
         async with AsyncSession(engine) as session, session.begin():
@@ -125,7 +125,7 @@ async def test_every_kind_of_write(engine: AsyncEngine, statement: Executable, p
 
 @pytest.mark.parametrize("update_it", [False, True])
 async def test_flush(engine: AsyncEngine, update_it: bool) -> None:
-    """What the unit of work writes is named by its attributes."""
+    """A flush names the fields as attributes."""
 
     async def flush() -> None:
         async with AsyncSession(engine) as session, session.begin():
@@ -141,7 +141,7 @@ async def test_flush(engine: AsyncEngine, update_it: bool) -> None:
 
 
 async def test_condition_is_not_what_was_written(engine: AsyncEngine) -> None:
-    """A value that fails in a condition names no field."""
+    """A wrong value in a condition names no field."""
     statement = update(ODD).where(ODD.c.id == 10**20).values(name_m1="a")
 
     error = as_kit_error(await failure_of(execute(engine, statement)))
@@ -153,7 +153,7 @@ async def test_condition_is_not_what_was_written(engine: AsyncEngine) -> None:
 @pytest.mark.parametrize("values", [{"nm": 5}, {"nm": "a", "note": object()}])
 @pytest.mark.parametrize("engine", ["asyncpg"], indirect=True)
 async def test_parameter_that_the_driver_counts(engine: AsyncEngine, values: dict[str, object]) -> None:
-    """Asyncpg counts the parameter that it cannot send, in the batch as in a single row."""
+    """A parameter that asyncpg rejects names its field, in one row and in many."""
     rows = [{"nm": "a", "note": "b"}, {"nm": "a", "note": "b"} | values]
 
     for statement in (insert(ODD).returning(ODD.c.id, sort_by_parameter_order=True), insert(ODD)):
@@ -167,7 +167,7 @@ async def test_parameter_that_the_driver_counts(engine: AsyncEngine, values: dic
 
 
 async def test_translated_schema(engine: AsyncEngine) -> None:
-    """A table that is in another schema than its metadata says is known all the same, and its namesake is told from it."""
+    """A table in another schema by schema_translate_map is known, and not taken for a table of the same name."""
     metadata = MetaData()
     things = Table("things", metadata, Column("id", Integer, primary_key=True), Column("name", String(5), unique=True), schema="tenant")
     Table("things", metadata, Column("id", Integer, primary_key=True), Column("other", String(5), unique=True), schema="acme")
@@ -185,7 +185,7 @@ async def test_translated_schema(engine: AsyncEngine) -> None:
 
 
 async def test_another_table_fails(database: Database) -> None:
-    """The table that the driver names goes before the statement's: a trigger's row may be at fault."""
+    """If the driver names another table, as for a row of a trigger, that table is used."""
     metadata = MetaData()
     notes = Table("notes", metadata, Column("id", Integer, primary_key=True))
     Table("logs", metadata, Column("id", Integer, primary_key=True), Column("line", String(5), nullable=False))
@@ -204,7 +204,7 @@ async def test_another_table_fails(database: Database) -> None:
 
 
 async def test_lightweight_table(database: Database) -> None:
-    """A statement on table(), which knows no constraint, leaves it to the driver and to the metadata that is given."""
+    """For a statement on table() the error has what the driver and the given metadata know."""
     await database.create_tables(Base.metadata)
     light = table("odd words", column("id"), column("full name"))
     statement = insert(light).values([{"id": 1, "full name": "a"}, {"id": 1, "full name": "a"}])
@@ -216,7 +216,7 @@ async def test_lightweight_table(database: Database) -> None:
 
 
 async def test_metadata_of_another_package(database: Database) -> None:
-    """A table that the given metadata lacks is known from its own statement."""
+    """A table that is missing in the given metadata is known from its statement."""
     await database.create_tables(Base.metadata)
 
     error = as_kit_error(await failure_of(execute(database.engine, insert(ODD).values(nm=None))), metadata=MetaData())
@@ -241,7 +241,7 @@ CHILDREN = Table("children", FAMILY, Column("id", Integer, primary_key=True), Co
 )
 @pytest.mark.parametrize("watched", [True, False])
 async def test_plain_sql(database: Database, statement: Executable, expected: type[KitError], watched: bool) -> None:
-    """Of a statement that is text only its verb is known, which tells the two sides of a foreign key apart."""
+    """The verb of a text statement tells the two directions of a foreign key."""
     await database.create_tables(FAMILY)
     engine = database.engine if watched else create_async_engine(database.engine.url)
     async with engine.connect() as connection:
@@ -261,7 +261,7 @@ async def test_plain_sql(database: Database, statement: Executable, expected: ty
 
 
 async def test_unwatched_engine(database: Database) -> None:
-    """Without the listener the fields are those that the driver names."""
+    """Without watch() the error has the fields that the driver names."""
     await database.create_tables(Base.metadata)
     engine = create_async_engine(database.engine.url)
 
@@ -275,7 +275,7 @@ async def test_unwatched_engine(database: Database) -> None:
 
 
 async def test_watching_twice(database: Database) -> None:
-    """Watch() may be called before every write, on the engine and on its connections: one listener is added."""
+    """watch() adds one listener, however often it is called."""
     engine = create_async_engine(database.engine.url)
     for _ in range(3):
         watch(engine)
@@ -290,7 +290,7 @@ async def test_watching_twice(database: Database) -> None:
 
 
 async def test_values_are_never_shown(database: Database, caplog: pytest.LogCaptureFixture) -> None:
-    """What the exception remembers stands in no text of it, nor of what it holds."""
+    """No text or repr shows the values."""
     await database.create_tables(Base.metadata)
     failure = await failure_of(
         execute(database.engine, insert(ODD).values(id=1, nm="a", note=SECRET), insert(ODD).values(id=1, nm="a", note=SECRET))
@@ -304,7 +304,7 @@ async def test_values_are_never_shown(database: Database, caplog: pytest.LogCapt
 
 
 async def test_no_circle_is_left(database: Database) -> None:
-    """The memory goes with the exception, without the garbage collector."""
+    """The values are freed with the exception, without the garbage collector."""
     await database.create_tables(Base.metadata)
     failure: Any = await failure_of(execute(database.engine, insert(ODD).values(nm=None)))
     kept = weakref.ref(next(value for value in vars(failure.orig).values() if type(value).__name__ == "Written"))
@@ -320,7 +320,7 @@ async def test_no_circle_is_left(database: Database) -> None:
 
 
 async def test_frozen_exception_of_the_application(database: Database) -> None:
-    """An exception of the application's that takes no attribute comes out as it is."""
+    """An exception of the application that rejects attributes is raised unchanged."""
 
     class FrozenError(Exception):
         def __setattr__(self, name: str, value: object) -> None:
@@ -330,12 +330,12 @@ async def test_frozen_exception_of_the_application(database: Database) -> None:
 
     await database.create_tables(Base.metadata)
 
-    def refuse(*_: object) -> None:
+    def reject(*_: object) -> None:
         raise FrozenError
 
-    event.listen(database.engine.sync_engine, "before_cursor_execute", refuse)
+    event.listen(database.engine.sync_engine, "before_cursor_execute", reject)
     failure = await failure_of(execute(database.engine, insert(ODD).values(nm="a")))
-    event.remove(database.engine.sync_engine, "before_cursor_execute", refuse)
+    event.remove(database.engine.sync_engine, "before_cursor_execute", reject)
 
     assert type(failure) is FrozenError
     assert as_kit_error(failure) is None

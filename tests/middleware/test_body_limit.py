@@ -12,6 +12,7 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tests.middleware.asgi import Answer, Headers, ask, http_scope, serving, websocket_scope
+from tests.versions import needs_body_limits
 
 from fastapi_kit.errors import ConfigurationError
 from fastapi_kit.handlers import Problem, legacy_body, register_exception_handlers
@@ -212,6 +213,7 @@ def test_a_negative_limit_raises() -> None:
         BodyLimitMiddleware(make_app(), max_bytes=-1)
 
 
+@needs_body_limits
 async def test_a_route_may_allow_more() -> None:
     """max_body_size of a route counts instead, for more and for less."""
     app = make_app()

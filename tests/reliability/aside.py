@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from fastapi_kit.db import Database
 
-__all__ = ["PASSWORD", "Aside", "eventually", "telling_words"]
+__all__ = ["PASSWORD", "Aside", "eventually", "execute", "telling_words"]
 
 PASSWORD = "Hush-4711"
 """In every URL that an app under test gets. The server of the tests asks nobody for it."""
@@ -23,6 +23,13 @@ def telling_words(text: str) -> list[str]:
     """Return what *text* has of errors of the database, which belongs into no answer and no log. A random id may have a port's digits."""
     text = _RANDOM_ID.sub("", text)
     return [word for word in _TELLING if word in text]
+
+
+def execute(connection: Any, statement: str) -> None:
+    """Run *statement* on *connection*, which an event of the pool shows."""
+    cursor = connection.cursor()
+    cursor.execute(statement)
+    cursor.close()
 
 
 async def eventually(look: Callable[[], Awaitable[FoundT]]) -> FoundT:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import URL, event
-from tests.reliability.aside import Aside
+from tests.reliability.aside import Aside, execute
 from tests.reliability.sites import KINDS, assert_refused, assert_unavailable, open_site
 
 AtCommit = Callable[[str], Awaitable[None]]
@@ -82,7 +82,7 @@ async def test_a_commit_that_a_constraint_refuses(server: URL, aside: Aside, at_
 
 def enforce_keys(connection: Any, _record: object) -> None:
     """Let a SQLite connection enforce foreign keys."""
-    connection.execute("PRAGMA foreign_keys = ON").close()
+    execute(connection, "PRAGMA foreign_keys = ON")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event, insert, select, text
 from tests.models import Tag, TagCreate, TagService
-from tests.reliability.aside import Aside, eventually
+from tests.reliability.aside import Aside, eventually, execute
 
 from fastapi_kit.db import Database, DatabaseOptions
 
@@ -97,7 +97,7 @@ async def test_work_that_is_cancelled_leaves_no_lock(sqlite_aside: Aside, file: 
     database = Database(f"sqlite:///{file}")
 
     def set_mode(connection: Any, _record: object) -> None:
-        connection.execute(f"PRAGMA journal_mode={mode}").close()
+        execute(connection, f"PRAGMA journal_mode={mode}")
 
     event.listen(database.engine.sync_engine, "connect", set_mode)
     moment, done = 0, False

@@ -13,7 +13,7 @@ from fastapi import APIRouter
 from httpx import Response
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import create_async_engine
-from tests.reliability.aside import Aside
+from tests.reliability.aside import Aside, execute
 from tests.reliability.sites import KINDS, Site, assert_unavailable, open_site
 
 WRITES = ["create", "update", "delete", "pair"]
@@ -133,7 +133,7 @@ def limit_pages(site: Site, pages: int) -> None:
     """Let the app's next connections not grow the file beyond *pages*."""
 
     def limit(connection: sqlite3.Connection, _record: object) -> None:
-        connection.execute(f"PRAGMA max_page_count = {pages}").close()
+        execute(connection, f"PRAGMA max_page_count = {pages}")
 
     event.listen(site.engine.sync_engine, "connect", limit)
 

@@ -95,7 +95,7 @@ def test_a_key_has_its_columns_type_and_range(column_type: Any, schema: dict[str
 
     class Thing(Base):
         __tablename__ = "things"
-        id: Mapped[Any] = mapped_column(column_type, primary_key=True)
+        id: Mapped[Any] = mapped_column(column_type, primary_key=True, autoincrement=False)
 
     class ThingService(CRUDService[Thing, NoteTitle, NoteTitle]): ...
 
@@ -140,7 +140,7 @@ async def test_a_key_has_one_form(database: Database, column_type: Any, right: l
 
     class Thing(Base):
         __tablename__ = "things"
-        id: Mapped[Any] = mapped_column(column_type, primary_key=True)
+        id: Mapped[Any] = mapped_column(column_type, primary_key=True, autoincrement=False)
 
     class ThingIn(BaseModel):
         id: Any
@@ -180,7 +180,7 @@ def test_a_key_that_cannot_be_part_of_a_path_raises(column_type: Any) -> None:
 
     class Thing(Base):
         __tablename__ = "things"
-        id: Mapped[Any] = mapped_column(column_type, primary_key=True)
+        id: Mapped[Any] = mapped_column(column_type, primary_key=True, autoincrement=False)
 
     class ThingService(CRUDService[Thing, NoteTitle, NoteTitle]): ...
 

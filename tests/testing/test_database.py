@@ -79,15 +79,15 @@ async def test_hooks_run(library: Database) -> None:
     assert seen == ["committed"]
 
 
-async def test_an_own_sessionmaker_is_isolated(library: Database, host_sessions: async_sessionmaker[AsyncSession]) -> None:
+async def test_an_own_sessionmaker_is_isolated(library: Database, application_sessions: async_sessionmaker[AsyncSession]) -> None:
     """An own sessionmaker is isolated, with SQLite's own driver too."""
-    async with isolated(host_sessions):
-        async with host_sessions() as session:
+    async with isolated(application_sessions):
+        async with application_sessions() as session:
             await TagService(session).create({"name": "a"})
             await session.commit()
-        async with host_sessions.begin() as session:
+        async with application_sessions.begin() as session:
             assert await TagService(session).count() == 1
-    async with host_sessions() as session:
+    async with application_sessions() as session:
         assert session.bind is not None
 
     assert await tags(library) == 0

@@ -32,7 +32,7 @@ class OrganizationService(CRUDService[Organization, OrganizationCreate, Organiza
         self.actor = actor
         self.memberships = MembershipService(session)
 
-    def base_query(self) -> Select[Organization]:
+    def base_query(self) -> Select[Any]:
         """Hide other organizations: they are missing in lists, and a 404."""
         mine = select(Membership.organization_id).where(Membership.user_id == self.actor.id)
         return super().base_query() if self.actor.is_superuser else super().base_query().where(Organization.id.in_(mine))

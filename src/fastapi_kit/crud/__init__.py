@@ -1,4 +1,4 @@
-"""One service class per model, and what it needs to read and write."""
+"""Services that read and write the rows of one model."""
 
 from fastapi_kit.crud.reads import FOR_UPDATE, ReadService, RowLock
 from fastapi_kit.crud.service import CRUDService

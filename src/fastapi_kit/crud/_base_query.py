@@ -1,9 +1,9 @@
-"""A select of the application's, of whose rows each counts once, whatever it joins, groups or limits."""
+"""The select of the application that a service starts from. Each of its rows counts once, whatever it joins, groups or limits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 from sqlalchemy import ColumnElement, ColumnExpressionArgument, Select, and_, func, select, tuple_
 from sqlalchemy.orm import Mapper
@@ -15,50 +15,49 @@ from fastapi_kit.crud.ordering import OrderBy, items_of, ordered_as, total_order
 __all__ = ["BaseQuery", "window"]
 
 Conditions: TypeAlias = Sequence[ColumnExpressionArgument[bool]]
-SelectT = TypeVar("SelectT", bound=Select[*tuple[Any, ...]])
 
 
 @dataclass(frozen=True)
 class BaseQuery:
-    """The rows of *mapper* that *statement* gives: a select of the model that may join, group, limit and load as it likes."""
+    """The rows of *mapper* that *statement* returns: a select of the model, which may have joins, groups, limits and loader options."""
 
     statement: Select[Any]
     mapper: Mapper[Any]
 
     @cached_property
     def loads_from_joins(self) -> bool:
-        """Whether its joins say which related rows are loaded (``contains_eager``)."""
+        """Whether its joins determine which related rows are loaded (``contains_eager``)."""
         return loads_from_joins(options_of(self.statement))
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is no more than the model and a WHERE."""
+        """Whether it is only a select of the model with a WHERE."""
         return self.criteria is not None
 
     def row(self, key: Sequence[ColumnElement[bool]]) -> list[ColumnExpressionArgument[bool]]:
-        """Return the SQL that a row of the model is the one of these that *key* finds."""
+        """Return the SQL conditions for the row that *key* finds, if it is one of these rows."""
         return self.has(*key) if self.is_plain else [*key, *self.has(*key)]
 
     def has(self, *conditions: ColumnExpressionArgument[bool]) -> list[ColumnExpressionArgument[bool]]:
-        """Return the SQL that a row of the model is one of these and meets *conditions*, which may name what is joined."""
+        """Return the SQL conditions for those of these rows that meet *conditions*, which may refer to joined tables."""
         if self.criteria is not None:
             return [*self.criteria, *conditions]
         keys = self.keys()
         if limits_rows(self.statement):
-            # The limit comes first: what it leaves out does not come in because of a condition.
+            # The limit applies before the conditions.
             return [self.key.in_(keys), *conditions]
         return [self.key.in_(keys.order_by(None).where(*conditions))]
 
     def rows(
         self, conditions: Conditions, order_by: OrderBy | None = None, *, dialect: str = "", skip: int = 0, limit: int | None = None
     ) -> Select[Any]:
-        """Return the select of those rows, each once, that meet *conditions*; in a total order unless *order_by* is None."""
+        """Return the select of those of these rows, each once, that meet *conditions*. In a total order unless *order_by* is None."""
         if self.loads_from_joins:
             return self.with_joins(conditions, order_by, dialect=dialect, skip=skip, limit=limit)
         return window(self.plain_rows(conditions, order_by, dialect=dialect), skip=skip, limit=limit)
 
     def of_model(self, *columns: Any) -> Select[Any]:
-        """Return the select of the model, or of *columns* alone, with the options of the statement and none of its other confinement."""
+        """Return a select of the model, or of *columns*, with the options of the statement, but without its joins and conditions."""
         if columns:
             selected: Any = select(*columns)
             return self.around(selected.select_from(self.mapper))
@@ -66,7 +65,7 @@ class BaseQuery:
         return chosen.execution_options(**self.statement.get_execution_options())
 
     def around(self, statement: Select[Any]) -> Select[Any]:
-        """Return *statement*, which selects no objects, with those options that confine and with the execution options."""
+        """Return *statement*, which selects no objects, with the criteria and execution options of this one."""
         confined = statement.options(*criteria_options(self.statement))
         return confined.execution_options(**self.statement.get_execution_options())
 
@@ -81,7 +80,7 @@ class BaseQuery:
         return rows.order_by(*order) if order_by is None else rows.order_by(*self.total(order, dialect))
 
     def ranked(self, conditions: Conditions, order: Sequence[Any], *, dialect: str) -> Select[Any]:
-        """Return the rows in an *order* that names what is joined: each stands where it comes first."""
+        """Return the rows in an *order* that refers to joined tables. A row that is joined to several comes at its first place."""
         attributes = self.identity.attributes
         number = func.row_number().over(partition_by=attributes, order_by=self.total(order, dialect))
         columns = {f"key_{at}": attribute for at, attribute in enumerate(attributes)}
@@ -102,7 +101,7 @@ class BaseQuery:
             rows = rows.where(self.key.in_(select(*some.c)))
         return rows if order_by is None else rows.order_by(*self.total(order_by, dialect))
 
-    def keys(self) -> Select[*tuple[Any, ...]]:
+    def keys(self) -> Any:
         return self.statement.with_only_columns(*self.identity.attributes).correlate(None)
 
     def total(self, order_by: OrderBy, dialect: str) -> list[Any]:
@@ -122,8 +121,8 @@ class BaseQuery:
         return identity_of(self.mapper)
 
 
-def window(statement: SelectT, *, skip: int = 0, limit: int | None = None) -> SelectT:
-    """Return *statement* without its first *skip* rows, and with *limit* rows at most."""
+def window(statement: Select[Any], *, skip: int = 0, limit: int | None = None) -> Select[Any]:
+    """Return *statement* without its first *skip* rows and with at most *limit* rows."""
     if skip:
         statement = statement.offset(skip)
     return statement if limit is None else statement.limit(limit)

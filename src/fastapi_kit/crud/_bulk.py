@@ -1,4 +1,4 @@
-"""Inserting rows in few statements, and getting them back in the order given."""
+"""Inserting rows in few statements and returning them in the order given."""
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,7 +26,7 @@ _Row = dict[str, Any]
 def insert_rows(session: Session, mapper: Mapper[Any], rows: Sequence[Values]) -> list[Any]:
     """Insert *rows* and return them as objects, as they are stored, in the same order. Runs inside a write of *session*.
 
-    One INSERT per set of columns that get their default, where a statement does what a flush would; else one flush of objects.
+    It takes one INSERT for each set of columns that get their default; or one flush of objects if the model needs a flush.
     """
     bind = session.get_bind(mapper, clause=insert(mapper.class_))
     for row in rows:
@@ -45,7 +45,7 @@ def insert_rows(session: Session, mapper: Mapper[Any], rows: Sequence[Values]) -
 
 def flush_rows(session: Session, mapper: Mapper[Any], rows: Sequence[Values]) -> list[Any]:
     with session.no_autoflush:
-        # A setter of the application's may load; what is half set must not be flushed for that.
+        # A setter of the application may run a query, which must not flush half-made objects.
         objects = [build(mapper.class_, row) for row in rows]
     names = identity_of(mapper).names
     with making_room(session, mapper, [{name: getattr(each, name) for name in names} for each in objects]):
@@ -57,9 +57,9 @@ def flush_rows(session: Session, mapper: Mapper[Any], rows: Sequence[Values]) ->
 
 @contextmanager
 def making_room(session: Session, mapper: Mapper[Any], rows: Sequence[Values]) -> Generator[None]:
-    """Let new *rows* take keys under which *session* still holds objects; if they are refused, those come back.
+    """Remove objects with the keys of new *rows* from *session*, and add them again if the block raises.
 
-    Another session may have deleted them. SQLAlchemy would warn, whether the database then refuses the key or not.
+    Another session may have deleted their rows. SQLAlchemy would warn about the objects, whether the database rejects the key or not.
     """
     identity = identity_of(mapper)
     keys = (tuple(row.get(name) for name in identity.names) for row in rows)
@@ -75,7 +75,7 @@ def making_room(session: Session, mapper: Mapper[Any], rows: Sequence[Values]) -
 
 
 def by_columns(mapper: Mapper[Any], rows: Sequence[Values]) -> Iterator[tuple[list[int], list[_Row]]]:
-    """Yield rows, with their positions, that name the same columns among those with a default; the others are null where not named."""
+    """Yield groups of rows, with their positions, that give values for the same columns with a default. Other missing values are null."""
     defaulted, version = attributes_of(mapper).defaulted, flushing_of(mapper).version_name
     plain = {name for row in rows for name in row} - defaulted
     first = {} if version is None else {version: 1}
@@ -88,7 +88,7 @@ def by_columns(mapper: Mapper[Any], rows: Sequence[Values]) -> Iterator[tuple[li
 
 
 def batches(mapper: Mapper[Any], positions: list[int], rows: list[_Row]) -> Iterator[tuple[list[int], list[_Row]]]:
-    """Yield all *rows* at once, or one by one where the database may give a key back in another form, so that rows cannot be told apart."""
+    """Yield all *rows* at once; or one by one if the database may return a key in another form, by which no row can be matched."""
     identity = identity_of(mapper)
     if all(name not in rows[0] or comes_back_as_given(column) for name, column in zip(identity.names, identity.columns, strict=True)):
         yield positions, rows
@@ -102,19 +102,19 @@ def comes_back_as_given(column: Column[Any]) -> bool:
 
 
 def insert_batch(session: Session, mapper: Mapper[Any], rows: list[_Row], *, numbered_late: bool) -> Sequence[Any]:
-    # SQLite numbers the rows of one INSERT in their order, but SQLAlchemy can only tell which is which by one INSERT a row.
+    # SQLite numbers the rows of one INSERT in their order. SQLAlchemy does not rely on that, and would send one INSERT for each row.
     identity = identity_of(mapper)
     by_key = len(rows) > 1 and numbered_late and identity.is_made_by_server and identity.names[0] not in rows[0]
     statement = insert(mapper.class_).returning(mapper.class_, sort_by_parameter_order=len(rows) > 1 and not by_key)
     statement = statement.options(*loading_of(mapper).undeferred(rows[0]))
     try:
-        # Of a key that the database uses again the session may still hold the old object.
+        # The session may hold an old object with a key that the database uses again.
         inserted = execute(session, statement, rows, render_nulls=True, populate_existing=True).scalars().unique().all()
     except InvalidRequestError as error:
         if "sentinel" not in str(error):
             raise
         raise ConflictError(table=mapper.local_table.description) from error
     if len(inserted) != len(rows):
-        # A trigger has swallowed some.
+        # A trigger has dropped some of them.
         raise ConflictError(table=mapper.local_table.description)
     return sorted(inserted, key=identity.key_of_row) if by_key else inserted

@@ -1,4 +1,4 @@
-"""From a Python value to what a column's type takes: URLs as text, documents as JSON, sets as lists."""
+"""Conversion of Python values to what the type of a column takes: URLs to text, models to documents, sets to lists."""
 
 import dataclasses
 from collections import deque
@@ -24,7 +24,6 @@ __all__ = ["Converter", "MisfitError", "converter_of", "is_sql", "loaded_fields"
 
 Converter: TypeAlias = Callable[[Any], Any]
 
-"""Of a document. What is nested deeper is refused as it is."""
 _PLAIN = (str, int, float, bool)
 _SEQUENCES = (list, tuple, AnySet, deque, Iterator)
 _TEXTS = (
@@ -34,13 +33,13 @@ _TEXTS = (
 
 
 class MisfitError(Exception):
-    """A value that no column of the type could hold. Its text names the kind of value."""
+    """A value that no column of the type can hold. The text is the type of the value."""
 
 
 def converter_of(type_: TypeEngine[Any]) -> Converter | None:
-    """Return what makes values fit a column of *type_*, or None for a type that has a conversion of its own.
+    """Return the function that converts values for a column of *type_*. None for a type with a conversion of its own.
 
-    A converter raises MisfitError for what can never fit, such as a secret.
+    The function raises MisfitError for a value that can never fit, such as a secret.
     """
     if isinstance(type_, TypeDecorator | UserDefinedType):
         return None
@@ -60,8 +59,8 @@ def is_sql(value: object) -> bool:
 
 
 def loaded_fields(data: BaseModel) -> dict[str, Any]:
-    """Return the values of the fields of *data*, and of what an open schema let through."""
-    # A model's __dict__ also has what a cached_property has computed.
+    """Return the values of the fields of *data*, and the extra values of a schema with ``extra="allow"``."""
+    # The __dict__ of a model also has the values of cached properties.
     loaded, fields = vars(data), type(data).model_fields
     own = {name: loaded[name] for name in fields if name in loaded and loaded[name] is not MISSING}
     return {**own, **(data.model_extra or {})}
@@ -93,7 +92,7 @@ def as_text(value: Any) -> Any:
 
 
 def is_text(value: object) -> bool:
-    # Pydantic's MultiHostUrl classes wrap the one of pydantic_core.
+    # Pydantic's URL classes wrap those of pydantic_core.
     return isinstance(value, _TEXTS) or type(value).__module__ == "pydantic.networks"
 
 
@@ -105,7 +104,7 @@ def as_list(value: Any, *, convert: Converter | None) -> Any:
 
 
 def as_json(value: Any, depth: int = 0) -> Any:
-    """Return *value* as JSON has it, models whole: what is left out or masked in an answer is stored all the same."""
+    """Return *value* as JSON. Models are stored whole, also what they exclude or mask in a response."""
     value = unwrapped(value)
     if value is None or type(value) in _PLAIN or is_sql(value) or depth > MAX_DEPTH:
         return value
@@ -133,7 +132,7 @@ def as_leaf(value: Any, document: Any, read: Converter = lambda document: docume
     try:
         return read(to_jsonable_python(document))
     except (PydanticSerializationError, UnicodeDecodeError):
-        # The engine's json_serializer may know it.
+        # The json_serializer of the engine may support it.
         return value
 
 

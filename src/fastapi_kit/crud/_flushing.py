@@ -1,4 +1,4 @@
-"""When a write needs a flush of SQLAlchemy's unit of work, and when one statement does the same."""
+"""Whether a write needs a flush of objects, or one statement does the same."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from sqlalchemy import (
     Column,
     Date,
     DateTime,
+    Float,
     Integer,
     Interval,
     LargeBinary,
@@ -36,32 +37,32 @@ __all__ = ["Flushing", "flushing_of"]
 class Flushing:
     """Which writes of one model need a flush.
 
-    A flush honours what a statement passes over: relationships among the values, cascades, several tables, validators, constructors and
-    listeners. So does a session whose reads are confined by a listener or by an ``execute`` of its own: the row is read through it first.
+    A flush is needed for what a statement ignores: relationships among the values, cascades, several tables, validators, constructors and
+    listeners. It is also needed if the session restricts reads by a listener or an ``execute`` of its own: the row is read through it.
     """
 
     mapper: Mapper[Any]
 
     def is_needed_to_insert(self, session: Session, rows: Iterable[Values]) -> bool:
-        """Return whether new *rows* must be made as objects and flushed."""
+        """Return whether new *rows* must be built as objects and flushed."""
         mapper, listens = self.mapper, session.dispatch
         listeners = (
             *(mapper.dispatch.before_insert, mapper.dispatch.after_insert),
-            *tuple(mapper.class_manager.dispatch.init)[1:],  # the first is SQLAlchemy's own
+            *tuple(mapper.class_manager.dispatch.init)[1:],  # The first is SQLAlchemy's.
             *(listens.before_attach, listens.after_attach, listens.transient_to_pending, listens.pending_to_persistent),
         )
         columns = attributes_of(mapper).columns
         return (
             not self.can_be_inserted
             or any(listeners)
-            # SQLAlchemy tells get_bind of the statement in updates and deletes, not in inserts of the ORM.
+            # SQLAlchemy does not pass the statement of an ORM insert to get_bind().
             or type(session).get_bind is not Session.get_bind
             or self.is_watched(session, columns)
             or any(name not in columns or is_sql(value) for row in rows for name, value in row.items())
         )
 
     def is_needed_to_update(self, session: Session, values: Values) -> bool:
-        """Return whether the row must be loaded, changed and flushed, so as to store *values*."""
+        """Return whether the row must be loaded, changed and flushed to store *values*."""
         mapper = self.mapper
         return (
             not self.is_one_table
@@ -82,7 +83,7 @@ class Flushing:
 
     @property
     def version_name(self) -> str | None:
-        """The attribute that counts versions (``version_id_col``), if there is one."""
+        """The attribute with the version (``version_id_col``), or None."""
         column = self.mapper.version_id_col
         return None if column is None else self.mapper.get_property_by_column(column).key
 
@@ -139,8 +140,9 @@ _COMPARABLE = (Boolean, Date, DateTime, EnumType, Integer, Interval, JSONB, Larg
 
 
 def can_be_compared(type_: TypeEngine[Any]) -> bool:
-    """Return whether the database can tell that a value differs from what is stored, as Python would."""
-    if isinstance(type_, JSON) and not isinstance(type_, JSONB):
+    """Return whether the database compares values of the type as Python does."""
+    # Float is a subclass of Numeric in SQLAlchemy 2.0.
+    if isinstance(type_, Float) or (isinstance(type_, JSON) and not isinstance(type_, JSONB)):
         return False
     variants: Mapping[str, TypeEngine[Any]] = getattr(type_, "_variant_mapping", {})
     base: Any = UTCDateTime if isinstance(type_, UTCDateTime) else TypeEngine
@@ -150,7 +152,7 @@ def can_be_compared(type_: TypeEngine[Any]) -> bool:
 
 
 def hybrids_make_sql(mapper: Mapper[Any]) -> bool:
-    # An ORM insert asks each hybrid for its SQL, also those that are plain Python and have none.
+    # An ORM insert evaluates each hybrid in SQL, which raises for those that are plain Python.
     try:
         for name in list(mapper.all_orm_descriptors.keys()):
             getattr(mapper.class_, name)
@@ -164,5 +166,5 @@ def needs_flush_to_delete(relation: RelationshipProperty[Any]) -> bool:
         return False
     if relation.direction is RelationshipDirection.MANYTOONE:
         return relation.cascade.delete
-    # Rows that point here are set to null or deleted one by one, unless the database was told to do it.
+    # Without passive_deletes SQLAlchemy sets references to null or deletes the referring rows one by one.
     return relation.direction is RelationshipDirection.MANYTOMANY or not relation.passive_deletes

@@ -1,4 +1,4 @@
-"""Making and changing objects of a model, whatever kind of class it is."""
+"""Building and changing objects of a model: of a plain class, a dataclass or a SQLModel."""
 
 import inspect
 import json
@@ -20,9 +20,9 @@ ModelT = TypeVar("ModelT")
 
 
 def build(model: type[ModelT], values: Mapping[str, Any]) -> ModelT:
-    """Return a new object of *model* with *values*: given to its constructor, or set on it where the constructor does not take them.
+    """Return a new object of *model* with *values*. Values that the constructor does not take are set afterwards.
 
-    A dataclass refuses keywords for its ``init=False`` fields, and SQLModel passes over columns that a mixin adds.
+    A dataclass rejects keywords for its ``init=False`` fields, and SQLModel ignores columns that a mixin adds.
     """
     accepted = accepted_keywords(cast("Hashable", model))
     row = model(**{name: value for name, value in values.items() if accepted is None or name in accepted})
@@ -33,19 +33,19 @@ def build(model: type[ModelT], values: Mapping[str, Any]) -> ModelT:
 
 
 def change(row: object, values: Mapping[str, Any]) -> None:
-    """Set those *values* that differ from what is loaded on *row*: an equal one would make SQLAlchemy look at the row again."""
+    """Set those *values* on *row* that differ from what is loaded, so that an unchanged row is not flushed."""
     loaded, columns = instance_dict(row), attributes_of(class_mapper(type(row))).columns
     types = {name: columns[name].type if name in columns else None for name in values}
     changed = {name: value for name, value in values.items() if name not in loaded or not equal(types[name], loaded[name], value)}
     assign(row, changed)
     for name in changed:
         if isinstance(types[name], JSON):
-            # SQLAlchemy compares as Python does, to which True is 1, and would not write it.
+            # SQLAlchemy compares as Python does, where True equals 1, and would not write the change.
             flag_modified(row, name)
 
 
 def assign(row: object, values: Mapping[str, Any]) -> None:
-    """Set *values* on *row*. Columns and relationships are set as SQLAlchemy does it: SQLModel refuses what is no field of its own."""
+    """Set *values* on *row*. Columns and relationships are set through SQLAlchemy, because SQLModel rejects what is not its field."""
     mapper: Mapper[Any] = class_mapper(type(row))
     for name, value in values.items():
         if name in mapper.column_attrs or name in mapper.relationships:
@@ -55,18 +55,18 @@ def assign(row: object, values: Mapping[str, Any]) -> None:
 
 
 def equal(type_: TypeEngine[Any] | None, loaded: Any, value: Any) -> bool:
-    """Return whether *value* is what is *loaded*, in the eyes of the column's type; where that has no single answer, it is not."""
+    """Return whether *value* equals what is *loaded*, by the column's type. False if the type has no single answer."""
     if is_sql(value):
         return False
     if isinstance(type_, JSON):
         return is_same_document(loaded, value)
     if isinstance(type_, CHAR) and isinstance(loaded, str) and isinstance(value, str):
-        # The database pads them.
+        # The database pads CHAR with blanks.
         return loaded.rstrip(" ") == value.rstrip(" ")
     try:
         return bool(loaded == value if type_ is None else type_.compare_values(loaded, value))
     except ValueError:
-        # Arrays of numpy, and what is made of them, have as many answers as items.
+        # Comparing numpy arrays gives an array.
         return False
 
 
@@ -74,7 +74,7 @@ def is_same_document(one: object, other: object) -> bool:
     try:
         return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
     except (TypeError, ValueError):
-        # The engine's json_serializer may write what Python's does not.
+        # The json_serializer of the engine may support types that Python's does not.
         return False
 
 

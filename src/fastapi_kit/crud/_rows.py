@@ -1,4 +1,4 @@
-"""Rows as objects: read, and made to show what is stored now."""
+"""Loading rows as objects, and refreshing objects that the session holds already."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,40 +17,40 @@ from fastapi_kit.db.sessions import execute
 __all__ = ["MOST_KEYS", "Loading", "chunks", "loading_of"]
 
 MOST_KEYS = 10_000
-"""Parameters per statement when many keys are asked for; drivers stop at 32,766."""
+"""Most parameters of a statement that reads by many keys. Drivers allow 32,766."""
 
 
 def chunks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
-    """Return *items* in runs of at most *size*."""
+    """Return *items* in chunks of at most *size*."""
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 @dataclass(frozen=True, eq=False)
 class Loading:
-    """How rows of one model become objects.
+    """Loads rows of one model as objects.
 
-    An object that the session holds already stays the same object, with its collections: what is stored is put into it.
+    An object that the session holds already stays the same object and keeps its collections. Its columns get the stored values.
     """
 
     mapper: Mapper[Any]
 
     @cached_property
     def names(self) -> frozenset[str]:
-        """The columns and expressions that a select of the model gives, deferred ones left out."""
+        """The columns and expressions that a select of the model loads, without deferred ones."""
         return frozenset(attribute.key for attribute in self.mapper.column_attrs if not attribute.deferred)
 
     @cached_property
     def joined_collections(self) -> tuple[str, ...]:
-        """The collections that a plain select joins, so that rows come more than once."""
+        """The collections that a select of the model joins, so that rows come more than once."""
         return tuple(relation.key for relation in self.mapper.relationships if relation.uselist and relation.lazy == "joined")
 
     def attributes(self, names: Iterable[str] = ()) -> dict[str, QueryableAttribute[Any]]:
-        """Return the attributes that a select of the model gives, and the deferred ones among *names*."""
+        """Return the attributes that a select of the model loads, and the deferred ones among *names*."""
         names = self.names | self.deferred.intersection(names)
         return {name: self.mapper.attrs[name].class_attribute for name in sorted(names)}
 
     def load(self, session: Session, statement: Select[Any], parameters: Mapping[str, Any] | None = None, *, fresh: bool) -> list[Any]:
-        """Run a select of the model and return its objects, each once; *fresh*: those held before show what is stored now."""
+        """Run a select of the model and return its objects, each once. If *fresh*, objects that were held before are refreshed."""
         held = fresh and any(state.mapper.isa(self.mapper) for state in session.identity_map.all_states())
         if held:
             return [row for row, *_ in self.load_fresh(session, statement, parameters)]
@@ -60,9 +60,9 @@ class Loading:
     def load_fresh(
         self, session: Session, statement: Select[Any], parameters: Mapping[str, Any] | None = None, *, names: Iterable[str] = ()
     ) -> list[tuple[Any, ...]]:
-        """Run a select of the model and of other columns; return an object, which shows what is stored now, and these for each row.
+        """Run a select of the model and of other columns. Return for each row the object, refreshed, and the other columns.
 
-        Shown are also deferred columns that are among *names*, or that an object which *session* holds has loaded.
+        Deferred columns are refreshed if they are among *names*, or if an object in *session* has loaded them.
         """
         held = [row for row in session.identity_map.values() if isinstance(row, self.mapper.class_)]
         loaded = {name for row in held for name in instance_dict(row)} if self.deferred else set[str]()
@@ -75,7 +75,7 @@ class Loading:
         return [tuple(row[: -len(shown)]) for row in rows.values()]
 
     def reload(self, session: Session, rows: Sequence[object]) -> None:
-        """Make *rows*, which were flushed, show what the database made of them; not where the session reads from another database."""
+        """Refresh *rows*, which were flushed, with what the database has stored. Not if the session reads from another database."""
         if not self.reads_where_it_writes(session):
             return
         identity = identity_of(self.mapper)
@@ -85,11 +85,11 @@ class Loading:
             self.load_fresh(session, statement)
 
     def reads_where_it_writes(self, session: Session) -> bool:
-        """Return whether *session* sends selects to where it writes; if not, a lock that it takes there would be in its own way."""
+        """Return whether *session* reads from the database that it writes to. If not, a lock of a read would block its own write."""
         return session.get_bind(self.mapper) is session.get_bind(self.mapper, clause=insert(self.mapper.class_))
 
     def refresh(self, row: object, values: Mapping[str, Any]) -> None:
-        """Put the stored *values* into *row*. References whose foreign key changed are unloaded: they show the old row."""
+        """Set the stored *values* on *row*. Many-to-one relationships whose foreign key changed are expired."""
         loaded = instance_dict(row)
         outdated = [
             name
@@ -102,7 +102,7 @@ class Loading:
             session.expire(row, outdated)
 
     def undeferred(self, names: Any) -> list[Any]:
-        """Return the options that load those of the *names* that are deferred."""
+        """Return the loader options for the deferred columns among *names*."""
         return [undefer(self.mapper.attrs[name].class_attribute) for name in sorted(self.deferred.intersection(names))]
 
     @cached_property
@@ -111,7 +111,7 @@ class Loading:
 
     @cached_property
     def references(self) -> Mapping[str, Sequence[str]]:
-        """The many-to-one relationships and the attributes of their foreign keys."""
+        """Many-to-one relationship -> the attributes of its foreign key."""
         names: dict[object, str] = {attribute.columns[0]: attribute.key for attribute in self.mapper.column_attrs}
         relations = (relation for relation in self.mapper.relationships if relation.direction is RelationshipDirection.MANYTOONE)
         return {relation.key: [names[column] for column in relation.local_columns if column in names] for relation in relations}

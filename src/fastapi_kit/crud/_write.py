@@ -1,4 +1,4 @@
-"""Changing and deleting one row: by one statement, or by a flush where the mapping or a listener needs it."""
+"""Updating and deleting one row: by one statement, or by a flush if the mapping or a listener needs it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -25,9 +25,13 @@ __all__ = ["Target"]
 
 
 class Target:
-    """The row with the key *ident* among those of *base*, which must be at *expected_version* unless that is None.
+    """The row with the key *ident* among those of *base*. It must have *expected_version* unless that is None.
 
-    Its methods run inside a write of *session*. A key that no row can have raises NotFoundError.
+    Its methods run inside a write of *session*.
+
+    Raises:
+        NotFoundError: No row can have the key.
+        ConfigurationError: A version is expected, and the model has none; or the key has another shape or type.
     """
 
     def __init__(self, session: Session, mapper: Mapper[Any], base: Select[Any], ident: object, expected_version: int | None) -> None:
@@ -45,11 +49,11 @@ class Target:
             raise ConfigurationError(f"{mapper.class_.__name__} counts no versions: set version_id_col in its __mapper_args__")
         if not self.identity.is_possible(self.key, session):
             raise NotFoundError(mapper.class_, ident)
-        # A row that base has lost meanwhile is not written.
+        # The conditions of *base* are in the statement: a row that no longer meets them is not written.
         self.where = self.query.row(self.identity.has(self.key))
 
     def update(self, values: Values, *, flushes: bool) -> Any:
-        """Store *values* and return the row. Nothing is written where they are stored already."""
+        """Store *values* and return the row. Nothing is written if they are stored already."""
         check_offsets(self.mapper, values, self.session.get_bind(self.mapper).dialect)
         self.wait_for_others()
         if not values:
@@ -59,7 +63,7 @@ class Target:
         else:
             row = self.update_or_find(values)
         if len(options_of(self.query.statement)) > len(self.options):
-            # What the base query loads beside the row. The change may have moved the row out of it.
+            # Load what the base query loads with the row. The row may no longer be one of the base query.
             self.loading.load_fresh(self.session, self.select(confined=False))
         return row
 
@@ -71,7 +75,7 @@ class Target:
             return
         held = self.identity.held(self.session, self.key)
         statement = delete(self.mapper.class_).where(*self.where, *self.at_version()).options(*self.options)
-        # SQLite's driver does not count what a statement that begins with a CTE has deleted.
+        # SQLite's driver does not count the deleted rows of a statement that begins with a CTE.
         if self.execute(statement.returning(*self.identity.attributes)).first() is None:
             self.read()
             raise self.not_stored()
@@ -83,7 +87,7 @@ class Target:
     def update_or_find(self, values: Values) -> Any:
         columns, attrs = attributes_of(self.mapper).columns, self.mapper.attrs
         differs = or_(*(differs_from(attrs[name].class_attribute, columns[name].type, value) for name, value in values.items()))
-        # A second time if the row was changed by another session between the two statements, or if only its spelling differs.
+        # Twice, if another session changes the row between the two statements, or if only the spelling differs.
         for _ in range(2):
             row = self.update_where(differs, values)
             if row is not None:
@@ -96,7 +100,7 @@ class Target:
         raise self.not_stored()
 
     def update_where(self, differs: ColumnElement[bool], values: Values) -> Any:
-        """Update the row where it *differs*, and return it as it is stored. Returns None where it was not updated."""
+        """Update the row if it *differs*, and return it as it is stored. Return None if it was not updated."""
         held, counted = self.identity.held(self.session, self.key), dict[str, Any]()
         if self.version is not None:
             counted[self.version] = self.mapper.attrs[self.version].class_attribute + 1
@@ -123,7 +127,7 @@ class Target:
     def flush_update(self, values: Values) -> Any:
         row = self.read(names=values, lock=True)[0]
         with self.session.no_autoflush:
-            # A setter of the application, or a collection, may load. What is half set must not be flushed for that.
+            # A setter of the application, or a collection, may run a query, which must not flush a half-changed row.
             change(row, values)
         if self.session.is_modified(row):
             self.flush(row)
@@ -151,9 +155,11 @@ class Target:
     # --- Both ---
 
     def read(self, *columns: ColumnElement[Any], names: Mapping[str, Any] | tuple[()] = (), lock: bool = False) -> tuple[Any, ...]:
-        """Return the row as it is stored, deferred columns among *names* loaded, and the values of *columns*.
+        """Return the row as it is stored, with deferred columns among *names*, and the values of *columns*.
 
-        Raises NotFoundError and StaleVersionError.
+        Raises:
+            NotFoundError: No row has the key.
+            StaleVersionError: The row has another version than expected.
         """
         statement = self.select().add_columns(*columns).options(*self.loading.undeferred(names))
         if lock and self.loading.reads_where_it_writes(self.session):
@@ -167,12 +173,12 @@ class Target:
         return found[0]
 
     def select(self, *, confined: bool = True) -> Select[Any]:
-        """Return the select of the row, with what the base query loads beside it; *confined* to the rows of the base query."""
+        """Return the select of the row, with what the base query loads. If *confined*, only if it is a row of the base query."""
         key = self.identity.has(self.key)
         return self.query.rows(key) if self.query.loads_from_joins else self.query.of_model().where(*(self.where if confined else key))
 
     def wait_for_others(self) -> None:
-        """Lock the row if the base query joins: a subquery in the statement that writes would show it as it was before the wait."""
+        """Lock the row if the base query joins. A subquery of the write would see the row as it was before the write waited for a lock."""
         has_locks = self.session.get_bind(self.mapper).dialect.name != "sqlite"
         if not self.query.is_plain and has_locks and self.loading.reads_where_it_writes(self.session):
             row = select(*self.identity.attributes).where(*self.identity.has(self.key))
@@ -191,21 +197,21 @@ class Target:
         return version
 
     def not_stored(self) -> ConflictError:
-        # A trigger has swallowed the statement.
+        # A trigger has dropped the write.
         return ConflictError(table=self.mapper.local_table.description)
 
 
 def differs_from(attribute: Any, type_: TypeEngine[Any], value: object) -> ColumnElement[bool]:
-    """Return the SQL that what is stored in *attribute* is not *value*."""
+    """Return the SQL condition that *attribute* differs from *value*."""
     differs: ColumnElement[bool] = attribute.is_distinct_from(value if is_sql(value) else bindparam(None, value, type_=type_))
-    # The null of JSON and SQL's are both None.
+    # None is stored as the null of JSON or as SQL's NULL.
     return and_(attribute.is_not(null()), differs) if value is None and type_.should_evaluate_none else differs
 
 
 def is_spelled(stored: object, value: object) -> bool:
-    """Return whether *value*, which the database holds equal, is what is *stored*: a collation may ignore capitals and accents.
+    """Return whether *value*, which is equal to *stored* for the database, is spelled alike: a collation may ignore case and accents.
 
-    Blanks at the end are not written twice: a column that they make a difference for would not be equal.
+    Blanks at the end do not count. If they mattered to the column, the database would not see the two as equal.
     """
     if not isinstance(stored, str) or not isinstance(value, str):
         return True

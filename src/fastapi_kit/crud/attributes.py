@@ -1,4 +1,4 @@
-"""What can be set on a model, and how its columns take it."""
+"""What can be set on a model, and how its columns take values."""
 
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AnySet
@@ -18,28 +18,32 @@ from fastapi_kit.errors import ConfigurationError
 
 __all__ = ["Attributes", "Values", "attributes_of", "mapper_of", "per_mapper"]
 
-FactsT = TypeVar("FactsT")
+CachedT = TypeVar("CachedT")
 
 Values: TypeAlias = Mapping[str, Any]
-"""Values by attribute, taken as they are: no ``create_values``; SQL expressions are allowed; unknown names are rejected."""
+"""Values by attribute, used without ``create_values``. SQL expressions are allowed, unknown names are rejected."""
 
 
 def mapper_of(model: type[object]) -> Mapper[Any]:
-    """Return the mapper of *model*. Raises ConfigurationError if it is not mapped."""
+    """Return the mapper of *model*.
+
+    Raises:
+        ConfigurationError: *model* is not a mapped class.
+    """
     mapper: Mapper[Any] | None = inspect(model, raiseerr=False)
     if mapper is None:
         raise ConfigurationError(f"{model!r} is not a mapped class")
     return mapper
 
 
-def per_mapper(make: Callable[[Mapper[Any]], FactsT]) -> Callable[[Mapper[Any]], FactsT]:
-    """Let *make* work out its facts once for each mapper; they live as long as the model does."""
+def per_mapper(make: Callable[[Mapper[Any]], CachedT]) -> Callable[[Mapper[Any]], CachedT]:
+    """Return *make* with a cache: one result for each mapper, which lives as long as the model."""
 
-    def of(mapper: Mapper[Any]) -> FactsT:
+    def of(mapper: Mapper[Any]) -> CachedT:
         known: dict[Any, Any] = cast("Any", mapper.class_manager).info
         if make not in known:
             known[make] = make(mapper)
-        found: FactsT = known[make]
+        found: CachedT = known[make]
         return found
 
     return of
@@ -47,7 +51,7 @@ def per_mapper(make: Callable[[Mapper[Any]], FactsT]) -> Callable[[Mapper[Any]],
 
 @dataclass(frozen=True, eq=False)
 class Attributes:
-    """What can be set on a model, and how its columns take it."""
+    """What can be set on one model, and how its columns take values."""
 
     mapper: Mapper[Any]
 
@@ -74,7 +78,7 @@ class Attributes:
 
     @cached_property
     def settable(self) -> frozenset[str]:
-        """Every attribute that a value can be set on: columns, relationships, composites, synonyms, proxies, and what has a setter."""
+        """All attributes that can be set: columns, relationships, composites, synonyms, proxies, and properties with a setter."""
         mapper = self.mapper
         relations = {relation.key for relation in mapper.relationships if not relation.viewonly}
         others = {key for key, descriptor in mapper.all_orm_descriptors.items() if isinstance(descriptor, AssociationProxy)}
@@ -84,22 +88,17 @@ class Attributes:
 
     @cached_property
     def computed(self) -> frozenset[str]:
-        """Attributes that no value can be set on."""
+        """Attributes that cannot be set."""
         return frozenset(set(self.mapper.all_orm_descriptors.keys()) - self.settable)
 
     @cached_property
-    def related(self) -> frozenset[str]:
-        """The relationships."""
-        return frozenset(relation.key for relation in self.mapper.relationships)
-
-    @cached_property
     def defaulted(self) -> frozenset[str]:
-        """Columns for which no value is something else than null: a default, or SQL's NULL where None is the null of JSON."""
+        """Columns where leaving the value out differs from None: those with a default, and JSON, where None can be the null of JSON."""
         return frozenset(name for name, column in self.columns.items() if has_default(column))
 
     @cached_property
     def fixed(self) -> frozenset[str]:
-        """The key and the version: a row keeps them."""
+        """The primary key and the version, which never change by a value."""
         version = self.mapper.version_id_col
         names = () if version is None else (self.mapper.get_property_by_column(version).key,)
         key = (self.mapper.get_property_by_column(column).key for column in self.mapper.primary_key)
@@ -107,18 +106,18 @@ class Attributes:
 
     @cached_property
     def stamped(self) -> frozenset[str]:
-        """Columns that the mapping itself writes on every update, and ``created_at`` beside such an ``updated_at``."""
+        """Columns with ``onupdate``, and ``created_at`` if ``updated_at`` is one of them."""
         stamped = {name for name, column in self.columns.items() if column.onupdate is not None or column.server_onupdate is not None}
         return frozenset(stamped | ({"created_at"} & self.columns.keys() if "updated_at" in stamped else set[str]()))
 
     def behind_synonym(self, name: str) -> str:
-        """Return the attribute that *name* stands for: mostly itself."""
+        """Return the attribute that the synonym *name* stands for, or *name* itself."""
         while name in self.mapper.synonyms:
             name = self.mapper.synonyms[name].name
         return name
 
     def without_synonyms(self, values: Values) -> dict[str, Any]:
-        """Return *values* by the attributes that synonyms stand for, except where a synonym has code of its own."""
+        """Return *values* with synonyms replaced by their attributes, except synonyms with a descriptor of their own."""
         synonyms = self.mapper.synonyms
         if not any(name in synonyms for name in values):
             return dict(values)
@@ -126,21 +125,22 @@ class Attributes:
         return {name if name in own else self.behind_synonym(name): value for name, value in values.items()}
 
     def changes_any(self, names: AnySet[str], given: str) -> bool:
-        """Return whether a value for *given* changes one of *names*: itself, behind a synonym, in a composite, as a foreign key."""
+        """Return whether setting *given* changes one of *names*: by itself, as a synonym, composite or relationship."""
         given, mapper = self.behind_synonym(given), self.mapper
         if given in mapper.composites:
             return not names.isdisjoint(each.key for each in mapper.composites[given].props)
         relation = mapper.relationships.get(given)
         if relation is not None and relation.direction is RelationshipDirection.MANYTOONE:
-            # A column that several references share, such as a tenant's, is not changed by each of them.
+            # A column that several foreign keys share, such as a tenant's, is not changed by each of them.
             keys = {name for name, column in self.columns.items() if column in relation.local_columns}
             return given in names or (bool(keys) and keys <= names)
         return given in names
 
     def converted(self, values: Values) -> dict[str, Any]:
-        """Return *values* as their columns take them: URLs as text, documents as JSON.
+        """Return *values* as their columns take them: URLs as text, nested models as documents.
 
-        Raises ConfigurationError for what no value of the column could be, such as a secret.
+        Raises:
+            ConfigurationError: A value can never fit the column, such as a secret, or a relationship gets nested data.
         """
         converters = self._converters
         result = dict(values)
@@ -153,10 +153,10 @@ class Attributes:
                 raise ConfigurationError(
                     f"{self.model_name}.{name}: {misfit} does not fit the column; convert it in create_values() and update_values()"
                 ) from None
-        for name in values.keys() & {*self.related, *self.mapper.composites.keys()}:
+        for name in values.keys() & {*self.mapper.relationships.keys(), *self.mapper.composites.keys()}:
             if is_nested(values[name]) and not self._is_composite(name, values[name]):
                 raise ConfigurationError(
-                    f"{self.model_name}.{name} takes objects of its class, no nested data; make them in create_values()"
+                    f"{self.model_name}.{name} takes objects of its class, not nested data; make them in create_values()"
                 )
         return result
 
@@ -173,7 +173,7 @@ class Attributes:
 attributes_of = per_mapper(Attributes)
 
 _PLAIN = {str, int, float, bool, type(None)}
-"""What no column takes otherwise than it is."""
+"""Types of values that no column needs converted."""
 
 
 def has_default(column: Column[Any]) -> bool:
@@ -182,7 +182,7 @@ def has_default(column: Column[Any]) -> bool:
 
 
 def is_nested(value: object) -> bool:
-    # A collection by key takes a mapping of objects.
+    # A collection with keys takes a mapping of objects.
     if isinstance(value, Mapping):
         return not all(is_mapped(each) for each in cast("Mapping[object, object]", value).values())
     items = cast("list[object]", value) if isinstance(value, list) else [value]

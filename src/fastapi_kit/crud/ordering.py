@@ -1,4 +1,4 @@
-"""An order that is total and the same on every database."""
+"""Orders that are total and the same on every database."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias, cast
@@ -22,9 +22,9 @@ _PLACED = {operators.nulls_first_op, operators.nulls_last_op}
 
 
 def total_order(order_by: OrderBy, key: Sequence[QueryableAttribute[Any]], *, dialect: str) -> Iterator[Any]:
-    """Yield *order_by* and then the *key* attributes it does not name, so that no two rows tie.
+    """Yield *order_by*, and then the attributes of the *key* that are not in it, so that no two rows are equal.
 
-    Nulls come last ascending and first descending, as on PostgreSQL, unless ``nulls_first()`` or ``nulls_last()`` says otherwise.
+    Nulls come last in ascending and first in descending order, as on PostgreSQL, without ``nulls_first()`` or ``nulls_last()``.
     """
     expressions = [expression_of(item) for item in items_of(order_by)]
     for expression in expressions:
@@ -41,7 +41,7 @@ def items_of(order_by: OrderBy) -> Sequence[Any]:
 
 
 def without_direction(item: Any) -> Any:
-    """Return what *item* orders by, without direction and null placement."""
+    """Return the expression that *item* orders by, without its direction and placement of nulls."""
     expression = expression_of(item)
     while getattr(expression, "modifier", None) is not None:
         expression = expression.element
@@ -49,7 +49,7 @@ def without_direction(item: Any) -> Any:
 
 
 def ordered_as(item: Any, column: Any) -> Any:
-    """Return *column* with the direction and null placement of *item*."""
+    """Return *column* with the direction and placement of nulls of *item*."""
     expression = expression_of(item)
     modifier = getattr(expression, "modifier", None)
     return column if modifier is None else _MODIFIERS[modifier](ordered_as(expression.element, column))
@@ -60,7 +60,7 @@ def expression_of(item: Any) -> Any:
 
 
 def column_of(expression: Any) -> Any:
-    """Return what is ordered, without direction and null placement; of a mapped attribute the table's column."""
+    """Return the expression without its direction and placement of nulls; for a mapped attribute the column of the table."""
     expression = without_direction(expression)
     bare = getattr(expression, "_deannotate", None)
     return expression if bare is None else bare()
@@ -68,10 +68,7 @@ def column_of(expression: Any) -> Any:
 
 def placed(expression: Any) -> Any:
     modifier = getattr(expression, "modifier", None)
-    if isinstance(expression, str) or modifier in _PLACED or never_null(column_of(expression)):
+    column = column_of(expression)
+    if isinstance(expression, str) or modifier in _PLACED or (isinstance(column, Column) and not column.nullable):
         return expression
     return nulls_first(expression) if modifier is operators.desc_op else nulls_last(expression)
-
-
-def never_null(column: object) -> bool:
-    return isinstance(column, Column) and not column.nullable

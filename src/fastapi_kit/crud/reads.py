@@ -1,4 +1,4 @@
-"""Reading rows of one model, as objects or as a read schema."""
+"""The service that reads rows of one model, as objects or as instances of a read schema."""
 
 import builtins
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
@@ -22,9 +22,9 @@ from fastapi_kit.crud.attributes import attributes_of, mapper_of
 from fastapi_kit.crud.identity import Identity, Key, identity_of, may_hold
 from fastapi_kit.crud.ordering import OrderBy, items_of, total_order
 from fastapi_kit.crud.read_plan.plan import ReadPlan, read_plan
+from fastapi_kit.db.atomic import read_locked
 from fastapi_kit.db.reads import read, stream
 from fastapi_kit.db.sessions import execute, is_idle
-from fastapi_kit.db.transactions import read_locked
 from fastapi_kit.errors import ConfigurationError, InvalidQueryError, MultipleMatchesError, NotFoundError
 from fastapi_kit.pagination import Page, PageParams, Slice
 
@@ -39,7 +39,14 @@ _MAX_OFFSET = 2**63 - 1
 
 @dataclass(frozen=True, kw_only=True)
 class RowLock:
-    """A row lock in the words of ``Select.with_for_update``. SQLite has none: there the whole database is locked for writing."""
+    """A row lock, with the options of SQLAlchemy's ``Select.with_for_update``. SQLite locks the whole database for writing instead.
+
+    Args:
+        read: Take a shared lock (``FOR SHARE``).
+        nowait: Raise UnavailableError if another transaction holds the lock, instead of waiting.
+        skip_locked: Leave out rows that another transaction has locked.
+        key_share: Let other transactions insert rows that refer to this one (``FOR NO KEY UPDATE``, with *read* ``FOR KEY SHARE``).
+    """
 
     read: bool = False
     nowait: bool = False
@@ -48,14 +55,27 @@ class RowLock:
 
 
 FOR_UPDATE: Final[RowLock] = RowLock()
+"""The lock of a plain ``FOR UPDATE``."""
 
 
 class ReadService(Generic[ModelT]):
-    """Read rows of one model: ``class ReportService(ReadService[Report])``. The order always ends with the primary key.
+    """Read rows of one model: ``class ReportService(ReadService[Report])``.
 
-    The model comes from the type argument, or from ``model = ...`` in the class. Reads on an idle session of a ``Database`` show what the
-    database has now, also of objects that the session holds, and leave no transaction open behind them; on the application's own session
-    they join what is there, as ``session.execute`` does.
+    The model comes from the type argument, or from ``model = ...`` in the class. Every order ends with the primary key, so it is total.
+
+    On a session of a ``Database`` without an open transaction a read shows what the database has now, also in objects that the session
+    holds, and leaves no transaction open. In an open transaction, and on a session of your own, it reads as ``session.execute`` does.
+
+    Several methods take the same arguments. *ident* is a primary key; for a composite key it is a tuple, or a mapping by name. All
+    *conditions* must be true for a row. *order_by* is a column or expression, or several; nulls come last, and first with ``desc()``.
+    *options* are loader options for this read. *lock* locks the rows until the end of the transaction and reads what is stored now.
+    The methods with a *schema* raise ConfigurationError if the model cannot fill a field of it.
+
+    Args:
+        session: The session to read through.
+
+    Raises:
+        ConfigurationError: The class names no model.
     """
 
     model: type[ModelT]
@@ -70,24 +90,29 @@ class ReadService(Generic[ModelT]):
                     setattr(cls, name, argument)
 
     def __init__(self, session: AsyncSession) -> None:
-        """Read through *session*. Raises ConfigurationError where the class names no model."""
+        """Read through *session*."""
         if not hasattr(type(self), "model"):
             raise ConfigurationError(f"{type(self).__name__} names no model: subclass {type(self).__name__}[Model, ...] or set model = ...")
         self.session = session
 
-    def base_query(self) -> Select[ModelT]:
-        """Return the select that every read, update and delete starts from. Override to confine the rows.
+    def base_query(self) -> Select[Any]:
+        """Return the select that every read, update and delete starts from. Override it to restrict the rows.
 
-        Joins to many rows multiply nothing: each row of the model counts once.
+        It may join: each row of the model counts once, however many rows are joined to it.
         """
         return select(self.model)
 
     def read_options(self) -> Sequence[ORMOption]:
-        """Return the options with which every row is read, and shown after a write. Override to load more than the mapping does."""
+        """Return the loader options for every read. Override it to load more than the mapping does."""
         return ()
 
     async def get(self, ident: object, *, options: Sequence[ORMOption] = (), lock: RowLock | None = None) -> ModelT | None:
-        """Return the row with this primary key, or None. Composite keys: a tuple, or a mapping by name."""
+        """Return the row with this primary key, or None.
+
+        Raises:
+            ConfigurationError: The key has another shape or type.
+            UnavailableError: The database does not answer, or the row is locked (``nowait``).
+        """
         key = self._identity.key_of(ident)
         if not self._identity.is_possible(key, self.session.sync_session):
             return None
@@ -98,14 +123,23 @@ class ReadService(Generic[ModelT]):
         return rows[0] if rows else None
 
     async def get_one(self, ident: object, *, options: Sequence[ORMOption] = (), lock: RowLock | None = None) -> ModelT:
-        """Return the row with this primary key, or raise NotFoundError."""
+        """Return the row with this primary key, as ``get`` does.
+
+        Raises:
+            NotFoundError: No row has the key.
+        """
         row = await self.get(ident, options=options, lock=lock)
         if row is None:
             raise NotFoundError(self.model, ident)
         return row
 
     async def get_by(self, *, options: Sequence[ORMOption] = (), lock: RowLock | None = None, **columns: object) -> ModelT | None:
-        """Return the one row with these column values (None is IS NULL), or None. Raises MultipleMatchesError."""
+        """Return the one row with these values of columns, or None. A value of None means IS NULL.
+
+        Raises:
+            MultipleMatchesError: Several rows have the values.
+            ConfigurationError: A name is not a column of the model, or none is given.
+        """
         if not columns:
             raise ConfigurationError("get_by() needs a column")
         known = attributes_of(self.mapper).columns
@@ -132,7 +166,7 @@ class ReadService(Generic[ModelT]):
         return row
 
     async def get_many(self, idents: Iterable[object]) -> builtins.list[ModelT]:
-        """Return the rows with these keys, in the order asked, each once; unknown keys are left out. No key, no SQL."""
+        """Return the rows with these keys, each once, in the order given. Unknown keys are left out. No keys need no SQL."""
         identity, sync = self._identity, self.session.sync_session
         keys = [key for key in dict.fromkeys(map(identity.key_of, idents)) if identity.is_possible(key, sync)]
         found: dict[Key, ModelT] = {}
@@ -140,7 +174,7 @@ class ReadService(Generic[ModelT]):
             rows = await self._load(self._select([identity.among(chunk)]))
             found.update((identity.key_of_row(row), row) for row in rows)
         if len(found) > sum(key in found for key in keys):
-            # The database holds keys equal that are not the same: blanks at the end, capitals. It says which.
+            # To the database keys can be equal that differ in Python, in blanks at the end or in case. So ask it for each of them.
             for key in keys:
                 if key not in found and (row := await self.get(key)) is not None:
                     found[key] = row
@@ -153,7 +187,7 @@ class ReadService(Generic[ModelT]):
         options: Sequence[ORMOption] = (),
         lock: RowLock | None = None,
     ) -> ModelT | None:
-        """Return the first row that meets *conditions*, or None."""
+        """Return the first row in *order_by* that meets *conditions*, or None."""
         rows = await self.list(*conditions, limit=1, order_by=order_by, options=options, lock=lock)
         return rows[0] if rows else None
 
@@ -166,18 +200,25 @@ class ReadService(Generic[ModelT]):
         options: Sequence[ORMOption] = (),
         lock: RowLock | None = None,
     ) -> builtins.list[ModelT]:
-        """Return rows that meet *conditions*. ``limit=None`` means all of them, 0 none; negative numbers raise InvalidQueryError."""
+        """Return at most *limit* of the rows that meet *conditions*, without the first *skip*. ``limit=None`` means all.
+
+        Raises:
+            InvalidQueryError: *skip* or *limit* is negative.
+            UnavailableError: The database does not answer, or a row is locked (``nowait``).
+        """
         statement = self._window(conditions, skip=skip, limit=limit, order_by=order_by)
         return [] if statement is None else await self._load(statement, options=options, lock=lock)
 
     async def stream(
         self, *conditions: ColumnExpressionArgument[bool], order_by: OrderBy = (), batch_size: int = 1000
     ) -> AsyncGenerator[ModelT]:
-        """Yield every row that meets *conditions*, *batch_size* in memory at a time.
+        """Yield every row that meets *conditions*, with *batch_size* rows in memory at a time.
 
-        The rows come from one open cursor: commit nothing on this session meanwhile, and wrap the call in ``contextlib.aclosing`` if you
-        leave the loop early. Collections that the mapping joins are loaded batch by batch; a ``joinedload()`` of a collection in
-        ``base_query`` raises ConfigurationError.
+        The rows come from one open cursor. Do not commit on this session inside the loop, and wrap the call in ``contextlib.aclosing`` if
+        you leave the loop early. Collections that the mapping joins are loaded batch by batch.
+
+        Raises:
+            ConfigurationError: *batch_size* is less than 1, or ``base_query`` has a ``joinedload()`` of a collection.
         """
         if batch_size < 1:
             raise ConfigurationError("batch_size must be at least 1")
@@ -192,18 +233,24 @@ class ReadService(Generic[ModelT]):
         return await self._read(lambda session: self._count(session, conditions))
 
     async def exists(self, *conditions: ColumnExpressionArgument[bool]) -> bool:
-        """Return whether any row meets *conditions*."""
+        """Return whether at least one row meets *conditions*."""
         base = self._base
         rows = base.of_model(*self._identity.attributes).where(*base.has(*conditions))
         statement = base.around(select(rows.exists()))
         return await self._read(lambda session: bool(execute(session, statement).scalar_one()))
 
     async def get_as(self, schema: type[SchemaT], ident: object, *conditions: ColumnExpressionArgument[bool]) -> SchemaT:
-        """Return the row with this key as *schema*, or raise NotFoundError; it must meet *conditions* too.
+        """Return the row with this primary key as an instance of *schema*.
 
-        Conditions alone, such as ``Article.slug == slug``, find one row, or raise MultipleMatchesError.
+        Conditions alone, such as ``Article.slug == slug``, find the one row that meets them.
 
-        Only what *schema* names is read: a flat one from plain rows, without objects; relationships take one more query each.
+        Only what *schema* names is read. A schema of columns only is read from plain rows, without objects. Each collection takes one
+        more query.
+
+        Raises:
+            NotFoundError: No row has the key and meets *conditions*.
+            MultipleMatchesError: Without a key, several rows meet *conditions*.
+            ConfigurationError: The model cannot fill a field of *schema*, or the key has another shape or type.
         """
         identity, plan = self._identity, read_plan(schema, self.mapper)
         if is_sql(ident):
@@ -233,7 +280,12 @@ class ReadService(Generic[ModelT]):
         limit: int | None = 100,
         order_by: OrderBy = (),
     ) -> builtins.list[SchemaT]:
-        """Return rows that meet *conditions* as *schema*. Only what *schema* names is read, as in ``get_as``."""
+        """Return the rows of ``list`` as instances of *schema*. Only what *schema* names is read, as in ``get_as``.
+
+        Raises:
+            InvalidQueryError: *skip* or *limit* is negative.
+            ConfigurationError: The model cannot fill a field of *schema*.
+        """
         plan = read_plan(schema, self.mapper)
         if self._is_overridden("list"):
             rows = await self.list(*conditions, skip=skip, limit=limit, order_by=order_by, options=plan.options())
@@ -288,7 +340,7 @@ class ReadService(Generic[ModelT]):
         )
 
     async def rows_as(self, schema: type[SchemaT], rows: Sequence[ModelT]) -> builtins.list[SchemaT]:
-        """Return *rows*, which were read or written before, as *schema*; what it names and they have not loaded is read now."""
+        """Return *rows*, which were read or written before, as instances of *schema*. What is not loaded yet is read now."""
         plan, base = read_plan(schema, self.mapper), self._base
         given = self._loader_options(base.statement)
         if not given and all(map(plan.satisfied_by, rows)):
@@ -321,8 +373,8 @@ class ReadService(Generic[ModelT]):
             raise MultipleMatchesError(self.model, (described,))
         return await self.get_as(schema, self._identity.key_of_row(found[0])) if is_overridden else found[0]
 
-    def _finding(self, plan: ReadPlan[SchemaT], statement: Select[ModelT]) -> Callable[[Session], Sequence[Any]]:
-        """Return what runs *statement* for ``plan.from_found``: plain rows where the plan is flat, objects where it is not."""
+    def _finding(self, plan: ReadPlan[SchemaT], statement: Select[Any]) -> Callable[[Session], Sequence[Any]]:
+        """Return the function that runs *statement* for ``plan.from_found``: for plain rows if the plan is flat, else for objects."""
         given = self._loader_options(statement)
         if plan.columns is not None and not given:
             flat = statement.with_only_columns(*plan.columns)
@@ -338,7 +390,7 @@ class ReadService(Generic[ModelT]):
         return find
 
     def _loader_options(self, statement: Select[Any]) -> builtins.list[ORMOption]:
-        """Return what *statement* and ``read_options`` say of how rows are loaded."""
+        """Return the loader options of *statement* and ``read_options``."""
         return [*(option for option in options_of(statement) if isinstance(option, LoaderOption)), *self.read_options()]
 
     def _is_overridden(self, *names: str) -> bool:
@@ -351,7 +403,7 @@ class ReadService(Generic[ModelT]):
         *,
         skip: int = 0,
         limit: int | None = None,
-    ) -> Select[ModelT]:
+    ) -> Select[Any]:
         """Return the select of the rows of ``base_query`` that meet *conditions*, in a total order unless *order_by* is None."""
         dialect = "" if order_by is None else self.session.sync_session.get_bind(self.mapper).dialect.name
         if self._is_overridden("base_query"):
@@ -368,7 +420,7 @@ class ReadService(Generic[ModelT]):
 
     def _window(
         self, conditions: Sequence[ColumnExpressionArgument[bool]], *, skip: int, limit: int | None, order_by: OrderBy
-    ) -> Select[ModelT] | None:
+    ) -> Select[Any] | None:
         if skip < 0 or (limit is not None and limit < 0):
             raise InvalidQueryError("skip and limit must not be negative")
         if limit == 0 or skip > _MAX_OFFSET:
@@ -387,7 +439,7 @@ class ReadService(Generic[ModelT]):
 
     async def _load(
         self,
-        statement: Select[ModelT],
+        statement: Select[Any],
         parameters: Mapping[str, Any] | None = None,
         *,
         options: Sequence[ORMOption] = (),
@@ -398,7 +450,7 @@ class ReadService(Generic[ModelT]):
         if lock is None:
             fresh = is_idle(self.session.sync_session)
             return await self._read(lambda session: self._loading.load(session, statement, parameters, fresh=fresh))
-        # Who locks a row is about to decide by what is in it now.
+        # A row is locked to decide by what it contains, so it is read again.
         locked = statement.with_for_update(of=self.model, **asdict(lock))
         return await read_locked(
             self.session, lambda session: self._loading.load(session, locked, parameters, fresh=True), mapper=self.mapper

@@ -1,4 +1,4 @@
-"""Reading and writing rows of one model."""
+"""The service that reads and writes rows of one model."""
 
 import builtins
 import inspect
@@ -16,7 +16,9 @@ from fastapi_kit.crud._write import Target
 from fastapi_kit.crud.attributes import Values, attributes_of
 from fastapi_kit.crud.reads import FOR_UPDATE, ReadService, RowLock
 from fastapi_kit.crud.values import checked_changes, checked_row, field_values, new_values
-from fastapi_kit.db.transactions import dropping_calls, unit_of_work, write
+from fastapi_kit.db.atomic import write
+from fastapi_kit.db.hooks import dropping_calls
+from fastapi_kit.db.transactions import unit_of_work
 from fastapi_kit.errors import InvalidDataError, NotFoundError, StillReferencedError, UnknownReferenceError
 from fastapi_kit.schemas import has_rules_across_fields, validate_merged
 
@@ -29,34 +31,100 @@ ResultT = TypeVar("ResultT")
 
 
 class CRUDService(ReadService[ModelT], Generic[ModelT, CreateT, UpdateT]):
-    """Create, read, update and delete rows of one model: ``class NoteService(CRUDService[Note, NoteCreate, NoteUpdate])``.
+    """Create, read, update and delete rows of one model. The type arguments give the model and the schemas.
 
-    A write commits itself (and what the session held before it), unless a transaction was opened on purpose: then it flushes and the
-    opener commits. A refused write raises a typed error, undoes itself and nothing else, and leaves what was loaded before readable; a row
-    that was new or changed inside it is not. What a write returns is what the database has stored.
+    A write commits itself, and commits what the session held before, too. If a transaction was opened on purpose, with ``unit_of_work``,
+    ``db.begin()``, ``db.transaction`` or ``session.begin()``, a write flushes instead, and whoever opened the transaction commits it.
 
-    Override a method and call ``super()`` to do more; bulk writes then go row by row, which is slower. Override ``create_values``,
-    ``update_values``, ``prepare_insert`` and ``prepare_update`` to decide what is written.
+    A write that fails raises a typed error and undoes itself and nothing else. What was loaded before stays readable, except rows that
+    were new or changed in the write. A write returns the row as the database has stored it.
+
+    Override ``create_values``, ``update_values``, ``prepare_insert`` and ``prepare_update`` to decide what is written. Override another
+    method and call ``super()`` to do more. If ``create`` is overridden, ``create_many`` calls it for each row, which is slower.
+
+    Args:
+        session: The session to read and write through. A service is cheap: make one per session.
+
+    Raises:
+        ConfigurationError: The class names no model.
+
+    Example:
+        ```python
+        import asyncio
+
+        from pydantic import BaseModel
+        from sqlalchemy.orm import Mapped, mapped_column
+
+        from fastapi_kit import Base, CRUDService, Database
+
+
+        class Note(Base):
+            __tablename__ = "notes"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            title: Mapped[str]
+
+
+        class NoteCreate(BaseModel):
+            title: str
+
+
+        class NoteUpdate(BaseModel):
+            title: str | None = None
+
+
+        class NoteService(CRUDService[Note, NoteCreate, NoteUpdate]): ...
+
+
+        async def main() -> None:
+            db = Database("sqlite:///:memory:")
+            await db.create_tables()
+            async with db.sessions() as session:
+                notes = NoteService(session)
+                note = await notes.create(NoteCreate(title="draft"))  # commits
+                note = await notes.update(note.id, NoteUpdate(title="final"))
+                assert [each.title for each in await notes.list(Note.title != "draft")] == ["final"]
+                await notes.delete(note.id)
+            await db.dispose()
+
+
+        asyncio.run(main())
+        ```
     """
 
     create_schema: type[CreateT]
     update_schema: type[UpdateT]
     read_only: ClassVar[Sequence[str]] = ()
-    """Columns that no update may change unless it is *trusted*, beside the primary key, the version and the timestamps."""
+    """Columns that only a *trusted* update may change, as is so for timestamps. No update changes the primary key or the version."""
     _parameters = ("model", "create_schema", "update_schema")
 
     async def create(self, data: CreateT | Values, /, **values: object) -> ModelT:
-        """Insert a row; *values* are columns the server sets, over those of *data*.
+        """Insert a row and return it.
 
-        An explicit None stores NULL; what is left out gets the column's default. A mapping as *data* is taken as it is, without
-        ``create_values``. Raises ConflictError, InvalidDataError, and ConfigurationError for a name that is no attribute of the model.
+        Args:
+            data: An instance of the create schema, which ``create_values`` turns into values; or a mapping of values by attribute. An
+                explicit None stores NULL. What is left out gets the default of the column.
+            values: Values that your application sets. They take precedence over *data*.
+
+        Raises:
+            ConflictError: A unique constraint, a foreign key or a trigger rejects the row.
+            InvalidDataError: A value does not fit its column, or a CHECK rejects it.
+            ConfigurationError: A name is not an attribute of the model.
+            UnavailableError: The database does not answer.
         """
         row = await self._new_row(data, values)
         inserted: builtins.list[ModelT] = await self._write("create", lambda session: insert_rows(session, self.mapper, [row]))
         return inserted[0]
 
     async def create_many(self, rows: Iterable[CreateT | Values], /, **values: object) -> builtins.list[ModelT]:
-        """Insert all rows or none, in few statements; return them in input order. No row, no SQL. Raises as ``create``."""
+        """Insert all rows, or none if one is rejected, in few statements. Return them in the order given. No rows need no SQL.
+
+        Args:
+            rows: As *data* of ``create``.
+            values: Values that your application sets in every row.
+
+        Raises:
+            KitError: The errors of ``create``.
+        """
         rows = list(rows)
         if not rows:
             return []
@@ -69,15 +137,26 @@ class CRUDService(ReadService[ModelT], Generic[ModelT, CreateT, UpdateT]):
     async def update(
         self, ident: object, data: UpdateT | Values, /, *, expected_version: int | None = None, trusted: bool = False
     ) -> ModelT:
-        """Change the fields that *data* sets; none set, or all equal to what is stored, changes nothing. An explicit None stores NULL.
+        """Change the fields that *data* sets, and return the row. Nothing is written if all are stored already.
 
-        A mapping as *data* is taken as it is and may hold SQL expressions. *trusted* data may change ``read_only`` columns and timestamps.
-        Raises NotFoundError, StaleVersionError, ConflictError, InvalidDataError, and ConfigurationError for a name that is no attribute of
-        the model.
+        Args:
+            ident: The primary key. For a composite key a tuple, or a mapping by name.
+            data: An instance of the update schema, of which the fields that were set count; or a mapping of values by attribute, which
+                may contain SQL expressions. An explicit None stores NULL.
+            expected_version: The version that the row must have (``version_id_col``). None: any.
+            trusted: *data* may change ``read_only`` columns and timestamps.
+
+        Raises:
+            NotFoundError: No row has the key.
+            StaleVersionError: The row has another version.
+            ConflictError: A unique constraint, a foreign key or a trigger rejects the change.
+            InvalidDataError: A value does not fit its column, a CHECK rejects it, or the column is read-only.
+            ConfigurationError: A name is not an attribute of the model, or the key has another shape or type.
+            UnavailableError: The database does not answer.
         """
         self._identity.key_of(ident)
         if isinstance(data, BaseModel) and has_rules_across_fields(type(data)):
-            # The rules are judged on the row as it will be, so it must not change meanwhile.
+            # The rules are checked on the merged row, so it is locked meanwhile.
             async with unit_of_work(self.session):
                 row = vars(await self._current(ident, lock=FOR_UPDATE))
                 validate_merged(data, {name: row[name] for name in attributes_of(self.mapper).columns if name in row})
@@ -85,7 +164,19 @@ class CRUDService(ReadService[ModelT], Generic[ModelT, CreateT, UpdateT]):
         return await self._update(ident, data, expected_version, trusted=trusted)
 
     async def delete(self, ident: object, /, *, expected_version: int | None = None) -> None:
-        """Delete a row: by one statement where the mapping asks no more. Raises NotFoundError, StaleVersionError, StillReferencedError."""
+        """Delete a row, by one statement where the mapping needs no more.
+
+        Args:
+            ident: The primary key. For a composite key a tuple, or a mapping by name.
+            expected_version: The version that the row must have (``version_id_col``). None: any.
+
+        Raises:
+            NotFoundError: No row has the key.
+            StaleVersionError: The row has another version.
+            StillReferencedError: Other rows refer to it.
+            ConfigurationError: The key has another shape or type.
+            UnavailableError: The database does not answer.
+        """
         flushes = flushing_of(self.mapper).is_needed_to_delete(self.session.sync_session)
         try:
             await self._write(
@@ -94,7 +185,7 @@ class CRUDService(ReadService[ModelT], Generic[ModelT, CreateT, UpdateT]):
         except InvalidDataError as error:
             if isinstance(error, UnknownReferenceError) and error.precise:
                 raise
-            # A delete writes no values: rows that still point here cannot be set to null, or fail the COMMIT.
+            # A delete writes no values of its own. References to the row could not be set to null, or fail the COMMIT.
             raise StillReferencedError(error.fields, table=error.table) from error
 
     async def discard(self, ident: object, /) -> bool:
@@ -115,27 +206,31 @@ class CRUDService(ReadService[ModelT], Generic[ModelT, CreateT, UpdateT]):
         return True
 
     async def create_values(self, data: CreateT) -> dict[str, Any]:
-        """Return the values of a new row by attribute: those of the schema's fields, as they are. Override to hash, rename or derive.
+        """Return the values of a new row by attribute. Override it to hash, rename or derive values.
 
-        A field that was left out and is None is not among them where the column has a default. Runs before the write begins its
-        transaction. Values of types that the column does not know become what it takes afterwards: a nested model a document, a URL text.
+        The default returns the fields of *data*, without those that were left out, are None and have a default in the column. Afterwards
+        values are converted to what the columns take: nested models to documents, URLs to text. It runs before the write begins its
+        transaction, and only for schemas.
         """
         return new_values(data, self.mapper)
 
     async def update_values(self, data: UpdateT) -> dict[str, Any]:
-        """Return the values that a change sets: by default the fields the caller set. Override to hash, rename or derive.
+        """Return the values of a change by attribute. Override it to hash, rename or derive values.
 
-        Runs before the write begins its transaction. An override with a second parameter, ``row: Note | None = None``, gets the row as it
-        is now, at the price of a query.
+        The default returns the fields of *data* that were set. It runs before the write begins its transaction, and only for schemas. An
+        override with a second parameter, ``row: Note | None = None``, gets the current row, which takes one query.
         """
         return field_values(data)
 
     def prepare_insert(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Return the values that are stored for a new row, by whatever way they came: schema, mapping, bulk. Override to add to them."""
+        """Return the values that are stored for a new row. Override it to add to them. It runs for schemas, mappings and bulk writes."""
         return values
 
     def prepare_update(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Return the values that a change stores, whatever way they came. SQL expressions may refer to what is stored."""
+        """Return the values that a change stores. Override it to add to them. It runs for schemas and mappings.
+
+        SQL expressions may refer to what is stored.
+        """
         return values
 
     async def _new_row(self, data: CreateT | Values, values: Values) -> dict[str, Any]:

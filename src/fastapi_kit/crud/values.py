@@ -1,4 +1,4 @@
-"""From what a caller gives to the column values that are written."""
+"""From the data of a caller to the values that are written."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +16,7 @@ __all__ = ["checked_changes", "checked_row", "field_values", "new_values"]
 
 
 def field_values(data: BaseModel) -> dict[str, Any]:
-    """Return the values of the fields that the caller set, and of what an open schema let through. Nothing is serialized."""
+    """Return the values of the fields that were set, and the extra values of a schema with ``extra="allow"``. Nothing is serialized."""
     loaded = loaded_fields(data)
     return {name: loaded[name] for name in data.model_fields_set if name in loaded}
 
@@ -24,7 +24,7 @@ def field_values(data: BaseModel) -> dict[str, Any]:
 def new_values(data: BaseModel, mapper: Mapper[Any]) -> dict[str, Any]:
     """Return the values of all fields, and of computed fields that are columns.
 
-    A field that was left out and is None by default is not among them where the column has a default of its own.
+    Fields that were left out and are None are omitted if the column has a default.
     """
     attributes = attributes_of(mapper)
     loaded = loaded_fields(data)
@@ -36,12 +36,14 @@ def new_values(data: BaseModel, mapper: Mapper[Any]) -> dict[str, Any]:
 def checked_row(mapper: Mapper[Any], values: Values, *, data: object) -> dict[str, Any]:
     """Return the values of a new row as its columns take them.
 
-    Raises ConfigurationError for a name that is no attribute, and InvalidDataError for what the table would refuse.
+    Raises:
+        ConfigurationError: A name is not an attribute of the model.
+        InvalidDataError: The database would reject a value, or a client sent an unknown field.
     """
     attributes = attributes_of(mapper)
-    refuse_unknown(attributes, values, data=data)
+    check_names(attributes, values, data=data)
     values = attributes.without_synonyms(values)
-    # No key is null: the database, or a default, makes one.
+    # A key of None is left out: the database, or a default, makes one.
     keyless = {name for name in identity_of(mapper).names if name in values and values[name] is None}
     converted = attributes.converted({name: value for name, value in values.items() if name not in keyless})
     check_values(mapper, converted)
@@ -49,9 +51,12 @@ def checked_row(mapper: Mapper[Any], values: Values, *, data: object) -> dict[st
 
 
 def checked_changes(mapper: Mapper[Any], values: Values, *, data: object, read_only: Sequence[str], trusted: bool) -> dict[str, Any]:
-    """Return changes likewise; synonyms give their attributes.
+    """Return the values of a change as its columns take them.
 
-    Refused are changes of the key and the version, and, unless *trusted*, of timestamps and *read_only* columns.
+    Raises:
+        InvalidDataError: The database would reject a value, a client sent an unknown field, or a column is read-only: the key, the
+            version, and unless *trusted* the timestamps and the *read_only* columns.
+        ConfigurationError: A name is not an attribute of the model, or the application's own values change the key or the version.
     """
     attributes = attributes_of(mapper)
     fixed = attributes.fixed | (set[str]() if trusted else {*attributes.stamped, *map(attributes.behind_synonym, read_only)})
@@ -62,14 +67,14 @@ def checked_changes(mapper: Mapper[Any], values: Values, *, data: object, read_o
         if from_schema or not any(attributes.changes_any(attributes.fixed, name) for name in named):
             raise InvalidDataError(named, reason="read_only", table=attributes.table_name)
         raise ConfigurationError(f"{', '.join(named)} of {attributes.model_name} cannot be changed")
-    refuse_unknown(attributes, values, data=data)
+    check_names(attributes, values, data=data)
     converted = attributes.converted(attributes.without_synonyms(values))
     check_values(mapper, converted, update=True)
     return converted
 
 
-def refuse_unknown(attributes: Attributes, values: Values, *, data: object) -> None:
-    # What an open schema lets through is the client's; it may name columns and nothing else.
+def check_names(attributes: Attributes, values: Values, *, data: object) -> None:
+    # Extra values of a schema come from the client. They may name columns and nothing else.
     extra = ((data.model_extra if isinstance(data, BaseModel) else None) or {}).keys()
     if added := sorted(values.keys() & extra - attributes.writable):
         raise InvalidDataError(added, reason="unknown_field", table=attributes.table_name)

@@ -1,4 +1,4 @@
-"""A declarative base for applications that have none."""
+"""A declarative base class, and the naming convention of its constraints."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -16,7 +16,7 @@ __all__ = ["NAMING_CONVENTION", "Base"]
 
 
 def check_name(constraint: CheckConstraint, table: Table) -> str:
-    """Name a CHECK by its given name, by the column that an Enum or Boolean checks, or by its columns and a digest of its condition."""
+    """Return the given name of a CHECK; else the column that an Enum or Boolean checks, or the columns and a digest of the condition."""
     columns = [column.name for column in constraint.columns]
     if getattr(constraint, "_type_bound", False):
         return "_".join(columns)
@@ -36,14 +36,37 @@ NAMING_CONVENTION: Mapping[str, Any] = {
     # SQLAlchemy's own token raises for a CHECK without a name.
     "constraint_name": check_name,
 }
-"""Constraint names that Alembic can drop again; pass it to ``MetaData`` of a base of your own.
+"""A naming convention with which Alembic can drop every constraint. Pass it to the ``MetaData`` of your own base class.
 
-Every constraint gets a name, the same in every process; a CHECK without one is named by its columns and a digest of its condition.
+Every constraint gets a name, the same in each process. The name of an unnamed CHECK has its columns and a digest of its condition.
 """
 
 
 class Base(AsyncAttrs, DeclarativeBase):
-    """Declarative base with ``awaitable_attrs`` and named constraints. ``Mapped[datetime]`` is an aware UTC column."""
+    """Declarative base class of your models.
+
+    Constraints are named by ``NAMING_CONVENTION``, ``Mapped[datetime]`` is a column of aware datetimes in UTC (``UTCDateTime``), and
+    ``await row.awaitable_attrs.name`` loads an attribute later. All other parts of the library work with any declarative base.
+
+    Example:
+        ```python
+        from datetime import datetime
+
+        from sqlalchemy.orm import Mapped, mapped_column
+
+        from fastapi_kit import Base
+
+
+        class Event(Base):
+            __tablename__ = "events"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            name: Mapped[str] = mapped_column(unique=True)
+            starts_at: Mapped[datetime]
+
+
+        assert "uq_events_name" in {constraint.name for constraint in Event.__table__.constraints}
+        ```
+    """
 
     metadata = MetaData(naming_convention=NAMING_CONVENTION)
     type_annotation_map: ClassVar[dict[Any, Any]] = {datetime: UTCDateTime()}

@@ -1,4 +1,4 @@
-"""One database: engine, sessions, and the ways to get a session."""
+"""One database: its engine, its sessions, and the dependencies that give a request its session."""
 
 import asyncio
 import logging
@@ -11,6 +11,7 @@ from sqlalchemy import URL, Connection, MetaData, event, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
+from fastapi_kit.db.atomic import keep_clean, put_back_kept
 from fastapi_kit.db.base import Base
 from fastapi_kit.db.engines.make import adopt_engine, make_engine
 from fastapi_kit.db.engines.options import DatabaseOptions
@@ -19,7 +20,7 @@ from fastapi_kit.db.engines.urls import masked
 from fastapi_kit.db.errors.translate import as_kit_error, typed
 from fastapi_kit.db.hooks import OWN, has_uncommitted_writes, note_writes
 from fastapi_kit.db.sessions import NO_AUTOCOMMIT, Place, close, log_application_commits, report_second_commit
-from fastapi_kit.db.transactions import keep_clean, put_back_kept, unit_of_work
+from fastapi_kit.db.transactions import unit_of_work
 from fastapi_kit.errors import ConfigurationError, UnavailableError
 from fastapi_kit.settings import KitSettings
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from fastapi.params import Depends
 
     class SessionDepends(Depends):
-        """A marker for ``Annotated`` that is also a dependency."""
+        """A marker for ``Annotated`` that can also be passed to ``Depends``."""
 
         async def __call__(self, session: AsyncSession) -> AsyncSession: ...
 
@@ -35,22 +36,61 @@ if TYPE_CHECKING:
 __all__ = ["Database", "DatabaseOptions"]
 
 _TABLES_LOCK = 0x666B_7461_626C_6573
-"""Key of the PostgreSQL advisory lock that ``create_tables`` holds: "fktables" as a number."""
+"""Key of the PostgreSQL advisory lock that ``create_tables`` takes: "fktables" as a number."""
 _log = logging.getLogger("fastapi_kit.db")
 
 
 class Database:
-    """An engine and its sessions. Nothing connects before the first statement; ``lifespan`` checks and disposes.
+    """An engine and its sessions. It connects with the first statement. An application may have several.
 
-    SQLite gets working savepoints, foreign keys, a busy timeout and WAL, and ``:memory:`` means a private temporary file that ``dispose``
-    empties and that goes with the engine; ``postgres://`` URLs get an installed async driver. The URL never shows a password. Several
-    databases work side by side.
+    SQLite gets working savepoints, foreign keys, a busy timeout and WAL. ``:memory:`` means a private temporary file: ``dispose`` empties
+    it, and it is removed with the engine. ``postgres://`` URLs get an installed async driver. The repr never shows a password.
+
+    ``session`` and ``transaction`` give a request its session, ``begin`` opens one for scripts and tasks. ``sessions`` is SQLAlchemy's
+    ``async_sessionmaker`` and ``engine`` its ``AsyncEngine``.
+
+    Example:
+        ```python
+        import asyncio
+
+        from sqlalchemy import select
+        from sqlalchemy.orm import Mapped, mapped_column
+
+        from fastapi_kit import Base, Database
+
+
+        class Note(Base):
+            __tablename__ = "notes"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            title: Mapped[str]
+
+
+        db = Database("sqlite:///:memory:")
+
+
+        async def main() -> None:
+            await db.create_tables()
+            async with db.begin() as session:  # commits at the end
+                session.add(Note(title="first"))
+            async with db.begin() as session:
+                assert await session.scalar(select(Note.title)) == "first"
+            await db.dispose()
+
+
+        asyncio.run(main())
+        ```
     """
 
     def __init__(self, url: str | URL | AsyncEngine, *, options: DatabaseOptions | None = None) -> None:
-        """Wrap *url*, or the application's own engine before its first connection.
+        """Create the engine, or adopt one.
 
-        Raises ConfigurationError if *url* cannot be read or says what its driver cannot do; no value of it is shown.
+        Args:
+            url: A database URL, or an engine of the application that has not connected yet.
+            options: How to connect. The default is ``DatabaseOptions()``.
+
+        Raises:
+            ConfigurationError: The URL cannot be parsed, or says something that its driver cannot do. The text shows no value of it.
+            MissingExtraError: The URL names PostgreSQL, and no driver for it is installed.
         """
         options = options or DatabaseOptions()
         self.autocommit_reads = options.autocommit_reads
@@ -65,7 +105,11 @@ class Database:
 
     @classmethod
     def from_settings(cls, settings: KitSettings) -> Self:
-        """Build it from DATABASE_URL, DB_POOL_SIZE, DB_MAX_OVERFLOW and DB_STATEMENT_TIMEOUT_SECONDS."""
+        """Create the database from DATABASE_URL, DB_POOL_SIZE, DB_MAX_OVERFLOW and DB_STATEMENT_TIMEOUT_SECONDS.
+
+        Raises:
+            ConfigurationError: As in ``Database(...)``.
+        """
         options = DatabaseOptions(
             pool_size=settings.DB_POOL_SIZE,
             max_overflow=settings.DB_MAX_OVERFLOW,
@@ -78,32 +122,34 @@ class Database:
 
     @property
     def session(self) -> "SessionDepends":
-        """Marker for ``Annotated[AsyncSession, db.session]``: the request's one session; each service write commits itself."""
+        """Marker for ``Annotated[AsyncSession, db.session]``: the one session of the request. Each write of a service commits itself."""
         return make_marker(self.get_session)
 
     @property
     def transaction(self) -> "SessionDepends":
-        """Marker for ``Annotated[AsyncSession, db.transaction]``: the same session, the whole request one transaction.
+        """Marker for ``Annotated[AsyncSession, db.transaction]``: the same session, with one transaction for the whole request.
 
-        It is committed when the handler has returned and before the response starts, and rolled back on any exception.
+        It commits after the handler has returned and before the response starts. Any exception rolls it back.
         """
         return make_marker(self._get_transaction)
 
     async def get_session(self) -> AsyncIterator[AsyncSession]:
-        """Give a request its session; the plain dependency behind ``session``.
+        """Yield the session of a request. The plain dependency behind ``session``, for ``Depends`` and ``dependency_overrides``.
 
-        For ``Depends(db.get_session, scope="function")`` and ``dependency_overrides``: with that scope the session is closed, and its
-        connection back in the pool, before the response is sent. What is still open then is rolled back, and the session cannot be used
-        again. Raises ConfigurationError where the request ends well with something written, added or marked
-        as deleted that nobody committed or rolled back.
+        Use ``Depends(db.get_session, scope="function")``: with that scope the session is closed, and its connection is back in the pool,
+        before the response is sent. Closing rolls back an open transaction. A closed session cannot be used again.
+
+        Raises:
+            ConfigurationError: The request ends without an error, but leaves something written, added or marked as deleted that was
+                neither committed nor rolled back.
         """
         async with self._open_session() as session:
             report_second_commit(session, reported=self._reported)
             yield session
             if has_uncommitted_writes(session.sync_session):
                 raise ConfigurationError(
-                    "the request added or wrote something that nobody committed: use Annotated[AsyncSession, db.transaction], put the"
-                    " writes into unit_of_work(session), or await session.commit(); await session.rollback() says that it is not wanted"
+                    "the request added or wrote something that was not committed: use Annotated[AsyncSession, db.transaction], put the"
+                    " writes into unit_of_work(session), or await session.commit(); to discard it, await session.rollback()"
                 )
 
     @cached_property
@@ -116,17 +162,24 @@ class Database:
 
     @asynccontextmanager
     async def begin(self) -> AsyncGenerator[AsyncSession]:
-        """Open a session of one's own in one transaction: commits at the end, rolls back on error.
+        """Open a new session in a transaction that commits at the end of the block. Any exception rolls it back.
 
-        For scripts, tasks and streamed bodies, whatever outlives the request. A failing COMMIT is raised as a typed error.
+        For scripts, tasks and streamed bodies: for everything that outlives the request.
+
+        Raises:
+            KitError: The COMMIT failed, for example ConflictError for a deferred constraint.
         """
         async with self._open_session() as session, unit_of_work(session):
             yield session
 
     async def create_tables(self, metadata: MetaData | None = None) -> None:
-        """Create missing tables of *metadata*, or of ``Base``, one process at a time. For development and tests; commits.
+        """Create the tables that are missing, and commit. For development and tests. Processes do it one after the other.
 
-        Raises UnavailableError if the database does not answer.
+        Args:
+            metadata: The metadata of the tables. None: that of ``Base``.
+
+        Raises:
+            UnavailableError: The database does not answer.
         """
         bound = self._bound_connection
         with typed(None):
@@ -134,7 +187,11 @@ class Database:
                 await connection.run_sync(create_all, metadata or Base.metadata)
 
     async def ping(self) -> None:
-        """Ask the database for an answer. Raises UnavailableError; a mistake, such as an argument unknown to the driver, as it comes."""
+        """Send ``SELECT 1``.
+
+        Raises:
+            UnavailableError: The database does not answer. Any other error, such as an unknown argument of the driver, is raised unchanged.
+        """
         try:
             async with self.engine.connect() as connection:
                 await connection.execute(text("SELECT 1"))
@@ -145,9 +202,9 @@ class Database:
             raise
 
     async def dispose(self) -> None:
-        """Close every pooled connection. The next statement opens a new one; what was in a ``:memory:`` database is gone.
+        """Close every connection in the pool, and empty a ``:memory:`` database. The next statement connects again.
 
-        While a test has the database isolated, nothing is closed: its data must outlive the lifespan of the app under test.
+        While a test uses ``fastapi_kit.testing.isolated``, it does nothing: the data must outlive the lifespan of the app under test.
         """
         if self._bound_connection is not None:
             return
@@ -157,10 +214,10 @@ class Database:
 
     @asynccontextmanager
     async def lifespan(self, app: object) -> AsyncGenerator[None]:
-        """Try the database, and dispose the engine at the end: a lifespan for applications that compose their own.
+        """Ping the database at the start and dispose the engine at the end. For applications that compose their own lifespan.
 
-        A database that does not answer yet is logged and stops nothing: requests get 503 until it does. A mistake in its URL or its
-        arguments is raised.
+        If the database does not answer yet, a warning is logged and the application starts: requests get 503 until it does. Any other
+        error, such as an unknown argument in the URL, is raised.
         """
         try:
             await self.ping()
@@ -173,12 +230,12 @@ class Database:
 
     @property
     def _bound_connection(self) -> AsyncConnection | None:
-        """The connection that every session is bound to while a test has the database isolated."""
+        """The connection that every session is bound to while a test uses ``isolated``."""
         bind: object = self.sessions.kw.get("bind")
         return bind if isinstance(bind, AsyncConnection) else None
 
     def _make_sessions(self) -> async_sessionmaker[AsyncSession]:
-        # A class of this database's own, so that its events are not every session's.
+        # A session class of this database only, so that its events do not fire for other sessions.
         session_class = type("Session", (Session,), {})
         event.listen(session_class, "after_commit", log_application_commits)
         event.listen(session_class, "after_rollback", keep_clean)
@@ -197,13 +254,13 @@ class Database:
 
 
 def make_marker(dependency: Callable[..., AsyncIterator[AsyncSession]]) -> "SessionDepends":
-    # The only FastAPI below the web floor: a script that uses a Database never imports it.
+    # The only import of FastAPI in the data layer: a script that uses a Database never loads it.
     from fastapi.params import Depends
 
     marker = Depends(dependency, scope="function")
 
     class Marker(Depends):
-        # Depends(db.session) gives the same session, in the same scope.
+        # Depends(db.session) gives the same session in the same scope.
         async def __call__(self, session: Annotated[AsyncSession, marker]) -> AsyncSession:
             return session
 

@@ -1,13 +1,14 @@
-"""What belongs to a transaction of a session: calls that wait for its commit, and the mark that something was written in it.
+"""What the library notes about the transactions of a session: calls that wait for the commit, and whether something was written.
 
-SQLAlchemy's own events keep the record true, whoever commits or rolls back.
+Listeners of SQLAlchemy's events keep the notes, so they are right whoever commits or rolls back.
 """
 
 import asyncio
 import inspect
 import logging
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import ParamSpec
@@ -23,7 +24,7 @@ __all__ = [
     "OWN",
     "OWN_LISTENERS",
     "close_reading",
-    "drop_waiting_calls",
+    "dropping_calls",
     "has_uncommitted_writes",
     "note_writes",
     "on_commit",
@@ -44,23 +45,29 @@ _STATEMENT = re.compile(
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|--[^\n]*|/\*.*?\*/|(\$\w*\$).*?\1", re.DOTALL)
 _WRITE_IN_WITH = re.compile(r"\b(?:INSERT\s+INTO|REPLACE\s+INTO|MERGE\s+INTO|DELETE\s+FROM|(?<!FOR\s)(?<!KEY\s)UPDATE)\b", re.IGNORECASE)
 _SESSIONS = WeakKeyDictionary[Connection, "ref[Session]"]()
-"""The session that has begun a transaction on a connection."""
+"""Connection -> the session that has begun a transaction on it."""
 _log = logging.getLogger("fastapi_kit.db")
 
 
 def on_commit(session: AsyncSession, fn: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
     """Call *fn*, sync or async, once, directly after the outermost COMMIT of *session*'s transaction and before the response.
 
-    The call belongs to the transaction or savepoint that is open now, and is dropped if that is rolled back, and by nothing else. Where
-    none is open it belongs to the next one that commits or rolls back, such as that of a service's write. Calls run in the order of
-    registration and get no session. One that fails, times out or is cancelled is logged, and neither stops the others nor undoes anything.
-    A crash between the commit and the call loses it.
+    The call belongs to the transaction or savepoint that is open now, and is dropped only if that is rolled back. Without an open one it
+    belongs to the next transaction that ends, such as that of a service's write. Calls run in the order of registration. A call that
+    fails, times out or is cancelled is logged: the others still run, and nothing is undone. A crash between the COMMIT and the call
+    loses the call.
+
+    Args:
+        session: The session whose COMMIT to wait for.
+        fn: The function to call. It gets no session.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
     """
     record_of(session.sync_session).entries.append(Entry(innermost(session.sync_session), partial(fn, *args, **kwargs)))
 
 
 def note_writes(sessions: type[Session], engine: Engine) -> None:
-    """From now on record what the sessions of this class write to *engine*, so that ``has_uncommitted_writes`` can tell."""
+    """From now on note what sessions of the class *sessions* write to *engine*, for ``has_uncommitted_writes``."""
     event.listen(sessions, "after_begin", note_begin)
     event.listen(engine, "after_cursor_execute", note_statement)
     event.listen(sessions, "after_commit", note_commit)
@@ -68,27 +75,32 @@ def note_writes(sessions: type[Session], engine: Engine) -> None:
 
 
 def has_uncommitted_writes(session: Session) -> bool:
-    """Return whether the open transaction has written something, or is to insert or delete an object, that its end would lose."""
+    """Return whether the open transaction has written something, or *session* has objects to insert or delete, that would be lost."""
     record: Record | None = session.info.get(_RECORD)
     has_written = record is not None and any(entry.fn is None for entry in record.entries)
     return has_written or bool(session.new or session.deleted)
 
 
-def drop_waiting_calls(session: Session) -> None:
-    """Drop the calls that wait for the next transaction: the write they waited for was refused before it began one."""
-    record: Record | None = session.info.get(_RECORD)
-    if record is not None and not session.in_transaction():
-        record.entries.clear()
+@contextmanager
+def dropping_calls(session: AsyncSession) -> Generator[None]:
+    """Drop the calls that wait for the next transaction if the block, which prepares a write, raises."""
+    try:
+        yield
+    except Exception:
+        record: Record | None = session.sync_session.info.get(_RECORD)
+        if record is not None and not session.sync_session.in_transaction():
+            record.entries.clear()
+        raise
 
 
 def save_calls(session: Session) -> Sequence["Entry"]:
-    """Return the calls that wait, for ``restore_calls`` after a transaction that they must outlive."""
+    """Return the waiting calls, for ``restore_calls`` after a transaction that they must outlive."""
     record: Record | None = session.info.get(_RECORD)
     return [replace(entry) for entry in record.entries] if record is not None else ()
 
 
 def restore_calls(session: Session, saved: Sequence["Entry"]) -> None:
-    """Let the *saved* calls wait again; those of the transaction that ended belong to the one that is open now."""
+    """Let the *saved* calls wait again. Those of the transaction that ended now belong to the open one."""
     if saved:
         for entry in saved:
             entry.transaction = None if entry.transaction is None else session.get_transaction()
@@ -96,7 +108,7 @@ def restore_calls(session: Session, saved: Sequence["Entry"]) -> None:
 
 
 def close_reading(session: Session) -> None:
-    """End a transaction in which *session* only read, by neither commit nor rollback: calls go on waiting, nothing is expired."""
+    """End a transaction in which *session* only read. It is closed without a commit or rollback: calls still wait, nothing expires."""
     transaction = session.get_transaction()
     if transaction is not None:
         record = session.info.pop(_RECORD, None)
@@ -108,9 +120,9 @@ def close_reading(session: Session) -> None:
 @dataclass(eq=False)
 class Entry:
     transaction: SessionTransaction | None
-    """Where it belongs; None: the next transaction that ends."""
+    """The transaction that it belongs to. None: the next one that ends."""
     fn: Callable[[], object] | None = None
-    """None: something was written."""
+    """The call. None: the entry notes that something was written."""
 
 
 @dataclass
@@ -134,11 +146,11 @@ def note_begin(session: Session, _transaction: SessionTransaction, connection: C
 
 
 OWN_LISTENERS: frozenset[object] = frozenset({note_begin})
-"""They only look; no other listener of a session is the library's."""
+"""The library's listeners of ``after_begin``. They send nothing."""
 
 
 def note_statement(connection: Connection, _cursor: object, statement: str, *_: object) -> None:
-    # After the statement: one that is refused has written nothing.
+    # A listener of after_cursor_execute, because a statement that fails has written nothing.
     found = _STATEMENT.match(statement)
     if found is None or (found[1] is None and not _WRITE_IN_WITH.search(_QUOTED.sub("", statement))):
         return
@@ -152,7 +164,7 @@ def note_statement(connection: Connection, _cursor: object, statement: str, *_: 
 
 
 def note_commit(session: Session) -> None:
-    # The event fires on RELEASE too; only the transaction that ends next has committed.
+    # The event fires for savepoints too: what has committed is the innermost transaction.
     record: Record | None = session.info.get(_RECORD)
     if record is not None:
         record.committed = innermost(session)
@@ -183,16 +195,16 @@ def run(calls: Sequence[Callable[[], object]]) -> None:
             if inspect.isawaitable(result):
                 await_only(wait_for(result, shield=cancelled is not None))
         except asyncio.CancelledError as error:
-            _log.warning("on_commit: a call was cancelled after the commit; the others go on")
+            _log.warning("on_commit: a call was cancelled after the commit; the others still run")
             cancelled = error
         except Exception:
-            _log.exception("on_commit: a call failed after the commit; the others go on")
+            _log.exception("on_commit: a call failed after the commit; the others still run")
     if cancelled is not None:
         raise cancelled
 
 
 async def wait_for(result: Awaitable[object], *, shield: bool) -> None:
-    # A cancelled scope of anyio would cancel every other call too.
+    # A cancelled scope of anyio would cancel all following calls too.
     with CancelScope(shield=shield):
         await result
 

@@ -1,9 +1,8 @@
-"""Columns by inheritance. Every mixin works on any declarative base, dataclass bases and SQLModel included."""
+"""Mixins that add columns to a model. They work with any declarative base, also with dataclasses and SQLModel."""
 
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, TypeVar
-from uuid import UUID
 
 from sqlalchemy import Uuid
 from sqlalchemy.orm import Mapped, declared_attr, mapped_column
@@ -16,57 +15,65 @@ _T = TypeVar("_T")
 
 
 def unannotated(make: Callable[[object], Mapped[_T]]) -> declared_attr[_T]:
-    """Return an attribute that is made for each model by *make*, a lambda, so that nobody finds an annotation.
+    """Return an attribute that *make*, a lambda, creates for each model, without an annotation.
 
-    SQLAlchemy refuses ``Mapped[...]`` on a mixin of a dataclass model, and SQLModel makes a field of it.
+    SQLAlchemy rejects ``Mapped[...]`` in a mixin of a dataclass model, and SQLModel turns it into a field.
     """
     return declared_attr(make)
 
 
 class TimestampMixin:
-    """Aware-UTC ``created_at`` and ``updated_at``, the last columns, equal on insert.
+    """Adds ``created_at`` and ``updated_at``, aware datetimes in UTC, as the last columns. They are equal in a new row.
 
-    ``updated_at`` advances on every real change: flushed objects, ORM ``update()`` and Core updates of the table alike.
-    Both are made in Python and readable after the flush without IO; the server defaults are for inserts from elsewhere.
-    With joined-table inheritance, it is the columns of the table that has the stamps whose change counts.
-    On SQLModel they are mapped attributes, not fields: read schemas have them, ``model_dump()`` of the row has not.
+    ``updated_at`` changes with every UPDATE: of flushed objects, of the ORM's ``update()`` and of Core updates of the table. Both values
+    are made in Python, so they can be read after the flush without SQL. The server defaults serve inserts from other programs. With
+    joined-table inheritance only changes of the table that has the two columns count. On SQLModel the two are mapped attributes, not
+    fields: read schemas can name them, but ``model_dump()`` of the row leaves them out.
+
+    Example:
+        ```python
+        from sqlalchemy.orm import Mapped, mapped_column
+
+        from fastapi_kit import Base, TimestampMixin
+
+
+        class Note(TimestampMixin, Base):
+            __tablename__ = "notes"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            title: Mapped[str]
+
+
+        assert list(Note.__table__.columns.keys()) == ["id", "title", "created_at", "updated_at"]
+        ```
     """
 
-    created_at = unannotated(lambda _: created_at_column())
-    updated_at = unannotated(lambda _: updated_at_column())
+    created_at = unannotated(
+        lambda _: mapped_column(UTCDateTime(), insert_default=utc_now, server_default=ServerNow(), nullable=False, sort_order=1000)
+    )
+    updated_at = unannotated(
+        lambda _: mapped_column(
+            UTCDateTime(),
+            insert_default=same_as_created,
+            onupdate=utc_now,
+            server_default=ServerNow(),
+            nullable=False,
+            sort_order=1001,
+        )
+    )
 
 
 class UUIDv7Mixin:
-    """Primary key ``id``, the first column: a time-ordered UUID made in Python on insert, where none is given.
+    """Adds the primary key ``id`` as the first column: a time-ordered UUID, made in Python when a row is inserted without one.
 
-    An INSERT from a SELECT makes one key for all its rows, as every default made in Python: give it the keys.
+    An ``INSERT ... SELECT`` evaluates the default once for all its rows, as it does with every Python default: select the keys there.
     """
 
-    id = unannotated(lambda _: uuid7_key())
-
-
-def created_at_column() -> Mapped[datetime]:
-    return mapped_column(UTCDateTime(), insert_default=utc_now, server_default=ServerNow(), nullable=False, sort_order=1000)
-
-
-def updated_at_column() -> Mapped[datetime]:
-    return mapped_column(
-        UTCDateTime(),
-        insert_default=same_as_created,
-        onupdate=utc_now,
-        server_default=ServerNow(),
-        nullable=False,
-        sort_order=1001,
-    )
+    id = unannotated(lambda _: mapped_column(Uuid(), primary_key=True, insert_default=uuid7, sort_order=-1000))
 
 
 def same_as_created(context: Any) -> datetime:
     parameters = context.get_current_parameters(isolate_multiinsert_groups=False)
-    # SQLAlchemy numbers the parameters of a VALUES list: updated_at, updated_at_m1, ...; those given for its first row end with _m0.
+    # SQLAlchemy numbers the parameters of a VALUES list: updated_at, updated_at_m1, ... Those given for its first row end with _m0.
     row = context.current_column.key.removeprefix("updated_at")
     created_at = parameters.get(f"created_at{row}", parameters.get(f"created_at{row or '_m0'}"))
     return created_at if isinstance(created_at, datetime) else utc_now()
-
-
-def uuid7_key() -> Mapped[UUID]:
-    return mapped_column(Uuid(), primary_key=True, insert_default=uuid7, sort_order=-1000)

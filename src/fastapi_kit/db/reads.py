@@ -1,4 +1,4 @@
-"""How the library reads: without leaving a transaction open behind it."""
+"""Reading without leaving a transaction open."""
 
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, TypeVar
@@ -15,23 +15,23 @@ from fastapi_kit.errors import ConfigurationError
 
 __all__ = ["read", "stream"]
 
-RowT = TypeVar("RowT")
 ResultT = TypeVar("ResultT")
 
 
 async def read(session: AsyncSession, work: Callable[[Session], ResultT], *, mapper: Mapper[Any]) -> ResultT:
-    """Let *work* read through *session*; it buffers its rows. Database errors are typed.
+    """Return the result of *work*, which reads through *session* and buffers its rows.
 
-    On an idle session of a ``Database`` no transaction stays open and no connection is held afterwards; on PostgreSQL nothing is sent but
-    the statements themselves. Several statements of *work* share a snapshot where the isolation level promises one. The application's own
-    session is used as ``session.execute`` would.
+    Afterwards an idle session of a ``Database`` has no open transaction and holds no connection. On PostgreSQL only the statements
+    themselves are sent. Statements of one *work* share a snapshot if the isolation level gives one. A session of the application is used
+    as ``session.execute`` would use it.
+
+    Raises:
+        KitError: The library's error for an error of the database.
     """
     with one_task(session), typed(mapper):
-        return await session.run_sync(read_and_end if is_idle(session.sync_session) else read_only, work)
-
-
-def read_only(session: Session, work: Callable[[Session], ResultT]) -> ResultT:
-    return work(session)
+        if is_idle(session.sync_session):
+            return await session.run_sync(read_and_end, work)
+        return await session.run_sync(work)
 
 
 def read_and_end(session: Session, work: Callable[[Session], ResultT]) -> ResultT:
@@ -43,11 +43,15 @@ def read_and_end(session: Session, work: Callable[[Session], ResultT]) -> Result
         close_reading(session)
 
 
-async def stream(session: AsyncSession, statement: Select[RowT], *, mapper: Mapper[Any]) -> AsyncGenerator[RowT]:
+async def stream(session: AsyncSession, statement: Select[Any], *, mapper: Mapper[Any]) -> AsyncGenerator[Any]:
     """Yield the rows of *statement* from an open cursor.
 
-    At the end an idle session of a ``Database`` is idle again, unless something was written through it meanwhile. Where the application's
-    class overrides ``AsyncSession.execute``, which has no cursor, it is asked for all rows at once.
+    At the end an idle session of a ``Database`` is idle again, unless something was written through it meanwhile. Where the application
+    overrides ``AsyncSession.execute``, which cannot give a cursor, all rows are read at once.
+
+    Raises:
+        KitError: The library's error for an error of the database.
+        ConfigurationError: The statement joins a collection.
     """
     idle = is_idle(session.sync_session)
     with one_task(session), typed(mapper), streaming(session):

@@ -1,4 +1,4 @@
-"""A session's life: one task at a time, one debug line per commit, closed to the end."""
+"""Using a session: by one task at a time, with one debug line per commit, and closed even if the task is cancelled."""
 
 import asyncio
 import logging
@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_session
 from sqlalchemy.orm import Session
 from sqlalchemy.util import await_only
 
-from fastapi_kit._compat import has_begin_listener, own_isolation_level
+from fastapi_kit._compat import has_begin_listener, options_of_session, own_isolation_level
 from fastapi_kit.db.hooks import OWN, OWN_LISTENERS
 from fastapi_kit.errors import ConfigurationError
 
@@ -41,7 +41,7 @@ __all__ = [
 ResultT = TypeVar("ResultT")
 
 NO_AUTOCOMMIT = "fastapi_kit.no_autocommit"
-"""Key in ``session.info`` of a ``Database`` that was told to read in transactions."""
+"""Key in ``session.info``: whether the ``Database`` has the option ``autocommit_reads=False``."""
 STREAMS = "fastapi_kit.streams"
 """Key in ``session.info`` of the number of open cursors."""
 _TASK = "fastapi_kit.task"
@@ -55,11 +55,13 @@ Place = tuple[str, int]
 
 @contextmanager
 def one_task(session: AsyncSession) -> Generator[None]:
-    """Refuse a second task that uses *session* while the block runs: ConfigurationError, before any SQL."""
+    """Raise ConfigurationError, before any SQL, if a second task uses *session* while the block runs."""
     task = asyncio.current_task()
     owner: asyncio.Task[Any] | None = session.info.get(_TASK)
     if owner is not None and owner is not task and not owner.done():
-        raise ConfigurationError("two tasks use one session at once: give each its own (async with db.begin()), or await them in turn")
+        raise ConfigurationError(
+            "two tasks use one session at the same time: give each its own (async with db.begin()), or await one after the other"
+        )
     session.info[_TASK] = task
     try:
         yield
@@ -72,21 +74,24 @@ AUTOCOMMIT = {"isolation_level": "AUTOCOMMIT"}
 
 
 def is_idle(session: Session) -> bool:
-    """Return whether *session* is one of a ``Database``, bound to its engine, with no transaction begun and so nothing pending."""
+    """Return whether *session* belongs to a ``Database``, is bound to its engine, and has begun no transaction."""
     return OWN in session.info and not session.in_transaction() and isinstance(session.bind, Engine)
 
 
 def may_autocommit(session: Session) -> bool:
-    """Return whether an idle *session* may do without a transaction: no listener sets something in it, no isolation level is chosen."""
+    """Return whether an idle *session* may run a statement without a transaction.
+
+    It may not where the application listens to the begin of transactions or has chosen an isolation level.
+    """
     engine = session.get_bind()
     return (
         isinstance(engine, Engine)
         and engine.dialect.name == "postgresql"
         and all(each in OWN_LISTENERS for each in session.dispatch.after_begin)
-        and "isolation_level" not in session.execution_options
+        and "isolation_level" not in options_of_session(session)
         and not has_begin_listener(engine)
         and own_isolation_level(engine) is None
-        # Not known before the first connection.
+        # Unknown before the first connection.
         and getattr(engine.dialect, "default_isolation_level", None) == "READ COMMITTED"
         and not session.info.get(NO_AUTOCOMMIT)
     )
@@ -95,7 +100,7 @@ def may_autocommit(session: Session) -> bool:
 def execute(
     session: Session, statement: Executable, parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None, **options: Any
 ) -> Result[Any]:
-    """Run *statement* with execution *options*, as the session's own ``execute`` does, the application's override of it included."""
+    """Run *statement* with execution *options* through ``execute`` of the session, also where the application overrides it."""
     asynchronous = async_session(session)
     if asynchronous is not None and is_overridden(type(asynchronous), AsyncSession):
         rows: Result[Any] = await_only(asynchronous.execute(statement, parameters, execution_options=options))
@@ -112,13 +117,13 @@ def executes_plainly(session: Session) -> bool:
 
 
 def is_overridden(sessions: type[Session | AsyncSession], base: type[Session | AsyncSession]) -> bool:
-    """Return whether *sessions* has an ``execute`` of its own in place of that of *base*."""
-    # SQLModel's sessions warn whoever calls their execute(), which only passes on to SQLAlchemy's.
+    """Return whether the class *sessions* overrides ``execute`` of *base*."""
+    # execute() of SQLModel's sessions warns and then calls SQLAlchemy's.
     return sessions.execute is not base.execute and not hasattr(sessions.execute, "__deprecated__")
 
 
 def commit(session: Session, *, committer: str) -> None:
-    """Commit *session* and leave its rows readable, whatever its ``expire_on_commit``; one debug line says who committed."""
+    """Commit *session* and log *committer*. Its rows stay readable, whatever its ``expire_on_commit`` is."""
     expire, session.expire_on_commit = session.expire_on_commit, False
     session.info[_COMMITTER] = committer
     try:
@@ -130,15 +135,15 @@ def commit(session: Session, *, committer: str) -> None:
 
 
 def log_application_commits(session: Session) -> None:
-    """Log a commit that the library did not make. For SQLAlchemy's ``after_commit``, which fires for savepoints too."""
+    """Log a commit of the application. A listener of SQLAlchemy's ``after_commit``, which fires for savepoints too."""
     if _COMMITTER not in session.info and not session.in_nested_transaction():
         _log.debug("commit by the application")
 
 
 async def close(session: AsyncSession) -> None:
-    """Roll back what is open and give the connection back, to the end even if the task is cancelled.
+    """Roll back and close *session*, also while the task is being cancelled.
 
-    The rollback is explicit: after a failed COMMIT, closing alone would leave SQLite's connection inside the transaction.
+    The rollback is explicit. After a failed COMMIT, closing alone would leave SQLite's connection inside the transaction.
     """
     if session.sync_session.in_transaction():
         await finish(roll_back_and_close(session))
@@ -150,7 +155,7 @@ async def roll_back_and_close(session: AsyncSession) -> None:
     try:
         await session.rollback()
     except Exception:
-        _log.debug("rollback at the end of a session failed; its connection is dropped", exc_info=True)
+        _log.debug("the rollback at the end of a session failed; its connection is dropped", exc_info=True)
         await session.invalidate()
     else:
         await session.close()
@@ -158,7 +163,7 @@ async def roll_back_and_close(session: AsyncSession) -> None:
 
 @contextmanager
 def streaming(session: AsyncSession) -> Generator[None]:
-    """Mark *session* as having an open cursor, which a COMMIT would close."""
+    """Count an open cursor of *session* while the block runs. A COMMIT would close the cursor."""
     session.info[STREAMS] = session.info.get(STREAMS, 0) + 1
     try:
         yield
@@ -167,10 +172,10 @@ def streaming(session: AsyncSession) -> Generator[None]:
 
 
 async def finish(work: Coroutine[Any, Any, ResultT]) -> ResultT:
-    """Await *work* to its end, also while this task is being cancelled; then let the cancellation go on.
+    """Await *work* to its end, also while this task is being cancelled. Raise the cancellation afterwards.
 
-    A cancelled scope of anyio cancels again in every turn of the event loop, which would keep a core busy: it is shielded. asyncio's own
-    cancellation comes through, and is raised at the end.
+    The wait is shielded from anyio, whose cancelled scopes cancel again in every turn of the event loop. asyncio's own cancellation is
+    caught and raised at the end.
     """
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
@@ -181,7 +186,7 @@ async def finish(work: Coroutine[Any, Any, ResultT]) -> ResultT:
             except asyncio.CancelledError as error:
                 cancelled = error
             except Exception:
-                # The result below raises it.
+                # task.result() below raises it.
                 break
     try:
         if cancelled is not None:
@@ -192,18 +197,18 @@ async def finish(work: Coroutine[Any, Any, ResultT]) -> ResultT:
             task.exception()
         raise
     finally:
-        # Its traceback has this frame, which must not hold it.
+        # The traceback refers to this frame: without this line the frame would refer back to it.
         del cancelled
     return task.result()
 
 
 def report_second_commit(session: AsyncSession, *, reported: set[Place]) -> None:
-    """From now on report a second write of *session* that commits itself, once per line of the application: *reported* remembers them."""
+    """Let *session* log a warning for a second write that commits itself. *reported* holds the lines that were reported before."""
     session.info[_SELF_COMMITS] = ([], reported)
 
 
 def count_self_commit(session: AsyncSession, committer: str) -> None:
-    """Note that *committer*, a service's write, has committed itself."""
+    """Note that *committer*, a write of a service, has committed itself."""
     commits, reported = session.info.get(_SELF_COMMITS, (None, None))
     if commits is None:
         return
@@ -211,7 +216,7 @@ def count_self_commit(session: AsyncSession, committer: str) -> None:
     if len(commits) == 2 and (place := application_line()) not in reported:
         reported.add(place)
         _log.warning(
-            "%s:%d: %s and %s each committed in one request; if the second fails the first stays. "
+            "%s:%d: %s and %s each committed in one request: if the second fails, the first stays. "
             "For one transaction use Annotated[AsyncSession, db.transaction] or unit_of_work(session).",
             *place,
             *commits,

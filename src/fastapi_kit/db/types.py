@@ -1,4 +1,4 @@
-"""Column types and key makers that behave alike on every database."""
+"""The column type for moments and the generator of keys, which behave alike on every database."""
 
 import secrets
 import threading
@@ -9,7 +9,6 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import DateTime, Dialect, Interval, TypeDecorator
-from sqlalchemy.dialects.mysql import DATETIME as MYSQL_DATETIME
 from sqlalchemy.exc import DontWrapMixin
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -20,14 +19,15 @@ from fastapi_kit.errors import InvalidDataError
 
 __all__ = ["InvalidDatetimeError", "ServerNow", "UTCDateTime", "UUID7Maker", "in_utc", "utc_now", "uuid7"]
 
-_ZONELESS_DIALECTS = {"mariadb", "mysql", "sqlite"}
 _TEXT_LENGTH = len("2000-12-31 23:59:59.999999")
 
 
 class InvalidDatetimeError(InvalidDataError, DontWrapMixin):
-    """A value that UTCDateTime cannot store; *reason* is ``naive_datetime``, ``wrong_type`` or ``out_of_range``.
+    """A value that UTCDateTime cannot store. SQLAlchemy does not wrap it in a StatementError.
 
-    It reaches the caller as it is: SQLAlchemy does not wrap it in a StatementError.
+    Args:
+        reason: ``naive_datetime``, ``wrong_type`` or ``out_of_range``.
+        advice: The sentence that the error's text ends with.
     """
 
     def __init__(self, reason: str, advice: str) -> None:
@@ -36,11 +36,14 @@ class InvalidDatetimeError(InvalidDataError, DontWrapMixin):
 
 
 class UTCDateTime(TypeDecorator[datetime]):
-    """An aware datetime: any offset goes in, UTC comes out, microseconds kept.
+    """A column of aware datetimes. Values may have any offset, and are always read in UTC. Microseconds are kept.
 
-    PostgreSQL stores ``TIMESTAMP WITH TIME ZONE``; MySQL ``DATETIME(6)`` and SQLite text, both in UTC, which sort as time does.
-    Naive input raises InvalidDataError with the reason ``naive_datetime``. In a migration that Alembic writes it is
-    ``sa.DateTime(timezone=True)``, the same column, so that no import is missing there.
+    PostgreSQL stores ``TIMESTAMP WITH TIME ZONE``. SQLite stores text in UTC, which sorts in the order of time. Alembic writes the type
+    as ``sa.DateTime(timezone=True)``, which creates the same column, so a migration needs no import of this library.
+
+    Raises:
+        InvalidDataError: When a statement binds a naive datetime, with the reason ``naive_datetime``; another type of value
+            (``wrong_type``); or a moment outside the years 1 to 9999 in UTC (``out_of_range``).
     """
 
     impl = DateTime(timezone=True)
@@ -48,7 +51,7 @@ class UTCDateTime(TypeDecorator[datetime]):
 
     def __init__(self) -> None:
         super().__init__()
-        # Alembic writes the type of a column as "<module of the instance>.<repr>" and adds no import; ``sa`` is always there.
+        # Alembic writes the type of a column as "<module of the instance>.<repr>" and adds no import; every migration imports ``sa``.
         self.__module__ = "sa"
 
     def __repr__(self) -> str:
@@ -56,42 +59,44 @@ class UTCDateTime(TypeDecorator[datetime]):
 
     @property
     def python_type(self) -> type[datetime]:
-        """The class of the values."""
+        """``datetime``."""
         return datetime
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """Return the type that keeps microseconds on *dialect*."""
-        if dialect.name in {"mariadb", "mysql"}:
-            return dialect.type_descriptor(MYSQL_DATETIME(fsp=6))
-        return dialect.type_descriptor(DateTime(timezone=dialect.name not in _ZONELESS_DIALECTS))
+        """Return the type of the column on *dialect*."""
+        return dialect.type_descriptor(DateTime(timezone=dialect.name != "sqlite"))
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Return *value* in UTC, without its zone where *dialect* stores none. Raises InvalidDatetimeError."""
+        """Return *value* in UTC, on SQLite without its time zone.
+
+        Raises:
+            InvalidDatetimeError: *value* is naive, not a datetime, or outside the years 1 to 9999 in UTC.
+        """
         if value is None:
             return None
         moment = in_utc(value)
-        return moment.replace(tzinfo=None) if dialect.name in _ZONELESS_DIALECTS else moment
+        return moment.replace(tzinfo=None) if dialect.name == "sqlite" else moment
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Return *value* as aware UTC."""
+        """Return the stored *value* as an aware datetime in UTC."""
         if value is None or value.tzinfo is UTC:
             return value
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Any:
-        """Return what makes aware UTC of the values of *dialect*'s driver: nothing where they are."""
+        """Return the function that converts the driver's values to aware datetimes in UTC. asyncpg needs none."""
         if dialect.driver == "asyncpg":
             return None
         read: Any = super().result_processor(dialect, coltype)
         return text_in_utc(read) if dialect.name == "sqlite" else read
 
     def coerce_compared_value(self, op: object, value: Any) -> TypeEngine[Any]:
-        """Take a timedelta for an interval, so that ``created_at + timedelta(days=1)`` works, and all else for a moment."""
+        """Return the type of *value* in an expression: an interval for a timedelta, as in ``created_at + timedelta(days=1)``."""
         return Interval() if isinstance(value, timedelta) else self
 
 
 def text_in_utc(read: Callable[[Any], datetime | None]) -> Callable[[Any], datetime | None]:
-    """Return what reads the text that this type writes in one step, and all other values by *read*."""
+    """Return a function that parses the text of UTCDateTime directly and passes all other values to *read*."""
 
     def process(stored: Any) -> datetime | None:
         if not isinstance(stored, str) or len(stored) != _TEXT_LENGTH:
@@ -105,7 +110,11 @@ def text_in_utc(read: Callable[[Any], datetime | None]) -> Callable[[Any], datet
 
 
 def in_utc(value: object) -> datetime:
-    """Return an aware datetime in UTC. Raises InvalidDatetimeError."""
+    """Return *value*, an aware datetime, in UTC.
+
+    Raises:
+        InvalidDatetimeError: *value* is naive, not a datetime, or outside the years 1 to 9999 in UTC.
+    """
     if not isinstance(value, datetime):
         raise InvalidDatetimeError("wrong_type", f"a datetime is needed, not {type(value).__name__}")
     if value.utcoffset() is None:
@@ -117,12 +126,12 @@ def in_utc(value: object) -> datetime:
 
 
 def utc_now() -> datetime:
-    """Return the current time, aware, in UTC."""
+    """Return the current time as an aware datetime in UTC."""
     return datetime.now(UTC)
 
 
 class ServerNow(FunctionElement[datetime]):
-    """The database's own clock, stored exactly as UTCDateTime stores a value. For ``server_default``."""
+    """The current time of the database, in the form that UTCDateTime stores. For ``server_default``."""
 
     type = UTCDateTime()
     inherit_cache = True
@@ -138,17 +147,15 @@ def render_now_sqlite(element: ServerNow, compiler: SQLCompiler, **kw: Any) -> s
     return "(strftime('%Y-%m-%d %H:%M:%f000', 'now'))"
 
 
-@compiles(ServerNow, "mysql", "mariadb")
-def render_now_mysql(element: ServerNow, compiler: SQLCompiler, **kw: Any) -> str:
-    return "(utc_timestamp(6))"
-
-
 class UUID7Maker:
-    """Makes time-ordered UUIDs (RFC 9562, section 5.7), each greater than the one before, from any thread.
+    """Makes time-ordered UUIDs (RFC 9562, section 5.7). Each is greater than the one before. Safe for threads.
 
-    48 bits of milliseconds, a 42-bit counter that starts anew each millisecond at a random value of its lower half, 32 random bits.
-    When *clock* (nanoseconds since 1970) stands still or goes back, the last millisecond stays and the counter goes on.
-    *random_bits* returns a number of as many bits.
+    A UUID holds 48 bits of milliseconds, a 42-bit counter and 32 random bits. Each millisecond starts the counter at a random value of
+    its lower half. When the clock stands still or goes back, the last millisecond stays and the counter goes on.
+
+    Args:
+        clock: Returns nanoseconds since 1970.
+        random_bits: Returns a random number of the given number of bits.
     """
 
     def __init__(self, *, clock: Callable[[], int] = time.time_ns, random_bits: Callable[[int], int] = secrets.randbits) -> None:
@@ -159,7 +166,7 @@ class UUID7Maker:
         self._counter = 0
 
     def __call__(self) -> UUID:
-        """Return the next one."""
+        """Return the next UUID."""
         milliseconds, counter = self._tick()
         high, low = divmod(counter, 1 << 30)
         return UUID(int=milliseconds << 80 | 7 << 76 | high << 64 | 0b10 << 62 | low << 32 | self._random_bits(32))
@@ -183,5 +190,5 @@ _make_uuid7 = UUID7Maker()
 
 
 def uuid7() -> UUID:
-    """Return a time-ordered UUID (RFC 9562), increasing within this process."""
+    """Return a time-ordered UUID (version 7, RFC 9562). Each is greater than the one before in this process."""
     return _make_uuid7()

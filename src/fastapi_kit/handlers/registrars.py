@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.status import WS_1008_POLICY_VIOLATION, WS_1011_INTERNAL_ERROR, WS_1013_TRY_AGAIN_LATER
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from fastapi_kit._compat import connect_errors
 from fastapi_kit.errors import ConfigurationError, ConflictError, InvalidDataError, KitError, UnavailableError, UserInputError
 from fastapi_kit.handlers.answers import (
     STATUSES,
@@ -48,7 +49,7 @@ _logger = logging.getLogger("fastapi_kit.handlers")
 
 # The class says little: asyncpg raises rejected values and lost connections as any of these, some of them unwrapped.
 _INTEGRITY_ERRORS: tuple[type[Exception], ...] = (SQLAlchemyError, OverflowError, UnicodeEncodeError)
-_CONNECTION_ERRORS: tuple[type[Exception], ...] = (SQLAlchemyError, OSError)
+_CONNECTION_ERRORS: tuple[type[Exception], ...] = (SQLAlchemyError, OSError, *connect_errors())
 _ALL_KINDS = (RequestValidationError, HTTPException, Exception, *_INTEGRITY_ERRORS, *_CONNECTION_ERRORS)
 
 

@@ -15,6 +15,7 @@ from sqlalchemy import BigInteger, Column, Integer, SmallInteger
 from sqlalchemy.types import TypeDecorator, TypeEngine
 from starlette.types import Scope
 
+from fastapi_kit._compat import python_type
 from fastapi_kit._text import is_storable
 from fastapi_kit.dependencies import declare
 from fastapi_kit.errors import ConfigurationError
@@ -106,7 +107,7 @@ def type_in_path(column: Column[Any]) -> Any:
         variants: Mapping[str, TypeEngine[Any]] = getattr(kind, "_variant_mapping", {})
         limit = 2 ** (max(map(bits_of, [kind, *variants.values()])) - 1)
         return Annotated[int, Field(ge=-limit, le=limit - 1), WrapValidator(check_segment)]
-    known = next((each for each in (column.type.python_type, kind.python_type) if each is not object), str)
+    known = python_type(column.type) or python_type(kind) or str
     if issubclass(known, _NOT_IN_PATHS):
         raise ConfigurationError(f"{column} is {known.__name__}, which cannot be part of a path: give the model another key")
     return Annotated[known, WrapValidator(check_segment)]
@@ -117,7 +118,7 @@ def bits_of(kind: TypeEngine[Any]) -> int:
     match kind:
         case SmallInteger():
             return 16
-        case Integer() if not isinstance(kind, BigInteger) and not getattr(kind, "unsigned", False):
+        case Integer() if not isinstance(kind, BigInteger):
             return 32
         case _:
             return 64

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.orm.attributes import set_committed_value
 from typing_extensions import TypeVar as TypeVarWithDefault
 
+from fastapi_kit._compat import python_type
 from fastapi_kit.auth.users.accounts import PRIVILEGES, Account, normalize_email
 from fastapi_kit.crud.service import CRUDService
 from fastapi_kit.db.mixins import unannotated
@@ -100,7 +101,7 @@ class UserAccounts(CRUDService[UserT, RegisterT, UpdateT], Generic[UserT, Regist
             ConfigurationError: The key is not an int, str or UUID. Override the method for other keys.
         """
         (column,) = self.mapper.primary_key
-        kind = column.type.python_type
+        kind: type[object] = python_type(column.type) or object
         if kind not in KEYS:
             raise ConfigurationError(
                 f"a key of type {kind.__name__} cannot be the subject of a token: use int, str or UUID, or write get_account()"

@@ -1,3 +1,3 @@
-"""From a read schema to what is selected and loaded, and back to instances of it."""
+"""Read plans: what to select and load for a read schema, and how to fill it."""
 
 __all__: list[str] = []

@@ -1,4 +1,4 @@
-"""What a mapped class has under a name: mapped attributes, properties, proxies, and the names that their code uses."""
+"""The attributes of a mapped class by name: mapped ones, properties, proxies, and the names that their code uses."""
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
@@ -42,7 +42,7 @@ Relationship: TypeAlias = RelationshipProperty[Any]
 
 @dataclass(frozen=True, eq=False)
 class Unmapped:
-    """Something else that a mapped class has under a name: a property, a proxy, a plain value."""
+    """An attribute of a mapped class that is not mapped: a property, a proxy, a plain value."""
 
     value: object
 
@@ -51,7 +51,7 @@ Attribute: TypeAlias = Column | Composite | Relationship | Unmapped
 
 _MISSING = object()
 _LOAD_NO_COLUMNS = {"sqlalchemy.ext.mutable", "sqlalchemy.orm.descriptor_props"}
-"""Modules of SQLAlchemy that listen to loads, for mutable types and composites, and change no column's value."""
+"""Modules of SQLAlchemy with load listeners that change no column: those of mutable types and composites."""
 
 
 def has_load_listener(mapper: Mapper[Any]) -> bool:
@@ -61,12 +61,12 @@ def has_load_listener(mapper: Mapper[Any]) -> bool:
 
 
 def has_own_descriptor(synonym: SynonymProperty[Any]) -> bool:
-    """Return whether *synonym* has a property of the application's, which is run instead of the attribute it stands for."""
+    """Return whether *synonym* has a descriptor of the application, which is read instead of the attribute it stands for."""
     return getattr(getattr(synonym.descriptor, "fget", None), "__module__", None) != "sqlalchemy.orm.descriptor_props"
 
 
 def attribute_of(mapper: Mapper[Any], name: str) -> Attribute | None:
-    """Return what ``getattr(row, name)`` reads, None if there is nothing of that name. A synonym is what it stands for."""
+    """Return the attribute that ``getattr(row, name)`` reads, or None. For a synonym it is the attribute that it stands for."""
     attribute: MapperProperty[Any] | None = mapper.attrs.get(name)
     if isinstance(attribute, SynonymProperty):
         return Unmapped(attribute.descriptor) if has_own_descriptor(attribute) else attribute_of(mapper, attribute.name)
@@ -79,7 +79,7 @@ def attribute_of(mapper: Mapper[Any], name: str) -> Attribute | None:
 
 
 def owners_of(mapper: Mapper[Any], name: str) -> list[Mapper[Any]]:
-    """Return *mapper* if its class has the attribute, else the first classes below it that have."""
+    """Return *mapper* if its class has the attribute *name*, else the topmost subclasses that have it."""
     owners = list[Mapper[Any]]()
     for each in mapper.self_and_descendants:
         if not any(each.isa(owner) for owner in owners) and attribute_of(each, name) is not None:
@@ -88,9 +88,9 @@ def owners_of(mapper: Mapper[Any], name: str) -> list[Mapper[Any]]:
 
 
 def is_dynamic(mapper: Mapper[Any], names: Iterable[str]) -> bool:
-    """Return whether objects may have one of *names* though their class does not show it.
+    """Return whether objects may have one of *names* although their class does not define it.
 
-    By ``__getattr__``, by code that runs when they are loaded, or because an annotation announces it.
+    That is so with ``__getattr__``, with code that runs when objects are loaded, and with a bare annotation of that name.
     """
     classes = [cls for each in mapper.self_and_descendants for cls in each.class_.__mro__]
     own = [cls for cls in classes if cls.__module__.partition(".")[0] not in {"builtins", "pydantic", "sqlmodel"}]
@@ -103,7 +103,7 @@ def is_dynamic(mapper: Mapper[Any], names: Iterable[str]) -> bool:
 
 
 def functions_of(descriptor: object) -> Iterator[FunctionType]:
-    """Yield the Python functions that reading *descriptor* may run: of a property, a hybrid, a cached property, a method."""
+    """Yield the Python functions that reading *descriptor* may call: those of a property, hybrid, cached property or method."""
     for part in (descriptor, *(getattr(descriptor, name, None) for name in ("fget", "func", "__func__"))):
         function = inspect.unwrap(part.func if isinstance(part, partial) else part) if callable(part) else None
         function = getattr(function, "__func__", function)
@@ -112,7 +112,7 @@ def functions_of(descriptor: object) -> Iterator[FunctionType]:
 
 
 def names_in(functions: Sequence[Callable[..., Any]]) -> frozenset[str]:
-    """Return the names that *functions* use, and the functions of the same module that they call."""
+    """Return the names in the code of *functions*, and of the functions of the same module that they call."""
     waiting = [function for each in functions for function in functions_of(each)]
     names, seen = set[str](), set[FunctionType]()
     while waiting:
@@ -134,7 +134,7 @@ def names_of_code(code: CodeType) -> Iterator[str]:
 
 
 def names_behind(mapper: Mapper[Any], names: Set[str]) -> frozenset[str]:
-    """Return the names that the properties, proxies and methods called *names* use, in the class, its bases and its subclasses."""
+    """Return the names that the properties, proxies and methods with *names* use, in the class, its bases and its subclasses."""
     classes = dict.fromkeys(cls for each in mapper.self_and_descendants for cls in each.class_.__mro__)
     found = [vars(cls)[name] for cls in classes for name in names if name in vars(cls)]
     unmapped = [each for each in found if not isinstance(each, QueryableAttribute)]
@@ -143,7 +143,7 @@ def names_behind(mapper: Mapper[Any], names: Set[str]) -> frozenset[str]:
 
 
 def with_names_behind(names: frozenset[str], mapper: Mapper[Any]) -> frozenset[str]:
-    """Return *names* and those behind them, and so on."""
+    """Return *names* and, transitively, the names behind them."""
     known, new = names, names
     while new:
         new = names_behind(mapper, new) - known

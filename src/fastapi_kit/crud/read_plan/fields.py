@@ -1,4 +1,4 @@
-"""The fields of a Pydantic schema, and the names that pydantic reads them by, from its core schema."""
+"""The fields of a Pydantic schema and the names that they are read by, from its core schema."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,16 +16,20 @@ Node: TypeAlias = Mapping[str, Any]
 """A node of a core schema (``pydantic_core.core_schema``)."""
 
 Path: TypeAlias = tuple[str | int, ...]
-"""Where a field is read from: the name of an attribute, then names, keys or positions inside its value."""
+"""Where a field is read: the name of an attribute, then names, keys or positions inside its value."""
 
 NO_NODES = frozenset({"cls", "config", "custom_error_context", "default", "expected", "function", "members", "metadata", "serialization"})
-"""Keys of a node whose values hold no nodes."""
+"""Keys of a node whose values contain no nodes."""
 
 _ENDS = {"dataclass", "model", "model-fields", "typed-dict"}
 
 
 def core_schema_of(schema: type[BaseModel]) -> Any:
-    """Return the core schema of *schema*. Raises ConfigurationError if it names types that are not defined."""
+    """Return the core schema of *schema*.
+
+    Raises:
+        ConfigurationError: *schema* refers to a type that is not defined.
+    """
     try:
         schema.model_rebuild()
     except PydanticUndefinedAnnotation as error:
@@ -34,7 +38,7 @@ def core_schema_of(schema: type[BaseModel]) -> Any:
 
 
 def is_node(value: object) -> TypeGuard[Node]:
-    """Return whether *value* is a node, not a mapping of nodes by name."""
+    """Return whether *value* is a node, and not a mapping of names to nodes."""
     return isinstance(value, Mapping) and isinstance(cast("Node", value).get("type"), str)
 
 
@@ -57,15 +61,15 @@ def nodes_of(value: object) -> Iterator[Node]:
 
 
 def has_own_init(model: Node) -> bool:
-    """Return whether the class of *model* has an ``__init__`` of the application's. SQLModel's validates as pydantic's does."""
+    """Return whether the class of *model* has an ``__init__`` of the application. SQLModel's validates as pydantic's does."""
     return bool(model.get("custom_init")) and model["cls"].__init__.__module__ != "sqlmodel.main"
 
 
 @dataclass(frozen=True, eq=False)
 class Content:
-    """What the value of a field may be: the models in its type, the application's functions that see it, the types of all nodes.
+    """The type of a field: the models in it, the application's functions that get the value, and the types of all nodes.
 
-    Where it *sees_input*, a function gets the value before pydantic has checked it.
+    If *sees_input*, a function gets the value before pydantic has validated it.
     """
 
     models: tuple[Node, ...]
@@ -90,7 +94,7 @@ class ReadField:
 
 @dataclass(frozen=True, eq=False)
 class ModelSchema:
-    """A model in a core schema. Where it *sees_input*, its validators or its ``__init__`` get the object itself."""
+    """A model in a core schema. If *sees_input*, its validators or its ``__init__`` get the object itself."""
 
     cls: type[BaseModel]
     fields: tuple[ReadField, ...]
@@ -100,13 +104,13 @@ class ModelSchema:
 
 @dataclass(eq=False)
 class SchemaReader:
-    """Reads the nodes of one core schema; references between them are followed."""
+    """Reads the nodes of one core schema, and follows references between them."""
 
     _definitions: dict[str, Node] = field(default_factory=dict[str, Node])
     _models: dict[type[BaseModel], ModelSchema] = field(default_factory=dict[type[BaseModel], ModelSchema])
 
     def content(self, node: Node) -> Content:
-        """Return what *node* is made of, down to the models in it; a RootModel is what it wraps."""
+        """Return the content of *node*, down to the models in it. A RootModel is what it wraps."""
         nodes = list(self.walk(node, set()))
         models = tuple(each for each in nodes if each["type"] == "model" and not each["root_model"])
         functions = tuple(function for each in nodes for function in functions_of(each))
@@ -158,7 +162,7 @@ def is_input_function(node: Node) -> bool:
 
 
 def functions_of(node: Node) -> Iterator[Callable[..., Any]]:
-    """Yield the application's functions in *node* that may see an object before it has become a schema."""
+    """Yield the application's functions in *node* that may get the object itself, before it is an instance of a schema."""
     serializer = node.get("serialization", {}).get("function")
     validator = node["function"]["function"] if is_input_function(node) or takes_anything(node) else None
     for function in (validator, serializer, node.get("discriminator")):
@@ -167,7 +171,7 @@ def functions_of(node: Node) -> Iterator[Callable[..., Any]]:
 
 
 def takes_anything(node: Node) -> bool:
-    """Return whether *node* is a function after a type that does not change objects."""
+    """Return whether *node* is a function after a type that passes objects on unchanged."""
     inner = node
     while inner["type"] == "function-after":
         inner = inner["schema"]

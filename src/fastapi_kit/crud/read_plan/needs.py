@@ -1,4 +1,4 @@
-"""What a read schema needs of a mapped class: columns and relationships that must be loaded before pydantic reads the objects."""
+"""What a read schema needs of a mapped class: the columns and relationships to load before pydantic reads the objects."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -8,6 +8,7 @@ from sqlalchemy import JSON, MetaData, TypeDecorator
 from sqlalchemy.ext.associationproxy import AssociationProxy
 from sqlalchemy.orm import ColumnProperty, CompositeProperty, Mapper, RelationshipProperty, registry
 
+from fastapi_kit._compat import python_type
 from fastapi_kit.crud.read_plan.attributes import (
     Attribute,
     Column,
@@ -33,15 +34,15 @@ _SCALARS = {
 _NEVER_LOADED = {"dynamic", "write_only"}
 _WRAPPERS = {"default", "nullable", "tagged-union", "union"}
 _NO_ATTRIBUTES = {"builtins", "datetime", "collections"}
-"""Modules whose classes pydantic does not read attributes from."""
+"""Modules of classes from which pydantic reads no attributes."""
 
 
 @dataclass(eq=False)
 class Needs:
-    """What must be loaded of the objects of one mapper. Attributes of subclasses are among it.
+    """What must be loaded of the objects of one mapper, including attributes of subclasses.
 
-    *computed* are attributes that the application's code computes. *selected* are the columns by the name that pydantic reads them by;
-    they are all that the schema needs if it is *flat*.
+    *computed* are attributes that code of the application computes. *selected* are the columns by the name that pydantic reads. A *flat*
+    schema needs only those.
     """
 
     mapper: Mapper[Any]
@@ -54,14 +55,14 @@ class Needs:
 
 @dataclass(eq=False)
 class NeedsCompiler:
-    """Finds what the schemas of one core schema need. Schemas that contain each other become needs that contain each other."""
+    """Finds what the schemas in one core schema need. For schemas that contain each other, the needs contain each other."""
 
     reader: SchemaReader
     _of_models: dict[tuple[type[object], Mapper[Any]], Needs] = field(default_factory=dict[tuple[type[object], Mapper[Any]], Needs])
     _of_names: dict[tuple[frozenset[str], Mapper[Any]], Needs] = field(default_factory=dict[tuple[frozenset[str], Mapper[Any]], Needs])
 
     def of_root(self, content: Content, mapper: Mapper[Any]) -> Needs:
-        """Return what *content*, that of a whole read schema, needs of the objects of *mapper*."""
+        """Return what *content*, the content of a whole read schema, needs of the objects of *mapper*."""
         found = self.of_content(content, mapper)
         if len(found) == 1 and not content.sees_input and "model" in content.types and content.types <= {"model", "function-after"}:
             return found[0]
@@ -71,9 +72,10 @@ class NeedsCompiler:
         return needs
 
     def of_content(self, content: Content, mapper: Mapper[Any]) -> list[Needs]:
-        """Return what *content* needs of the objects of *mapper* that it is filled from.
+        """Return what *content* needs of the objects of *mapper*. Schemas of a union that cannot be filled are left out.
 
-        Of several schemas, a union, those that cannot be filled are left out. Raises ConfigurationError if none can be.
+        Raises:
+            ConfigurationError: No schema can be filled.
         """
         found, errors = list[Needs](), list[ConfigurationError]()
         for node in content.models:
@@ -88,7 +90,7 @@ class NeedsCompiler:
         return found
 
     def of_model(self, node: Node, mapper: Mapper[Any]) -> Needs:
-        """Return what the model of *node* needs of *mapper*, compiled once for each pair."""
+        """Return what the model of *node* needs of the objects of *mapper*. The result is cached."""
         key = (node["cls"], mapper)
         if key not in self._of_models:
             needs = self._of_models[key] = Needs(mapper)
@@ -106,16 +108,20 @@ class NeedsCompiler:
         if model.sees_input or hasattr(model.cls, "__mapper__"):
             needs.flat = False
         elif not model.fields:
-            raise ConfigurationError(f"{model.cls.__name__} has no fields to read from {name_of(needs.mapper)}: name a schema that has")
+            raise ConfigurationError(f"{model.cls.__name__} has no fields to read from {name_of(needs.mapper)}: give a schema with fields")
         for each in model.fields:
             self.fill_field(needs, each, model)
 
     def fill_field(self, needs: Needs, read: ReadField, model: ModelSchema) -> None:
-        """Add what one field of *model* reads. Raises ConfigurationError where nothing of the mapped class can fill it."""
+        """Add what one field of *model* reads.
+
+        Raises:
+            ConfigurationError: The mapped class has nothing that can fill the field.
+        """
         found = 0
         for path in read.paths:
             if len(path) == 1:
-                refuse_another_shape(read, attribute_of(needs.mapper, str(path[0])))
+                check_shape(read, attribute_of(needs.mapper, str(path[0])))
             known = self.read_path(needs, needs.mapper, path, read)
             found += known
             if known and len(path) == 1:
@@ -133,7 +139,7 @@ class NeedsCompiler:
                 )
 
     def read_path(self, needs: Needs, mapper: Mapper[Any], path: Path, read: ReadField) -> bool:
-        """Add to *needs* what it takes to read *path* from an object of *mapper*; return whether there is such an attribute."""
+        """Add what reading *path* from an object of *mapper* needs. Return whether the attribute exists."""
         name, rest = str(path[0]), path[1:]
         owners = owners_of(mapper, name)
         needs.flat &= owners in ([], [mapper])
@@ -156,7 +162,7 @@ class NeedsCompiler:
         return True
 
     def read_unmapped(self, needs: Needs, owner: Mapper[Any], name: str, value: object, rest: Path, read: ReadField) -> bool:
-        """Add what a proxy, a property or a plain value of *owner* reads. Return whether it exists."""
+        """Add what a proxy, property or plain value of *owner* reads. Return whether it exists."""
         if isinstance(value, AssociationProxy):
             return self.read_path(needs, owner, (value.target_collection, value.value_attr, *rest), read)
         if isinstance(value, MetaData | registry):
@@ -184,11 +190,11 @@ class NeedsCompiler:
             needs.selected[name] = column
 
     def read_relationship(self, needs: Needs, relationship: Relationship, rest: Path, read: ReadField) -> bool:
-        """Add a relationship and what is needed of its objects. Return whether it is one that can be loaded."""
+        """Add a relationship and what is needed of its objects. Return whether it can be loaded."""
         where = f"{relationship.parent.class_.__name__}.{relationship.key}"
         if relationship.lazy in _NEVER_LOADED:
             raise ConfigurationError(
-                f"{read} names {where}, a {relationship.lazy} relationship, which is never loaded: "
+                f"{read} refers to {where}, a {relationship.lazy} relationship, which is never loaded: "
                 "map a second relationship for reading, or leave the field out"
             )
         target = relationship.mapper
@@ -208,7 +214,7 @@ class NeedsCompiler:
         return True
 
     def names_in_code(self, content: Content) -> frozenset[str]:
-        """Return all names that the schemas in *content*, and those inside them, may read."""
+        """Return all names that the schemas in *content*, and the schemas inside those, may read."""
         names, models, seen = set[str](), list(content.models), set[type[object]]()
         while models:
             model = self.reader.model(models.pop())
@@ -219,7 +225,7 @@ class NeedsCompiler:
         return frozenset(names)
 
     def of_code(self, names: frozenset[str], mapper: Mapper[Any]) -> Needs:
-        """Return what code needs that uses *names*, of an object of *mapper* and of all that it reaches by those names."""
+        """Return what code that uses *names* needs of an object of *mapper*, and of objects that it reaches by those names."""
         names = with_names_behind(names, mapper)
         key = (names, mapper)
         if key not in self._of_names:
@@ -246,7 +252,7 @@ def merge(needs: Needs, more: Needs) -> None:
         needs.relationships.setdefault(relationship, []).extend(children)
 
 
-def refuse_another_shape(read: ReadField, attribute: Attribute | None) -> None:
+def check_shape(read: ReadField, attribute: Attribute | None) -> None:
     """Raise ConfigurationError if the field takes one object and the relationship gives several, or the other way round."""
     content = read.content
     if (
@@ -272,11 +278,8 @@ def name_of(mapper: Mapper[Any]) -> str:
 
 
 def is_scalar(sql_type: Any) -> bool:
-    """Return whether the values of a column are of a class that pydantic reads no attributes from, and no dict."""
+    """Return whether the values of a column are neither dicts nor of a class from which pydantic reads attributes."""
     if isinstance(sql_type, TypeDecorator | JSON):
         return False
-    try:
-        python_type = sql_type.python_type
-    except NotImplementedError:
-        return False
-    return python_type.__module__ in _NO_ATTRIBUTES and not issubclass(python_type, Mapping | list)
+    known = python_type(sql_type)
+    return known is not None and known.__module__ in _NO_ATTRIBUTES and not issubclass(known, Mapping | list)

@@ -22,16 +22,16 @@ from fastapi_kit.crud.read_plan.needs import Needs
 __all__ = ["GivenOptions", "loader_options"]
 
 State: TypeAlias = frozenset[Needs]
-"""What is needed of the objects at one place: of one relationship, several fields may need different things."""
+"""What is needed of the objects at one place. Several fields may read the same relationship and need different things."""
 
 _Names: TypeAlias = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class GivenOptions:
-    """What options that a statement has already say: about which *paths*, and whether they load there.
+    """The loader options that a statement has already: their *paths*, and whether they load there.
 
-    *narrowed* means that they leave columns out; *polymorphic* are the subclasses that they load, by place.
+    *narrowed* means that they leave out columns. *polymorphic* are the subclasses that they load, by path.
     """
 
     paths: dict[_Names, bool]
@@ -40,7 +40,7 @@ class GivenOptions:
 
     @classmethod
     def of(cls, options: Sequence[ORMOption]) -> "GivenOptions":
-        """Read *options*. SQLAlchemy refuses two strategies for one path, so a path of theirs is theirs."""
+        """Read *options*. SQLAlchemy rejects two strategies for one path, so their paths get no option of the plan."""
         paths, polymorphic = dict[_Names, bool](), dict[_Names, list[type[object]]]()
         loads: list[Any] = list(options)
         elements: list[Any] = [element for load in loads for element in getattr(load, "context", ())]
@@ -60,10 +60,10 @@ class GivenOptions:
 
 
 def loader_options(needs: Needs, given: GivenOptions, *, join: bool) -> list[ORMOption]:
-    """Return the options that load what *needs* says beside the *given* ones.
+    """Return the options that load what *needs* says, in addition to the *given* ones.
 
-    Collections take one more select each, many-to-one relationships a join where *join* allows one on the statement itself. What contains
-    itself through one relationship is loaded to its full depth; through several, one level of it.
+    Each collection takes one more select. A many-to-one relationship is joined, on the statement itself only if *join*. Trees through one
+    relationship are loaded to their full depth, trees through several relationships to one level.
     """
     return list(Emitter(given).options(Place(frozenset([needs])), join=join))
 
@@ -81,7 +81,7 @@ class Emitter:
         relationships = [each for each in named if each not in place.followed]
         subclasses = dict.fromkeys(each.parent.class_ for each in (*columns, *relationships) if not mapper.isa(each.parent))
         if subclasses:
-            # Said again where it was given: the options below would not link to the subclasses without it.
+            # Repeated if it was given: without it the options below would not apply to the subclasses.
             yield selectin_polymorphic(mapper.class_, given or list(subclasses))
         for column in columns:
             if (column.deferred or self.given.narrowed) and (*place.path, column.key) not in self.given.paths:
@@ -109,7 +109,7 @@ class Emitter:
 
 @dataclass(frozen=True)
 class Place:
-    """Where options are: at *path*, *above* it other states. *followed* are relationships whose options go to every depth already."""
+    """A place for options: at *path*, with the states *above* it. *followed* are relationships that are loaded to every depth already."""
 
     state: State
     path: _Names = ()
@@ -122,7 +122,7 @@ class Place:
         return Place(state, (*self.path, relationship.key), (*self.above, self.state))
 
     def tree(self, relationship: RelationshipProperty[Any]) -> "Place":
-        """Return the place of all nodes of the tree that *relationship* makes."""
+        """Return the place of all nodes of the tree along *relationship*."""
         nodes = self.below(relationship)
         followed = self.followed if nodes.state == self.state else frozenset[RelationshipProperty[Any]]()
         above = tuple(state for state in nodes.above if state != nodes.state)
@@ -130,11 +130,11 @@ class Place:
 
 
 def is_reached(attribute: MapperProperty[Any], mapper: Mapper[Any], given: list[type[object]] | None) -> bool:
-    """Return whether options can load *attribute* beside those that load the *given* subclasses of *mapper*, if any do."""
+    """Return whether an option can load *attribute*, if *given* are the only subclasses of *mapper* that are loaded."""
     return given is None or mapper.isa(attribute.parent) or any(issubclass(cls, attribute.parent.class_) for cls in given)
 
 
 def joins_one_row(relationship: RelationshipProperty[Any]) -> bool:
-    """Return whether a join along *relationship* cannot multiply rows: it leads to the primary key of the other side."""
+    """Return whether a join along *relationship* keeps the number of rows: it leads to the primary key of the other side."""
     to_one = relationship.direction is RelationshipDirection.MANYTOONE and not relationship.uselist and relationship.secondary is None
     return to_one and set(relationship.mapper.primary_key) <= relationship.remote_side

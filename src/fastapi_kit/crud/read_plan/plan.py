@@ -1,4 +1,4 @@
-"""How rows of a mapped class become instances of a read schema: compiled once per schema and mapper."""
+"""How rows of a mapped class become instances of a read schema. Compiled once for each schema and mapper."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
@@ -28,9 +28,10 @@ _MAX_KEYS = 1000
 
 
 def read_plan(schema: type[SchemaT], mapper: Mapper[Any]) -> "ReadPlan[SchemaT]":
-    """Return the plan to read objects of *mapper* as *schema*; it is made once and lives as long as the mapped class.
+    """Return the plan to read objects of *mapper* as *schema*. It is compiled once and lives as long as the mapped class.
 
-    Raises ConfigurationError, which names the field and the cure, if the model cannot fill a field.
+    Raises:
+        ConfigurationError: The model cannot fill a field. The text names the field and the remedy.
     """
     known: dict[str, dict[type[BaseModel], ReadPlan[Any]]] = cast("Any", mapper.class_manager).info
     plans = known.setdefault(_PLANS, {})
@@ -40,7 +41,7 @@ def read_plan(schema: type[SchemaT], mapper: Mapper[Any]) -> "ReadPlan[SchemaT]"
 
 
 class ReadPlan(Generic[SchemaT]):
-    """What must be selected or loaded of *mapper* to fill *schema*, and how it is validated. Get one from ``read_plan``."""
+    """What to select or load of *mapper* to fill *schema*, and how to validate it. Get one from ``read_plan``."""
 
     def __init__(self, schema: type[SchemaT], mapper: Mapper[Any]) -> None:
         self.schema = schema
@@ -50,23 +51,27 @@ class ReadPlan(Generic[SchemaT]):
 
     @property
     def columns(self) -> tuple[QueryableAttribute[Any], ...] | None:
-        """The attributes to select for ``from_rows``; None if the schema has to be filled from objects."""
+        """The attributes to select for ``from_rows``. None if the schema must be filled from objects."""
         return None if self._flat is None or has_load_listener(self.mapper) else self._flat
 
     @property
     def _needs_columns_only(self) -> bool:
-        # Nothing can be loaded lazily then but a column, which ``satisfied_by`` sees.
+        # If so, only columns could be loaded lazily, and ``satisfied_by`` checks those.
         return self._flat is not None
 
     @cached_property
     def select_by_key(self) -> Select[Any]:
-        """The select of ``columns`` of the row with the key in ``Identity.parameters``."""
+        """The select of ``columns`` of the row whose key is in ``Identity.parameters``."""
         rows: Any = identity_of(self.mapper).select
         selected: Select[Any] = rows.with_only_columns(*(self.columns or ()))
         return selected
 
     def from_rows(self, rows: Iterable[Sequence[object]]) -> list[SchemaT]:
-        """Return *rows*, each of exactly ``columns``, as instances of the schema. Raises pydantic's ValidationError."""
+        """Return *rows*, each with exactly ``columns``, as instances of the schema.
+
+        Raises:
+            ValidationError: pydantic rejects a row.
+        """
         names = tuple(self._needs.selected)
         return self._validate([dict(zip(names, row, strict=True)) for row in rows])
 
@@ -77,8 +82,9 @@ class ReadPlan(Generic[SchemaT]):
     def from_objects(self, objects: Iterable[object]) -> list[SchemaT]:
         """Return loaded *objects* as instances of the schema.
 
-        Raises NotLoadedError where something was not loaded that the schema, or a property that it names, reads; else pydantic's
-        ValidationError.
+        Raises:
+            NotLoadedError: The schema, or a property that it reads, needs something that is not loaded.
+            ValidationError: pydantic rejects an object.
         """
         objects = list(objects)
         with nullcontext() if self._needs_columns_only else no_lazy_loads(objects):
@@ -91,7 +97,7 @@ class ReadPlan(Generic[SchemaT]):
                     raise
                 raise unloaded.error from error
             except SQLAlchemyError as error:
-                # A validator of the schema got the object itself.
+                # A validator of the schema got the object itself and read something that is not loaded.
                 not_loaded = error_of_unloaded(error)
                 if not_loaded is None:
                     raise
@@ -100,30 +106,30 @@ class ReadPlan(Generic[SchemaT]):
     def options(self, given: Sequence[ORMOption] = (), *, join: bool = True) -> list[ORMOption]:
         """Return the loader options for a select of the mapper that has the options *given* already.
 
-        What *given* says of a relationship or column stays; what is needed below a relationship that it loads is added. With *join*,
-        many-to-one relationships are joined to the statement itself, which must then not be grouped or distinct.
+        The *given* options take precedence. What is needed below a relationship that they load is added. With *join*, many-to-one
+        relationships are joined to the statement itself, which must not be grouped or distinct.
         """
         if not given:
             return list(self._join_options if join else self._select_options)
         return loader_options(self._needs, GivenOptions.of(given), join=join)
 
     def satisfied_by(self, row: object) -> bool:
-        """Return whether ``from_objects`` can read *row* without SQL: all that the plan knows of is loaded, every property can be read."""
+        """Return whether ``from_objects`` can read *row* without SQL: everything is loaded and every property can be read."""
         with nullcontext() if self._needs_columns_only else no_lazy_loads([row]):
             return next(unloaded_in([row], self._needs), None) is None
 
     def loads(self, objects: Iterable[object]) -> Iterator[Select[Any]]:
-        """Yield selects that load what persistent *objects* lack; run each in their session before the next is asked for.
+        """Yield selects that load what persistent *objects* lack. Run each in their session before the next one.
 
-        There is no select if nothing is missing. Trees whose nodes contain each other in several ways are loaded level by level in this
-        manner.
+        If nothing is missing, it yields nothing. Trees through several relationships are loaded level by level.
         """
         objects = list(objects)
         asked = set[tuple[Needs, object]]()
         while True:
             lacking = dict[Needs, dict[tuple[Any, ...], None]]()
             for unloaded in unloaded_in(objects, self._needs, compute=False):
-                identity = inspect(unloaded.row).identity
+                state: Any = inspect(unloaded.row)
+                identity = state.identity
                 if identity is not None and (unloaded.needs, identity) not in asked:
                     lacking.setdefault(unloaded.needs, {})[identity] = None
             if not lacking:

@@ -1,4 +1,4 @@
-"""What loaded objects lack of what a read schema needs."""
+"""What a read schema needs and loaded objects lack."""
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ __all__ = ["Unloaded", "error_of_unloaded", "no_lazy_loads", "unloaded_in"]
 
 @dataclass(frozen=True, eq=False)
 class Unloaded:
-    """*row* lacks something of *needs*; *error* says what."""
+    """*row* lacks something of *needs*, which *error* names."""
 
     row: object
     needs: Needs
@@ -31,25 +31,25 @@ class Unloaded:
 
 @contextmanager
 def no_lazy_loads(rows: Sequence[object]) -> Generator[None]:
-    """Let an attribute that would be loaded lazily raise InvalidRequestError instead: there is nobody who could await it."""
+    """Let lazy loads raise InvalidRequestError inside the block, where they cannot be awaited."""
     state: InstanceState[Any] | None = inspect(rows[0], raiseerr=False) if rows else None
     session = state.session if isinstance(state, InstanceState) else None
     if session is None:
         yield
         return
-    listen(session, "do_orm_execute", refuse, insert=True)
+    listen(session, "do_orm_execute", reject_statement, insert=True)
     try:
         yield
     finally:
-        remove(session, "do_orm_execute", refuse)
+        remove(session, "do_orm_execute", reject_statement)
 
 
-def refuse(_: ORMExecuteState) -> None:
-    raise InvalidRequestError("a response is built from what is loaded")
+def reject_statement(_: ORMExecuteState) -> None:
+    raise InvalidRequestError("a response is built from loaded attributes only")
 
 
 def unloaded_in(rows: Sequence[object], needs: Needs, *, compute: bool = True) -> Iterator[Unloaded]:
-    """Yield what *rows*, and the objects that they refer to, lack. With *compute*, attributes that code computes are tried, too."""
+    """Yield what *rows*, and the objects that they refer to, lack. With *compute*, computed attributes are read, too."""
     reached = list(reachable(rows, needs))
     for row, each in reached:
         values = vars(row)
@@ -62,7 +62,7 @@ def unloaded_in(rows: Sequence[object], needs: Needs, *, compute: bool = True) -
 
 
 def error_of_unloaded(error: SQLAlchemyError) -> NotLoadedError | None:
-    """Return which attribute was read without being loaded where *error* says so, None if *error* is about something else."""
+    """Return the error that names the attribute, if *error* was raised because it is not loaded. None for any other error."""
     if not isinstance(error, InvalidRequestError | DetachedInstanceError):
         return None
     readers: list[Any] = [frame.f_locals.get("self") for frame, _ in walk_tb(error.__traceback__)]
@@ -71,7 +71,7 @@ def error_of_unloaded(error: SQLAlchemyError) -> NotLoadedError | None:
 
 
 def reachable(rows: Sequence[object], needs: Needs) -> Iterator[tuple[object, Needs]]:
-    """Yield *rows* and what is loaded of the objects that they refer to, each with what is needed of it, once."""
+    """Yield *rows* and the loaded objects that they refer to, once for each of their needs."""
     waiting = [(row, needs) for row in reversed(rows)]
     seen = set[tuple[int, Needs]]()
     while waiting:
@@ -98,6 +98,6 @@ def error_of_reading(row: object, name: str) -> NotLoadedError | None:
     except SQLAlchemyError as error:
         return error_of_unloaded(error)
     except Exception:
-        # The property's own, which pydantic reports.
+        # An error of the property itself, which pydantic reports.
         return None
     return None

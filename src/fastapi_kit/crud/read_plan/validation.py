@@ -1,4 +1,4 @@
-"""Lists of objects or rows validated into schemas in one call, e-mail addresses in Rust where that is possible."""
+"""Validation of lists of objects or rows in one call, with e-mail addresses checked in Rust where possible."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar, cast
 from pydantic import BaseModel, EmailStr, TypeAdapter, ValidationError
 from pydantic_core import SchemaError, SchemaValidator, core_schema
 
+from fastapi_kit._compat import validator_of
 from fastapi_kit.crud.read_plan.fields import NO_NODES, core_schema_of, has_own_init, is_node
 
 __all__ = ["ListValidator"]
@@ -15,11 +16,11 @@ SchemaT = TypeVar("SchemaT", bound=BaseModel)
 
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _LABEL = r"[a-z0-9]+(?:-[a-z0-9]+)*"
-# Two to six letters, and by the first letter none of arpa, test, local, onion, invalid and localhost.
+# Two to six letters. The first letter excludes arpa, test, local, onion, invalid and localhost.
 _TOP_LABEL = r"(?:[a-z]{2,3}|[b-su-z][a-z]{3}|[a-kmnp-z][a-z]{4}|[a-z]{6})"
 _PLAIN_ADDRESS = core_schema.str_schema(
     pattern=rf"^{_ATOM}(?:\.{_ATOM})*@(?:{_LABEL}\.)+{_TOP_LABEL}$",
-    # An address of 64 characters cannot break a limit on any of its parts.
+    # An address of at most 64 characters is within the limits of each part.
     max_length=64,
     regex_engine="rust-regex",
 )
@@ -27,21 +28,26 @@ _EMAIL_FUNCTION: Any = dict(TypeAdapter(EmailStr).core_schema).get("function")
 
 
 class ListValidator(Generic[SchemaT]):
-    """Validates lists into instances of *schema*, as ``schema.model_validate(each, from_attributes=True)`` does one by one.
+    """Validates lists into instances of *schema*, as ``schema.model_validate(each, from_attributes=True)`` does for one object.
 
-    Fields are read by alias or by name, whatever the schema's config says. Addresses that ``EmailStr`` returns as they are need no Python.
+    Fields are read by alias or by name, whatever the config of the schema says. Addresses that ``EmailStr`` returns unchanged are
+    validated without Python.
     """
 
     def __init__(self, schema: type[SchemaT]) -> None:
         items: Any = core_schema.list_schema(core_schema_of(schema))
-        self._exact = self._fast = own_validator(items)
+        self._exact = self._fast = validator_of(items)
         rewritten = rewrite(items)
         if rewritten is not items:
             with suppress(SchemaError):
-                self._fast = own_validator(rewritten)
+                self._fast = validator_of(rewritten)
 
     def __call__(self, inputs: list[Any]) -> list[SchemaT]:
-        """Return *inputs*, objects or mappings, as instances of the schema. Raises ValidationError."""
+        """Return *inputs*, objects or mappings, as instances of the schema.
+
+        Raises:
+            ValidationError: pydantic rejects one of them.
+        """
         try:
             return self._run(self._fast, inputs)
         except ValidationError:
@@ -55,15 +61,10 @@ class ListValidator(Generic[SchemaT]):
         return found
 
 
-def own_validator(node: Any) -> SchemaValidator:
-    """Return a validator of *node* itself: by default classes bring their own validators, also in place of a changed node."""
-    return SchemaValidator(node, _use_prebuilt=False)
-
-
 def rewrite(value: object) -> object:
     """Return the core schema *value* with a pattern before each use of EmailStr's function, and without calls of SQLModel's ``__init__``.
 
-    *value* itself if it has neither.
+    If it has neither, return *value* itself.
     """
     if is_node(value):
         node = {key: part if key in NO_NODES else rewrite(part) for key, part in value.items()}
@@ -86,6 +87,6 @@ def rewrite(value: object) -> object:
 
 
 def plain_or(email: Any) -> Any:
-    # What config says of every str, such as strip_whitespace or max_length, is applied by EmailStr's own inner schema first.
+    # The inner schema of EmailStr applies the config for strings first, such as strip_whitespace or max_length.
     choice = core_schema.union_schema([_PLAIN_ADDRESS, email], mode="left_to_right")
     return core_schema.chain_schema([email["schema"], choice])

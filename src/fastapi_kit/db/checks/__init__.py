@@ -1,4 +1,4 @@
-"""What a table's metadata says of values before SQL is sent."""
+"""Checks of values against the metadata of a table, before SQL is sent."""
 
 from fastapi_kit.db.checks.column_types import Check, key_is_possible, value_check
 from fastapi_kit.db.checks.values import check_offsets, check_values

@@ -1,4 +1,4 @@
-"""What a column's type says of values before SQL is sent."""
+"""Checks of values against the type of a column, before SQL is sent."""
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time, timedelta
@@ -35,24 +35,24 @@ from fastapi_kit.db.types import UTCDateTime
 __all__ = ["Check", "converts", "key_is_possible", "value_check"]
 
 Check: TypeAlias = Callable[[object], str | None]
-"""Returns the reason why a value is refused, or None."""
+"""Returns the reason why a value is rejected, or None."""
 
-# What JSON and Python write without a class of somebody's own; anything else may know how to be stored.
+# Built-in value types. A column type may accept other classes, so those pass.
 _PLAIN = (bool, int, float, Decimal, str, bytes, bytearray, list, tuple, dict, set, date, time, timedelta, UUID)
 _LARGEST_DOUBLE = Decimal(float_info.max)
 _LARGEST_REAL = Decimal("3.4028234663852886e38")
 _MOST_DECIMAL_PLACES = 16_383
-"""PostgreSQL's own bound."""
+"""PostgreSQL's limit."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# Where there is no type for it, SQLAlchemy stores a span as a moment after 1970.
+# Without a database type for it, SQLAlchemy stores an interval as a datetime counted from 1970.
 _SHORTEST_SPAN = datetime.min.replace(tzinfo=UTC) - _EPOCH
 _LONGEST_SPAN = datetime.max.replace(tzinfo=UTC) - _EPOCH
 
 
 def value_check(type_: TypeEngine[Any], *, bound: bool = False) -> Check | None:
-    """Return the check for values of a column of *type_*, or None if every value may pass.
+    """Return the check for values of a column of *type_*, or None if every value passes.
 
-    *bound* values have been through the type's own conversion already, as they stand in an error's ``params``.
+    *bound* values have been converted by the type already, as the ``params`` of an error have.
     """
     if isinstance(type_, UTCDateTime):
         return None if bound else aware_check
@@ -70,9 +70,9 @@ _key_checks: "WeakKeyDictionary[TypeEngine[Any], Check | None]" = WeakKeyDiction
 
 
 def key_is_possible(column: Column[Any], value: object, *, dialect: str = "") -> bool:
-    """Return False if no row of the table can have *value* in the key *column*, so that a read by key needs no SQL.
+    """Return False if no row can have *value* in the key *column*, so that a read by key needs no SQL.
 
-    With *dialect* ``"sqlite"`` an integer may have 64 bits whatever the column's type, because SQLite stores it.
+    With *dialect* ``"sqlite"`` an integer may have 64 bits in a column of any type, because SQLite stores it.
     """
     if dialect == "sqlite" and isinstance(value, int):
         return -(2**63) <= value < 2**63
@@ -89,7 +89,7 @@ def converts(type_: TypeDecorator[Any]) -> bool:
 
 
 def every(checks: list[Check | None]) -> Check | None:
-    # The column's type differs from database to database: refused is what all of them refuse.
+    # The type of the column depends on the database. A value is rejected if all of the types reject it.
     known = [check for check in checks if check is not None]
 
     def check(value: object) -> str | None:
@@ -108,11 +108,11 @@ def type_check(type_: TypeEngine[Any]) -> Check | None:
         case LargeBinary():
             return None if type_.length is None else bytes_check(type_.length)
         case Integer():
-            return None if getattr(type_, "unsigned", False) else integer_check(bits_of(type_))
+            return integer_check(16 if isinstance(type_, SmallInteger) else 64 if isinstance(type_, BigInteger) else 32)
+        case Float():  # Before Numeric, whose subclass it is in SQLAlchemy 2.0.
+            return float_check(_LARGEST_REAL if isinstance(type_, REAL) or (type_.precision or 53) <= 24 else _LARGEST_DOUBLE)
         case Numeric():
             return numeric_check(type_.precision, type_.scale or 0)
-        case Float():
-            return float_check(_LARGEST_REAL if isinstance(type_, REAL) or (type_.precision or 53) <= 24 else _LARGEST_DOUBLE)
         case DateTime():
             return aware_check if type_.timezone else naive_check
         case JSON():
@@ -123,10 +123,6 @@ def type_check(type_: TypeEngine[Any]) -> Check | None:
             return None if leaf is None else nested_check(leaf)
         case _:
             return None
-
-
-def bits_of(type_: Integer) -> int:
-    return 16 if isinstance(type_, SmallInteger) else 64 if isinstance(type_, BigInteger) else 32
 
 
 def text_check(length: int | None) -> Check:
@@ -168,7 +164,7 @@ def aware_check(value: object) -> str | None:
 
 
 def naive_check(value: object) -> str | None:
-    # SQLite would drop the zone without a word.
+    # SQLite would drop the time zone.
     return "wrong_type" if isinstance(value, datetime) and value.utcoffset() is not None else None
 
 
@@ -188,7 +184,7 @@ def integer_check(bits: int) -> Check:
 
 
 def numeric_check(precision: int | None, scale: int) -> Check:
-    # PostgreSQL rounds to the scale first: 9.995 does not fit NUMERIC(3, 2). SQLite has doubles, which end sooner than PostgreSQL's digits.
+    # PostgreSQL rounds to the scale first: 9.995 does not fit NUMERIC(3, 2). Without a precision SQLite's doubles are the limit.
     limit = _LARGEST_DOUBLE if precision is None else Decimal(10) ** (precision - scale) - Decimal(5).scaleb(-scale - 1)
 
     def check(value: object) -> str | None:
@@ -207,7 +203,7 @@ def float_check(limit: Decimal) -> Check:
         if not isinstance(value, int | float | Decimal):
             return None
         number = Decimal(value)
-        # SQLite would store NaN as NULL. Infinity is a number of every float column.
+        # SQLite would store NaN as NULL. Every float column can store infinity.
         too_large = number.is_finite() and number.copy_abs() > limit
         return "out_of_range" if number.is_nan() or too_large else None
 

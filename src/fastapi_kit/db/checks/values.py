@@ -1,4 +1,4 @@
-"""What a table's metadata says of values before SQL is sent, so that every database refuses alike."""
+"""Checks of a row's values against the metadata of its table, so that every database rejects the same values."""
 
 from collections.abc import Mapping
 from datetime import datetime, time
@@ -21,16 +21,20 @@ _checks_of: "WeakKeyDictionary[Mapper[Any], tuple[Mapping[str, Check], Mapping[s
 
 
 def check_values(mapper: Mapper[Any], values: Mapping[str, object], *, update: bool = False) -> None:
-    """Refuse *values*, keyed by attribute of *mapper*, that some database would refuse by the table's metadata alone.
+    """Check *values*, by attribute of *mapper*, for what PostgreSQL or SQLite would reject because of the column types.
 
-    Refused are None in a NOT NULL column, plain values of another kind than a column of text, whole numbers or naive datetimes has, text
-    and bytes beyond the column's length, numbers beyond its range and NaN, NUL bytes and lone surrogates in text and JSON, nested values
-    beyond 100 levels, text that is no member of an Enum, and naive datetimes where a time zone is kept. In a new row, unless *update*, the
-    version and the like may be None. SQL expressions, unknown keys, attributes with a validator and types with a bind conversion of
-    their own are left to the database.
+    The reasons, in order: ``null`` (None in a NOT NULL column), ``wrong_type``, ``too_long`` (text and bytes), ``out_of_range`` (also
+    NaN), ``invalid_text`` (NUL bytes and lone surrogates, also inside JSON), ``too_deep`` (nested in more than 100 levels), ``check``
+    (text that is not a member of an Enum) and ``naive_datetime``. SQL expressions, unknown names, attributes with a validator, and types
+    with a bind conversion of their own are left to the database.
+
+    Args:
+        mapper: The mapper of the model.
+        values: The values that will be written.
+        update: They change a row. In a new row, columns that the database or SQLAlchemy fills, such as the version, may be None.
 
     Raises:
-        InvalidDataError: with every field at fault for the first reason found, in the order of the sentence above.
+        InvalidDataError: With the first reason found, and all fields with that reason.
     """
     checks = checks_of(mapper)[update]
     problems: dict[str, list[str]] = {}
@@ -44,10 +48,17 @@ def check_values(mapper: Mapper[Any], values: Mapping[str, object], *, update: b
 
 
 def check_offsets(mapper: Mapper[Any], values: Mapping[str, object], dialect: Dialect) -> None:
-    """Refuse to store a moment as another one: an SQLite engine that no ``Database`` has taken drops offsets.
+    """Check that no offset of an aware datetime or time is lost, as on an SQLite engine without a ``Database``.
 
-    *values* are keyed by attribute. Moments in UTC lose nothing and pass, and so does what a type of the application's converts.
-    Raises ConfigurationError, which names the attributes.
+    Values in UTC lose nothing and pass. So do columns whose type has a bind conversion of its own.
+
+    Args:
+        mapper: The mapper of the model.
+        values: The values that will be written, by attribute.
+        dialect: The dialect of the engine.
+
+    Raises:
+        ConfigurationError: An offset would be lost. The text names the attributes.
     """
     moments = [name for name, value in values.items() if isinstance(value, datetime | time) and value.utcoffset()]
     if not moments or not drops_offsets(dialect):
@@ -74,21 +85,21 @@ def checks_of(mapper: Mapper[Any]) -> tuple[Mapping[str, Check], Mapping[str, Ch
 
 
 def attribute_checks(mapper: Mapper[Any], *, update: bool) -> Mapping[str, Check]:
-    # A listener may still fill in what is None now.
+    # A listener may fill in what is None now.
     listens = bool(mapper.dispatch.before_update if update else mapper.dispatch.before_insert)
     checks: dict[str, Check] = {}
     for attribute in mapper.column_attrs:
         column = attribute.columns[0]
         if isinstance(column, Column) and attribute.key not in mapper.validators:
-            required = not listens and refuses_none(mapper, column, update=update)
+            required = not listens and is_required(mapper, column, update=update)
             check = value_check(column.type)
             if required or check is not None:
-                checks[attribute.key] = with_null(check, refused=required)
+                checks[attribute.key] = with_null(check, required=required)
     return checks
 
 
-def with_null(check: Check | None, *, refused: bool) -> Check:
-    reason = "null" if refused else None
+def with_null(check: Check | None, *, required: bool) -> Check:
+    reason = "null" if required else None
 
     def check_with_null(value: object) -> str | None:
         if value is None:
@@ -98,17 +109,14 @@ def with_null(check: Check | None, *, refused: bool) -> Check:
     return check_with_null
 
 
-def refuses_none(mapper: Mapper[Any], column: Column[Any], *, update: bool) -> bool:
+def is_required(mapper: Mapper[Any], column: Column[Any], *, update: bool) -> bool:
     type_ = column.type
     if column.nullable or type_.should_evaluate_none:
         return False
     if isinstance(type_, TypeDecorator) and converts(type_) and not isinstance(type_, UTCDateTime):
         return False
-    return update or not is_filled_in(mapper, column)
-
-
-def is_filled_in(mapper: Mapper[Any], column: Column[Any]) -> bool:
-    return column is column.table.autoincrement_column or column is mapper.version_id_col or column is mapper.polymorphic_on
+    is_filled_in = column is column.table.autoincrement_column or column is mapper.version_id_col or column is mapper.polymorphic_on
+    return update or not is_filled_in
 
 
 def table_name(mapper: Mapper[Any], attribute: str) -> str | None:

@@ -1,3 +1,3 @@
-"""Engines for URLs of every form, with what the library relies on: pings, limits, and transactions on SQLite."""
+"""Creating and adopting engines: URLs, pools, time limits, transactions on SQLite."""
 
 __all__: list[str] = []

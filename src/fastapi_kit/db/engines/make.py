@@ -1,4 +1,4 @@
-"""Making an engine: which pool, which limits, and connections that are tried before they are used."""
+"""Creating an engine: its pool, its time limits, and pings of idle connections."""
 
 import asyncio
 from contextlib import suppress
@@ -13,21 +13,24 @@ from sqlalchemy.util import await_only
 
 from fastapi_kit.db.engines.options import DatabaseOptions
 from fastapi_kit.db.engines.postgres import connect_as
-from fastapi_kit.db.engines.sqlite import PrivateFile, check_url, is_memory, make_honest
+from fastapi_kit.db.engines.sqlite import PrivateFile, check_url, configure_engine, is_memory
 from fastapi_kit.db.engines.urls import async_url
 from fastapi_kit.db.errors.written import watch
 from fastapi_kit.errors import ConfigurationError
 
 __all__ = ["adopt_engine", "make_engine"]
 
-_GOODBYE = 0.5
-"""Seconds."""
+_CLOSE_SECONDS = 0.5
 
 
 def make_engine(url: str | URL, options: DatabaseOptions) -> tuple[AsyncEngine, PrivateFile | None]:
-    """Build the engine for *url*; nothing connects yet. Returns as well the private file behind ``:memory:``, or None.
+    """Create the engine for *url*, without connecting. Return it with the private file behind ``:memory:``, or None.
 
-    The file exists as long as the engine, in the process that made it. Raises ConfigurationError for a URL that cannot work.
+    The process that made the file removes it with the engine.
+
+    Raises:
+        ConfigurationError: The URL cannot work.
+        MissingExtraError: No driver for PostgreSQL is installed.
     """
     target, file = async_url(url), None
     if target.get_backend_name() == "sqlite":
@@ -45,15 +48,16 @@ def make_engine(url: str | URL, options: DatabaseOptions) -> tuple[AsyncEngine, 
 
 
 def adopt_engine(engine: AsyncEngine, options: DatabaseOptions) -> None:
-    """Give *engine*, before its first connection, what the library relies on.
+    """Install on *engine*, before its first connection, what the library relies on.
 
-    That is: errors that remember what was written, a ping after idleness, and transactions on SQLite.
+    That is: errors that keep what was written, a ping after idleness, and transactions on SQLite.
 
-    Raises ConfigurationError for ``pgbouncer``, which an engine is made for.
+    Raises:
+        ConfigurationError: *options* have ``pgbouncer=True``, which must be known when the engine is created.
     """
     if options.pgbouncer:
         raise ConfigurationError(
-            "DatabaseOptions(pgbouncer=True) does not reach an engine of your own: give Database the URL, or make the engine with "
+            "DatabaseOptions(pgbouncer=True) has no effect on an engine of your own: give Database the URL, or create the engine with "
             "connect_args for it (asyncpg: statement_cache_size=0, prepared_statement_cache_size=0; psycopg: prepare_threshold=None)"
         )
     prepare(engine, options)
@@ -63,17 +67,15 @@ def create_engine(url: URL, options: DatabaseOptions) -> AsyncEngine:
     try:
         return create_async_engine(url, hide_parameters=True, **pool_arguments(url, options))
     except (ImportError, InvalidRequestError, NoSuchModuleError) as error:
-        raise ConfigurationError(f"{url.drivername} is no installed async driver: {error}") from None
+        raise ConfigurationError(f"{url.drivername} is not an installed async driver: {error}") from None
     except (ArgumentError, ValueError):
-        raise ConfigurationError(
-            f"the database URL says something that {url.drivername} cannot take, such as hosts without ports"
-        ) from None
+        raise ConfigurationError(f"the database URL has something that {url.drivername} rejects, such as hosts without ports") from None
 
 
 def prepare(engine: AsyncEngine, options: DatabaseOptions) -> None:
     watch(engine)
     if engine.dialect.name == "sqlite":
-        make_honest(engine.sync_engine, busy_timeout=options.pool_timeout)
+        configure_engine(engine.sync_engine, busy_timeout=options.pool_timeout)
     else:
         ping_after_idle(engine.sync_engine, options.ping_after_idle)
         event.listen(engine.sync_engine, "handle_error", drop_late)
@@ -87,7 +89,7 @@ def pool_arguments(url: URL, options: DatabaseOptions) -> dict[str, Any]:
 
 
 def ping_after_idle(engine: Engine, seconds: float) -> None:
-    # pool_pre_ping would ask at every checkout, which turns one round trip into several.
+    # pool_pre_ping would ping at every checkout, which costs a round trip each time.
     def note_use(_connection: object, record: ConnectionPoolEntry) -> None:
         record.info["idle_since"] = monotonic()
 
@@ -102,7 +104,7 @@ def ping_after_idle(engine: Engine, seconds: float) -> None:
 
 
 def is_closed(connection: Any) -> bool:
-    """Return whether the driver has seen the server close *connection*, which costs no round trip (asyncpg, psycopg)."""
+    """Return whether the driver knows that the server has closed *connection*. Costs no round trip (asyncpg, psycopg)."""
     closed = getattr(connection, "is_closed", None) or getattr(connection, "closed", False)
     return bool(closed() if callable(closed) else closed)
 
@@ -115,9 +117,9 @@ def answers(engine: Engine, connection: Any) -> bool:
 
 
 def drop_late(context: ExceptionContext) -> None:
-    """Give up a connection whose statement was not answered in time: a frozen server would not answer the ROLLBACK either.
+    """Close a connection whose statement timed out: a frozen server would not answer the ROLLBACK either.
 
-    The server is still asked to cancel the statement, for so long as _GOODBYE.
+    Closing asks the server to cancel the statement, and waits at most _CLOSE_SECONDS for its answer.
     """
     if isinstance(context.original_exception, TimeoutError) and context.connection is not None and context.dialect.driver == "asyncpg":
         await_only(hang_up(context.connection.connection.driver_connection))
@@ -127,7 +129,7 @@ def drop_late(context: ExceptionContext) -> None:
 
 async def hang_up(connection: Any) -> None:
     with suppress(Exception):
-        # Asks for the cancellation, waits for it, and says goodbye; cuts the line when the time is over. The first of these waits has no
-        # bound of its own in asyncpg 0.30.
-        async with asyncio.timeout(2 * _GOODBYE):
-            await connection.close(timeout=_GOODBYE)
+        # asyncpg cancels the statement, waits for that, and closes; it aborts when the time is over. The first wait has no limit of its
+        # own in asyncpg 0.30.
+        async with asyncio.timeout(2 * _CLOSE_SECONDS):
+            await connection.close(timeout=_CLOSE_SECONDS)

@@ -1,4 +1,4 @@
-"""How to connect: the options of a ``Database``."""
+"""The options of a ``Database``."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,18 @@ __all__ = ["DatabaseOptions"]
 
 @dataclass(frozen=True, kw_only=True)
 class DatabaseOptions:
-    """How to connect. Pool sizes apply only where the pool has a size; times are seconds.
+    """How to connect. Times are in seconds.
 
-    *pool_timeout* bounds the wait for a connection, and on SQLite the wait for another writer. A connection that was idle longer than
-    *ping_after_idle* is tried before it is used. *command_timeout* is the client's bound on one statement and finds a frozen server
-    (asyncpg); *statement_timeout* is the server's (PostgreSQL).
-
-    *pgbouncer* says that a pooler in transaction mode stands before PostgreSQL: no prepared statement outlives its use, and no setting
-    is sent at the login. *autocommit_reads=False* gives every read on PostgreSQL a transaction, for three round trips instead of one.
+    Args:
+        pool_size: Connections that the pool keeps open. Ignored where the pool has no size.
+        max_overflow: Connections that the pool may open beyond *pool_size*. Ignored where the pool has no size.
+        pool_timeout: How long to wait for a free connection, for a new connection, and on SQLite for another writer.
+        ping_after_idle: A connection that was idle for longer is pinged before it is used. SQLite needs no ping.
+        command_timeout: The client's limit for one statement (asyncpg). It ends the wait for a frozen server.
+        statement_timeout: The server's limit for one statement (PostgreSQL). None: no limit.
+        pgbouncer: A pooler in transaction mode is in front of PostgreSQL. No prepared statement is kept, and no setting is sent when a
+            connection is opened.
+        autocommit_reads: Read on PostgreSQL without a transaction where the application depends on none: one round trip instead of three.
     """
 
     pool_size: int = 10

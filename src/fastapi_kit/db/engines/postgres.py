@@ -1,4 +1,4 @@
-"""PostgreSQL: what stands behind the ? of a URL, in the words of libpq and of hosting providers, for asyncpg and psycopg."""
+"""PostgreSQL: the query of a URL, in the words of libpq and of hosting providers, translated for asyncpg and psycopg."""
 
 import os
 import re
@@ -49,7 +49,7 @@ _DSN = {
     "sslrootcert",
     "target_session_attrs",
 }
-"""Words of libpq that asyncpg knows, most of them in a DSN only."""
+"""Words of libpq that asyncpg knows, most of them only in a DSN."""
 _NUMBERS = {
     "command_timeout": float,
     "max_cacheable_statement_size": int,
@@ -60,27 +60,31 @@ _NUMBERS = {
 }
 """Arguments of asyncpg and of SQLAlchemy's dialect for it."""
 _LOGIN = {"user": "user", "password": "password", "dbname": "database"}
-_HABITS = {
+"""Words of libpq and the arguments of asyncpg with the same meaning."""
+_DEFAULTS = {
     "channel_binding": {"disable", "prefer"},
     "client_encoding": {"utf8", "utf-8", "auto"},
     "gssencmode": {"disable", "prefer"},
     "sslcompression": {"0"},
     "sslsni": {"1"},
 }
-"""Values of libpq's words that say what asyncpg does anyway."""
+"""Words of libpq that asyncpg does not know, with the values that ask for what it does anyway."""
 _UNPREPARED_ASYNCPG: dict[str, Any] = {
     "statement_cache_size": 0,
     "prepared_statement_cache_size": 0,
-    # A statement without a name is sent with its values in one go and leaves nothing behind on the server.
+    # A statement without a name is sent together with its values, and the server does not keep it.
     "prepared_statement_name_func": lambda: "",
 }
 
 
 def connect_as(engine: Engine, options: DatabaseOptions) -> None:
-    """Let *engine* connect with what its URL and *options* say. To be called before its first connection.
+    """Let *engine* connect with what its URL and *options* say. Call it before the first connection.
 
-    Raises ConfigurationError for a word that the driver does not know or cannot do, and for a value that is none of the word's; values
-    are not shown. The URL wins over *options* in the time to connect, and in ``statement_timeout`` if its ``options`` set that.
+    The URL takes precedence over *options* in the time to connect, and in ``statement_timeout`` if its ``options`` set that.
+
+    Raises:
+        ConfigurationError: The URL has a word that the driver does not know or support, or a value that the word does not allow. The
+            text shows no value.
     """
     words = read(engine.url)
     pooled = take_flag(words, "pgbouncer", default=False) or options.pgbouncer
@@ -104,7 +108,7 @@ def connect_as(engine: Engine, options: DatabaseOptions) -> None:
 
 
 def replace_arguments(engine: Engine, arguments: Mapping[str, Any]) -> None:
-    # The URL keeps its words, so that another engine can be made from it.
+    # The URL keeps its query, so that another engine can be created from it.
     words = engine.url.query.keys() - {"host", "port"}
 
     def replace(_dialect: object, _record: object, _positional: object, keywords: dict[str, Any]) -> None:
@@ -122,7 +126,7 @@ def limit_each_transaction(engine: Engine, limit: float) -> None:
     event.listen(engine, "begin", set_limit)
 
 
-# --- Words: read and checked. ---
+# --- The words of a URL ---
 
 
 def read(url: URL) -> dict[str, str]:
@@ -136,7 +140,7 @@ def read(url: URL) -> dict[str, str]:
                 raise ConfigurationError(f"{word!r} is in the database URL twice, with different values")
     for word, cure in _ELSEWHERE.items():
         if word in words:
-            raise ConfigurationError(f"{word!r} in the database URL is no word of PostgreSQL's client library: {cure}")
+            raise ConfigurationError(f"{word!r} in the database URL is not a word of PostgreSQL's client library: {cure}")
     for word in _CHOICES.keys() & words.keys():
         words[word] = words[word].lower()
         if words[word] not in _CHOICES[word]:
@@ -171,7 +175,7 @@ def milliseconds(seconds: float) -> str:
 
 
 def tls_context(words: dict[str, str]) -> ssl.SSLContext:
-    """Return a context with the certificates that *words* name. The drivers read them when they connect: too late for a clear error."""
+    """Return a context with the certificates that *words* name. The drivers read the files too late for a clear error."""
     if words.get("sslmode", "").startswith("verify-") and "sslrootcert" not in words:
         words["sslrootcert"] = os.environ.get("PGSSLROOTCERT") or str(Path("~/.postgresql/root.crt").expanduser())
     root = words.get("sslrootcert")
@@ -191,14 +195,14 @@ def tls_context(words: dict[str, str]) -> ssl.SSLContext:
     return context
 
 
-# --- Drivers. ---
+# --- The drivers ---
 
 
 def for_asyncpg(words: dict[str, str], options: DatabaseOptions, *, limit: float | None, pooled: bool) -> dict[str, Any]:
     arguments: dict[str, Any] = {"command_timeout": options.command_timeout, "timeout": options.pool_timeout}
     settings: dict[str, str] = {}
     if pooled and limit is not None:
-        # When that time is over, asyncpg asks the server to cancel the statement.
+        # asyncpg asks the server to cancel a statement that takes longer.
         arguments["command_timeout"] = min(limit, options.command_timeout)
     elif limit is not None:
         settings["statement_timeout"] = milliseconds(limit)
@@ -218,10 +222,12 @@ def for_asyncpg(words: dict[str, str], options: DatabaseOptions, *, limit: float
         arguments["ssl"] = tls_context(words)
     dsn = {word: words.pop(word) for word in _DSN & words.keys()}
     for word, value in words.items():
-        if word not in _HABITS:
+        if word not in _DEFAULTS:
             raise ConfigurationError(f"{word!r} in the database URL is unknown to asyncpg")
-        if value.lower() not in _HABITS[word]:
-            raise ConfigurationError(f"asyncpg cannot do what {word!r} in the database URL asks for; psycopg can: postgresql+psycopg://")
+        if value.lower() not in _DEFAULTS[word]:
+            raise ConfigurationError(
+                f"asyncpg does not support {word!r} with this value in the database URL; psycopg does: postgresql+psycopg://"
+            )
     return arguments | {"server_settings": settings, "dsn": f"postgresql://?{urlencode(dsn)}" if dsn else None}
 
 

@@ -1,11 +1,10 @@
 """SQLite: BEGIN IMMEDIATE before the first write; foreign keys, busy timeout, WAL; moments in UTC.
 
-The driver's own transaction control neither protects a SAVEPOINT nor a DDL statement, and a transaction that begins
-by reading cannot be promoted to a writer when another one wrote in between. So the driver is told to leave
-transactions alone: a read sends no BEGIN, and the first write or savepoint of a transaction sends BEGIN IMMEDIATE.
+The driver's own transaction control covers neither savepoints nor DDL, and a transaction that begins by reading fails when it writes
+after another one has written. So the driver's control is switched off: a read sends no BEGIN, and the first write or savepoint of a
+transaction sends BEGIN IMMEDIATE.
 
-SQLite has no time zones, and SQLAlchemy stores the wall clock of an aware datetime without its offset. Here it is stored,
-and compared, in UTC.
+SQLite has no time zones, and SQLAlchemy stores an aware datetime without its offset. Here it is stored and compared in UTC.
 """
 
 import os
@@ -29,15 +28,15 @@ from sqlalchemy.util import await_only
 from fastapi_kit.db.types import InvalidDatetimeError, in_utc
 from fastapi_kit.errors import ConfigurationError
 
-__all__ = ["PrivateFile", "begin_immediate", "check_url", "drops_offsets", "is_memory", "make_honest"]
+__all__ = ["PrivateFile", "begin_immediate", "check_url", "configure_engine", "drops_offsets", "is_memory"]
 
 _READ = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/|\()*(?:(SELECT|VALUES|EXPLAIN|PRAGMA)|(WITH))\b", re.IGNORECASE | re.DOTALL)
 _DRIVER_OPTIONS = {"uri", "timeout", "isolation_level", "detect_types", "check_same_thread", "cached_statements"}
 _WRITE_IN_WITH = re.compile(r"\b(INSERT|UPDATE|DELETE|REPLACE)\b", re.IGNORECASE)
 
 
-def make_honest(engine: Engine, *, busy_timeout: float) -> None:
-    """Install the rules above on *engine*, before its first connection. *busy_timeout* is in seconds."""
+def configure_engine(engine: Engine, *, busy_timeout: float) -> None:
+    """Install on *engine* what the module's docstring says. Call it before the first connection. *busy_timeout* is in seconds."""
 
     def configure(connection: Any, _record: object) -> None:
         set_pragmas(connection, busy_timeout)
@@ -48,7 +47,7 @@ def make_honest(engine: Engine, *, busy_timeout: float) -> None:
     event.listen(engine, "handle_error", interrupt_cancelled)
     dialect: Any = engine.dialect
     dialect.colspecs = {**dialect.colspecs, DateTime: Moment, TIMESTAMP: Moment, Time: TimeOfDay}
-    # A read has begun nothing. Each call is a trip to the driver's thread and back.
+    # A read has begun no transaction. Each call to the driver costs a switch of threads.
     dialect.do_rollback = if_in_transaction(dialect.do_rollback)
     dialect.do_commit = if_in_transaction(dialect.do_commit)
 
@@ -62,30 +61,30 @@ def if_in_transaction(end: Callable[[Any], None]) -> Callable[[Any], None]:
 
 
 def drops_offsets(dialect: Dialect) -> bool:
-    """Return whether *dialect* stores an aware datetime or time without its offset: SQLite's does where it has not the rules above."""
+    """Return whether *dialect* stores an aware datetime or time without its offset: SQLite's does without ``configure_engine``."""
     specs: Any = dialect
     return dialect.name == "sqlite" and specs.colspecs.get(DateTime) is not Moment
 
 
 def begin_immediate(connection: Connection) -> None:
-    """Begin a write transaction on the SQLite *connection*, unless it is in one. Waits for another writer."""
+    """Begin a write transaction on the SQLite *connection*, unless it is in a transaction. Waits for another writer."""
     if not in_transaction(connection.connection):
         driver_connection: Any = connection.connection.driver_connection
         try:
-            # Without a cursor of SQLAlchemy's, whose making and closing are trips to the driver's thread as well.
+            # Without SQLAlchemy's cursor: opening and closing one are calls to the driver as well.
             await_only(driver_connection.execute("BEGIN IMMEDIATE"))
         except sqlite3.Error as error:
             raise OperationalError("BEGIN IMMEDIATE", None, error) from error
         except BaseException as error:
-            # Cancelled: the driver's thread goes on, and may get the lock after all.
+            # The task was cancelled. The driver's thread goes on and may still get the lock.
             connection.invalidate(error)
             raise
 
 
 class PrivateFile:
-    """A temporary file in place of ``:memory:``: a shared in-memory database loses or locks under concurrent sessions.
+    """A temporary file instead of ``:memory:``. A shared in-memory database loses data or locks under concurrent sessions.
 
-    Only the process that made it removes it: a forked child uses the file of its parent.
+    Only the process that made it removes it. A forked child uses the file of its parent.
     """
 
     def __init__(self) -> None:
@@ -94,11 +93,11 @@ class PrivateFile:
         self._owner = os.getpid()
 
     def keep_with(self, engine: Engine) -> None:
-        """Remove the file when *engine* is collected, or at the end of the process."""
+        """Remove the file when *engine* is garbage-collected, or at the end of the process."""
         weakref.finalize(engine, self._remove)
 
     def empty(self) -> None:
-        """Remove what was stored; the next connection begins a new database."""
+        """Delete the database. The next connection starts a new one."""
         if os.getpid() == self._owner:
             for file in self.folder.iterdir():
                 file.unlink(missing_ok=True)
@@ -109,7 +108,7 @@ class PrivateFile:
 
 
 class ClosingConnection(sqlite3.Connection):
-    """Lets the file go when it is closed. The standard one keeps its locks as long as somebody, such as a traceback, holds a cursor."""
+    """A connection that releases the file when it is closed. sqlite3's keeps its locks while a cursor exists, as in a traceback."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -128,7 +127,7 @@ class ClosingConnection(sqlite3.Connection):
 
 
 def check_url(url: URL) -> None:
-    """Raise ConfigurationError where SQLite would not see what stands behind the ? of *url*."""
+    """Raise ConfigurationError if SQLite would ignore something in the query of *url*."""
     options = url.query.keys() - _DRIVER_OPTIONS
     if options and not (str(url.query.get("uri", "")).lower() in {"true", "1", "yes", "on"} and (url.database or "").startswith("file:")):
         raise ConfigurationError(
@@ -157,18 +156,18 @@ def set_pragmas(connection: Any, busy_timeout: float) -> None:
     cursor = connection.cursor()
     for pragma in ("foreign_keys=ON", f"busy_timeout={int(busy_timeout * 1000)}"):
         cursor.execute(f"PRAGMA {pragma}")
-    # A read-only file or directory keeps the mode it has, and so does a new file that another process switches at this moment.
+    # This fails for a read-only file or directory, and while another process sets the mode of a new file.
     with suppress(sqlite3.OperationalError):
         cursor.execute("PRAGMA journal_mode=WAL")
     cursor.close()
 
 
 def interrupt_cancelled(context: ExceptionContext) -> None:
-    """Stop a statement whose task was cancelled: the driver's thread would go on with it, and keep the lock."""
+    """Interrupt a statement whose task was cancelled. The driver's thread would continue it and keep the lock."""
     connection = context.connection
     if connection is not None and not isinstance(context.original_exception, Exception) and not connection.invalidated:
         driver_connection: Any = connection.connection.driver_connection
-        with suppress(ValueError):  # closed meanwhile
+        with suppress(ValueError):  # It was closed meanwhile.
             await_only(driver_connection.interrupt())
 
 
@@ -187,7 +186,7 @@ def writes(statement: str, context: ExecutionContext | None) -> bool:
 
 
 class Moment(DATETIME):
-    """A datetime, stored in UTC if it is aware. A column with ``timezone=True`` gives aware UTC back, as PostgreSQL does."""
+    """A datetime, stored in UTC if it is aware. A column with ``timezone=True`` returns aware datetimes in UTC, as PostgreSQL's does."""
 
     def bind_processor(self, dialect: Dialect) -> Any:
         plain: Any = super()
@@ -204,7 +203,7 @@ class Moment(DATETIME):
 
 
 class TimeOfDay(TIME):
-    """A time, stored in UTC if it is aware, whatever day that is there. A column with ``timezone=True`` gives aware UTC back."""
+    """A time, stored in UTC if it is aware. A change of the day is dropped. A column with ``timezone=True`` returns aware times in UTC."""
 
     def bind_processor(self, dialect: Dialect) -> Any:
         plain: Any = super()
@@ -222,7 +221,7 @@ class TimeOfDay(TIME):
 
 def time_in_utc(value: time) -> time:
     if value.utcoffset() is None:
-        raise InvalidDatetimeError("naive_datetime", "the offset of its time zone depends on the date: give it one that does not")
+        raise InvalidDatetimeError("naive_datetime", "the offset of its time zone depends on the date: use a fixed offset")
     return datetime.combine(date(2000, 1, 1), value).astimezone(UTC).time()
 
 

@@ -1,4 +1,4 @@
-"""Database URLs: read, given an async driver, shown without secrets."""
+"""Database URLs: parsed, completed with an async driver, printed without secrets."""
 
 import re
 from collections.abc import Mapping
@@ -15,10 +15,7 @@ __all__ = ["async_url", "masked"]
 _DRIVERS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "postgresql": (("asyncpg", "postgresql+asyncpg"), ("psycopg", "postgresql+psycopg")),
     "sqlite": (("aiosqlite", "sqlite+aiosqlite"),),
-    "mysql": (("asyncmy", "mysql+asyncmy"), ("aiomysql", "mysql+aiomysql")),
-    "mariadb": (("asyncmy", "mariadb+asyncmy"), ("aiomysql", "mariadb+aiomysql")),
 }
-_EXTRAS = {"postgresql": "postgres"}
 _UNREADABLE = "the database URL cannot be read; it looks like dialect+driver://user:password@host:port/name"
 _WORD = re.compile(r"[\w.-]+")
 _SEVERAL_HOSTS = re.compile(
@@ -34,8 +31,12 @@ _SEVERAL_HOSTS = re.compile(
 def async_url(url: str | URL) -> URL:
     """Return *url* with an installed async driver: ``postgres://`` and ``postgresql://`` get asyncpg or psycopg, ``sqlite://`` aiosqlite.
 
-    libpq's form for several hosts, ``//one:5432,two:5432/name``, and for a socket, ``//%2Frun%2Fpostgresql/name``, become ``?host=``.
-    Raises ConfigurationError for text that is no URL, without showing it, and MissingExtraError where no driver is installed.
+    A driver in the URL is kept. libpq's form for several hosts, ``//one:5432,two:5432/name``, and for a socket,
+    ``//%2Frun%2Fpostgresql/name``, become ``?host=``.
+
+    Raises:
+        ConfigurationError: *url* cannot be parsed, or names another database without a driver. The text does not show the URL.
+        MissingExtraError: No driver for PostgreSQL is installed.
     """
     parsed = parse(url)
     if "+" in parsed.drivername:
@@ -44,13 +45,13 @@ def async_url(url: str | URL) -> URL:
     for module, drivername in _DRIVERS.get(dialect, ()):
         if find_spec(module) is not None:
             return parsed.set(drivername=drivername)
-    if dialect in _EXTRAS:
-        raise MissingExtraError(_EXTRAS[dialect])
-    raise ConfigurationError(f"no async driver for {dialect!r} is installed; install one and name it: {dialect}+DRIVER://...")
+    if dialect == "postgresql":
+        raise MissingExtraError("postgres")
+    raise ConfigurationError(f"no async driver for {dialect!r} is known: name an installed one in the URL, {dialect}+DRIVER://...")
 
 
 def masked(url: URL) -> str:
-    """Return *url* without its password and without its query, which can hold one too."""
+    """Return *url* without its password and without its query, which may contain a password too."""
     return url.set(query={}).render_as_string(hide_password=True)
 
 
@@ -70,13 +71,13 @@ def parse(url: str | URL) -> URL:
 
 
 def check_query(url: str, parsed: URL) -> None:
-    # The login ends at the first @, so the rest of a password that has one can look like a host or like words.
+    # The login ends at the first @. If the password contains an @, the rest of it can look like a host or like query words.
     login = parsed.username is not None
     query = (url.partition("@")[2] if login else url).partition("?")[2]
     words = parse_qsl(query, keep_blank_values=True)
     if "@" in (parsed.host or "") or (login and "@" in query) or not all(_WORD.fullmatch(word) for word, _ in words):
         raise ConfigurationError(f"{_UNREADABLE}; percent-encode special characters of the password, @ as %40")
-    # make_url() leaves them out.
+    # make_url() drops them.
     for word, value in words:
         if not value:
             raise ConfigurationError(f"{word!r} in the database URL has no value")

@@ -1,4 +1,4 @@
-"""Constraints of a table by the name or the columns that a database reports."""
+"""Finding the constraint of a table by the name or the columns that the database reports."""
 
 import re
 from collections import Counter
@@ -26,7 +26,7 @@ Rule: TypeAlias = Constraint | Index
 
 
 def find_rule(tables: Iterable[Table], name: str) -> Rule | None:
-    """Return the constraint or index *name* of *tables*, be the name given, shortened, or the database's own for an unnamed one."""
+    """Return the constraint or index *name* of *tables*. The name may be shortened, or the database's own for an unnamed one."""
     for table in tables:
         for rule in rules_of(table):
             if name in given_names(rule):
@@ -35,27 +35,27 @@ def find_rule(tables: Iterable[Table], name: str) -> Rule | None:
 
 
 def find_unique(table: Table, columns: Iterable[Column[Any] | str]) -> Rule | None:
-    """Return the one primary key, unique constraint or unique index over exactly *columns*; None if there are several."""
+    """Return the primary key, unique constraint or unique index over exactly *columns*, or None if there is not exactly one."""
     wanted = set(columns)
     rules = [rule for rule in rules_of(table) if is_unique(rule) and set(columns_of(rule)) == wanted]
     return rules[0] if len(rules) == 1 else None
 
 
 def indexed_columns(table: Table) -> Collection[Column[Any]]:
-    """Return the columns that stand in a key, a unique constraint or an index."""
+    """Return the columns in a key, a unique constraint or an index of *table*."""
     rules = [rule for rule in rules_of(table) if is_unique(rule) or isinstance(rule, Index)]
     return {column for rule in rules for column in columns_of(rule)}
 
 
 def name_of(rule: Rule | None) -> str | None:
-    """Return the name that the metadata gives *rule*, in full."""
+    """Return the full name of *rule* in the metadata."""
     return next(iter(given_names(rule)), None) if rule is not None else None
 
 
 def columns_of(rule: Rule) -> Sequence[Column[Any]]:
-    """Return the columns that *rule* is about: those of its key, or those that its expressions name."""
+    """Return the columns of *rule*: those of its key, or those that its expressions name."""
     if isinstance(rule, CheckConstraint):
-        # One that stands at a column has the column for its parent.
+        # The parent of a CHECK of one column is the column.
         parent: Any = getattr(rule, "parent", None)
         return columns_named_in(str(rule.sqltext), getattr(parent, "table", parent))
     if not isinstance(rule, Index):
@@ -70,7 +70,7 @@ def columns_of(rule: Rule) -> Sequence[Column[Any]]:
 
 
 def columns_named_in(text: str, table: Table) -> Sequence[Column[Any]]:
-    """Return the columns of *table* whose names stand as words in the SQL *text*, outside its strings."""
+    """Return the columns of *table* whose names are words of the SQL *text*, outside its string literals."""
     quoted, plain = set[str](), set[str]()
     for string, name, word, qualifies in _WORD.findall(text):
         if not string and not qualifies:
@@ -80,7 +80,7 @@ def columns_named_in(text: str, table: Table) -> Sequence[Column[Any]]:
 
 
 def target_of(rule: ForeignKeyConstraint) -> Sequence[Column[Any]]:
-    """Return the columns that the foreign key *rule* points at; none if the metadata lacks their table."""
+    """Return the columns that the foreign key *rule* refers to. Empty if their table is missing in the metadata."""
     try:
         return [element.column for element in rule.elements]
     except NoReferenceError:
@@ -88,7 +88,7 @@ def target_of(rule: ForeignKeyConstraint) -> Sequence[Column[Any]]:
 
 
 _WORD = re.compile(r"""('(?:[^']|'')*')|(?:"((?:[^"]|"")+)"|(?<![\w:])(\w+))(\s*[.(])?""")
-"""A string, or a quoted name, or a word that is no cast or parameter; and whether it qualifies or calls what follows."""
+"""A string literal, a quoted name, or a word that is neither a cast nor a parameter; and whether a dot or a parenthesis follows."""
 
 
 def rules_of(table: Table) -> Sequence[Rule]:
@@ -99,16 +99,16 @@ def is_unique(rule: Rule) -> bool:
     return rule.unique if isinstance(rule, Index) else isinstance(rule, UniqueConstraint | PrimaryKeyConstraint)
 
 
-# --- Names. ---
+# --- Names ---
 
 _LONGEST = 63
-"""Bytes of a name on PostgreSQL."""
+"""Longest name on PostgreSQL, in bytes."""
 _LABELS = {PrimaryKeyConstraint: "pkey", UniqueConstraint: "key", ForeignKeyConstraint: "fkey", CheckConstraint: "check"}
 _quote = DefaultDialect(max_identifier_length=_LONGEST).identifier_preparer
 
 
 def given_names(rule: Rule) -> Sequence[str]:
-    # The long names of a naming convention are shortened and end with a hash; those of Enum and Boolean types are made on demand.
+    # SQLAlchemy shortens long names of a naming convention, and makes the names of Enum and Boolean types when they are formatted.
     names: list[str] = []
     if isinstance(rule.name, str):
         names.append(str(rule.name))
@@ -127,10 +127,10 @@ def default_names(table: Table) -> Iterator[tuple[str, Rule]]:
             continue
         names = [column.name for column in columns_of(rule)]
         named_after = "" if label == "pkey" or (label == "check" and len(names) != 1) else "_".join(names)
-        # Of several that would get the same name the later ones are numbered.
+        # PostgreSQL numbers the later ones of several constraints with the same name.
         ending, owner, columns = f"{label}{taken[label, named_after] or ''}", table.name, named_after
         taken[label, named_after] += 1
-        # The longer part is shortened until the whole fits.
+        # It shortens the longer part until the name fits.
         while len((made := "_".join(filter(None, (owner, columns, ending)))).encode()) > _LONGEST:
             owner, columns = (owner[:-1], columns) if len(owner) > len(columns) else (owner, columns[:-1])
         yield made, rule

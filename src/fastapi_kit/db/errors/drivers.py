@@ -1,4 +1,4 @@
-"""What the database drivers say of a refused statement, read from their codes without importing them."""
+"""Reading the exceptions of the database drivers: their codes, tables and columns, without importing the drivers."""
 
 import re
 import sys
@@ -7,40 +7,39 @@ from dataclasses import dataclass, field
 from traceback import walk_tb
 from typing import Any
 
-from sqlalchemy.exc import EmulatedDBAPIException, StatementError
+from sqlalchemy.exc import StatementError
+
+from fastapi_kit._compat import AWAITING, emulated_cause
 
 __all__ = ["Failure", "driver_error", "raised_by_database", "read_failure"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """One refused statement or lost connection, in the words of its driver; what the driver did not say is empty."""
+    """A rejected statement or a lost connection, in the words of the driver. What the driver does not report is empty."""
 
     kind: str
-    """A reason of InvalidDataError; or unique, foreign_key, unknown_reference, still_referenced, integrity, generated, refused, denied,
-    unavailable."""
+    """A reason of InvalidDataError; or unique, foreign_key, unknown_reference, still_referenced, integrity, generated, rejected (by a
+    RAISE), denied, unavailable."""
     code: str = ""
     schema: str | None = None
     table: str | None = None
     constraint: str | None = None
     columns: tuple[str, ...] = ()
     text: str = field(default="", repr=False)
-    """PostgreSQL's DETAIL, or SQLite's text of a CHECK: its name or its expression."""
+    """PostgreSQL's DETAIL; on SQLite the name or the expression of a CHECK."""
     position: int | None = None
     """Number of the bind parameter at fault, from 1."""
 
 
 def driver_error(error: BaseException) -> BaseException:
-    """Return the exception of the driver inside SQLAlchemy's *error*, or *error* itself."""
+    """Return the driver's exception inside SQLAlchemy's *error*, or *error* itself."""
     inner = error.orig if isinstance(error, StatementError) and error.orig is not None else error
-    if isinstance(inner, EmulatedDBAPIException):
-        # SQLAlchemy's InvalidCachedStatementError has the driver's exception as its cause only.
-        return inner.orig or inner.__cause__ or inner
-    return inner
+    return emulated_cause(inner) or inner
 
 
 def read_failure(error: BaseException) -> Failure | None:
-    """Return what *error*, an exception of a driver or of its socket, says; None if it says nothing of data or availability."""
+    """Return what *error*, an exception of a driver or its socket, reports. None if that is about neither data nor availability."""
     world = type(error).__module__.partition(".")[0]
     if world == "sqlite3":
         return read_sqlite(error)
@@ -52,7 +51,7 @@ def read_failure(error: BaseException) -> Failure | None:
     return read_client(error, world)
 
 
-# --- PostgreSQL: SQLSTATE (appendix A of its manual) and the names that come with it. ---
+# --- PostgreSQL: SQLSTATE (appendix A of its manual), and the names that come with it ---
 
 _POSTGRES = {
     "23505": "unique",
@@ -90,17 +89,17 @@ _POSTGRES_CLASSES = {
     "53": "unavailable",
     "57": "unavailable",
     "58": "unavailable",
-    "P0": "refused",
+    "P0": "rejected",
 }
-# Codes that stand for several things; the name of the server's function tells them apart in every language.
+# Codes with several meanings. The name of the server's function tells which, in every language.
 _POSTGRES_FUNCTIONS = {
     ("0A000", "RevalidateCachedQuery"): "unavailable",
     ("42501", "ExecWithCheckOptions"): "denied",
     ("42501", "exec_stmt_raise"): "denied",
 }
-# A server that starts; a type that was made anew, which the driver had looked up before.
+# The server is starting; a type was dropped and created again after the driver had looked it up.
 _POSTGRES_TEXTS = {"55000": "accepting connections", "XX000": "cache lookup failed"}
-# The classes of appendix A. A code outside them was chosen by whoever wrote the RAISE.
+# The classes of appendix A. Other codes come from a RAISE.
 _POSTGRES_OWN = (
     "00 01 02 03 08 09 0A 0B 0F 0L 0P 0Z 10 20 21 22 23 24 25 26 27 28 2B 2D 2F 34 38 39 3B 3D 3F 40 42 44 53 54 55 57 58 72 F0 HV P0 XX"
 )
@@ -115,13 +114,13 @@ def read_postgres(error: Any, state: str) -> Failure | None:
     if _POSTGRES_TEXTS.get(state, "\0") in str(error):
         kind = "unavailable"
     if kind is None and (function == "exec_stmt_raise" or state[:2] not in _POSTGRES_OWN):
-        kind = "refused"
+        kind = "rejected"
     if kind is None:
         return None
     column = getattr(names, "column_name", None)
     detail = getattr(names, "detail", None) or getattr(names, "message_detail", None) or ""
     if kind == "generated" and (quoted := re.search(r"[\"„»«]\s?(.+?)\s?[\"“«»]", detail)):
-        # Column "id" is an identity column defined as GENERATED ALWAYS.
+        # For example: Column "id" is an identity column defined as GENERATED ALWAYS.
         column = quoted[1]
     return Failure(
         kind=kind,
@@ -135,7 +134,7 @@ def read_postgres(error: Any, state: str) -> Failure | None:
 
 
 def read_asyncpg_argument(error: BaseException) -> Failure:
-    # asyncpg encodes in the client and keeps the encoder's own exception as the cause.
+    # asyncpg encodes arguments itself. The encoder's exception is the cause.
     kinds: Mapping[type[BaseException | None], str] = {OverflowError: "out_of_range", UnicodeEncodeError: "invalid_text"}
     position = re.search(r"query argument \$(\d+)", str(error))
     return Failure(kind=kinds.get(type(error.__cause__), "wrong_type"), position=int(position[1]) if position else None)
@@ -162,7 +161,7 @@ _ASYNCPG_LOST = {
 _PSYCOPG = {"OperationalError": "unavailable", "DataError": "invalid_text", "ProgrammingError": "wrong_type"}
 
 
-# --- SQLite: extended result codes. Its text alone names columns. ---
+# --- SQLite: extended result codes; columns are only in the text ---
 
 _SQLITE = {
     "SQLITE_CONSTRAINT_UNIQUE": "unique",
@@ -171,7 +170,7 @@ _SQLITE = {
     "SQLITE_CONSTRAINT_FOREIGNKEY": "foreign_key",
     "SQLITE_CONSTRAINT_NOTNULL": "null",
     "SQLITE_CONSTRAINT_CHECK": "check",
-    "SQLITE_CONSTRAINT_TRIGGER": "refused",
+    "SQLITE_CONSTRAINT_TRIGGER": "rejected",
     "SQLITE_CONSTRAINT_DATATYPE": "wrong_type",
     "SQLITE_MISMATCH": "wrong_type",
     "SQLITE_TOOBIG": "too_long",
@@ -204,11 +203,11 @@ def read_sqlite(error: BaseException) -> Failure | None:
     kind = _SQLITE.get(code) or _SQLITE_CLASSES.get(code.split("_")[1])
     if kind is None:
         return None
-    said = text.partition("constraint failed: ")[2]
-    index = re.fullmatch(r"index '(.*)'", said)
+    detail = text.partition("constraint failed: ")[2]
+    index = re.fullmatch(r"index '(.*)'", detail)
     if kind not in {"unique", "null"} or index is not None:
-        return Failure(kind=kind, code=code, constraint=index[1] if index is not None else None, text=said)
-    names = [part.rpartition(".") for part in said.split(", ")]
+        return Failure(kind=kind, code=code, constraint=index[1] if index is not None else None, text=detail)
+    names = [part.rpartition(".") for part in detail.split(", ")]
     return Failure(kind=kind, code=code, table=names[0][0] or None, columns=tuple(column for _, _, column in names))
 
 
@@ -219,23 +218,22 @@ def read_sqlite_client(text: str) -> Failure | None:
     return Failure(kind="unavailable") if text in {"no active connection", "connection closed"} else None
 
 
-# --- Python's own exceptions, which SQLAlchemy does not wrap. ---
+# --- Exceptions of Python, which SQLAlchemy does not wrap ---
 
 _PACKAGES = {"aiosqlite", "asyncpg", "psycopg", "psycopg_binary", "psycopg_c", "sqlalchemy"}
 _BETWEEN = sys.stdlib_module_names | {"uvloop"}
-_AWAITING = "sqlalchemy.util.concurrency"
 
 
 def raised_by_database(error: BaseException) -> bool:
-    """Return whether a driver or SQLAlchemy raised *error*, and not the application that they had called.
+    """Return whether a driver or SQLAlchemy raised *error*, not code of the application that they had called.
 
-    The innermost frame decides that is not the standard library's, the event loop's or SQLAlchemy's awaiting of somebody's coroutine. An
-    exception without a traceback counts as theirs.
+    The innermost frame decides, apart from those of the standard library, the event loop and SQLAlchemy's awaiting of coroutines. An
+    exception without a traceback counts as raised by the driver.
     """
     modules: list[str] = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
     for module in reversed(modules):
         package = module.partition(".")[0]
-        if package not in _BETWEEN and module != _AWAITING:
+        if package not in _BETWEEN and module != AWAITING:
             return package in _PACKAGES
     return not modules
 

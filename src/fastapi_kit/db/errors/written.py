@@ -1,4 +1,4 @@
-"""What a failed statement was about to write: kept on the driver's exception by a listener of the engine."""
+"""What a failed statement was about to write. A listener of the engine keeps it on the driver's exception."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -23,23 +23,23 @@ _Row: TypeAlias = Mapping[str, object] | Sequence[object]
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Written:
-    """An INSERT, UPDATE or DELETE of SQLAlchemy's that failed. Holds the values that were sent, and shows none of them."""
+    """A failed INSERT, UPDATE or DELETE of SQLAlchemy. It holds the values that were sent; its repr shows none of them."""
 
     verb: str
-    table: Table[Any]
+    table: Table
     schema: str | None
     """The table's schema in the database, after ``schema_translate_map``."""
     columns: Mapping[str, str]
-    """Name of a bind parameter -> name of the column that it is stored in."""
+    """Name of a bind parameter -> name of the column that stores it."""
     order: Sequence[str]
-    """Names of the bind parameters as they are counted; empty where the driver takes them by name."""
+    """Names of the bind parameters in the order of their numbers. Empty if the driver takes them by name."""
     rows: Sequence[_Row]
     batched: bool
-    """Whether one statement carried several rows, with the parameters of one after the other's."""
+    """Whether one statement had several rows, with the parameters of one row after those of another."""
 
     @property
     def values(self) -> Mapping[str, Sequence[object]]:
-        """The values of every row by the column's name. A column that an SQL expression fills has none."""
+        """The values of all rows by column name, without columns that an SQL expression fills."""
         found: dict[str, list[object]] = {}
         for row in self.rows:
             named = row if isinstance(row, Mapping) else dict(zip(self.order, row, strict=False))
@@ -49,7 +49,7 @@ class Written:
         return found
 
     def column_at(self, position: int) -> str | None:
-        """Return the column that the bind parameter number *position*, from 1, is stored in; None for one in a condition."""
+        """Return the column that stores bind parameter number *position*, from 1. None for a parameter of a condition."""
         if self.batched and any(name not in self.columns for name in self.order):
             return None
         index = (position - 1) % len(self.order) if self.batched and self.order else position - 1
@@ -57,18 +57,18 @@ class Written:
 
 
 def watch(engine: Engine | AsyncEngine | Connection | AsyncConnection) -> None:
-    """Have failures on *engine* remember what was written, so that ``as_kit_error`` can name the fields. Calling it again changes nothing.
+    """Let errors on *engine* keep what was written, so that ``as_kit_error`` can name the fields. A second call changes nothing.
 
-    The engines of ``Database`` have it already. Without it the fields are those that the driver names.
+    The engine of a ``Database`` is watched. On other engines an error has only the fields that the driver names.
     """
     if not event.contains(engine.dialect, "handle_error", remember):
         event.listen(engine.dialect, "handle_error", remember)
 
 
 def failed_statement(error: BaseException) -> tuple[str, Written | None]:
-    """Return the verb of the statement that raised *error*, and what it wrote if its engine was watched.
+    """Return the verb of the statement that raised *error*, and what it wrote if its engine is watched.
 
-    The verb is INSERT, UPDATE, DELETE, MERGE or COMMIT, and an empty text for other statements and where there was none.
+    The verb is INSERT, UPDATE, DELETE, MERGE or COMMIT. It is empty for other statements and without a statement.
     """
     if not isinstance(error, StatementError):
         written: Written | None = vars(error).get(_KEY)
@@ -89,9 +89,9 @@ def remember(context: ExceptionContext) -> None:
     if not (compiled.isinsert or compiled.isupdate or compiled.isdelete) or not hasattr(table, "metadata"):
         return
     schemas: Mapping[str | None, str | None] = execution.execution_options.get("schema_translate_map") or {}
-    # A list for IN becomes several parameters, which changes the number of what follows. Columns come before conditions.
+    # A list for IN becomes several parameters, which shifts the numbers of the following ones. Columns come before conditions.
     lists = {compiled.bind_names[parameter] for parameter in compiled.post_compile_params | compiled.literal_execute_params}
-    # Not setattr: an application's exception class may refuse it.
+    # Not setattr(), which an exception class of the application may reject.
     vars(context.original_exception)[_KEY] = Written(
         verb="INSERT" if compiled.isinsert else "UPDATE" if compiled.isupdate else "DELETE",
         table=table,
@@ -103,17 +103,17 @@ def remember(context: ExceptionContext) -> None:
     )
 
 
-def columns_of_parameters(compiled: SQLCompiler, table: Table[Any]) -> Mapping[str, str]:
-    # SQLAlchemy names the parameter of a column by the column's key, numbered where one statement has several rows. It gives it the
-    # column's own type object, which tells it from a parameter of that name in a condition.
+def columns_of_parameters(compiled: SQLCompiler, table: Table) -> Mapping[str, str]:
+    # SQLAlchemy names the parameter of a column by the column's key, with a number if a statement has several rows. The parameter has
+    # the column's type object, unlike a parameter of the same name in a condition.
     columns, found = {column.key: column for column in table.columns}, dict[str, str]()
     for name, parameter in compiled.binds.items():
         named = [columns[key] for key in (name, re.sub(r"_m\d+\Z", "", name)) if key in columns]
-        # ON CONFLICT DO UPDATE SET has names of its own.
+        # Parameters of ON CONFLICT DO UPDATE SET have other names.
         owners = [column for column in named or (columns.values() if compiled.isinsert else ()) if column.type is parameter.type]
         if (named and owners) or len(owners) == 1:
             found[name] = owners[0].name
-    # Parameters that the application named. The attribute is private to SQLAlchemy; without it these fields would not be known.
+    # Parameters that the application named. Only this private attribute of SQLAlchemy tells their columns.
     given: Mapping[Any, Any] = getattr(compiled.compile_state, "_dict_parameters", None) or {}
     for target, value in given.items():
         column = columns.get(getattr(target, "key", target))

@@ -1,4 +1,4 @@
-"""One refused statement: its table, constraint and columns, put together from the driver, the statement and the metadata."""
+"""A rejected statement: its table, constraint and columns, from the driver's report, the statement and the metadata."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -15,12 +15,12 @@ from fastapi_kit.db.errors.constraints import Rule, columns_named_in, find_rule
 from fastapi_kit.db.errors.drivers import Failure
 from fastapi_kit.db.errors.written import Written
 
-__all__ = ["Refusal"]
+__all__ = ["RejectedStatement"]
 
 
 @dataclass(frozen=True, eq=False)
-class Refusal:
-    """What is known of one refused statement. *written* is None at COMMIT and on an engine that is not watched."""
+class RejectedStatement:
+    """What is known about a rejected statement. *written* is None for a COMMIT and on an engine that is not watched."""
 
     failure: Failure
     verb: str
@@ -30,12 +30,12 @@ class Refusal:
 
     @cached_property
     def tables(self) -> Sequence[Table]:
-        """Every table of the metadata."""
+        """All tables of the metadata."""
         return list(self.metadata.tables.values()) if self.metadata is not None else []
 
     @cached_property
     def table(self) -> Table | None:
-        """The table that the driver names, or else that of the statement."""
+        """The table that the driver names, or that of the statement."""
         written, name, schema = self.written, self.failure.table, self.failure.schema
         own: Table | None = None
         if written is not None and (name is None or (name == written.table.name and schema in {None, written.schema or schema})):
@@ -43,13 +43,13 @@ class Refusal:
         if self.metadata is None or name is None:
             return own
         exact = self.metadata.tables.get(f"{schema}.{name}", self.metadata.tables.get(name))
-        # A schema that the metadata does not write down, such as "public", is passed over.
+        # The metadata may leave out the schema, such as "public".
         namesakes = [table for table in self.tables if table.name == name] if exact is None else [exact]
         return namesakes[0] if len(namesakes) == 1 else own
 
     @property
     def table_name(self) -> str | None:
-        """The table's name, with its schema where the metadata has one."""
+        """The table's name, with its schema if the metadata has one."""
         return self.table.fullname if self.table is not None else self.failure.table
 
     @cached_property
@@ -62,7 +62,7 @@ class Refusal:
 
     @property
     def columns(self) -> Sequence[Column[Any] | str]:
-        """The columns that the driver names, or else those of PostgreSQL's DETAIL."""
+        """The columns that the driver names, or those in PostgreSQL's DETAIL."""
         names = self.failure.columns or self.key.split(", ")
         if self.failure.columns or all(name.isidentifier() for name in names):
             known = {column.name: column for column in self.table.columns} if self.table is not None else {}
@@ -71,12 +71,12 @@ class Refusal:
 
     @property
     def key(self) -> str:
-        """The columns or expressions of ``Key (a, b)=(1, 2)``, the part of PostgreSQL's DETAIL that it does not translate."""
+        """The columns or expressions in ``Key (a, b)=(1, 2)``, the part of PostgreSQL's DETAIL that is the same in every language."""
         found = re.search(r"\((.+?)\)=\(", self.failure.text)
         return found[1] if found else ""
 
     def fields(self, columns: Iterable[Column[Any] | str]) -> tuple[str, ...]:
-        """Return the attributes that map *columns*, or the columns' keys where none does."""
+        """Return the attributes that map *columns*, or the keys of unmapped columns."""
         names: list[str] = []
         for column in columns:
             names.append(column if isinstance(column, str) else column.key)

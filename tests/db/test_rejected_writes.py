@@ -1,4 +1,4 @@
-"""What the database's own code refuses: triggers, policies, generated columns; and statements prepared before a migration."""
+"""What code in the database rejects: triggers, policies, generated columns; and statements prepared before a migration."""
 
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any
@@ -34,7 +34,7 @@ ROOMS = Table("rooms", METADATA, Column("id", Integer, primary_key=True), Column
 
 @pytest.fixture(params=["asyncpg", "psycopg"])
 async def engine(request: pytest.FixtureRequest, postgres_database: Database, postgres_url: URL) -> AsyncIterator[AsyncEngine]:
-    """An engine on PostgreSQL by each driver, watched."""
+    """A watched engine on PostgreSQL for each driver."""
     engine = create_async_engine(postgres_url.set(drivername=f"postgresql+{request.param}"))
     watch(engine)
     await postgres_database.create_tables(METADATA)
@@ -47,7 +47,7 @@ async def failure_of(work: Awaitable[object]) -> Exception:
         await work
     except Exception as error:
         return error
-    pytest.fail("nothing was refused")
+    pytest.fail("nothing was rejected")
 
 
 async def run(engine: AsyncEngine, *statements: Executable | str, parameters: Any = None) -> None:
@@ -56,15 +56,15 @@ async def run(engine: AsyncEngine, *statements: Executable | str, parameters: An
             await connection.execute(text(statement) if isinstance(statement, str) else statement, parameters)
 
 
-async def refusal(engine: AsyncEngine, *statements: Executable | str, parameters: Any = None) -> KitError | None:
+async def error_of(engine: AsyncEngine, *statements: Executable | str, parameters: Any = None) -> KitError | None:
     return as_kit_error(await failure_of(run(engine, *statements, parameters=parameters)), metadata=METADATA)
 
 
 def trigger(body: str, timing: str = "BEFORE INSERT OR UPDATE OR DELETE", kind: str = "") -> tuple[str, str]:
-    """The SQL of a trigger of PostgreSQL's on rooms that runs *body*."""
-    function = f"CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} RETURN NEW; END $$"
+    """Return the SQL of a PostgreSQL trigger on rooms that runs *body*."""
+    function = f"CREATE OR REPLACE FUNCTION reject() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} RETURN NEW; END $$"
     deferred = "DEFERRABLE INITIALLY DEFERRED" if kind else ""
-    return function, f"CREATE {kind} TRIGGER refuse {timing} ON rooms {deferred} FOR EACH ROW EXECUTE FUNCTION refuse()"
+    return function, f"CREATE {kind} TRIGGER reject {timing} ON rooms {deferred} FOR EACH ROW EXECUTE FUNCTION reject()"
 
 
 # --- Triggers. ---
@@ -83,45 +83,45 @@ def trigger(body: str, timing: str = "BEFORE INSERT OR UPDATE OR DELETE", kind: 
     ],
 )
 async def test_exception_of_a_trigger(engine: AsyncEngine, raised: str) -> None:
-    """What a trigger raises refuses the write, whatever its code, at INSERT, UPDATE and DELETE; its text stays inside."""
+    """An exception of a trigger is a ConflictError, whatever its code; its text is not shown."""
     await run(engine, insert(ROOMS).values(id=1, no=1), *trigger(raised))
 
     for write in (insert(ROOMS).values(id=2, no=99), update(ROOMS).values(no=99), delete(ROOMS), "INSERT INTO rooms (no) VALUES (3)"):
-        error = await refusal(engine, write)
+        error = await error_of(engine, write)
         assert type(error) is ConflictError
         assert (error.fields, SECRET in str(error)) == ((), False)
 
 
 async def test_trigger_that_names_a_column(engine: AsyncEngine) -> None:
-    """RAISE may name the column, the table and the constraint that are at fault."""
+    """The column, table and constraint that a RAISE names are in the error."""
     await run(engine, *trigger("RAISE EXCEPTION 'no' USING COLUMN = 'owner', TABLE = 'rooms', CONSTRAINT = 'rooms_owner';"))
 
-    error = await refusal(engine, insert(ROOMS).values(no=1))
+    error = await error_of(engine, insert(ROOMS).values(no=1))
 
     assert isinstance(error, InvalidDataError)
     assert (error.fields, error.reason, error.table) == (("boss",), "check", "rooms")
 
 
 async def test_trigger_that_raises_as_a_constraint(engine: AsyncEngine) -> None:
-    """A trigger may raise the code of a constraint and is answered as one."""
+    """A RAISE with the code of a constraint gives the same error as the constraint."""
     await run(engine, *trigger("RAISE unique_violation USING COLUMN = 'no';"))
 
-    error = await refusal(engine, insert(ROOMS).values(no=1))
+    error = await error_of(engine, insert(ROOMS).values(no=1))
 
     assert type(error) is ConflictError
     assert error.fields == ("no",)
 
 
 async def test_deferred_trigger(engine: AsyncEngine) -> None:
-    """A constraint trigger that refuses at COMMIT has refused the write."""
+    """A constraint trigger that rejects at COMMIT gives the same error."""
     await run(engine, *trigger("RAISE EXCEPTION 'closed';", "AFTER INSERT", "CONSTRAINT"))
 
-    assert type(await refusal(engine, insert(ROOMS).values(no=1))) is ConflictError
+    assert type(await error_of(engine, insert(ROOMS).values(no=1))) is ConflictError
 
 
 @pytest.mark.parametrize("code", ["P0001", "AB123", "42501", "0A000"])
 async def test_exception_of_a_function_that_is_read(engine: AsyncEngine, code: str) -> None:
-    """An exception in a SELECT, in a DO block or a CALL refuses no row: it is a mistake of whoever called."""
+    """An exception in a SELECT, DO or CALL is a mistake in the code, not a rejected write."""
     body = f"BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{code}'; END"
     await run(engine, f"CREATE OR REPLACE FUNCTION failing() RETURNS int LANGUAGE plpgsql AS $$ {body} $$")
 
@@ -133,17 +133,17 @@ async def test_exception_of_a_function_that_is_read(engine: AsyncEngine, code: s
 
 @pytest.mark.parametrize("how", ["ABORT", "FAIL", "ROLLBACK"])
 async def test_exception_of_a_trigger_on_sqlite(sqlite_database: Database, how: str) -> None:
-    """RAISE in a trigger of SQLite's is a conflict, also where it undoes the whole transaction."""
+    """A RAISE of an SQLite trigger is a ConflictError, also if it rolls back the whole transaction."""
     await sqlite_database.create_tables(METADATA)
     await run(
         sqlite_database.engine,
         insert(ROOMS).values(id=1),
-        f"CREATE TRIGGER refuse BEFORE UPDATE ON rooms BEGIN SELECT RAISE({how}, '{SECRET}'); END",
+        f"CREATE TRIGGER reject BEFORE UPDATE ON rooms BEGIN SELECT RAISE({how}, '{SECRET}'); END",
         f"CREATE TRIGGER keep BEFORE DELETE ON rooms BEGIN SELECT RAISE({how}, '{SECRET}'); END",
     )
 
     for write in (update(ROOMS).values(no=2), delete(ROOMS)):
-        error = await refusal(sqlite_database.engine, write)
+        error = await error_of(sqlite_database.engine, write)
         assert type(error) is ConflictError
         assert (error.fields, error.table, SECRET in str(error)) == ((), "rooms", False)
 
@@ -152,7 +152,7 @@ async def test_exception_of_a_trigger_on_sqlite(sqlite_database: Database, how: 
 
 
 async def test_row_level_security(engine: AsyncEngine) -> None:
-    """A row that a policy refuses is not allowed; a table that may not be touched at all is a mistake in the deployment."""
+    """A row that a policy rejects is a PermissionDeniedError; a table without privileges is a mistake in the deployment."""
     await run(
         engine,
         "DROP ROLE IF EXISTS tenant_of_tests",
@@ -165,22 +165,22 @@ async def test_row_level_security(engine: AsyncEngine) -> None:
     )
     try:
         as_tenant = "SET LOCAL ROLE tenant_of_tests"
-        inserted = await refusal(engine, as_tenant, insert(ROOMS).values(id=5, no=1, boss="you"))
-        updated = await refusal(engine, as_tenant, update(ROOMS).values(boss="you"))
-        denied = await refusal(engine, as_tenant, delete(ROOMS))
+        inserted = await error_of(engine, as_tenant, insert(ROOMS).values(id=5, no=1, boss="you"))
+        updated = await error_of(engine, as_tenant, update(ROOMS).values(boss="you"))
+        denied = await error_of(engine, as_tenant, delete(ROOMS))
     finally:
         await run(engine, "DROP OWNED BY tenant_of_tests CASCADE", "DROP ROLE tenant_of_tests")
 
     assert type(inserted) is type(updated) is PermissionDeniedError
-    assert str(inserted) == "a policy of rooms refuses the row"
+    assert str(inserted) == "a policy of rooms rejects the row"
     assert denied is None
 
 
 async def test_trigger_that_denies(engine: AsyncEngine) -> None:
-    """A trigger that raises insufficient_privilege says the same as a policy."""
+    """A trigger that raises insufficient_privilege gives the same error as a policy."""
     await run(engine, *trigger("RAISE insufficient_privilege;"))
 
-    assert type(await refusal(engine, insert(ROOMS).values(no=1))) is PermissionDeniedError
+    assert type(await error_of(engine, insert(ROOMS).values(no=1))) is PermissionDeniedError
 
 
 # --- Generated columns. ---
@@ -196,11 +196,11 @@ MADE = Table(
 
 @pytest.mark.parametrize("watched", [True, False])
 async def test_generated_columns(engine: AsyncEngine, watched: bool) -> None:
-    """A value for a column that the database fills itself names the field, on INSERT and on UPDATE."""
+    """A value for a generated column names the field, in INSERT and UPDATE."""
     own = engine if watched else create_async_engine(engine.url)
     row = insert(MADE).values(no=1)
-    key = [await refusal(own, insert(MADE).values(id=7, no=1)), await refusal(own, row, update(MADE).values(id=8))]
-    double = [await refusal(own, insert(MADE).values(no=1, double=3)), await refusal(own, row, update(MADE).values(double=3))]
+    key = [await error_of(own, insert(MADE).values(id=7, no=1)), await error_of(own, row, update(MADE).values(id=8))]
+    double = [await error_of(own, insert(MADE).values(no=1, double=3)), await error_of(own, row, update(MADE).values(double=3))]
     if not watched:
         await own.dispose()
 
@@ -211,11 +211,11 @@ async def test_generated_columns(engine: AsyncEngine, watched: bool) -> None:
 
 
 async def test_generated_column_of_sqlite(sqlite_database: Database) -> None:
-    """SQLite names a generated column in its text."""
+    """A value for a generated column names the field on SQLite."""
     await sqlite_database.create_tables(METADATA)
 
     for write in (insert(MADE).values(no=1, double=3), update(MADE).values(double=3)):
-        error = await refusal(sqlite_database.engine, write)
+        error = await error_of(sqlite_database.engine, write)
         assert isinstance(error, InvalidDataError)
         assert (error.fields, error.reason, error.table) == (("double",), "read_only", "made")
 
@@ -238,7 +238,7 @@ async def test_generated_column_of_sqlite(sqlite_database: Database) -> None:
     ids=["type", "enum", "columns"],
 )
 async def test_first_statement_after_a_migration(postgres_database: Database, postgres_url: URL, migration: list[str]) -> None:
-    """What another process has changed makes a prepared statement unavailable and worth another try, which succeeds."""
+    """A statement that was prepared before a migration is unavailable and retryable, and the retry succeeds."""
     metadata = MetaData()
     words = Table(
         "words",
@@ -272,9 +272,9 @@ async def test_first_statement_after_a_migration(postgres_database: Database, po
 
 
 async def test_migration_that_the_code_does_not_know(postgres_database: Database) -> None:
-    """A column or a table that is not there any more is a mistake in the code, or in the order of a deployment."""
+    """A column or table that a migration has dropped is a mistake in the code."""
     await postgres_database.create_tables(METADATA)
     await run(postgres_database.engine, "ALTER TABLE rooms DROP COLUMN no")
 
-    assert await refusal(postgres_database.engine, insert(ROOMS).values(no=1)) is None
-    assert await refusal(postgres_database.engine, "DROP TABLE rooms", insert(ROOMS).values(id=1)) is None
+    assert await error_of(postgres_database.engine, insert(ROOMS).values(no=1)) is None
+    assert await error_of(postgres_database.engine, "DROP TABLE rooms", insert(ROOMS).values(id=1)) is None
