@@ -294,7 +294,10 @@ async def test_a_hand_written_list_sets_its_links_in_one_call() -> None:
     assert await links_of("/slice?skip=2&limit=2") == (
         '</slice?skip=0&limit=2>; rel="first", </slice?skip=0&limit=2>; rel="prev", </slice?skip=4&limit=2>; rel="next"'
     )
-    assert await links_of("/slice?limit=1", root_path="/api") == '</api/slice?skip=0&limit=1>; rel="first", </api/slice?skip=1&limit=1>; rel="next"'
+    assert (
+        await links_of("/slice?limit=1", root_path="/api")
+        == '</api/slice?skip=0&limit=1>; rel="first", </api/slice?skip=1&limit=1>; rel="next"'
+    )
     assert await links_of("/slice?limit=0") is None
 
 

@@ -75,9 +75,7 @@ def partial_model(schema: type[SchemaT], *, name: str = "") -> type[SchemaT]:
     if schema.model_post_init is not BaseModel.model_post_init:
         namespace["model_post_init"] = stop_at_unsent(schema.model_post_init)
     fields: dict[str, Any] = {field: optional(info) for field, info in schema.model_fields.items()}
-    partial = create_model(
-        name or schema.__name__, __base__=schema, __module__=schema.__module__, __validators__=namespace, **fields
-    )
+    partial = create_model(name or schema.__name__, __base__=schema, __module__=schema.__module__, __validators__=namespace, **fields)
     if not name:
         partial.__qualname__, partial.__doc__ = schema.__qualname__, schema.__doc__
     if partial.model_computed_fields:

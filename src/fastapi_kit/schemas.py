@@ -38,8 +38,8 @@ __all__ = [
     "UTCDatetimeMillis",
     "Username",
     "has_rules_across_fields",
-    "pattern_message",
     "partial_model",
+    "pattern_message",
     "slugify",
     "validate_merged",
 ]
@@ -136,6 +136,7 @@ def slugify(text: str, *, max_length: int = MAX_SLUG, default: str | None = None
     if default is None:
         raise UserInputError("A text without Latin letters and digits has no slug.")
     return default
+
 
 Phone: TypeAlias = Annotated[str, TextRules(pattern=E164, min_length=8, max_length=16)]
 """A number in the international form of ITU-T E.164: ``+``, the country code, 7 to 15 digits in all, no separators.

@@ -15,7 +15,6 @@ from fastapi_kit.errors import ConfigurationError, NotFoundError
 from fastapi_kit.pagination import Page, PageParams, Slice
 from fastapi_kit.testing.queries import assert_max_queries
 
-
 SchemaT = TypeVar("SchemaT", bound=BaseModel)
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from fastapi_kit.crud import CRUDService
+from fastapi_kit.crud import CRUDService, ReadService
 from fastapi_kit.db import Database
 from fastapi_kit.routing import Endpoint, RouterOptions, check_operation_ids, crud_router, operation_id
 
@@ -27,6 +27,9 @@ class NoteIn(BaseModel): ...
 
 
 class NoteService(CRUDService[Note, NoteIn, NoteIn]): ...
+
+
+class NoteReports(ReadService[Note]): ...
 
 
 class OtherService(CRUDService[Base, NoteIn, NoteIn]): ...
@@ -57,6 +60,7 @@ async def guard() -> None: ...
 assert_type(crud_router(NoteService, read=NoteIn, session=db.session), APIRouter)
 assert_type(crud_router(NoteService, read=NoteIn, session=get_db), APIRouter)
 assert_type(crud_router(NoteService, read=NoteIn, service=get_notes), APIRouter)
+assert_type(crud_router(NoteReports, read=NoteIn, session=db.session, endpoints=Endpoint.READ), APIRouter)
 assert_type(Endpoint.CRUD & ~Endpoint.DELETE | Endpoint.CREATE_MANY, Endpoint)
 
 crud_router(
@@ -64,7 +68,7 @@ crud_router(
     read=NoteIn,
     session=db.transaction,
     dependencies={Endpoint.WRITE: [Depends(guard)], Endpoint.LIST: [Security(guard, scopes=["notes"])]},
-    options=RouterOptions(parent=Note.folder_id, list_item=NoteIn, max_batch=10),
+    options=RouterOptions(parent=Note.folder_id, parent_key=Note.id, key=Note.id, list_item=NoteIn, replace=NoteIn, max_batch=10),
 )
 crud_router(NoteService, read=NoteIn, service=get_number)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 crud_router(NoteService, read=int, session=db.session)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

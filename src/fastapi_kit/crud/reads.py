@@ -8,7 +8,7 @@ from functools import cached_property, lru_cache
 from typing import Any, ClassVar, Final, Generic, TypeVar, cast
 
 from pydantic import BaseModel
-from sqlalchemy import ColumnElement, ColumnExpressionArgument, Select, func, select
+from sqlalchemy import ColumnExpressionArgument, Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapper, Session, selectinload
 from sqlalchemy.orm.interfaces import LoaderOption, ORMOption
@@ -254,7 +254,7 @@ class ReadService(Generic[ModelT]):
         """
         identity, plan = self._identity, read_plan(schema, self.mapper)
         if is_sql(ident):
-            return await self._matching_as(schema, plan, [cast("ColumnElement[bool]", ident), *conditions])
+            return await self._matching_as(schema, plan, [cast("ColumnExpressionArgument[bool]", ident), *conditions])
         key = identity.key_of(ident)
         if not identity.is_possible(key, self.session.sync_session):
             raise NotFoundError(self.model, ident)
@@ -298,8 +298,8 @@ class ReadService(Generic[ModelT]):
     ) -> Page[SchemaT]:
         """Return the page that *query* asks for, of the rows that meet *conditions*, with items of *schema*.
 
-        It takes two statements: the rows and their number. With ``max_total`` in the class of *query* counting stops there, and ``has_more``
-        is known from one additional row.
+        It takes two statements: the rows and their number. With ``max_total`` in the class of *query* counting stops there, and
+        ``has_more`` is known from one additional row.
 
         Raises:
             ConfigurationError: ``max_total`` is less than 1, or the model cannot fill a field of *schema*.
@@ -335,9 +335,7 @@ class ReadService(Generic[ModelT]):
     ) -> Slice[SchemaT]:
         """Return the rows of ``page_as`` without counting. It takes one statement, which reads one row more to know ``has_more``."""
         rows = await self.list_as(schema, *conditions, skip=query.skip, limit=query.limit + 1, order_by=order_by)
-        return slice_of(schema)(
-            items=rows[: query.limit], skip=query.skip, limit=query.limit, has_more=len(rows) > query.limit
-        )
+        return slice_of(schema)(items=rows[: query.limit], skip=query.skip, limit=query.limit, has_more=len(rows) > query.limit)
 
     async def rows_as(self, schema: type[SchemaT], rows: Sequence[ModelT]) -> builtins.list[SchemaT]:
         """Return *rows*, which were read or written before, as instances of *schema*. What is not loaded yet is read now."""
@@ -358,20 +356,18 @@ class ReadService(Generic[ModelT]):
         await self._read(complete)
         return plan.from_objects(rows)
 
-    async def _matching_as(self, schema: type[SchemaT], plan: ReadPlan[SchemaT], conditions: Sequence[ColumnElement[bool]]) -> SchemaT:
+    async def _matching_as(
+        self, schema: type[SchemaT], plan: ReadPlan[SchemaT], conditions: Sequence[ColumnExpressionArgument[bool]]
+    ) -> SchemaT:
         """Return the one row that meets *conditions* as *schema*."""
-        statement, described = self._select(conditions, limit=2), " and ".join(map(str, conditions))
-        is_overridden = self._is_overridden("get", "get_one")
-        found: Sequence[Any]
-        if is_overridden:
-            found = await self._load(statement)
-        else:
-            found = plan.from_found(await self._read(self._finding(plan, statement)))
-        if not found:
-            raise NotFoundError(self.model, described)
-        if len(found) > 1:
-            raise MultipleMatchesError(self.model, (described,))
-        return await self.get_as(schema, self._identity.key_of_row(found[0])) if is_overridden else found[0]
+        statement, is_overridden = self._select(conditions, limit=2), self._is_overridden("get", "get_one")
+        find = self._finding(plan, statement)
+        found: Sequence[Any] = await self._load(statement) if is_overridden else plan.from_found(await self._read(find))
+        if len(found) != 1:
+            described = " and ".join(map(str, conditions))
+            raise MultipleMatchesError(self.model, (described,)) if found else NotFoundError(self.model, described)
+        row: object = found[0]
+        return await self.get_as(schema, self._identity.key_of_row(row)) if is_overridden else cast("SchemaT", row)
 
     def _finding(self, plan: ReadPlan[SchemaT], statement: Select[Any]) -> Callable[[Session], Sequence[Any]]:
         """Return the function that runs *statement* for ``plan.from_found``: for plain rows if the plan is flat, else for objects."""

@@ -10,19 +10,20 @@ from fastapi.params import Depends
 from pydantic import BaseModel, Field
 from sqlalchemy import ColumnElement
 
+from fastapi_kit.crud.attributes import attributes_of
 from fastapi_kit.crud.identity import identity_of
 from fastapi_kit.crud.reads import FOR_UPDATE, ReadService
 from fastapi_kit.crud.service import CRUDService
 from fastapi_kit.db.transactions import unit_of_work
 from fastapi_kit.dependencies import declare
-from fastapi_kit.errors import InvalidDataError, NotFoundError, UnknownReferenceError
+from fastapi_kit.errors import ConfigurationError, InvalidDataError, NotFoundError, UnknownReferenceError
 from fastapi_kit.pagination import Page, PageParams, Slice
-from fastapi_kit.routing.keys import column_in_path, row_path
+from fastapi_kit.routing.keys import row_path
 from fastapi_kit.routing.links import set_link_header
-from fastapi_kit.routing.resource import Parent, Resource
+from fastapi_kit.routing.resource import Parent, Resource, differs_from_path
 from fastapi_kit.routing.routes import BatchRoute, RowRoute, add_route
 
-__all__ = ["Source", "add_create", "add_create_many", "add_delete", "add_get", "add_list", "add_update"]
+__all__ = ["Source", "add_create", "add_create_many", "add_delete", "add_get", "add_list", "add_replace", "add_update"]
 
 Service: TypeAlias = CRUDService[Any, Any, Any]
 
@@ -50,12 +51,31 @@ class Rows:
     async def update(self, key: object, data: BaseModel) -> BaseModel:
         """Change a row."""
         async with unit_of_work(self.service.session):
-            (answer,) = await self.service.rows_as(self.resource.read, [await self.service.update(key, data)])
+            ident = key if self.resource.key_name is None else self.ident_of(await self.lock(key), key)
+            (answer,) = await self.service.rows_as(self.resource.read, [await self.service.update(ident, data)])
             return answer
+
+    async def replace(self, key: object, data: BaseModel) -> BaseModel:
+        """Change all fields of a row."""
+        return await self.update(key, self.resource.whole(data, key))
 
     async def delete(self, key: object) -> None:
         """Delete a row."""
-        await self.service.delete(key)
+        if self.resource.key_name is None:
+            await self.service.delete(key)
+            return
+        async with unit_of_work(self.service.session):
+            await self.service.delete(self.ident_of(await self.lock(key), key))
+
+    async def lock(self, key: object) -> object:
+        """Return the locked row with *key*, which is not its primary key. Raises NotFoundError."""
+        columns: dict[str, Any] = {self.resource.key_name or "": key}
+        row: object = await self.service.get_one_by(lock=FOR_UPDATE, **columns)
+        return row
+
+    def ident_of(self, row: object, key: object) -> object:
+        """Return the primary key of *row*, which is at *key*."""
+        return key if self.resource.key_name is None else identity_of(self.resource.mapper).key_of_row(row)
 
 
 class ChildRows(Rows):
@@ -85,22 +105,30 @@ class ChildRows(Rows):
         async with unit_of_work(self.service.session):
             locked = await self.lock(key)
             stored: object = getattr(locked, self.parent.name)
-            row = await self.service.update(key, data)
+            row = await self.service.update(self.ident_of(locked, key), data)
             if not self.parent.is_parent(stored, locked):
                 # A hook of the service took the parent from a field of another name.
-                raise self.parent.mismatch()
+                raise differs_from_path(self.parent.name)
             (answer,) = await self.service.rows_as(self.resource.read, [row])
             return answer
+
+    async def replace(self, key: object, data: BaseModel) -> BaseModel:
+        """Change all fields of a row of the parent."""
+        self.parent.check(self.value, data)
+        return await super().replace(key, data)
 
     async def delete(self, key: object) -> None:
         """Delete a row of the parent."""
         async with unit_of_work(self.service.session):
-            await self.lock(key)
-            await self.service.delete(key)
+            await self.service.delete(self.ident_of(await self.lock(key), key))
 
     async def lock(self, key: object) -> object:
         """Return the locked row with *key*, or raise NotFoundError if it belongs to another parent."""
         parent = self.parent
+        if (name := self.resource.key_name) is not None:
+            columns: dict[str, Any] = {name: key, parent.name: self.value}
+            found: object = await self.service.get_one_by(options=parent.options, lock=FOR_UPDATE, **columns)
+            return found
         row: object = await self.service.get_one(key, options=parent.options, lock=FOR_UPDATE)
         # Trailing blanks of a CHAR, and collations: only the database can compare.
         if not parent.is_parent(self.value, row):
@@ -145,9 +173,10 @@ class Source:
         if parent is not None:
 
             async def get_rows(source: Annotated[Any, dependency], __value__: Any) -> Rows:
-                return ChildRows(serve(source), resource, parent, __value__)
+                service = serve(source)
+                return ChildRows(service, resource, parent, await parent.find(service.session, __value__))
 
-            self.given = Depends(declare(get_rows, __value__=column_in_path(parent.column, parent.name, of=resource.plural)))
+            self.given = Depends(declare(get_rows, __value__=parent.in_path(of=resource.plural)))
 
     def rows(self, given: Any) -> Rows:
         """Return the rows for *given*, the value of the dependency. Under a parent it is the rows already."""
@@ -179,7 +208,7 @@ def add_list(router: APIRouter, source: Source, guards: Sequence[Depends]) -> No
         set_link_header(request, response, page)
         return page
 
-    confined = "" if parent is None else f" with this {parent.name.replace('_', ' ')}"
+    confined = "" if parent is None else f" with this {parent.parameter.replace('_', ' ')}"
     add_route(
         router,
         "GET",
@@ -191,7 +220,7 @@ def add_list(router: APIRouter, source: Source, guards: Sequence[Depends]) -> No
         response_model=(Page if is_counted else Slice).__class_getitem__(resource.item),
         response_description=f"The page, and {'how many there are in all' if is_counted else 'whether there are more'}",
         headers={"Link": "Where the first, previous, next and last pages are (RFC 8288)"},
-        errors=(422, 503),
+        errors=(422, 503) if parent is None or parent.key is None else (404, 422, 503),
         dependencies=guards,
     )
 
@@ -202,7 +231,7 @@ def add_get(router: APIRouter, source: Source, guards: Sequence[Depends]) -> Non
 
     async def get_row(given: Annotated[Any, source.given], __key__: Any) -> BaseModel:
         rows = source.rows(given)
-        return await rows.service.get_as(resource.read, __key__, *rows.conditions)
+        return await rows.service.get_as(resource.read, resource.found_by(__key__), *rows.conditions)
 
     add_route(
         router,
@@ -288,6 +317,33 @@ def add_update(router: APIRouter, source: Source, guards: Sequence[Depends]) -> 
         name=f"update_{resource.name}",
         summary=f"Update {resource.singular}",
         description="Changes the fields that are sent and leaves all others as they are.",
+        response_model=resource.read,
+        response_description=f"The {resource.singular} after the change",
+        errors=(400, 404, 409, 413, 422, 503),
+        dependencies=guards,
+        route_class_override=RowRoute,
+    )
+
+
+def add_replace(router: APIRouter, source: Source, guards: Sequence[Depends]) -> None:
+    """``PUT /{id}``."""
+    resource = source.resource
+    schema = resource.replacement or resource.declared("create_schema")
+    fixed = {*getattr(resource.service_class, "read_only", ()), *attributes_of(resource.mapper).stamped}
+    if named := sorted(fixed & schema.model_fields.keys()):
+        raise ConfigurationError(f"PUT cannot change {', '.join(named)}: set RouterOptions(replace=...) to a schema without them")
+
+    async def replace_row(given: Annotated[Any, source.given], __key__: Any, __data__: Any) -> BaseModel:
+        return await source.rows(given).replace(__key__, __data__)
+
+    add_route(
+        router,
+        "PUT",
+        resource.path,
+        declare(replace_row, __key__=resource.key, __data__=Annotated[schema, Body()]),
+        name=f"replace_{resource.name}",
+        summary=f"Replace {resource.singular}",
+        description="Changes all fields. A field that is not sent gets the default that is shown.",
         response_model=resource.read,
         response_description=f"The {resource.singular} after the change",
         errors=(400, 404, 409, 413, 422, 503),
