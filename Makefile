@@ -26,9 +26,10 @@ run: $(VENV)/.installed
 	@echo "==> log in as $(DEMO_EMAIL) with the password $(DEMO_PASSWORD)"
 	@exec $(BIN)/python -m uvicorn examples.zenith.main:app --host $(HOST) --port $(PORT)
 
+# The long suites are bounded; FULL=1 runs all of them. ARGS="-n 0 --pdb -k router" goes to pytest.
 test: lint
 	@echo "==> pytest"
-	@$(PYTEST) --numprocesses=auto $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	@echo "==> ruff format --check"
@@ -56,7 +57,7 @@ docs: $(VENV)/.installed-docs
 	@echo "==> site/index.html"
 
 coverage: $(VENV)/.installed-dev
-	@$(BIN)/python -m coverage run -m pytest --quiet $(ARGS)
+	@$(BIN)/python -m coverage run -m pytest --quiet --numprocesses=0 $(ARGS)
 	@$(BIN)/python -m coverage report
 
 # The oldest versions that pyproject.toml allows, in a virtual environment of their own. Left out is what no version can change.

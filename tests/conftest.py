@@ -1,59 +1,77 @@
 """Databases for the tests: each test that asks for one runs on SQLite and on PostgreSQL."""
 
+import gc
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import URL, make_url, text
+from hypothesis import HealthCheck, settings
+from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from tests.databases import KeptSchemas, PostgresDatabase, SQLiteDatabase, administer, new_database
 from tests.models import LibraryBase
+from tests.thorough import FULL, leave_out
 
 from fastapi_kit.db import Database
 
-POSTGRES_URL = os.environ.get("TEST_POSTGRES_URL", "postgresql+asyncpg://postgres@127.0.0.1:5432/test")
+# How long examples take says more about the machine than about the tests.
+settings.register_profile("tests", parent=settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 
-async def _administer(*statements: str) -> None:
-    engine = create_async_engine(POSTGRES_URL, isolation_level="AUTOCOMMIT")
-    try:
-        async with engine.connect() as connection:
-            for statement in statements:
-                await connection.execute(text(statement))
-    finally:
-        await engine.dispose()
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than there are cores: tests wait for PostgreSQL, the disk and other processes a third of the time."""
+    return (os.cpu_count() or 1) + 1
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Bound the long suites, see ``tests/thorough.py``."""
+    if not FULL:
+        leave_out(config, items)
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector the modules and the thousands of collected tests, which stay until the end."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
 async def postgres_url() -> AsyncIterator[URL]:
     """A PostgreSQL database of this test process's own."""
-    name = f"fastapi_kit_tests_{os.getpid()}"
     try:
-        await _administer(f"DROP DATABASE IF EXISTS {name}", f"CREATE DATABASE {name}")
+        await administer("SELECT 1")
     except OSError as error:
         if os.environ.get("CI") == "true":
             pytest.fail(f"PostgreSQL is not reachable: {error}")
         pytest.skip("PostgreSQL is not reachable: set TEST_POSTGRES_URL or start it on 127.0.0.1:5432")
-    yield make_url(POSTGRES_URL).set(database=name)
-    await _administer(f"DROP DATABASE {name} WITH (FORCE)")
+    async with new_database(f"fastapi_kit_tests_{os.getpid()}") as url:
+        yield url
 
 
 @pytest.fixture
 async def sqlite_database(tmp_path: Path) -> AsyncIterator[Database]:
     """An empty SQLite database."""
-    database = Database(f"sqlite+aiosqlite:///{tmp_path / 'test.db'}")
+    database = SQLiteDatabase(tmp_path / "test.db")
     yield database
     await database.dispose()
 
 
+@pytest.fixture(scope="session")
+def kept_schemas() -> KeptSchemas:
+    """Tables that are kept from test to test."""
+    return KeptSchemas()
+
+
 @pytest.fixture
-async def postgres_database(postgres_url: URL) -> AsyncIterator[Database]:
+async def postgres_database(postgres_url: URL, kept_schemas: KeptSchemas) -> AsyncIterator[Database]:
     """An empty PostgreSQL database."""
-    database = Database(postgres_url)
+    database = PostgresDatabase(postgres_url, kept_schemas)
     async with database.engine.begin() as connection:
-        await connection.execute(text("DROP SCHEMA public CASCADE"))
-        await connection.execute(text("CREATE SCHEMA public"))
+        await kept_schemas.empty(connection)
     yield database
     await database.dispose()
 

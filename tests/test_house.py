@@ -1,10 +1,11 @@
-"""The house keeps its shape: floors, third-party worlds, no circles."""
+"""The house keeps its shape: floors, third-party worlds, no circles, short import chains, few private names."""
 
 import ast
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from importlib.util import resolve_name
 from pathlib import Path
@@ -78,6 +79,14 @@ PLACES = [
     place("__init__", EVERYTHING_BUT_APP | {"_lazy", "app"}),
 ]
 
+# How large each figure of ``figures_of`` may be. Lower a limit when the figure falls; do not raise it.
+LIMITS = {
+    "import depth": 10,
+    "private functions in percent": 20,
+    "lines of the longest module": 450,
+    "imports of private names from another folder": 0,
+}
+
 # What the marker properties of Database import when they are read.
 LAZY_EXCEPTIONS = {"db.database": {"fastapi.Depends", "fastapi.params.Depends"}}
 
@@ -94,6 +103,11 @@ class Import:
 def modules_of(root: Path) -> Mapping[str, Path]:
     """Return each module by its name without the package's: ``db.engine``, ``db.__init__``."""
     return {".".join(path.relative_to(root).with_suffix("").parts): path for path in sorted(root.rglob("*.py"))}
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
 
 
 def runs_later(node: ast.AST) -> bool:
@@ -114,7 +128,7 @@ def imports_of(module: str, path: Path) -> Iterator[Import]:
         for child in ast.iter_child_nodes(node):
             yield from visit(child, lazy=lazy or runs_later(node))
 
-    return visit(ast.parse(path.read_text()), lazy=False)
+    return visit(tree_of(path), lazy=False)
 
 
 def covers(names: frozenset[str], module: str) -> bool:
@@ -174,6 +188,62 @@ def importers(root: Path, world: str) -> list[str]:
     return [module for module, path in modules_of(root).items() if any(i.target.split(".")[0] == world for i in imports_of(module, path))]
 
 
+def runtime_graph(root: Path) -> Mapping[str, set[str]]:
+    """Return the modules that each module imports when it is imported itself."""
+    modules = modules_of(root)
+    targets = {module: {inside(i.target, modules) for i in imports_of(module, path) if not i.lazy} for module, path in modules.items()}
+    return {module: {found for found in targets[module] if found in modules and found != module} for module in modules}
+
+
+def longest_chain(root: Path) -> list[str]:
+    """Return the longest chain of modules in which each imports the next."""
+    graph = runtime_graph(root)
+
+    @cache
+    def chain_from(module: str) -> list[str]:
+        return [module, *max((chain_from(found) for found in graph[module]), key=len, default=[])]
+
+    return max((chain_from(module) for module in graph), key=len)
+
+
+def private_functions(path: Path) -> tuple[int, int]:
+    """Return how many functions and methods of the file begin with one underscore, and how many there are without ``__magic__`` ones."""
+    nodes = ast.walk(tree_of(path))
+    names = [node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("__")]
+    return sum(name.startswith("_") for name in names), len(names)
+
+
+def private_imports(root: Path) -> list[str]:
+    """Return the imports of names and modules that begin with ``_`` from outside their own folder and its subfolders."""
+    modules = modules_of(root)
+    found: list[str] = []
+    for module, path in modules.items():
+        folder = module.split(".")[:-1]
+        for imported in imports_of(module, path):
+            package, *parts = imported.target.split(".")
+            if package != PACKAGE:
+                continue
+            for position, part in enumerate(parts):
+                home = parts[:position]
+                if ".".join(home) in modules:
+                    home = home[:-1]  # a name in a module: its folder is the module's
+                if part.startswith("_") and not part.startswith("__") and folder[: len(home)] != home:
+                    found.append(f"{module} imports {imported.target}")
+    return found
+
+
+def figures_of(root: Path) -> Mapping[str, int]:
+    """Return what LIMITS bounds."""
+    paths = modules_of(root).values()
+    private, all_functions = (sum(counts) for counts in zip(*map(private_functions, paths), strict=True))
+    return {
+        "import depth": len(longest_chain(root)),
+        "private functions in percent": round(100 * private / max(all_functions, 1)),
+        "lines of the longest module": max(len(path.read_text().splitlines()) for path in paths),
+        "imports of private names from another folder": len(private_imports(root)),
+    }
+
+
 def test_imports_point_down() -> None:
     """Each module imports from lower floors, from its own place and from its own third-party world only."""
     assert offences(ROOT) == []
@@ -182,6 +252,14 @@ def test_imports_point_down() -> None:
 def test_there_is_no_import_circle() -> None:
     """No module reaches itself by its imports, those for the type checkers included."""
     assert circle(ROOT) == []
+
+
+@pytest.mark.parametrize("figure", LIMITS)
+def test_a_limit_is_kept(figure: str) -> None:
+    """Short import chains, few private functions, modules that can be read at a sitting, and no private name of another folder."""
+    evidence = {"import depth": longest_chain, "imports of private names from another folder": private_imports}.get(figure)
+
+    assert figures_of(ROOT)[figure] <= LIMITS[figure], evidence and evidence(ROOT)
 
 
 @pytest.mark.parametrize(("world", "most"), [("jose", 1), ("passlib", 1), ("bcrypt", 1)])
@@ -268,6 +346,69 @@ def test_a_second_door_is_found(make_tree: MakeTree) -> None:
     root = make_tree({"errors.py": "import jose.jwt", "pagination.py": "def f():\n    from jose import jwt"})
 
     assert importers(root, "jose") == ["errors", "pagination"]
+
+
+def test_the_longest_chain_is_found(make_tree: MakeTree) -> None:
+    """An ``__init__`` counts as a module; imports inside functions and for the type checkers do not count."""
+    root = make_tree(
+        {
+            "app.py": "from fastapi_kit.crud import CRUDService",
+            "crud/__init__.py": "from fastapi_kit.crud.service import CRUDService",
+            "crud/service.py": "from ..errors import KitError\ndef load():\n    from fastapi_kit.db import engine",
+            "db/engine.py": "import fastapi_kit.db.pool",
+            "db/pool.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from fastapi_kit.app import create_app",
+        }
+    )
+
+    assert longest_chain(root) == ["app", "crud.__init__", "crud.service", "errors"]
+    assert figures_of(root)["import depth"] == 4
+
+
+def test_private_functions_are_counted(make_tree: MakeTree) -> None:
+    """Methods and functions inside functions count; ``__magic__`` methods do not."""
+    source = "def _a():\n    def b(): ...\nclass C:\n    def __init__(self): ...\n    async def _d(self): ...\n    def e(self): ...\n"
+    root = make_tree({"errors.py": source})
+
+    assert private_functions(root / "errors.py") == (2, 4)
+    assert figures_of(root)["private functions in percent"] == 50
+
+
+def test_a_long_module_is_found(make_tree: MakeTree) -> None:
+    """The longest module counts, blank lines included."""
+    assert figures_of(make_tree({"db/engine.py": "\n" * 451}))["lines of the longest module"] == 451
+
+
+@pytest.mark.parametrize(
+    ("module", "statement"),
+    [
+        ("app", "from fastapi_kit.db._pool import Pool"),
+        ("app", "import fastapi_kit.db._pool"),
+        ("crud.service", "from ..db import _pool"),
+        ("crud.service", "from ..db import _name_of_the_package"),
+        ("crud.service", "def f():\n    from fastapi_kit.db.engine import _make"),
+        ("db.engine", "from fastapi_kit.db.errors._drivers.names import read"),
+    ],
+)
+def test_a_private_import_is_found(make_tree: MakeTree, module: str, statement: str) -> None:
+    """A private name or module of another folder is found, whichever form the import has."""
+    root = make_tree({"db/_pool.py": "", "db/errors/_drivers/names.py": "", f"{module.replace('.', '/')}.py": statement})
+
+    (found,) = private_imports(root)
+    assert found.startswith(f"{module} imports fastapi_kit.db.")
+
+
+def test_private_names_are_imported_within_their_folder(make_tree: MakeTree) -> None:
+    """A folder's own modules and those below it may import what is private to it; ``__all__`` and its kind are not private."""
+    root = make_tree(
+        {
+            "_text.py": "",
+            "db/_pool.py": "from fastapi_kit._text import shorten, _cut",
+            "db/engine.py": "from fastapi_kit.db._pool import Pool, _size",
+            "db/errors/drivers.py": "from .._pool import _size\nfrom fastapi_kit import _text, __version__\nimport os._private",
+        }
+    )
+
+    assert private_imports(root) == []
 
 
 @pytest.mark.parametrize("package", ["ecdsa", "rsa"])

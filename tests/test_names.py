@@ -96,11 +96,17 @@ def test_exported_names_exist(name: str) -> None:
     assert [exported for exported in module.__all__ if not hasattr(module, exported)] == []
 
 
+@cache
+def imported_names() -> set[tuple[str, str]]:
+    """Return each module and name that some module of the library imports with ``from``."""
+    every = (info.name for info in pkgutil.walk_packages(fastapi_kit.__path__, "fastapi_kit."))
+    nodes = [node for name in every for node in ast.walk(tree_of(name)) if isinstance(node, ast.ImportFrom)]
+    return {(node.module or "", alias.name) for node in nodes for alias in node.names}
+
+
 def imports_from(module: str) -> set[str]:
     """Return the names that other modules of the library import from *module*."""
-    every = (info.name for info in pkgutil.walk_packages(fastapi_kit.__path__, "fastapi_kit."))
-    nodes = [node for name in every for node in ast.walk(tree_of(name)) if isinstance(node, ast.ImportFrom) and node.module == module]
-    return {alias.name for node in nodes for alias in node.names if f"{module}.{alias.name}" not in MODULES}
+    return {name for source, name in imported_names() if source == module and f"{module}.{name}" not in MODULES}
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -232,7 +232,7 @@ def every_endpoint() -> FastAPI:
 
     api = APIRouter()
     api.include_router(authors, prefix="/authors", tags=["authors"])
-    # The books of an unknown author are an empty page, unless the host asks for the author.
+    # The books of an unknown author are an empty page, unless the application asks for the author.
     known, missing = [Depends(require_author)], problem_responses(404)
     api.include_router(books, prefix="/authors/{author_id}/books", tags=["books"], dependencies=known, responses=missing)
     api.include_router(seats, prefix="/seats", tags=["seats"])
@@ -244,7 +244,7 @@ def every_endpoint() -> FastAPI:
 
 
 def written() -> FastAPI:
-    """The same authors in a host's own app: its engine and its routes, and of the library the service and the handlers."""
+    """The same authors in an application with its own engine and routes, and the service and the handlers of the library."""
     engine = create_async_engine(os.environ["DATABASE_URL"])
     app = FastAPI(lifespan=_tables(engine))
     app.state.sessions = async_sessionmaker(engine)

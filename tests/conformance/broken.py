@@ -69,7 +69,7 @@ async def header() -> str:
 
 
 def documented(name: str, place: str, kind: str) -> dict[str, Any]:
-    """A parameter that nobody reads."""
+    """A parameter that is not read."""
     return {"parameters": [{"name": name, "in": place, "required": True, "schema": {"type": kind}}]}
 
 
@@ -78,8 +78,8 @@ async def accept() -> str:
     return "whatever you say"
 
 
-@router.post("/refuses")
-async def refuse(thing: Thing) -> str:
+@router.post("/rejects")
+async def reject(thing: Thing) -> str:
     return JSONResponse("no", 422)
 
 
@@ -122,7 +122,7 @@ async def create_ghost(thing: Thing) -> StoredThing:
 
 @router.get("/ghosts/{id}")
 async def read_ghost(id: int) -> StoredThing:
-    return JSONResponse({"detail": "not there"}, 404)
+    return JSONResponse({"detail": "missing"}, 404)
 
 
 @router.get("/open", dependencies=[Depends(HTTPBearer(auto_error=False))])
@@ -143,7 +143,7 @@ async def create_diary(user: User, thing: Thing) -> StoredThing:
 
 @router.get("/diaries/{id}")
 async def read_diary(user: User, id: int) -> StoredThing:
-    return diaries.get(id) or JSONResponse({"detail": "not there"}, 404)
+    return diaries.get(id) or JSONResponse({"detail": "missing"}, 404)
 
 
 app = FastAPI()

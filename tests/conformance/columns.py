@@ -1,4 +1,4 @@
-"""The checks, for apps that refuse what their schemas allow.
+"""The checks, for apps that reject what their schemas allow.
 
 A column takes less than the schema says: ``title: str`` in a schema, NOT NULL and no NUL in the column. Or there are rules that no JSON
 schema can state: a password that is not common, a reference to something that exists, a domain that is not for special use.
@@ -15,7 +15,7 @@ __all__ = ["checks", "filter_failure"]
 
 @schemathesis.hook
 def filter_failure(context: HookContext, failure: Failure, case: Case, response: Response) -> bool:
-    """Let columns and such rules refuse what the host's schema allows, and nothing else.
+    """Let columns and such rules reject what the schema of the application allows, and nothing else.
 
     positive_data_acceptance takes a schema for the whole truth. For HTTP it is not: 422 is the answer to content that is well formed and
     yet cannot be processed (RFC 9110, 15.5.21), and the operations document it. So it may stand, with the codes of just these cases.

@@ -60,7 +60,7 @@ class Server:
 
     @property
     def faults(self) -> list[str]:
-        """What it logged beside its start, its end and requests that uvicorn itself refuses."""
+        """What it logged beside its start, its end and requests that uvicorn itself rejects."""
         log = (self.folder / "server.log").read_text(errors="replace")
         usual = re.compile(r"INFO: |(\S+ )?WARNING:? +(uvicorn\.error )?Invalid HTTP request received\.$")
         return [line for line in log.splitlines() if line.strip() and not usual.match(line)]

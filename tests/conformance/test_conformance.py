@@ -10,11 +10,19 @@ from tests.conformance import zenith
 from tests.conformance.apps import TOKENS
 from tests.conformance.broken import FAULTS
 from tests.conformance.drive import Report, drive, serving
-from tests.served.sites import ask
+from tests.databases import new_database
+from tests.thorough import FULL, few
+
+SQLITE, POSTGRESQL = few(("sqlite", "postgresql")), few(("postgresql", "sqlite"))
+"""Locally one database for each app, and not the same one for all."""
+
+
+FEW_PHASES = ("--phases", "examples,fuzzing,stateful")
+"""Without the longest, which tries the limits of each parameter and every method."""
 
 
 def bounded(examples: int) -> tuple[str, ...]:
-    """Few cases, and always the same ones: *examples* of each operation and as many chains of calls. ``make soak`` has the many."""
+    """Always the same cases: *examples* of each operation and as many chains of calls. ``make soak`` has many more."""
     return ("--generation-deterministic", "--max-examples", str(examples))
 
 
@@ -25,15 +33,13 @@ def sqlite(tmp_path: Path) -> str:
 
 @pytest.fixture
 async def postgresql(postgres_url: URL) -> AsyncIterator[str]:
-    url = postgres_url.set(database=f"{postgres_url.database}_conformance")
-    await ask(postgres_url, f"CREATE DATABASE {url.database}")
-    yield url.render_as_string(hide_password=False)
-    await ask(postgres_url, f"DROP DATABASE {url.database} WITH (FORCE)")
+    async with new_database(f"{postgres_url.database}_conformance") as url:
+        yield url.render_as_string(hide_password=False)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture
 def database(request: pytest.FixtureRequest) -> str:
-    """The address of an empty database."""
+    """The URL of an empty database."""
     return str(request.getfixturevalue(request.param))
 
 
@@ -43,14 +49,15 @@ def drive_clean(
     database: str,
     *,
     document: str,
-    examples: int = 6,
+    examples: int = 6 if FULL else 4,
+    every_phase: bool = FULL,
     hooks: str = "checks",
     users: Mapping[str, str] | None = None,
     unguessed: frozenset[str] = frozenset(),
 ) -> Report:
     """Drive *app*: nothing is found, some requests of each operation but *unguessed* are accepted, and the server logs no fault."""
     with serving(app, folder, database=database) as server:
-        report = drive(server.url + document, folder, *bounded(examples), hooks=hooks, users=users)
+        report = drive(server.url + document, folder, *bounded(examples), *(() if every_phase else FEW_PHASES), hooks=hooks, users=users)
 
     assert report.is_clean, report.text
     assert set(report.never_accepted) <= unguessed
@@ -58,10 +65,11 @@ def drive_clean(
     return report
 
 
+@pytest.mark.parametrize("database", SQLITE, indirect=True)
 def test_the_quickstart_does_what_its_document_says(tmp_path: Path, database: str) -> None:
     """On both databases, for valid and invalid requests."""
-    document = "/api/v1/openapi.json"
-    report = drive_clean("examples.quickstart.app:app", tmp_path, database, document=document, examples=20, hooks="columns")
+    app, document, examples = "examples.quickstart.app:app", "/api/v1/openapi.json", 20 if FULL else 6
+    report = drive_clean(app, tmp_path, database, document=document, examples=examples, every_phase=True, hooks="columns")
 
     assert report.facts["operations"]["tested"] == 5
 
@@ -80,6 +88,7 @@ def test_routes_written_by_hand_do_what_their_document_says(tmp_path: Path, sqli
     assert report.facts["operations"]["tested"] == 5
 
 
+@pytest.mark.parametrize("database", POSTGRESQL, indirect=True)
 def test_zenith_does_what_its_document_says(tmp_path: Path, database: str) -> None:
     """Users, logins, organizations and members, on both databases; what is one user's, a stranger does not see."""
     document = "/api/v1/openapi.json"

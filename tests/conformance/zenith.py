@@ -1,4 +1,4 @@
-"""The Zenith example with two users: a superuser, and somebody who must not see what is hers."""
+"""The Zenith example with two users: a superuser, and a stranger who must not see what belongs to the superuser."""
 
 import os
 from collections.abc import AsyncGenerator
@@ -19,7 +19,7 @@ _MEMBERS = "/api/v1/organizations/{organization_id}/members"
 UNGUESSED = frozenset(
     {"POST /api/v1/auth/login", "POST /api/v1/users", "POST /api/v1/auth/refresh", f"POST {_MEMBERS}", f"DELETE {_MEMBERS}/{{user_id}}"}
 )
-"""What nobody gets right by chance: a password, a token, a user and an organization that are there. The tests of the example do it."""
+"""What the driver cannot guess: a password, a token, an existing user and organization. The tests of the example call these."""
 
 
 def app() -> FastAPI:

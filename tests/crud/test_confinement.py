@@ -196,8 +196,8 @@ async def posts(place: Database) -> Database:
         Remark.__table__: [{"id": 10 * n + m, "post_id": n, "good": n <= 3, "rank": 10 * m - n} for n in range(1, 5) for m in (1, 2)],
         tagged: [{"post_id": n, "tag_id": m} for n in (1, 2, 3) for m in (1, 2)],
     }
+    await database.create_tables(Base.metadata)
     async with database.engine.begin() as connection:
-        await connection.run_sync(Base.metadata.create_all)
         for table, values in rows.items():
             await connection.execute(insert(table), values)
     return database
@@ -221,6 +221,7 @@ def _ids(rows: Sequence[Post]) -> list[int]:
     return [row.id for row in rows]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("place", "query"), CASES, indirect=["place"])
 async def test_each_row_is_read_once(posts: Database, query: Query) -> None:
     async with _session(posts) as session:
@@ -240,6 +241,7 @@ async def test_each_row_is_read_once(posts: Database, query: Query) -> None:
         assert (await service.exists(Post.name == "a"), await service.exists(Post.name == "e")) == (True, False)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("place", "query"), CASES, indirect=["place"])
 @pytest.mark.parametrize("schema", [PostRead, PostWithRemarks])
 async def test_each_row_is_shown_once(posts: Database, query: Query, schema: type[PostRead]) -> None:
@@ -254,6 +256,7 @@ async def test_each_row_is_shown_once(posts: Database, query: Query, schema: typ
             assert sorted(remark.id for remark in shown.remarks) == [21, 22]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("place", "query"), CASES, indirect=["place"])
 async def test_each_row_is_locked_and_written_alone(posts: Database, query: Query) -> None:
     async with _session(posts) as session:

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from sqlalchemy import (
     ARRAY,
     CHAR,
+    DDL,
     JSON,
     Boolean,
     Date,
@@ -167,22 +168,23 @@ NATIVE_EQUAL: list[tuple[str, Any, Any]] = [
 ]
 
 
+COLLATION = "CREATE COLLATION IF NOT EXISTS insensitive (provider = icu, locale = 'und-u-ks-level2', deterministic = false)"
+for statement in ("CREATE EXTENSION IF NOT EXISTS citext", COLLATION):
+    event.listen(Base.metadata, "before_create", DDL(statement))
+ON_SQLITE = MetaData()
+Base.metadata.tables["samples"].to_metadata(ON_SQLITE)
+
+
 @pytest.fixture
 async def samples(database: Database) -> AsyncIterator[AsyncSession]:
-    async with database.engine.begin() as connection:
-        if connection.dialect.name == "postgresql":
-            await connection.execute(text("CREATE EXTENSION IF NOT EXISTS citext"))
-        await connection.run_sync(Base.metadata.tables["samples"].create)
+    await database.create_tables(Base.metadata if database.engine.dialect.name == "postgresql" else ON_SQLITE)
     async with database.sessions() as session:
         yield session
 
 
 @pytest.fixture
 async def natives(postgres_database: Database) -> AsyncIterator[AsyncSession]:
-    async with postgres_database.engine.begin() as connection:
-        await connection.execute(text("CREATE EXTENSION IF NOT EXISTS citext"))
-        await connection.execute(text("CREATE COLLATION insensitive (provider = icu, locale = 'und-u-ks-level2', deterministic = false)"))
-        await connection.run_sync(Base.metadata.create_all)
+    await postgres_database.create_tables(Base.metadata)
     async with postgres_database.sessions() as session:
         yield session
 
@@ -204,6 +206,7 @@ async def _writes(service: CRUDService[Any, Any, Any], name: str, old: object, n
     return writes, stored
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("way", ["held", "not held", "flushed"])
 @pytest.mark.parametrize(("name", "old", "new"), DIFFERENT)
 async def test_what_differs_is_stored(samples: AsyncSession, name: str, old: Any, new: Any, way: str) -> None:
@@ -215,6 +218,7 @@ async def test_what_differs_is_stored(samples: AsyncSession, name: str, old: Any
         assert (stored.rstrip() if name == "padded" else stored) == new
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("way", ["held", "not held", "flushed"])
 @pytest.mark.parametrize(("name", "old", "new"), EQUAL)
 async def test_what_is_equal_is_not_written(samples: AsyncSession, name: str, old: Any, new: Any, way: str) -> None:

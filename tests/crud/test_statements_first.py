@@ -225,8 +225,7 @@ def _service(model: type[Any]) -> type[CRUDService[Any, BaseModel, BaseModel]]:
 
 @pytest.fixture
 async def filled(database: Database) -> Database:
-    async with database.engine.begin() as connection:
-        await connection.run_sync(Base.metadata.create_all)
+    await database.create_tables(Base.metadata)
     return database
 
 
@@ -250,6 +249,7 @@ _MOMENT = datetime.fromisoformat("2020-01-01T01:01:01.600000")
 _THING = {"exact": Decimal("1.239"), "real": 0.1, "padded": "ab", "moment": _MOMENT}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("many", [False, True])
 @pytest.mark.parametrize(
     ("model", "values", "changes"),
@@ -439,6 +439,7 @@ async def test_a_deferred_column_is_compared_and_shown_as_it_is_now(filled: Data
         assert vars(await _service(Parent)(session).update(key, {"late": "new"}))["late"] == "new"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("expected", [0, -1, 2**40, 2**70, 7])
 @pytest.mark.parametrize("changes", [{"value": 5}, {"value": 1}, {}])
 async def test_versions_that_no_row_has(filled: Database, expected: int, changes: dict[str, Any]) -> None:

@@ -104,6 +104,7 @@ ERRORS = [
 ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("name", ["before_insert", "after_insert", "before_flush", "after_begin", "do_orm_execute"])
 async def test_listener_of_the_orm(notes: Database, name: str, error: Exception) -> None:
@@ -122,6 +123,7 @@ async def test_listener_of_the_orm(notes: Database, name: str, error: Exception)
     assert as_kit_error(failure) is None
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("name", ["before_execute", "before_cursor_execute", "after_cursor_execute", "begin", "commit"])
 async def test_listener_of_the_engine(notes: Database, name: str, error: Exception) -> None:

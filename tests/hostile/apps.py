@@ -153,7 +153,7 @@ class SampleRead(SampleCreate):
 
 
 class LabelCreate(BaseModel):
-    """Takes fields that nobody declared."""
+    """Takes fields that are not declared."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -229,7 +229,7 @@ class Trace(BaseModel):
 
 
 def written_app(sessions: async_sessionmaker[AsyncSession]) -> FastAPI:
-    """A host's app: its own engine and routes, the service called by hand, and the library's handlers."""
+    """An application with its own engine and routes, the service called by hand, and the handlers of the library."""
     app = FastAPI()
     register_exception_handlers(app)
     app.state.sessions = sessions
@@ -247,7 +247,7 @@ HostSession = Annotated[AsyncSession, Depends(get_session)]
 
 
 def _stored() -> APIRouter:
-    """The service called by hand, and under ``/sql`` statements of the host's own."""
+    """The service called by hand, and hand-written statements under ``/sql``."""
     router = APIRouter()
 
     async def list_notes(session: HostSession, skip: int = 0, limit: int = 100) -> list[NoteRead]:

@@ -5,7 +5,9 @@ import logging
 from collections.abc import AsyncIterator
 
 import pytest
-from tests.hostile.sites import Sites, open_site
+from sqlalchemy import URL
+from tests.databases import new_database
+from tests.hostile.sites import Site, Sites, open_site
 
 from fastapi_kit.db import Database
 
@@ -18,21 +20,35 @@ def no_garbage() -> None:
 
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """What a host logs at its most talkative, and the library at its."""
+    """The log of the application at INFO, and of the library at DEBUG."""
     caplog.set_level(logging.INFO)
     caplog.set_level(logging.DEBUG, "fastapi_kit")
     return caplog
 
 
+@pytest.fixture(scope="session")
+async def on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+    """The apps on SQLite, started once."""
+    async with open_site(Database(f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('hostile') / 'test.db'}")) as site:
+        yield site
+
+
+@pytest.fixture(scope="session")
+async def on_postgresql(postgres_url: URL) -> AsyncIterator[Site]:
+    """The apps on a PostgreSQL database of their own, started once."""
+    async with new_database(f"{postgres_url.database}_hostile") as url, open_site(Database(url)) as site:
+        yield site
+
+
 @pytest.fixture
-async def sites(sqlite_database: Database, postgres_database: Database, log: pytest.LogCaptureFixture) -> AsyncIterator[Sites]:
+async def sites(on_sqlite: Site, on_postgresql: Site, log: pytest.LogCaptureFixture) -> AsyncIterator[Sites]:
     """On SQLite and PostgreSQL at once, to compare them."""
-    async with open_site(sqlite_database) as small, open_site(postgres_database) as large:
-        yield Sites([small, large], log)
+    async with Sites([on_sqlite, on_postgresql], log).in_use() as sites:
+        yield sites
 
 
 @pytest.fixture
-async def site(sqlite_database: Database, log: pytest.LogCaptureFixture) -> AsyncIterator[Sites]:
+async def site(on_sqlite: Site, log: pytest.LogCaptureFixture) -> AsyncIterator[Sites]:
     """On SQLite."""
-    async with open_site(sqlite_database) as small:
-        yield Sites([small], log)
+    async with Sites([on_sqlite], log).in_use() as sites:
+        yield sites

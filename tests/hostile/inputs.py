@@ -117,7 +117,7 @@ QUERIES: tuple[bytes, ...] = (
 )
 
 RAW_QUERIES = (b"skip=\xff&skip=0", b"limit=1&limit=\xed\xa0\x80&limit=1")
-"""Bytes that are no text beside a value that replaces them."""
+"""Bytes that are not UTF-8, beside a value that replaces them."""
 
 METHODS: tuple[str, ...] = (
     "HEAD", "OPTIONS", "TRACE", "PUT", "CONNECT", "FOO", "get", "Post", "QUERY", "PROPFIND", "PRI", "M-SEARCH", CANARY.upper(),

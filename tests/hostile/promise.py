@@ -9,7 +9,7 @@ from tests.hostile.asgi import Answer
 __all__ = ["CANARY", "broken", "verdict"]
 
 CANARY = "hunter2canary"
-"""Put into values, names, paths and headers: it may come back as the name of a field that nobody knows, and nowhere else."""
+"""Put into values, names, paths and headers: it may come back as the name of an unknown field, and nowhere else."""
 MOST_BYTES = 100_000
 LONGEST_NAME = 100
 _MEMBERS = {"type": str, "title": str, "status": int, "detail": str, "code": str}
@@ -74,10 +74,10 @@ def _is_problem(answer: Answer) -> bool:
 
 
 def _parse(body: bytes) -> Any:
-    return json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
+    return json.loads(body.decode("utf-8"), parse_constant=_reject_constant)
 
 
-def _refuse_constant(name: str) -> None:
+def _reject_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
 
 

@@ -54,10 +54,23 @@ class Site:
         for statement in _ROWS.values():
             await self.eye.exec_driver_sql(statement)
 
+    async def start_over(self) -> None:
+        """Do so, and let the next note and the next sample be the second."""
+        if self.name == "postgresql":
+            await self.eye.exec_driver_sql("SELECT setval('notes_id_seq', 1), setval('samples_id_seq', 1)")
+        await self.clear()
+        self.unread.clear()
+
+    async def check_that_it_works(self) -> None:
+        """Check that both apps still answer after all that was sent."""
+        for name in self.apps:
+            created = await self.ask(name, Sent(path=b"/notes", body=b'{"title": "afterwards"}'))
+            assert created.status == 201, f"{name} on {self.name} answers {created.status} afterwards"
+
 
 @asynccontextmanager
 async def open_site(database: Database) -> AsyncGenerator[Site]:
-    """Start both apps on an empty database. At the end they must still answer."""
+    """Start both apps on an empty database."""
     engine = create_async_engine(database.engine.url)
     await database.create_tables(HostileBase.metadata)
     apps = {"made": made_app(database), "written": written_app(async_sessionmaker(engine))}
@@ -68,14 +81,7 @@ async def open_site(database: Database) -> AsyncGenerator[Site]:
             lifespan: AbstractAsyncContextManager[Any] = app.router.lifespan_context(app)
             states[name] = await stack.enter_async_context(lifespan) or {}
         eye = await stack.enter_async_context(engine.execution_options(isolation_level="AUTOCOMMIT").connect())
-        site = Site(engine.dialect.name, apps, states, eye)
-        if site.name == "postgresql":
-            await eye.exec_driver_sql("SELECT setval('notes_id_seq', 1), setval('samples_id_seq', 1)")
-        await site.clear()
-        yield site
-        for name in apps:
-            created = await site.ask(name, Sent(path=b"/notes", body=b'{"title": "afterwards"}'))
-            assert created.status == 201, f"{name} on {site.name} answers {created.status} afterwards"
+        yield Site(engine.dialect.name, apps, states, eye)
 
 
 @dataclass
@@ -84,6 +90,15 @@ class Sites:
 
     every: Sequence[Site]
     log: pytest.LogCaptureFixture
+
+    @asynccontextmanager
+    async def in_use(self) -> AsyncGenerator["Sites"]:
+        """Start over everywhere, and check at the end that all apps still answer."""
+        for site in self.every:
+            await site.start_over()
+        yield self
+        for site in self.every:
+            await site.check_that_it_works()
 
     async def keep_promise(self, app: str, requests: Iterable[Sent], *, alike: bool = True) -> None:
         """Fail with a line for each promise that an answer breaks; *alike* also where the databases' verdicts differ."""
@@ -111,9 +126,9 @@ class Sites:
 
 
 async def _kept(site: Site, app: str, sent: Sent, answer: Answer, before: tuple[Any, ...]) -> list[str]:
-    """A refused write leaves nothing behind, an accepted one leaves rows that can be read."""
+    """A rejected write leaves nothing behind, an accepted one leaves rows that can be read."""
     if 400 <= answer.status < 500:
-        return [] if await site.look() == before else ["a refused write left something behind"]
+        return [] if await site.look() == before else ["a rejected write left something behind"]
     site.unread.append(sent)
     return await _read_back(site, app) if sent.method == "PATCH" or answer.status >= 500 or len(site.unread) >= _MOST_UNREAD else []
 

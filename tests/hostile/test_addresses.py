@@ -34,7 +34,7 @@ async def test_keys_of_two_parts(site: Sites) -> None:
 
 
 async def test_path_parameters_by_hand(site: Sites) -> None:
-    """The same for a number, a UUID, a day and a truth value in a host's own route."""
+    """The same for a number, a UUID, a day and a truth value in a hand-written route."""
     parts = [b"1", UUID[1:], b"2024-01-01", b"true"]
     paths = (b"/".join([*parts[:position], key, *parts[position + 1 :]]) for position in range(4) for key in KEYS)
     await site.keep_promise("written", (get(b"/p/path/" + path) for path in paths))
@@ -57,8 +57,8 @@ async def test_queries(sites: Sites) -> None:
     await sites.keep_promise("made", (get(b"/notes", query) for query in QUERIES))
 
 
-async def test_queries_that_nobody_reads(site: Sites) -> None:
-    """Nor do they matter where no parameter is declared."""
+async def test_queries_that_are_not_read(site: Sites) -> None:
+    """They do not matter where no parameter is declared."""
     paths = (b"/nowhere", b"/notes/1", b"/health", b"/docs")
     await site.keep_promise("made", (get(path, query) for query in (*QUERIES, *RAW_QUERIES) for path in paths))
 
@@ -75,13 +75,13 @@ async def test_queries_that_are_redirected(site: Sites, app: str) -> None:
 
 
 async def test_query_parameters_by_hand(site: Sites) -> None:
-    """Every type of parameter in a host's own route."""
+    """Every type of parameter in a hand-written route."""
     names = (b"number", b"ratio", b"price", b"flag", b"colour", b"day", b"at", b"span", b"ids")
     await site.keep_promise("written", (get(b"/p/query", name + b"=" + key) for key in KEYS for name in names))
 
 
 async def test_sql_by_hand(sites: Sites) -> None:
-    """Unbounded numbers and any text in a host's own SELECT: the databases differ, none is a 5xx."""
+    """Unbounded numbers and any text in a hand-written SELECT: the databases differ, but there is no 5xx."""
     await sites.keep_promise("written", (get(b"/sql", name + b"=" + key) for key in KEYS for name in (b"number", b"name")), alike=False)
 
 
@@ -92,13 +92,13 @@ async def test_pages_by_hand(sites: Sites) -> None:
 
 
 async def test_negative_pages_by_hand(site: Sites) -> None:
-    """Nor is a negative one, which the tutorial's ``skip: int = 0, limit: int = 100`` lets through, a 5xx."""
+    """A negative number, which ``skip: int = 0, limit: int = 100`` lets through, is not a 5xx."""
     await site.keep_promise("written", [get(b"/notes", b"skip=-1"), get(b"/notes", b"limit=-1")])
 
 
 @pytest.mark.parametrize("app", ["made", "written"])
 async def test_methods(site: Sites, app: str) -> None:
-    """A method that nobody knows is a 405 or 404 problem on every path."""
+    """An unknown method is a 405 or 404 problem on every path."""
     paths = (b"/notes", b"/notes/1", b"/nowhere", b"/health", b"/docs", b"/notes/")
     await site.keep_promise(app, (Sent(method=method, path=path, body=b'{"title":1}') for method in METHODS for path in paths))
 
@@ -106,21 +106,21 @@ async def test_methods(site: Sites, app: str) -> None:
 @pytest.mark.parametrize("app", ["made", "written"])
 async def test_headers(site: Sites, app: str) -> None:
     """Odd bytes, conditions, ranges, tokens and traces in the headers change nothing and come back nowhere."""
-    refused = Sent(body=b'{"title":1}')
+    rejected = Sent(body=b'{"title":1}')
     for header in HEADERS:
         await site.keep_promise(
-            app, [get(b"/notes", b"", header), Sent(headers=(*JSON, header), body=refused.body), get(b"/nowhere", b"", header, header)]
+            app, [get(b"/notes", b"", header), Sent(headers=(*JSON, header), body=rejected.body), get(b"/nowhere", b"", header, header)]
         )
 
 
 async def test_preflights(site: Sites) -> None:
-    """A refused preflight of CORS is a 4xx and has the shape of all others."""
+    """A rejected preflight of CORS is a 4xx and has the shape of all others."""
     await site.keep_promise("made", (Sent(method="OPTIONS", headers=headers) for headers in PREFLIGHTS))
 
 
 @pytest.mark.parametrize("app", ["made", "written"])
 async def test_hosts(site: Sites, app: str) -> None:
-    """Whatever the client calls the host."""
+    """Any Host header, on each kind of path."""
     await site.keep_promise(
         app, (get(path, host=host) for host in HOSTS for path in (b"/notes", b"/notes/", b"/nowhere", b"/docs", b"/health"))
     )

@@ -31,7 +31,7 @@ async def test_bodies_of_changes(site: Sites) -> None:
 
 
 async def test_bodies_to_routes_by_hand(site: Sites) -> None:
-    """The same in a host's own routes: models, recursive ones, dicts, lists, bytes, several parameters, anything."""
+    """The same in hand-written routes: models, recursive ones, dicts, lists, bytes, several parameters, anything."""
     names = (b"bytes", b"stream", b"any", b"tree", b"scores", b"numbers", b"two", b"form")
     paths = (b"/notes", *(b"/p/" + name for name in names))
     await site.keep_promise("written", (Sent(path=path, body=body) for path in paths for body in (*BODIES, *READABLE)))

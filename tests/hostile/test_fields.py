@@ -20,36 +20,36 @@ def _both_of(fields: tuple[str, ...]) -> Iterator[Sent]:
 
 @pytest.mark.parametrize("fields", [FIELDS[:9], FIELDS[9:]], ids=["first", "last"])
 async def test_every_type_of_json_into_every_field(sites: Sites, fields: tuple[str, ...]) -> None:
-    """A field of the wrong type is stored or refused, and alike on both databases."""
+    """A field of the wrong type is stored or rejected, and alike on both databases."""
     await sites.keep_promise("made", (creations_of(field, value) for field in fields for value in TYPES))
 
 
 async def test_null_into_every_field(sites: Sites) -> None:
-    """Null is stored where the column takes it and refused where not, in a change as in a creation."""
+    """Null is stored where the column takes it and rejected elsewhere, in a change as in a creation."""
     await sites.keep_promise("made", samples_of({field: [b"null"] for field in FIELDS}))
 
 
 @pytest.mark.parametrize("fields", [FIELDS[:5], FIELDS[5:10], FIELDS[10:]], ids=["texts and numbers", "decimals and moments", "others"])
 async def test_values_that_fit_badly(sites: Sites, fields: tuple[str, ...]) -> None:
-    """NUL, surrogates, huge numbers, NaN, odd dates and the like are stored or refused, and alike on both databases."""
+    """NUL, surrogates, huge numbers, NaN, odd dates and the like are stored or rejected, and alike on both databases."""
     await sites.keep_promise("made", _both_of(fields))
 
 
 async def test_values_that_fit_badly_into_a_service_called_by_hand(sites: Sites) -> None:
-    """The same in a host's own route, on its own engine."""
+    """The same in a hand-written route, on an engine of the application."""
     await sites.keep_promise("written", (creations_of(field, value) for field in FIELDS for value in VALUES[field][::3]))
 
 
 async def test_values_that_fit_badly_into_sql_by_hand(sites: Sites) -> None:
-    """Where only the handlers stand between a host's own INSERT and the client, a refused value is still no 5xx.
+    """Where only the handlers stand between a hand-written INSERT and the client, a rejected value is not a 5xx either.
 
-    The databases differ here, and documents are left out: nobody looks at them before they are stored.
+    The databases differ here, and documents are left out, which are not checked before they are stored.
     """
     requests = [creations_of(field, value) for field in FIELDS if field != "data" for value in VALUES[field][::3]]
     await sites.keep_promise("written", (sent.to(b"/sql") for sent in requests), alike=False)
 
 
-async def test_a_value_that_is_refused_is_named(sites: Sites) -> None:
+async def test_a_value_that_is_rejected_is_named(sites: Sites) -> None:
     """The field is in the answer, on both databases."""
     for field, value in (
         ("name", rb'"\u0000"'),
@@ -65,12 +65,12 @@ async def test_a_value_that_is_refused_is_named(sites: Sites) -> None:
 
 
 async def test_deep_documents(sites: Sites) -> None:
-    """What Python's JSON reads and Pydantic cannot write is refused before it is stored: one row of it would break every list."""
+    """What Python's JSON reads and Pydantic cannot write is rejected before it is stored: one such row would break every list."""
     await sites.keep_promise("made", samples_of({"data": DEEP}))
 
 
 async def test_monstrous_decimals(sites: Sites) -> None:
-    """A decimal that some database cannot hold is refused by all: SQLite makes it infinite, asyncpg zero."""
+    """A decimal that some database cannot hold is rejected by all: SQLite makes it infinite, asyncpg zero."""
     await sites.keep_promise("made", samples_of({"amount": MONSTERS, "price": MONSTERS}))
 
 
@@ -92,7 +92,7 @@ async def test_floats(sites: Sites) -> None:
 
 
 async def test_moments_without_a_zone(sites: Sites) -> None:
-    """A column of naive datetimes takes or refuses an aware one alike on both databases."""
+    """A column of naive datetimes takes or rejects an aware one alike on both databases."""
     await sites.keep_promise("made", samples_of({"wall": MOMENTS}))
 
 

@@ -43,7 +43,7 @@ async def test_huge_bodies(site: Sites, app: str) -> None:
 
 
 async def test_huge_forms_and_bytes(site: Sites) -> None:
-    """The same for forms, files and raw bytes in a host's own routes."""
+    """The same for forms, files and raw bytes in hand-written routes."""
     body = b"\xff" * HUGE
     part = b'--b\r\nContent-Disposition: form-data; name="note"\r\n\r\n' + body + b"\r\n--b--\r\n"
     await site.keep_promise("written", [Sent(path=b"/p/bytes", headers=(), body=body), Sent(path=b"/p/stream", headers=(), body=body)])
@@ -54,7 +54,7 @@ async def test_huge_forms_and_bytes(site: Sites) -> None:
 
 @pytest.mark.parametrize("declared", [True, False], ids=["content-length", "chunked"])
 async def test_a_body_beyond_the_limit_is_a_413(site: Sites, declared: bool) -> None:
-    """Create_app bounds every body: ten megabytes are refused as a problem before they are read."""
+    """Create_app bounds every body: ten megabytes are rejected as a problem before they are read."""
     body = b'{"title":"%s"}' % (SECRET * (HUGE // len(SECRET)))
     length = ((b"content-length", str(len(body)).encode()),) if declared else ()
     sent = Sent(headers=(*JSON, *length), body=body)

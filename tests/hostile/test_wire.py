@@ -1,16 +1,18 @@
-"""The same app under uvicorn: what clients and test clients refuse to send, as bytes on a socket."""
+"""The same app under uvicorn: what clients and test clients do not send, as bytes on a socket."""
 
 import asyncio
 import socket
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 from fastapi import FastAPI
 from tests.hostile.asgi import Answer
 from tests.hostile.promise import CANARY, broken
-from tests.hostile.sites import Sites
+from tests.hostile.sites import Sites, open_site
 from uvicorn import Config, Server
+
+from fastapi_kit.db import Database
 
 _C = CANARY.encode()
 
@@ -82,6 +84,13 @@ RAW_QUERIES = tuple(
 )
 
 
+@pytest.fixture
+async def site(sqlite_database: Database, log: pytest.LogCaptureFixture) -> AsyncIterator[Sites]:
+    """Apps of this test's own: one that a server has stopped is not ready any more."""
+    async with open_site(sqlite_database) as own, Sites([own], log).in_use() as sites:
+        yield sites
+
+
 @asynccontextmanager
 async def served(app: FastAPI, http: str) -> AsyncGenerator[int]:
     """Serve *app* on a free port."""
@@ -109,7 +118,7 @@ async def answer_on_the_wire(port: int, sent: bytes) -> Answer:
 
 
 async def keep_promise_on_the_wire(sites: Sites, http: str, requests: tuple[bytes, ...]) -> None:
-    """The server's own refusals are its business, as long as they are no 5xx; all others come from the app."""
+    """The server may reject a request itself, but not with a 5xx; all other answers come from the app."""
     faults: list[str] = []
     async with served(sites.every[0].apps["made"], http) as port:
         for sent in requests:

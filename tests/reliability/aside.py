@@ -12,8 +12,21 @@ from fastapi_kit.db import Database
 __all__ = ["PASSWORD", "Aside", "eventually", "execute", "telling_words"]
 
 PASSWORD = "Hush-4711"
-"""In every URL that an app under test gets. The server of the tests asks nobody for it."""
-_TELLING = (PASSWORD, "127.0.0.1", "5432", "postgres", "somebody", "asyncpg", "sqlite", "Traceback", "INSERT", "SELECT", "UPDATE", "COMMIT")
+"""In every URL that an app under test gets. The PostgreSQL server of the tests does not ask for it."""
+_TELLING = (
+    PASSWORD,
+    "127.0.0.1",
+    "5432",
+    "postgres",
+    "shopkeeper",
+    "asyncpg",
+    "sqlite",
+    "Traceback",
+    "INSERT",
+    "SELECT",
+    "UPDATE",
+    "COMMIT",
+)
 _RANDOM_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 FoundT = TypeVar("FoundT")
@@ -33,7 +46,7 @@ def execute(connection: Any, statement: str) -> None:
 
 
 async def eventually(look: Callable[[], Awaitable[FoundT]]) -> FoundT:
-    """Look again and again until something is found, for what tells nobody that it has happened; give up after five seconds."""
+    """Look again and again until something is found; give up after five seconds."""
     async with asyncio.timeout(5):
         while not (found := await look()):  # noqa: ASYNC110
             await asyncio.sleep(0.005)

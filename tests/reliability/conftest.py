@@ -1,13 +1,12 @@
 """What the tests of failures share: a database with two rows, a look at it from the side, and an eye on the log."""
 
 import logging
-import os
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import create_async_engine
-from tests.conftest import _administer as administer
+from tests.databases import new_database
 from tests.models import LibraryBase
 from tests.reliability.aside import PASSWORD, Aside, telling_words
 from tests.reliability.proxy import Proxy, proxied
@@ -20,15 +19,11 @@ pytest.register_assert_rewrite("tests.reliability.sites")
 @pytest.fixture(scope="session")
 async def tables(postgres_url: URL) -> AsyncIterator[Database]:
     """A PostgreSQL database of these tests' own, with the tables of ``tests.models``: they are made once."""
-    name = f"fastapi_kit_failures_{os.getpid()}"
-    await administer(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)", f"CREATE DATABASE {name}")
-    await administer(f"ALTER DATABASE {name} SET synchronous_commit = off")
-    names_itself = {"server_settings": {"application_name": "aside"}}
-    database = Database(create_async_engine(postgres_url.set(database=name), connect_args=names_itself))
-    await database.create_tables(LibraryBase.metadata)
-    yield database
-    await database.dispose()
-    await administer(f"DROP DATABASE {name} WITH (FORCE)")
+    async with new_database(f"{postgres_url.database}_failures") as url:
+        database = Database(create_async_engine(url, connect_args={"server_settings": {"application_name": "aside"}}))
+        await database.create_tables(LibraryBase.metadata)
+        yield database
+        await database.dispose()
 
 
 @pytest.fixture

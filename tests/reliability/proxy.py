@@ -1,4 +1,4 @@
-"""A PostgreSQL proxy that breaks a connection at the statement it is told."""
+"""A PostgreSQL proxy that breaks a connection at a given statement."""
 
 import asyncio
 import enum

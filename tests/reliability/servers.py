@@ -9,7 +9,7 @@ __all__ = [
     "Talk",
     "closed_port",
     "hang_up",
-    "refusing",
+    "rejecting",
     "say_garbage",
     "say_garbage_after_login",
     "say_nothing",
@@ -26,7 +26,7 @@ _CANCEL = 80877102
 
 @asynccontextmanager
 async def serving(talk: Talk, *, port: int = 0) -> AsyncGenerator[int]:
-    """Let *talk* have every connection to a port of 127.0.0.1, which is yielded. At the end all are closed and the port refuses."""
+    """Let *talk* serve every connection to a port of 127.0.0.1, which is yielded. At the end nothing listens there."""
     talks: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -53,7 +53,7 @@ async def serving(talk: Talk, *, port: int = 0) -> AsyncGenerator[int]:
 
 
 def closed_port() -> int:
-    """Return a port of 127.0.0.1 where nobody listens."""
+    """Return a port of 127.0.0.1 where nothing listens."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
@@ -92,16 +92,16 @@ async def say_nothing_after_login(reader: asyncio.StreamReader, writer: asyncio.
     await reader.read(-1)
 
 
-def refusing(state: str, text: str) -> Talk:
-    """Refuse every login with the SQLSTATE *state* and the *text*, as a server does."""
+def rejecting(state: str, text: str) -> Talk:
+    """Reject every login with the SQLSTATE *state* and the *text*, as a server does."""
 
-    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def reject(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_startup(reader, writer)
         fields = {"S": "FATAL", "V": "FATAL", "C": state, "M": text}
         writer.write(message(b"E", b"".join(f"{key}{value}\0".encode() for key, value in fields.items()) + b"\0"))
         await writer.drain()
 
-    return refuse
+    return reject
 
 
 def message(kind: bytes, body: bytes) -> bytes:

@@ -21,10 +21,10 @@ from fastapi_kit.errors import UnavailableError
 from fastapi_kit.handlers import register_exception_handlers
 from fastapi_kit.testing import app_client
 
-__all__ = ["ACTIONS", "KINDS", "Site", "assert_discreet", "assert_refused", "assert_unavailable", "open_site"]
+__all__ = ["ACTIONS", "KINDS", "Site", "assert_discreet", "assert_rejected", "assert_unavailable", "open_site"]
 
-KINDS = ("kit", "mixed", "host")
-"""``kit``: create_app, Database and crud_router. ``mixed``: crud_router on a host's own session. ``host``: handlers only."""
+KINDS = ("kit", "mixed", "by hand")
+"""``kit``: create_app, Database and crud_router. ``mixed``: crud_router on a session of the application. ``by hand``: handlers only."""
 
 ACTIONS = ("create", "list", "get", "update", "delete", "pair")
 
@@ -112,9 +112,9 @@ class Site:
 async def open_site(kind: str, url: URL | str, *, extra: Sequence[APIRouter] = (), **options: Any) -> AsyncGenerator[Site]:
     """Start the app of *kind* on the database at *url*, with the routes *extra*; *options* are those of ``DatabaseOptions``."""
     database = Database(url, options=DatabaseOptions(**options)) if kind == "kit" else None
-    engine = database.engine if database is not None else _host_engine(url, DatabaseOptions(**options))
+    engine = database.engine if database is not None else _application_engine(url, DatabaseOptions(**options))
     hooks = Hooks()
-    app = _kit_app(database, hooks) if database is not None else _host_app(kind, async_sessionmaker(engine), hooks)
+    app = _kit_app(database, hooks) if database is not None else _application(kind, async_sessionmaker(engine), hooks)
     for router in extra:
         app.include_router(router)
     try:
@@ -124,7 +124,7 @@ async def open_site(kind: str, url: URL | str, *, extra: Sequence[APIRouter] = (
         await engine.dispose()
 
 
-def _host_engine(url: URL | str, options: DatabaseOptions) -> AsyncEngine:
+def _application_engine(url: URL | str, options: DatabaseOptions) -> AsyncEngine:
     arguments: dict[str, Any] = {"timeout": options.pool_timeout}
     if "asyncpg" in str(url):
         arguments["command_timeout"] = options.command_timeout
@@ -184,7 +184,7 @@ async def write_loosely(session: AsyncSession, attempt: Attempt, hooks: Hooks) -
     await TagService(session).create(TagCreate(name=attempt.last))
 
 
-def _host_app(kind: str, sessions: async_sessionmaker[AsyncSession], hooks: Hooks) -> FastAPI:
+def _application(kind: str, sessions: async_sessionmaker[AsyncSession], hooks: Hooks) -> FastAPI:
     async def get_db() -> AsyncIterator[AsyncSession]:
         async with sessions() as session:
             yield session
@@ -299,7 +299,7 @@ def assert_unavailable(answer: Response, *, retry_after: int = 1) -> None:
     assert_discreet(answer)
 
 
-def assert_refused(answer: Response, status: int, code: str) -> None:
+def assert_rejected(answer: Response, status: int, code: str) -> None:
     """Check that *answer* is a problem of the client's, of this *status* and *code*."""
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert (answer.json()["status"], answer.headers["content-type"]) == (status, "application/problem+json")

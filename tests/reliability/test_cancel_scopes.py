@@ -104,7 +104,7 @@ async def test_what_must_be_finished_is_finished_in_a_cancelled_scope() -> None:
 
 @pytest.mark.parametrize("times", [1, 3])
 async def test_a_cancellation_of_asyncio_is_raised_at_the_end(times: int) -> None:
-    """The task that waits stays cancelled, however often it was told, and the work is finished."""
+    """The task that waits stays cancelled, however often cancel() was called, and the work is finished."""
     started, released, done = asyncio.Event(), asyncio.Event(), list[str]()
 
     async def work() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import URL, event
 from tests.reliability.aside import Aside, execute
-from tests.reliability.sites import KINDS, assert_refused, assert_unavailable, open_site
+from tests.reliability.sites import KINDS, assert_rejected, assert_unavailable, open_site
 
 AtCommit = Callable[[str], Awaitable[None]]
 
@@ -56,7 +56,7 @@ async def at_commit_ends(aside: Aside) -> None:
     await aside.run("DROP FUNCTION at_commit CASCADE")
 
 
-REFUSING = {
+REJECTING = {
     "23505": (409, "conflict"),
     "23P01": (409, "conflict"),
     "23503": (422, "unknown_reference"),
@@ -68,15 +68,15 @@ REFUSING = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_commit_that_a_constraint_refuses(server: URL, aside: Aside, at_commit: AtCommit, kind: str) -> None:
+async def test_a_commit_that_a_constraint_rejects(server: URL, aside: Aside, at_commit: AtCommit, kind: str) -> None:
     """A deferred constraint answers by its kind, as an immediate one would, and nothing is stored."""
     async with open_site(kind, server, pool_size=1, max_overflow=0) as site:
-        for state, (status, code) in REFUSING.items():
-            await at_commit(f"RAISE 'refused' USING ERRCODE = '{state}'")
+        for state, (status, code) in REJECTING.items():
+            await at_commit(f"RAISE 'rejected' USING ERRCODE = '{state}'")
             answers = [await site.act(action) for action in WRITES]
 
             for answer in answers:
-                assert_refused(answer, status, code)
+                assert_rejected(answer, status, code)
             assert (site.checked_out, await aside.names()) == (0, ["old"])
 
 
@@ -90,23 +90,23 @@ async def test_a_deferred_foreign_key(any_aside: Aside, kind: str) -> None:
     """A real deferred key fails at COMMIT with 422 on both databases, and the connection is whole for the next request."""
     async with open_site(kind, any_aside.database.engine.url, pool_size=1, max_overflow=0) as site:
         if any_aside.is_sqlite and kind != "kit":
-            # A host's stock SQLite enforces no foreign keys by itself.
+            # SQLite enforces no foreign keys by itself.
             event.listen(site.engine.sync_engine, "connect", enforce_keys)
-        refused = await site.client.post("/loans", json={"book_id": 99})
-        if not (any_aside.is_sqlite and kind == "host"):
+        rejected = await site.client.post("/loans", json={"book_id": 99})
+        if not (any_aside.is_sqlite and kind == "by hand"):
             # Closing a plain session leaves a stock SQLite connection inside the transaction whose COMMIT failed.
             assert (await site.act("create")).status_code == 201
             assert await any_aside.names() == ["old", "new"]
         out = site.checked_out
 
-    assert_refused(refused, 422, "unknown_reference")
+    assert_rejected(rejected, 422, "unknown_reference")
     assert out == 0
     assert await any_aside.column("SELECT id FROM loans") == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_the_answer_waits_for_the_commit(server: URL, aside: Aside, at_commit: AtCommit, kind: str) -> None:
-    """A slow COMMIT is waited for: nobody is told "created" before it is."""
+    """The answer waits for a slow COMMIT: no 201 comes before the row is stored."""
     await at_commit("PERFORM pg_advisory_xact_lock(4711)")
     async with open_site(kind, server) as site:
         async with aside.database.engine.begin() as blocker:

@@ -1,4 +1,4 @@
-"""The database cannot be reached: nobody listens, nobody answers, or it does not let the app in."""
+"""The database cannot be reached: nothing listens, nothing answers, or the login fails."""
 
 import asyncio
 import os
@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 from sqlalchemy import URL, make_url
-from tests.conftest import _administer as administer
+from tests.databases import administer
 from tests.reliability.aside import PASSWORD, Aside, eventually
 from tests.reliability.proxy import Fault, Proxy, proxied
 from tests.reliability.servers import (
     Talk,
     closed_port,
     hang_up,
-    refusing,
+    rejecting,
     say_garbage,
     say_garbage_after_login,
     say_nothing,
@@ -24,7 +24,7 @@ from tests.reliability.servers import (
 from tests.reliability.sites import ACTIONS, KINDS, Site, assert_unavailable, open_site
 
 SOON: dict[str, Any] = {"pool_timeout": 0.2, "command_timeout": 0.2}
-NOWHERE = make_url(f"postgresql+asyncpg://somebody:{PASSWORD}@127.0.0.1/nowhere")
+NOWHERE = make_url(f"postgresql+asyncpg://shopkeeper:{PASSWORD}@127.0.0.1/nowhere")
 
 TALKS: dict[str, Talk] = {
     "hangs up": hang_up,
@@ -32,17 +32,17 @@ TALKS: dict[str, Talk] = {
     "says garbage": say_garbage,
     "says garbage after the login": say_garbage_after_login,
     "says nothing after the login": say_nothing_after_login,
-    "starts": refusing("57P03", "the database system is starting up"),
-    "stops": refusing("57P03", "the database system is shutting down"),
-    "recovers": refusing("57P03", "the database system is in recovery mode"),
-    "is stopped": refusing("57P01", "terminating connection due to administrator command"),
-    "has crashed": refusing("57P02", "terminating connection because of crash of another server process"),
-    "is full": refusing("53300", "sorry, too many clients already"),
-    "is out of memory": refusing("53200", "out of memory"),
-    "cannot fork": refusing("58000", "could not fork new process for connection: Resource temporarily unavailable"),
-    "a pooler's own": refusing("08P01", "server login has been failing, try again later"),
-    "knows another password": refusing("28P01", 'password authentication failed for user "somebody"'),
-    "knows no such user": refusing("28000", 'no pg_hba.conf entry for host "10.1.2.3", user "somebody", database "nowhere", no encryption'),
+    "starts": rejecting("57P03", "the database system is starting up"),
+    "stops": rejecting("57P03", "the database system is shutting down"),
+    "recovers": rejecting("57P03", "the database system is in recovery mode"),
+    "is stopped": rejecting("57P01", "terminating connection due to administrator command"),
+    "has crashed": rejecting("57P02", "terminating connection because of crash of another server process"),
+    "is full": rejecting("53300", "sorry, too many clients already"),
+    "is out of memory": rejecting("53200", "out of memory"),
+    "cannot fork": rejecting("58000", "could not fork new process for connection: Resource temporarily unavailable"),
+    "a pooler's own": rejecting("08P01", "server login has been failing, try again later"),
+    "knows another password": rejecting("28P01", 'password authentication failed for user "shopkeeper"'),
+    "knows no such user": rejecting("28000", 'no pg_hba.conf entry for host "10.1.2.3", user "shopkeeper", database "nowhere"'),
 }
 
 
@@ -51,12 +51,12 @@ async def assert_red(site: Site) -> None:
     ready, alive = await site.client.get("/readyz"), await site.client.get("/livez")
     assert (ready.status_code, alive.status_code) == (503, 200)
     assert ready.json()["checks"]["database"] in {"failed", "timeout"}
-    assert not [word for word in (PASSWORD, "127.0.0.1", "somebody", "nowhere") if word in ready.text]
+    assert not [word for word in (PASSWORD, "127.0.0.1", "shopkeeper", "nowhere") if word in ready.text]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("action", ACTIONS)
-async def test_nobody_listens(kind: str, action: str) -> None:
+async def test_nothing_listens(kind: str, action: str) -> None:
     """Asyncpg's bare ConnectionRefusedError is a 503, whatever is asked for."""
     async with open_site(kind, NOWHERE.set(port=closed_port())) as site:
         answer = await site.act(action)
@@ -66,8 +66,8 @@ async def test_nobody_listens(kind: str, action: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_name_that_nobody_knows(kind: str) -> None:
-    """A host that does not resolve is a 503 that does not tell its name."""
+async def test_an_unknown_host_name(kind: str) -> None:
+    """A host name that does not resolve is a 503, and the answer does not show the name."""
     async with open_site(kind, NOWHERE.set(host="no-such-host.invalid")) as site:
         answer = await site.act("create")
 
@@ -77,7 +77,7 @@ async def test_a_name_that_nobody_knows(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("talk", TALKS.values(), ids=TALKS.keys())
 async def test_a_server_that_does_not_let_the_app_in(kind: str, talk: Talk) -> None:
-    """Silence, nonsense and refusals at the login are 503 within the bounds, and leak no connection."""
+    """A server that is silent, talks nonsense or rejects the login is a 503 in time, and no connection leaks."""
     async with serving(talk) as port, open_site(kind, NOWHERE.set(port=port), **SOON) as site:
         answers = [await site.act("create"), await site.act("list")]
         if kind == "kit":
@@ -121,15 +121,15 @@ async def is_ready(site: Site) -> bool:
 
 
 async def test_the_log_of_the_start_names_no_address(caplog: pytest.LogCaptureFixture) -> None:
-    """A database that does not answer at the start is reported without host, port and user."""
+    """A database that does not answer at the start is logged without address and user."""
     async with open_site("kit", NOWHERE.set(port=(port := closed_port()))):
         pass
 
     assert "does not answer yet" in caplog.text
-    assert not [word for word in (PASSWORD, "somebody", "127.0.0.1", str(port)) if word in caplog.text]
+    assert not [word for word in (PASSWORD, "shopkeeper", "127.0.0.1", str(port)) if word in caplog.text]
 
 
-# --- The real server's own refusals. ---
+# --- What the real server rejects. ---
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -145,7 +145,7 @@ async def test_no_such_database(server: URL, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_no_such_role(server: URL, kind: str) -> None:
-    """A user whom the server does not know is a 503 that does not tell the name (28000)."""
+    """A role that the server does not know is a 503 that does not show the name (28000)."""
     async with open_site(kind, server.set(username="fastapi_kit_no_such_role")) as site:
         answer = await site.act("create")
 
@@ -171,11 +171,11 @@ async def test_too_many_connections(server: URL, aside: Aside, clerk: str, kind:
     """No connection slot is a 503 (53300), and the next request after one is free works."""
     await aside.run(f"ALTER ROLE {clerk} CONNECTION LIMIT 0")
     async with open_site(kind, server.set(username=clerk)) as site:
-        refused = await site.act("create")
+        rejected = await site.act("create")
         await aside.run(f"ALTER ROLE {clerk} CONNECTION LIMIT 1")
         allowed = await site.act("create")
 
-    assert_unavailable(refused)
+    assert_unavailable(rejected)
     assert allowed.status_code == 201
 
 
@@ -185,13 +185,13 @@ async def test_a_database_that_accepts_no_connections(server: URL, aside: Aside,
     await administer(f"ALTER DATABASE {server.database} ALLOW_CONNECTIONS false")
     try:
         async with open_site(kind, server) as site:
-            refused = await site.act("create")
+            rejected = await site.act("create")
             await administer(f"ALTER DATABASE {server.database} ALLOW_CONNECTIONS true")
             allowed = await site.act("create")
     finally:
         await administer(f"ALTER DATABASE {server.database} ALLOW_CONNECTIONS true")
 
-    assert_unavailable(refused)
+    assert_unavailable(rejected)
     assert allowed.status_code == 201
 
 

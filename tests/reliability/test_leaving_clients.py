@@ -1,4 +1,4 @@
-"""The client leaves, or the worker is told to stop: the request is cancelled at each of its awaits in turn."""
+"""The client leaves, or the worker stops: the request is cancelled at each of its awaits in turn."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Generator

@@ -1,4 +1,4 @@
-"""SQLite: the writer's lock is taken, the disk is full, the file is read-only, gone, or none of its own."""
+"""SQLite: the writer's lock is taken, the disk is full, the file is read-only, missing, or not a database."""
 
 import asyncio
 import sqlite3
@@ -15,6 +15,8 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from tests.reliability.aside import Aside, execute
 from tests.reliability.sites import KINDS, Site, assert_unavailable, open_site
+
+from fastapi_kit.db.engines.sqlite import ClosingConnection
 
 WRITES = ["create", "update", "delete", "pair"]
 SOON: dict[str, Any] = {"pool_timeout": 0.05}
@@ -52,12 +54,12 @@ async def test_another_writer(sqlite_aside: Aside, file: Path, kind: str) -> Non
     """While another connection writes, writes are 503 after the timeout and reads are served; then writes work at once."""
     async with open_site(kind, url_of(file), **SOON) as site:
         with holding(file, "BEGIN IMMEDIATE"):
-            refused = [await site.act(action) for action in WRITES]
+            rejected = [await site.act(action) for action in WRITES]
             read = await site.act("list")
         out = site.checked_out
         again = await site.act("create")
 
-    assert_all_unavailable(refused)
+    assert_all_unavailable(rejected)
     assert (read.status_code, out, again.status_code) == (200, 0, 201)
     assert await sqlite_aside.names() == ["old", "new"]
 
@@ -70,34 +72,34 @@ async def test_another_process(sqlite_aside: Aside, file: Path) -> None:
     assert other.stdout is not None
     async with open_site("kit", url_of(file), **SOON) as site:
         assert await other.stdout.readline() == b"locked\n"
-        refused = await site.act("create")
+        rejected = await site.act("create")
         await other.communicate(b"\n")
         again = await site.act("create")
 
-    assert_unavailable(refused)
+    assert_unavailable(rejected)
     assert again.status_code == 201
 
 
 async def test_a_reader_in_the_way_of_the_commit(sqlite_aside: Aside, file: Path) -> None:
-    """On a host's engine without WAL a reader makes the COMMIT of a service fail: 503, nothing is stored, the connection is whole."""
+    """On an engine without WAL a reader makes the COMMIT of a service fail: 503, nothing is stored, the connection is whole."""
     await sqlite_aside.database.engine.dispose()
     with holding(file, "PRAGMA journal_mode = DELETE"):
         pass
     async with open_site("mixed", url_of(file), pool_size=1, max_overflow=0, **SOON) as site:
         with holding(file, "BEGIN", "SELECT * FROM tags") as reader:
             assert reader.in_transaction
-            refused = [await site.act(action) for action in WRITES]
+            rejected = [await site.act(action) for action in WRITES]
             read = await site.act("list")
         again = await site.act("create")
         out = site.checked_out
 
-    assert_all_unavailable(refused)
+    assert_all_unavailable(rejected)
     assert (read.status_code, again.status_code, out) == (200, 201, 0)
     assert await sqlite_aside.names() == ["old", "new"]
 
 
 async def test_a_snapshot_that_is_too_old(sqlite_aside: Aside, file: Path) -> None:
-    """A hand-written transaction that reads, and writes when somebody else has written meanwhile, is a 503 (BUSY_SNAPSHOT)."""
+    """A hand-written transaction that reads, and writes after another connection has written, is a 503 (BUSY_SNAPSHOT)."""
     engine, router = create_async_engine(url_of(file)), APIRouter()
 
     @router.post("/late")
@@ -108,7 +110,7 @@ async def test_a_snapshot_that_is_too_old(sqlite_aside: Aside, file: Path) -> No
             await sqlite_aside.run("UPDATE tags SET weight = 5")
             await connection.execute(text("UPDATE tags SET weight = 6"))
 
-    async with open_site("host", url_of(file), extra=[router]) as site:
+    async with open_site("by hand", url_of(file), extra=[router]) as site:
         answer = await site.client.post("/late")
     await engine.dispose()
 
@@ -149,14 +151,14 @@ async def test_a_full_disk(sqlite_aside: Aside, file: Path, kind: str) -> None:
         while answer.is_success and number < 200:
             number += 1
             answer = await site.act("create", name=f"{number:050}")
-        refused = [answer, await site.act("pair", name="x" * 40)]
+        rejected = [answer, await site.act("pair", name="x" * 40)]
         served = [await site.act(action) for action in ("list", "delete")]
         limit_pages(site, pages + 1000)
         await site.engine.dispose()
         roomy = await site.act("pair", name="y" * 40)
         out = site.checked_out
 
-    assert_all_unavailable(refused, retry_after=30)
+    assert_all_unavailable(rejected, retry_after=30)
     assert [answer.status_code for answer in served] == [200, 204]
     assert (roomy.status_code, out) == (201, 0)
     assert len(await sqlite_aside.names()) == number + 2
@@ -186,42 +188,42 @@ async def test_a_read_only_file(sqlite_aside: Aside, file: Path, kind: str) -> N
     """Writes to a file that is opened, or mounted, read-only are 503; reads are served."""
     async with open_site(kind, f"sqlite+aiosqlite:///file:{file}?mode=ro&uri=true", **SOON) as site:
         read = await site.act("list")
-        refused = [await site.act(action) for action in WRITES]
+        rejected = [await site.act(action) for action in WRITES]
         out = site.checked_out
 
     assert (read.status_code, out) == (200, 0)
-    assert_all_unavailable(refused)
+    assert_all_unavailable(rejected)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_missing_directory(sqlite_aside: Aside, file: Path, kind: str) -> None:
-    """A directory that is not there, or not mounted yet, is a 503; the request after it is there works."""
+    """A directory that is missing, or not mounted yet, is a 503; once it exists the next request works."""
     elsewhere = file.parent / "volume" / file.name
     async with open_site(kind, url_of(elsewhere)) as site:
-        refused = [await site.act(action) for action in ("list", "create")]
+        rejected = [await site.act(action) for action in ("list", "create")]
         await sqlite_aside.database.dispose()
         elsewhere.parent.mkdir()
         file.rename(elsewhere)
         again = await site.act("create")
         out = site.checked_out
 
-    assert_all_unavailable(refused)
+    assert_all_unavailable(rejected)
     assert (again.status_code, out) == (201, 0)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_file_that_is_no_database(tmp_path: Path, kind: str) -> None:
-    """A file that is none of SQLite's is a 503 (NOTADB)."""
+    """A file that is not a SQLite database is a 503 (NOTADB)."""
     file = tmp_path / "letter.db"
     file.write_bytes(b"Dear Sir or Madam, " * 1000)
     async with open_site(kind, url_of(file)) as site:
-        refused = [await site.act(action) for action in ("list", "create")]
+        rejected = [await site.act(action) for action in ("list", "create")]
         if kind == "kit":
             ready, alive = await site.client.get("/readyz"), await site.client.get("/livez")
             assert (ready.status_code, alive.status_code) == (503, 200)
         out = site.checked_out
 
-    assert_all_unavailable(refused)
+    assert_all_unavailable(rejected)
     assert out == 0
     assert file.read_bytes() == b"Dear Sir or Madam, " * 1000
 
@@ -233,8 +235,19 @@ async def test_a_damaged_file(sqlite_aside: Aside, file: Path, kind: str) -> Non
     whole = file.read_bytes()
     file.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
     async with open_site(kind, url_of(file)) as site:
-        refused = [await site.act(action) for action in ("list", "create")]
+        rejected = [await site.act(action) for action in ("list", "create")]
         out = site.checked_out
 
-    assert_all_unavailable(refused)
+    assert_all_unavailable(rejected)
     assert out == 0
+
+
+def test_a_statement_that_fails_is_released_at_once() -> None:
+    """Otherwise the garbage collector does it, in the event loop, while the driver's thread uses the connection."""
+    with closing(sqlite3.connect(":memory:", factory=ClosingConnection)) as connection:
+        for method in ("execute", "executemany"):
+            cursor = connection.cursor()
+            with pytest.raises(sqlite3.OperationalError):
+                getattr(cursor, method)("INSERT INTO nowhere VALUES (1)", ())
+            with pytest.raises(sqlite3.ProgrammingError, match="closed cursor"):
+                cursor.fetchone()

@@ -10,6 +10,7 @@ from sqlalchemy import URL
 from tests.reliability.aside import Aside
 from tests.reliability.proxy import Fault, Proxy, proxied
 from tests.reliability.sites import ACTIONS, KINDS, Site, assert_unavailable, open_site
+from tests.thorough import few
 
 SetDefault = Callable[[str, str], Awaitable[None]]
 
@@ -56,7 +57,7 @@ async def test_one_connection_for_many_requests(server: URL, aside: Aside, kind:
     assert all(answer.is_success for answer in again)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", few(KINDS))
 async def test_two_hundred_requests_for_five_connections(server: URL, aside: Aside, kind: str) -> None:
     """None waits for ever, none is a 500, none keeps its connection."""
     async with open_site(kind, server, pool_size=5, max_overflow=0, pool_timeout=0.2, command_timeout=0.5) as site:
@@ -72,7 +73,7 @@ async def test_two_hundred_requests_for_five_connections(server: URL, aside: Asi
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_request_that_waited_long_enough_is_served(server: URL, aside: Aside, kind: str) -> None:
-    """A lock that is given up in time costs nobody anything: the requests that queued for the one connection are all served."""
+    """Where a lock is released in time, all the requests that queued for the one connection are served."""
     async with open_site(kind, server, pool_size=1, max_overflow=0) as site:
         async with locked(aside):
             requests = [asyncio.create_task(site.act("create", name=f"tag {number}")) for number in range(10)]
@@ -122,8 +123,8 @@ async def test_a_lost_race(server: URL, aside: Aside, set_default: SetDefault, k
     assert sorted(await aside.column("SELECT weight FROM tags")) == [1, 5]
 
 
-async def test_reading_does_not_lose_the_hosts_isolation_level(server: URL, aside: Aside, set_default: SetDefault) -> None:
-    """A read of the library's in between leaves the next transaction at the level that the server was told."""
+async def test_reading_does_not_lose_the_isolation_level(server: URL, aside: Aside, set_default: SetDefault) -> None:
+    """After a read of the library the next transaction has the isolation level that the server is configured for."""
     await set_default("default_transaction_isolation", "serializable")
     async with open_site("kit", server, pool_size=1, max_overflow=0) as site:
         await site.act("list")
@@ -223,7 +224,7 @@ async def test_a_read_only_database(server: URL, aside: Aside, set_default: SetD
 FREEZES = [Fault.FREEZE, Fault.FREEZE_ALL, Fault.FREEZE_ANSWER]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", few(KINDS))
 async def test_a_server_that_freezes_at_any_statement(server: URL, aside: Aside, kind: str) -> None:
     """The socket stays open and nothing answers: a 503, and the pool is whole again."""
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import create_async_engine
+from tests.databases import new_database
 from tests.served.servers import Command, Server, serving
 
 __all__ = ["Site", "ask", "site"]
@@ -43,12 +44,8 @@ class Site:
         if self.postgres is None:
             yield URL.create("sqlite+aiosqlite", database=str(folder / "app.db"))
             return
-        url = self.postgres.set(database=f"{self.postgres.database}_served_{next(_numbers)}")
-        await ask(self.postgres, f"CREATE DATABASE {url.database}")
-        try:
+        async with new_database(f"{self.postgres.database}_served_{next(_numbers)}") as url:
             yield url
-        finally:
-            await ask(self.postgres, f"DROP DATABASE {url.database} WITH (FORCE)")
 
 
 async def ask(url: URL, statement: str) -> Sequence[Any]:

@@ -1,4 +1,4 @@
-"""The servers end as they should: what is in flight is finished, and nobody is sent to a closed door."""
+"""The servers end as they should: requests in flight are finished, and no request meets a closed connection."""
 
 import asyncio
 import signal
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tests.served.servers import PATIENCE, Command, Connection, Server, fastapi_run, gunicorn, until, uvicorn
 from tests.served.sites import Site, ask, site
+from tests.thorough import few
 
 NEVER = "3600"
 """Seconds of SHUTDOWN_DRAIN_SECONDS that no test waits for: a second signal ends them."""
@@ -34,7 +35,7 @@ async def not_ready(connection: Connection) -> None:
 
 
 async def serves_new_connections(server: Server) -> None:
-    # uvicorn looks every 0.1 s whether it was told to stop: were it told, it would have closed its door by now.
+    # uvicorn checks every 0.1 s whether it must stop: if it had to, it would not accept connections by now.
     await asyncio.sleep(0.3)
     async with Connection.to(server) as connection:
         await not_ready(connection)
@@ -50,14 +51,14 @@ def place(request: pytest.FixtureRequest) -> Site:
 
 IN_FLIGHT = [
     (OLD, "sqlite"),
+    (gunicorn(workers=2), "postgresql"),
     (NEW, "postgresql"),
     (fastapi_run(), "sqlite"),
     (uvicorn(workers=2), "postgresql"),
-    (gunicorn(workers=2), "postgresql"),
 ]
 
 
-@pytest.mark.parametrize("place", IN_FLIGHT, ids=label, indirect=True)
+@pytest.mark.parametrize("place", few(IN_FLIGHT, 2), ids=label, indirect=True)
 async def test_requests_in_flight_are_finished(place: Site, tmp_path: Path) -> None:
     """From SIGTERM on the app is not ready; what is in flight is answered and committed; the server ends by itself."""
     async with (
@@ -88,9 +89,9 @@ async def test_requests_in_flight_are_finished(place: Site, tmp_path: Path) -> N
         assert await place.connections(url) == 0
 
 
-@pytest.mark.parametrize("command", [OLD, NEW], ids=str)
+@pytest.mark.parametrize("command", few([NEW, OLD]), ids=str)
 async def test_the_wait_ends_by_itself(command: Command, tmp_path: Path) -> None:
-    """SHUTDOWN_DRAIN_SECONDS after SIGTERM the server is told, whatever its event loop."""
+    """The server shuts down SHUTDOWN_DRAIN_SECONDS after SIGTERM, with each event loop."""
     async with Site(command).open(tmp_path, SHUTDOWN_DRAIN_SECONDS="0.2") as (server, _), server.client() as client:
         held = asyncio.create_task(client.post("/held", json={"title": "held"}))
         await server.holds("held")
@@ -104,7 +105,7 @@ async def test_the_wait_ends_by_itself(command: Command, tmp_path: Path) -> None
         assert server.alarms == []
 
 
-@pytest.mark.parametrize("command", [OLD, NEW, gunicorn()], ids=str)
+@pytest.mark.parametrize("command", few([gunicorn(), OLD, NEW]), ids=str)
 async def test_a_late_request_is_answered_whole_or_not_at_all(command: Command, tmp_path: Path) -> None:
     """A client that goes on asking on a kept connection after SIGTERM never gets half an answer."""
 
@@ -127,7 +128,7 @@ async def test_a_late_request_is_answered_whole_or_not_at_all(command: Command, 
 
 
 async def test_ctrl_c_ends_the_wait(tmp_path: Path) -> None:
-    """Nobody has to wait for SHUTDOWN_DRAIN_SECONDS at a terminal."""
+    """Ctrl-C in a terminal does not wait for SHUTDOWN_DRAIN_SECONDS."""
     async with Site(NEW).open(tmp_path, SHUTDOWN_DRAIN_SECONDS=NEVER) as (server, _), Connection.to(server) as kept:
         server.send(signal.SIGTERM)
         await not_ready(kept)
@@ -138,7 +139,7 @@ async def test_ctrl_c_ends_the_wait(tmp_path: Path) -> None:
         assert server.alarms == []
 
 
-@pytest.mark.parametrize("command", [uvicorn(workers=2), gunicorn(workers=2)], ids=str)
+@pytest.mark.parametrize("command", few([uvicorn(workers=2), gunicorn(workers=2)]), ids=str)
 async def test_ctrl_c_ends_all_processes(command: Command, tmp_path: Path) -> None:
     """At a terminal every process gets the signal, and none is left."""
     async with Site(command).open(tmp_path, SHUTDOWN_DRAIN_SECONDS=NEVER) as (server, _):

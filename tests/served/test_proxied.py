@@ -64,8 +64,8 @@ async def test_the_documentation_finds_its_schema(proxy: Proxy) -> None:
     ("method", "path"),
     [("POST", "/api/notes"), ("GET", "/api/notes"), ("GET", "/api/docs"), ("GET", "/api/api/v1/openapi.json"), ("GET", "/api/nowhere")],
 )
-async def test_nobody_is_sent_where_a_client_says(proxy: Proxy, method: str, path: str) -> None:
-    """What a request claims about its host is in no answer."""
+async def test_no_address_comes_from_the_client(proxy: Proxy, method: str, path: str) -> None:
+    """No answer contains what a request claims about its host."""
     answer = await proxy.send(method, path, headers=CLAIMS, **({"json": {"title": "claimed"}} if method == "POST" else {}))
 
     assert answer.status_code in {200, 201, 404}

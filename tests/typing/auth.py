@@ -67,7 +67,7 @@ async def get_note(note_id: int) -> Note:
     return Note()
 
 
-async def get_host_user() -> User:
+async def get_application_user() -> User:
     return User()
 
 
@@ -79,7 +79,7 @@ get_user = get_current_user_factory(tokens, load_user, session=db.session)
 get_optional = get_current_user_factory(logins, load_user, session=get_db, optional=True)
 get_claims = get_claims_factory(tokens)
 guard = require(get_user, scopes=["a"], roles={"b"}, check=lambda user: user.is_superuser)
-nice = require(get_host_user, check=is_nice)
+nice = require(get_application_user, check=is_nice)
 get_own_note = require_access(get_user, get_note, check=lambda user, note: user.id == id(note))
 
 assert_type(get_user, UserDependency[User])

@@ -53,7 +53,7 @@ class Notes(CRUDService[Note, NoteCreate, NoteUpdate]): ...
 
 
 class Tenants(CRUDService[ModelT, CreateT, UpdateT]):
-    """A generic base of the host's."""
+    """A generic base that the application defines."""
 
     async def newest(self) -> ModelT | None:
         """Return what the reads of the base return."""
@@ -166,7 +166,7 @@ async def a_base_works_with_what_it_does_not_know(service: CRUDService[ModelT, C
 
 
 class Overriding(CRUDService[Note, NoteCreate, NoteUpdate]):
-    """Every override a host writes, with the types that it would write."""
+    """Every override that an application writes, with the types that it would write."""
 
     read_only = ("rank",)
 

@@ -86,6 +86,7 @@ TEXTS = [
 ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
 @pytest.mark.parametrize(
     ("method", "path", "field"),
@@ -117,6 +118,7 @@ async def test_hostile_values(root: Person, method: str, path: str, field: str, 
     assert answer.status_code < 500
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("key", ["0", "-1", str(2**31), str(2**63), str(10**100), "%00", "%ED%A0%80", "%FF", "1.5", "x", "١"])
 @pytest.mark.parametrize(
     "path", ["/users/{}", "/users/{}/privileges", "/organizations/{}", "/organizations/{}/members", "/organizations/1/members/{}"]

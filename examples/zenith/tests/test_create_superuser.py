@@ -51,6 +51,7 @@ async def test_create(environment: dict[str, str], database_url: str) -> None:
     assert await users(database_url) == [("ada@example.org", "Ada", True, True)]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("email", "password", "reason"),
     [
@@ -70,6 +71,7 @@ async def test_rejected(environment: dict[str, str], database_url: str, email: s
     assert await users(database_url) == []
 
 
+@pytest.mark.thorough
 async def test_usage(environment: dict[str, str]) -> None:
     """Without an address the command prints its usage."""
     code, _, err = await create(environment)
@@ -78,6 +80,7 @@ async def test_usage(environment: dict[str, str]) -> None:
     assert "usage: create_superuser" in err
 
 
+@pytest.mark.thorough
 async def test_no_database(environment: dict[str, str]) -> None:
     """A database that does not answer is one line of text."""
     nowhere = {**environment, "DATABASE_URL": "postgresql+asyncpg://postgres@127.0.0.1:1/none"}

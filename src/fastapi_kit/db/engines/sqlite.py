@@ -107,6 +107,28 @@ class PrivateFile:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
+class ReleasingCursor(sqlite3.Cursor):
+    """Releases its statement if it fails.
+
+    SQLAlchemy 2.0 leaves such a cursor to the garbage collector. That runs in the event loop, and would wait there for a statement that
+    the driver's thread runs on the same connection, which itself may wait for the lock of another task.
+    """
+
+    def execute(self, *args: Any) -> Any:
+        try:
+            return super().execute(*args)
+        except BaseException:
+            self.close()
+            raise
+
+    def executemany(self, *args: Any) -> Any:
+        try:
+            return super().executemany(*args)
+        except BaseException:
+            self.close()
+            raise
+
+
 class ClosingConnection(sqlite3.Connection):
     """A connection that releases the file when it is closed. sqlite3's keeps its locks while a cursor exists, as in a traceback."""
 
@@ -114,7 +136,7 @@ class ClosingConnection(sqlite3.Connection):
         super().__init__(*args, **kwargs)
         self._cursors = weakref.WeakSet[sqlite3.Cursor]()
 
-    def cursor(self, factory: Any = sqlite3.Cursor) -> Any:
+    def cursor(self, factory: Any = ReleasingCursor) -> Any:
         cursor = super().cursor(factory)
         self._cursors.add(cursor)
         return cursor

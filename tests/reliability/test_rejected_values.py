@@ -1,4 +1,4 @@
-"""Values that only the driver refuses, in statements written by hand; and rows that go while they are changed."""
+"""Values that only the driver rejects, in hand-written statements; and rows that are deleted while they are changed."""
 
 import json
 from typing import Any
@@ -10,7 +10,7 @@ from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from tests.models import Tag
 from tests.reliability.aside import Aside
-from tests.reliability.sites import KINDS, assert_discreet, assert_refused, open_site
+from tests.reliability.sites import KINDS, assert_discreet, assert_rejected, open_site
 
 JSON = {"content-type": "application/json"}
 
@@ -27,7 +27,7 @@ ROWS = [*({"name": name, "weight": 1} for name in NAMES), *({"name": "fine", "we
 
 @pytest.mark.parametrize("statement", [text("INSERT INTO tags (name, weight) VALUES (:name, :weight)"), insert(Tag)], ids=["text", "core"])
 async def test_a_hand_written_insert(any_aside: Aside, statement: Any) -> None:
-    """What the driver refuses is a 422 and what SQLite takes is stored; never a 500, and the connection stays whole."""
+    """What the driver rejects is a 422, and what SQLite takes is stored. Nothing is a 500, and the connection goes on working."""
     engine, router = create_async_engine(any_aside.database.engine.url, pool_size=1, max_overflow=0), APIRouter()
     sessions = async_sessionmaker(engine)
 
@@ -37,7 +37,7 @@ async def test_a_hand_written_insert(any_aside: Aside, statement: Any) -> None:
             await session.execute(statement, ROWS[number])
             await session.commit()
 
-    async with open_site("host", any_aside.database.engine.url, extra=[router]) as site:
+    async with open_site("by hand", any_aside.database.engine.url, extra=[router]) as site:
         for number, row in enumerate(ROWS):
             await any_aside.start_over()
 
@@ -46,7 +46,7 @@ async def test_a_hand_written_insert(any_aside: Aside, statement: Any) -> None:
             if answer.status_code == 204:
                 assert any_aside.is_sqlite, row
             else:
-                assert_refused(answer, 422, "invalid_data")
+                assert_rejected(answer, 422, "invalid_data")
                 assert await any_aside.names() == ["old"], row
     await engine.dispose()
 
@@ -64,12 +64,12 @@ async def test_a_hand_written_select(any_aside: Aside, clause: str) -> None:
             rows = await connection.execute(text(f"SELECT * FROM tags {clause}"), {"value": anything.value})
             return len(rows.all())
 
-    async with open_site("host", any_aside.database.engine.url, extra=[router]) as site:
+    async with open_site("by hand", any_aside.database.engine.url, extra=[router]) as site:
         for value in VALUES:
             answer = await site.client.post("/find", content=json.dumps({"value": value}), headers=JSON)
 
             if answer.status_code != 200:
-                assert_refused(answer, 422, "invalid_data")
+                assert_rejected(answer, 422, "invalid_data")
     await engine.dispose()
 
 
@@ -103,13 +103,13 @@ async def test_keys_beyond_every_range(any_aside: Aside, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_the_second_of_two_writes_is_refused(any_aside: Aside, kind: str) -> None:
+async def test_the_second_of_two_writes_is_rejected(any_aside: Aside, kind: str) -> None:
     """Of a transaction whose second write meets a constraint nothing is stored."""
     async with open_site(kind, any_aside.database.engine.url, pool_size=1, max_overflow=0) as site:
         answer = await site.client.post("/pairs", json={"first": "first", "second": "old"})
         again = await site.client.post("/pairs", json={"first": "first", "second": "second"})
 
-    assert_refused(answer, 409, "conflict")
+    assert_rejected(answer, 409, "conflict")
     assert again.status_code == 201
     assert await any_aside.names() == ["old", "first", "second"]
 
@@ -119,22 +119,22 @@ async def test_the_second_of_two_writes_is_refused(any_aside: Aside, kind: str) 
 
 async def test_a_row_deleted_before_a_hand_written_update(any_aside: Aside) -> None:
     """SQLAlchemy's StaleDataError is a 409."""
-    async with open_site("host", any_aside.database.engine.url) as site:
+    async with open_site("by hand", any_aside.database.engine.url) as site:
         site.hooks.between = lambda: any_aside.run("DELETE FROM tags")
         answer = await site.act("update")
         out = site.checked_out
 
-    assert_refused(answer, 409, "conflict")
+    assert_rejected(answer, 409, "conflict")
     assert out == 0
 
 
 @pytest.mark.parametrize("action", ["create", "update"])
 async def test_a_row_deleted_before_a_hand_written_refresh(any_aside: Aside, action: str) -> None:
     """SQLAlchemy's "Could not refresh instance" is a 409."""
-    async with open_site("host", any_aside.database.engine.url) as site:
+    async with open_site("by hand", any_aside.database.engine.url) as site:
         site.hooks.before_refresh = lambda: any_aside.run("DELETE FROM tags")
         answer = await site.act(action)
         out = site.checked_out
 
-    assert_refused(answer, 409, "conflict")
+    assert_rejected(answer, 409, "conflict")
     assert out == 0

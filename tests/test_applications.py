@@ -1,4 +1,4 @@
-"""Programs as hosts write them run as they stand."""
+"""Programs as applications write them run as they stand."""
 
 from collections.abc import AsyncIterator, Iterator
 from importlib import import_module
@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 from httpx import AsyncClient
-from tests.typing.hosts import error_body
+from tests.typing.applications import error_body
 
 from fastapi_kit import Base
 from fastapi_kit.testing.client import app_client
@@ -27,7 +27,7 @@ def quickstart_module(folder: Path) -> Iterator[ModuleType]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.delenv("DATABASE_URL", raising=False)
-        module = import_module("tests.typing.hosts.quickstart")
+        module = import_module("tests.typing.applications.quickstart")
     yield module
     Base.metadata.remove(module.Note.__table__)
 
@@ -60,7 +60,7 @@ async def test_the_quickstart_keeps_notes(quickstart: AsyncClient, folder: Path)
 def test_the_quickstart_is_the_same_everywhere() -> None:
     """The README shows the example, and the example is the program that is type-checked here."""
     example, program, readme = [
-        (ROOT / path).read_text() for path in ("examples/quickstart/app.py", "tests/typing/hosts/quickstart.py", "README.md")
+        (ROOT / path).read_text() for path in ("examples/quickstart/app.py", "tests/typing/applications/quickstart.py", "README.md")
     ]
 
     assert example == program
@@ -78,15 +78,20 @@ async def test_an_order(shop: AsyncClient) -> None:
     ("method", "path", "order", "status", "lines"),
     [
         pytest.param(
-            "POST", "/orders", {"sku": "egg", "pieces": 7}, 422, ["pieces must be a multiple of six"], id="the host's input error"
+            "POST",
+            "/orders",
+            {"sku": "egg", "pieces": 7},
+            422,
+            ["pieces must be a multiple of six"],
+            id="its input error",
         ),
-        pytest.param("POST", "/orders", {"sku": "egg", "pieces": 18}, 409, ["We have only 12 of these."], id="the host's own error"),
+        pytest.param("POST", "/orders", {"sku": "egg", "pieces": 18}, 409, ["We have only 12 of these."], id="its own error"),
         pytest.param("POST", "/orders", {"sku": "egg"}, 422, ["pieces Field required"], id="validation"),
         pytest.param("GET", "/nowhere", None, 404, ["Not Found"], id="the framework's error"),
     ],
 )
-async def test_a_body_of_the_hosts_own(shop: AsyncClient, method: str, path: str, order: object, status: int, lines: list[str]) -> None:
-    """Every error has the host's own body, sent as JSON, and the host's own error its status and its text."""
+async def test_a_body_of_its_own(shop: AsyncClient, method: str, path: str, order: object, status: int, lines: list[str]) -> None:
+    """Every error has the body of the application, sent as JSON; the error of the application has its status and its text."""
     response = await shop.request(method, path, json=order)
 
     assert response.status_code == status

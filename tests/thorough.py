@@ -1,0 +1,68 @@
+"""How much is tried: everything with ``FULL=1``, as ``.ci/run`` sets it, and otherwise the least that tries each behaviour.
+
+Where a test is parametrized several times, ``leave_out`` keeps as many combinations as try each row of each table once. Where the values of
+one parameter are variants of one behaviour, ``few`` keeps the first of them.
+"""
+
+import os
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import TypeVar
+
+import pytest
+
+__all__ = ["FULL", "few", "least_cover", "leave_out"]
+
+FULL = os.environ.get("FULL", "") not in {"", "0"}
+BOUNDED = {"conformance", "hostile", "reliability", "served"}
+"""The folders whose tests are bounded, beside those that are marked as ``thorough``."""
+
+ValueT = TypeVar("ValueT")
+
+
+def few(values: Sequence[ValueT], most: int = 1) -> Sequence[ValueT]:
+    """Return all *values* in full mode, and else the first *most*."""
+    return values if FULL else values[:most]
+
+
+def least_cover(cases: Iterable[Mapping[str, Hashable]]) -> list[int]:
+    """Return the positions of as few *cases* as have each value of each parameter."""
+    pairs = [set(case.items()) for case in cases]
+    missing = set[tuple[str, Hashable]]().union(*pairs)
+    chosen: list[int] = []
+    while missing:
+        best = max(range(len(pairs)), key=lambda position: len(pairs[position] & missing))
+        chosen.append(best)
+        missing -= pairs[best]
+    return sorted(chosen)
+
+
+def leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect the combinations of parameters that try no new value."""
+    combinations: dict[str, list[pytest.Function]] = {}
+    for item in sorted(items, key=lambda item: item.nodeid):
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec") and is_bounded(item):
+            combinations.setdefault(f"{item.path}::{item.originalname}", []).append(item)
+    left_out: set[pytest.Item] = set()
+    for group in combinations.values():
+        kept = least_cover(map(choices, group))
+        left_out |= {item for position, item in enumerate(group) if position not in kept}
+    if left_out:
+        config.hook.pytest_deselected(items=[item for item in items if item in left_out])
+        items[:] = [item for item in items if item not in left_out]
+
+
+def choices(item: pytest.Function) -> dict[str, Hashable]:
+    """Return the row of each table that the test is parametrized with, and the value of each fixture that has several.
+
+    All combinations share the objects that are their values, so their identity tells one from another; they need not be hashable.
+    """
+    values = {name: id(value) for name, value in item.callspec.params.items()}
+    rows: dict[str, Hashable] = {}
+    for mark in item.iter_markers("parametrize"):
+        names = mark.args[0] if isinstance(mark.args[0], str) else ",".join(mark.args[0])
+        rows[names] = tuple(values.pop(name.strip(), 0) for name in names.split(","))
+    return rows | values
+
+
+def is_bounded(item: pytest.Item) -> bool:
+    return item.path.parent.name in BOUNDED or item.get_closest_marker("thorough") is not None
