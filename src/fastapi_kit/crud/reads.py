@@ -3,9 +3,9 @@
 import builtins
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import asdict, dataclass
-from functools import cached_property, lru_cache
-from typing import Any, ClassVar, Final, Generic, TypeVar, cast
+from dataclasses import asdict
+from functools import cached_property
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from pydantic import BaseModel
 from sqlalchemy import ColumnExpressionArgument, Select, func, select
@@ -17,9 +17,11 @@ from fastapi_kit._compat import is_ungrouped, options_of
 from fastapi_kit.crud._base_query import BaseQuery, window
 from fastapi_kit.crud._conversions import is_sql
 from fastapi_kit.crud._generics import overrides, type_arguments
+from fastapi_kit.crud._pages import page_of, rows_to_count, rows_to_read, slice_of
 from fastapi_kit.crud._rows import MOST_KEYS, Loading, chunks, loading_of
 from fastapi_kit.crud.attributes import attributes_of, mapper_of
 from fastapi_kit.crud.identity import Identity, Key, identity_of, may_hold
+from fastapi_kit.crud.locks import RowLock
 from fastapi_kit.crud.ordering import OrderBy, items_of, total_order
 from fastapi_kit.crud.read_plan.plan import ReadPlan, read_plan
 from fastapi_kit.db.atomic import read_locked
@@ -28,34 +30,13 @@ from fastapi_kit.db.sessions import execute, is_idle
 from fastapi_kit.errors import ConfigurationError, InvalidQueryError, MultipleMatchesError, NotFoundError
 from fastapi_kit.pagination import Page, PageParams, Slice
 
-__all__ = ["FOR_UPDATE", "ReadService", "RowLock"]
+__all__ = ["ReadService"]
 
 ModelT = TypeVar("ModelT")
 SchemaT = TypeVar("SchemaT", bound=BaseModel)
 ResultT = TypeVar("ResultT")
 
 _MAX_OFFSET = 2**63 - 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class RowLock:
-    """A row lock, with the options of SQLAlchemy's ``Select.with_for_update``. SQLite locks the whole database for writing instead.
-
-    Args:
-        read: Take a shared lock (``FOR SHARE``).
-        nowait: Raise UnavailableError if another transaction holds the lock, instead of waiting.
-        skip_locked: Leave out rows that another transaction has locked.
-        key_share: Let other transactions insert rows that refer to this one (``FOR NO KEY UPDATE``, with *read* ``FOR KEY SHARE``).
-    """
-
-    read: bool = False
-    nowait: bool = False
-    skip_locked: bool = False
-    key_share: bool = False
-
-
-FOR_UPDATE: Final[RowLock] = RowLock()
-"""The lock of a plain ``FOR UPDATE``."""
 
 
 class ReadService(Generic[ModelT]):
@@ -304,38 +285,28 @@ class ReadService(Generic[ModelT]):
         Raises:
             ConfigurationError: ``max_total`` is less than 1, or the model cannot fill a field of *schema*.
         """
-        cap = query.max_total
-        if cap is not None and cap < 1:
-            raise ConfigurationError("max_total must be at least 1: use slice_as() for a list that is not counted")
-        skip, limit = query.skip, query.limit + (cap is not None)
+        skip, limit, up_to = query.skip, rows_to_read(query), rows_to_count(query)
         if self._is_overridden("list", "list_as", "count"):
             rows = await self.list_as(schema, *conditions, skip=skip, limit=limit, order_by=order_by)
-            counted = await self._read(lambda session: self._count(session, conditions, up_to=one_more(cap)))
+            counted = await self._read(lambda session: self._count(session, conditions, up_to=up_to))
         else:
             plan, statement = read_plan(schema, self.mapper), self._window(conditions, skip=skip, limit=limit, order_by=order_by)
             find = self._finding(plan, statement) if statement is not None else None
 
             def find_page(session: Session) -> tuple[Sequence[Any], int]:
                 found: Sequence[Any] = find(session) if find is not None else ()
-                return found, self._count(session, conditions, up_to=one_more(cap))
+                return found, self._count(session, conditions, up_to=up_to)
 
             found, counted = await self._read(find_page)
             rows = plan.from_found(found)
-        return page_of(schema).of(
-            rows[: query.limit],
-            skip=skip,
-            limit=query.limit,
-            total=counted if cap is None else min(counted, cap),
-            total_capped=cap is not None and counted > cap,
-            has_more=None if cap is None else len(rows) > query.limit,
-        )
+        return page_of(schema, rows, query, counted=counted)
 
     async def slice_as(
         self, schema: type[SchemaT], query: PageParams, *conditions: ColumnExpressionArgument[bool], order_by: OrderBy = ()
     ) -> Slice[SchemaT]:
         """Return the rows of ``page_as`` without counting. It takes one statement, which reads one row more to know ``has_more``."""
         rows = await self.list_as(schema, *conditions, skip=query.skip, limit=query.limit + 1, order_by=order_by)
-        return slice_of(schema)(items=rows[: query.limit], skip=query.skip, limit=query.limit, has_more=len(rows) > query.limit)
+        return slice_of(schema, rows, query)
 
     async def rows_as(self, schema: type[SchemaT], rows: Sequence[ModelT]) -> builtins.list[SchemaT]:
         """Return *rows*, which were read or written before, as instances of *schema*. What is not loaded yet is read now."""
@@ -471,20 +442,6 @@ class ReadService(Generic[ModelT]):
     @cached_property
     def _loading(self) -> Loading:
         return loading_of(self.mapper)
-
-
-def one_more(cap: int | None) -> int | None:
-    return None if cap is None else cap + 1
-
-
-@lru_cache(maxsize=512)
-def page_of(schema: type[SchemaT]) -> type[Page[SchemaT]]:
-    return cast("type[Page[SchemaT]]", Page.__class_getitem__(schema))
-
-
-@lru_cache(maxsize=512)
-def slice_of(schema: type[SchemaT]) -> type[Slice[SchemaT]]:
-    return cast("type[Slice[SchemaT]]", Slice.__class_getitem__(schema))
 
 
 def load_missing(session: Session, plan: ReadPlan[Any], objects: Sequence[Any]) -> None:

@@ -14,7 +14,8 @@ from fastapi_kit.crud._flushing import flushing_of
 from fastapi_kit.crud._generics import overrides
 from fastapi_kit.crud._write import Target
 from fastapi_kit.crud.attributes import Values, attributes_of
-from fastapi_kit.crud.reads import FOR_UPDATE, ReadService, RowLock
+from fastapi_kit.crud.locks import FOR_UPDATE, RowLock
+from fastapi_kit.crud.reads import ReadService
 from fastapi_kit.crud.values import checked_changes, checked_row, field_values, new_values
 from fastapi_kit.db.atomic import write
 from fastapi_kit.db.hooks import dropping_calls

@@ -12,7 +12,8 @@ from sqlalchemy import ColumnElement
 
 from fastapi_kit.crud.attributes import attributes_of
 from fastapi_kit.crud.identity import identity_of
-from fastapi_kit.crud.reads import FOR_UPDATE, ReadService
+from fastapi_kit.crud.locks import FOR_UPDATE
+from fastapi_kit.crud.reads import ReadService
 from fastapi_kit.crud.service import CRUDService
 from fastapi_kit.db.transactions import unit_of_work
 from fastapi_kit.dependencies import declare

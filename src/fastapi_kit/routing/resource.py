@@ -19,7 +19,7 @@ from fastapi_kit.db.sessions import execute
 from fastapi_kit.errors import ConfigurationError, FieldError, NotFoundError, UserInputError
 from fastapi_kit.routing.keys import column_in_path, is_same_key, key_in_path, may_be_key
 
-__all__ = ["Parent", "Resource"]
+__all__ = ["Parent", "Resource", "differs_from_path"]
 
 
 @dataclass(frozen=True)
