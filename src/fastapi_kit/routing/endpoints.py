@@ -1,6 +1,6 @@
 """The endpoints of a generated router, and what OpenAPI shows of them."""
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, TypeAlias
@@ -9,10 +9,11 @@ from fastapi import APIRouter, Body, Query, Request, Response
 from fastapi.params import Depends
 from pydantic import BaseModel, Field
 from sqlalchemy import ColumnElement
+from sqlalchemy.orm.interfaces import ORMOption
 
 from fastapi_kit.crud.attributes import attributes_of
 from fastapi_kit.crud.identity import identity_of
-from fastapi_kit.crud.locks import FOR_UPDATE
+from fastapi_kit.crud.locks import FOR_UPDATE, RowLock
 from fastapi_kit.crud.reads import ReadService
 from fastapi_kit.crud.service import CRUDService
 from fastapi_kit.db.transactions import unit_of_work
@@ -52,7 +53,7 @@ class Rows:
     async def update(self, key: object, data: BaseModel) -> BaseModel:
         """Change a row."""
         async with unit_of_work(self.service.session):
-            ident = key if self.resource.key_name is None else self.ident_of(await self.lock(key), key)
+            ident = key if self.resource.key_name is None else self.ident_of(await self.load(key, lock=FOR_UPDATE), key)
             (answer,) = await self.service.rows_as(self.resource.read, [await self.service.update(ident, data)])
             return answer
 
@@ -66,13 +67,22 @@ class Rows:
             await self.service.delete(key)
             return
         async with unit_of_work(self.service.session):
-            await self.service.delete(self.ident_of(await self.lock(key), key))
+            await self.service.delete(self.ident_of(await self.load(key, lock=FOR_UPDATE), key))
 
-    async def lock(self, key: object) -> object:
-        """Return the locked row with *key*, which is not its primary key. Raises NotFoundError."""
-        columns: dict[str, Any] = {self.resource.key_name or "": key}
-        row: object = await self.service.get_one_by(lock=FOR_UPDATE, **columns)
+    async def load(self, key: object, *, options: Sequence[ORMOption] = (), lock: RowLock | None = None) -> object:
+        """Return the row with *key*, or raise NotFoundError."""
+        row: object
+        if self.resource.key_name is None:
+            row = await self.service.get_one(key, options=options, lock=lock)
+        else:
+            columns: dict[str, Any] = {self.resource.key_name: key, **self.columns}
+            row = await self.service.get_one_by(options=options, lock=lock, **columns)
         return row
+
+    @property
+    def columns(self) -> Mapping[str, object]:
+        """The values of columns that all rows have."""
+        return {}
 
     def ident_of(self, row: object, key: object) -> object:
         """Return the primary key of *row*, which is at *key*."""
@@ -104,7 +114,7 @@ class ChildRows(Rows):
         """Change a row of the parent."""
         self.parent.check(self.value, data)
         async with unit_of_work(self.service.session):
-            locked = await self.lock(key)
+            locked = await self.load(key, lock=FOR_UPDATE)
             stored: object = getattr(locked, self.parent.name)
             row = await self.service.update(self.ident_of(locked, key), data)
             if not self.parent.is_parent(stored, locked):
@@ -121,16 +131,17 @@ class ChildRows(Rows):
     async def delete(self, key: object) -> None:
         """Delete a row of the parent."""
         async with unit_of_work(self.service.session):
-            await self.service.delete(self.ident_of(await self.lock(key), key))
+            await self.service.delete(self.ident_of(await self.load(key, lock=FOR_UPDATE), key))
 
-    async def lock(self, key: object) -> object:
-        """Return the locked row with *key*, or raise NotFoundError if it belongs to another parent."""
+    @property
+    def columns(self) -> Mapping[str, object]:
+        """The column of the parent."""
+        return {self.parent.name: self.value}
+
+    async def load(self, key: object, *, options: Sequence[ORMOption] = (), lock: RowLock | None = None) -> object:
+        """Return the row with *key*, or raise NotFoundError if it belongs to another parent."""
         parent = self.parent
-        if (name := self.resource.key_name) is not None:
-            columns: dict[str, Any] = {name: key, parent.name: self.value}
-            found: object = await self.service.get_one_by(options=parent.options, lock=FOR_UPDATE, **columns)
-            return found
-        row: object = await self.service.get_one(key, options=parent.options, lock=FOR_UPDATE)
+        row = await super().load(key, options=[*options, *parent.options], lock=lock)
         # Trailing blanks of a CHAR, and collations: only the database can compare.
         if not parent.is_parent(self.value, row):
             identity = identity_of(parent.mapper)

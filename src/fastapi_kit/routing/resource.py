@@ -37,7 +37,7 @@ class Parent:
         Raises:
             ConfigurationError: *attribute* is not a column of the model, or its whole key. *key* is not a unique column of the parent.
         """
-        name = attribute_name(mapper, attribute)
+        name = name_of(mapper, attribute)
         if name is None:
             raise ConfigurationError(f"parent= is not a column of {mapper.class_.__name__}")
         if identity_of(mapper).names == (name,):
@@ -148,7 +148,7 @@ class Resource:
         """The attribute in the path of a row if it is not the primary key. Raises ConfigurationError if it does not find one row."""
         if self.key_attribute is None:
             return None
-        among = [name for name in (attribute_name(self.mapper, self.parent_column),) if name is not None]
+        among = [name for name in (name_of(self.mapper, self.parent_column),) if name is not None]
         name = unique_attribute(self.mapper, self.key_attribute, option="key", among=among)
         if attributes_of(self.mapper).columns[name].nullable:
             raise ConfigurationError(f"{self.mapper.class_.__name__}.{name} may be null: a row without it would have no path")
@@ -221,15 +221,15 @@ class Resource:
         return self.table.replace("_", " ")
 
 
-def snake_case(model: type[Any]) -> str:
+def snake_case(model: type[object]) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", model.__name__).lower()
 
 
-def words_of(model: type[Any]) -> str:
+def words_of(model: type[object]) -> str:
     return snake_case(model).replace("_", " ")
 
 
-def attribute_name(mapper: Mapper[Any], attribute: object) -> str | None:
+def name_of(mapper: Mapper[Any], attribute: object) -> str | None:
     """Return the name of *attribute* if it is a column of the model."""
     # The attribute of a subclass is another object than that of its base.
     members = [vars(each) for each in mapper.class_.__mro__]
@@ -242,7 +242,7 @@ def unique_attribute(mapper: Mapper[Any], attribute: object, *, option: str, amo
     Raises:
         ConfigurationError: It is not. A unique index with a condition does not count.
     """
-    name, columns = attribute_name(mapper, attribute), attributes_of(mapper).columns
+    name, columns = name_of(mapper, attribute), attributes_of(mapper).columns
     if name is None:
         raise ConfigurationError(f"{option}= is not a column of {mapper.class_.__name__}")
     table, wanted = columns[name].table, {columns[each] for each in (name, *among)}
