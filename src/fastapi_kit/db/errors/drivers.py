@@ -222,18 +222,20 @@ def read_sqlite_client(text: str) -> Failure | None:
 
 _PACKAGES = {"aiosqlite", "asyncpg", "psycopg", "psycopg_binary", "psycopg_c", "sqlalchemy"}
 _BETWEEN = sys.stdlib_module_names | {"uvloop"}
+# Modules that call the driver: SQLAlchemy's awaiting of coroutines, and this library's cursor for SQLite.
+_CALLERS = {AWAITING, "fastapi_kit.db.engines.sqlite"}
 
 
 def raised_by_database(error: BaseException) -> bool:
     """Return whether a driver or SQLAlchemy raised *error*, not code of the application that they had called.
 
-    The innermost frame decides, apart from those of the standard library, the event loop and SQLAlchemy's awaiting of coroutines. An
+    The innermost frame decides, apart from those of the standard library, the event loop, and modules that only call the driver. An
     exception without a traceback counts as raised by the driver.
     """
     modules: list[str] = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
     for module in reversed(modules):
         package = module.partition(".")[0]
-        if package not in _BETWEEN and module != AWAITING:
+        if package not in _BETWEEN and module not in _CALLERS:
             return package in _PACKAGES
     return not modules
 
