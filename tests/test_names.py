@@ -54,7 +54,7 @@ EXPORTS = {
         AccessLogMiddleware BodyLimitMiddleware RequestIdMiddleware SecurityHeadersMiddleware ServerTimingMiddleware
         UnhandledErrorMiddleware get_request_id timed
     """,
-    "fastapi_kit.routing": "Endpoint RouterOptions check_operation_ids crud_router get_row_factory operation_id",
+    "fastapi_kit.routing": ("Endpoint RouterOptions check_operation_ids crud_router get_row_factory operation_id set_link_header"),
     "fastapi_kit.testing": "FrozenClock QueryLog app_client assert_max_queries assert_no_n_plus_one bearer cheap_hasher isolated login_as",
 }
 

@@ -5,14 +5,15 @@ from typing import Annotated, Any
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import pytest
-from fastapi import FastAPI, Query
+from fastapi import FastAPI, Query, Request, Response
 from httpx2 import ASGITransport, AsyncClient
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fastapi_kit.errors import ConfigurationError
-from fastapi_kit.pagination import Page, PageParams
+from fastapi_kit.pagination import Page, PageParams, Slice
+from fastapi_kit.routing import set_link_header
 
 URL = "https://api.example.com/notes?q=a&skip=5"
 
@@ -34,7 +35,7 @@ def page(rows: int, *, skip: int, limit: int) -> Page[int]:
     return Page[int].of(range(rows)[skip : skip + limit], skip=skip, limit=limit, total=rows)
 
 
-def links(page: Page[int], url: str = URL) -> dict[str, str]:
+def links(page: Slice[int], url: str = URL) -> dict[str, str]:
     header = page.link_header(url)
     return {relation: target for target, relation in re.findall(r'<([^>]*)>; rel="(\w+)"', header)}
 
@@ -92,13 +93,20 @@ def test_an_exact_total_tells_whether_there_is_more(rows: int, skip: int, limit:
     assert page(rows, skip=skip, limit=limit).has_more is has_more
 
 
-@pytest.mark.parametrize(("total", "capped"), [(None, False), (10_000, True)])
-def test_without_an_exact_total_the_caller_says_whether_there_is_more(total: int | None, capped: bool) -> None:
+def test_without_an_exact_total_the_caller_says_whether_there_is_more() -> None:
     """Without an exact total, has_more must be given."""
     with pytest.raises(ConfigurationError, match="has_more"):
-        Page[int].of([1], skip=0, limit=1, total=total, total_capped=capped)
+        Page[int].of([1], skip=0, limit=1, total=10_000, total_capped=True)
 
-    assert Page[int].of([1], skip=0, limit=1, total=total, total_capped=capped, has_more=True).has_more is True
+    assert Page[int].of([1], skip=0, limit=1, total=10_000, total_capped=True, has_more=True).has_more is True
+
+
+def test_a_page_has_a_total_and_a_slice_has_none() -> None:
+    """The JSON schema of a page has an integer, without null. A slice has no such field."""
+    assert Page[int].model_json_schema()["properties"]["total"] == {"minimum": 0, "title": "Total", "type": "integer"}
+    assert set(Slice[int].model_fields) == {"items", "has_more", "skip", "limit"}
+    with pytest.raises(ValidationError):
+        Page[int].model_validate({"items": [], "total": None, "has_more": False, "skip": 0, "limit": 1})
 
 
 def test_a_given_has_more_is_kept() -> None:
@@ -143,12 +151,17 @@ def test_prev_never_goes_below_zero() -> None:
     assert skip_of(links(page(25, skip=3, limit=10))["prev"]) == 0
 
 
-@pytest.mark.parametrize(("total", "capped"), [(None, False), (100, True)])
-def test_there_is_no_last_page_without_an_exact_total(total: int | None, capped: bool) -> None:
+@pytest.mark.parametrize(
+    "rows",
+    [
+        Page[int].of([1], skip=10, limit=1, total=100, total_capped=True, has_more=True),
+        Slice(items=[1], skip=10, limit=1, has_more=True),
+    ],
+    ids=["capped", "uncounted"],
+)
+def test_there_is_no_last_page_without_an_exact_total(rows: Slice[int]) -> None:
     """There is no last link if the total is unknown or capped."""
-    capped_page = Page[int].of([1], skip=10, limit=1, total=total, total_capped=capped, has_more=True)
-
-    assert links(capped_page).keys() == {"first", "prev", "next"}
+    assert links(rows).keys() == {"first", "prev", "next"}
 
 
 @pytest.mark.parametrize("rows", [0, 5])
@@ -245,7 +258,14 @@ async def list_orm_rows() -> object:
 
 @app.get("/bare", response_model=Page[NoteRead])
 async def list_bare() -> object:
-    return Page.of([{"id": 1, "secret": 2}], skip=0, limit=1, total=None, has_more=True)
+    return Page.of([{"id": 1, "secret": 2}], skip=0, limit=1, total=4, total_capped=True, has_more=True)
+
+
+@app.get("/slice")
+async def list_slice(request: Request, response: Response, params: Annotated[PageParams, Query()]) -> Slice[NoteRead]:
+    rows = Slice(items=[NoteRead(id=1)], skip=params.skip, limit=params.limit, has_more=True)
+    set_link_header(request, response, rows)
+    return rows
 
 
 async def get(path: str) -> tuple[int, dict[str, object]]:
@@ -262,14 +282,33 @@ async def test_a_page_is_a_response_model() -> None:
     )
 
 
+async def test_a_hand_written_list_sets_its_links_in_one_call() -> None:
+    """The links are relative to the host, keep other parameters, and are missing if the limit is 0."""
+
+    async def links_of(path: str, *, root_path: str = "") -> str | None:
+        async with AsyncClient(transport=ASGITransport(app, root_path=root_path), base_url="http://evil.example") as client:
+            answer = await client.get(path)
+            assert set(answer.json()) == {"items", "has_more", "skip", "limit"}
+            return answer.headers.get("link")
+
+    assert await links_of("/slice?skip=2&limit=2") == (
+        '</slice?skip=0&limit=2>; rel="first", </slice?skip=0&limit=2>; rel="prev", </slice?skip=4&limit=2>; rel="next"'
+    )
+    assert (
+        await links_of("/slice?limit=1", root_path="/api")
+        == '</api/slice?skip=0&limit=1>; rel="first", </api/slice?skip=1&limit=1>; rel="next"'
+    )
+    assert await links_of("/slice?limit=0") is None
+
+
 @pytest.mark.parametrize("query", ["limit=1001", "skip=-1", "offset=3"])
 async def test_a_route_rejects_wrong_parameters(query: str) -> None:
     """Wrong and unknown parameters are a 422."""
     assert (await get(f"/rows?{query}"))[0] == 422
 
 
-@pytest.mark.parametrize(("path", "total"), [("/orm", 3), ("/bare", None)])
-async def test_the_response_model_filters_what_a_bare_page_holds(path: str, total: int | None) -> None:
+@pytest.mark.parametrize(("path", "total"), [("/orm", 3), ("/bare", 4)])
+async def test_the_response_model_filters_what_a_bare_page_holds(path: str, total: int) -> None:
     """A page without a type argument is validated by the response model."""
     status, body = await get(path)
 

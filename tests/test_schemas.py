@@ -1,6 +1,7 @@
 """Field types, alone and over HTTP, and partial models up to the row that a PATCH changes."""
 
 import copy
+import json
 import pickle
 import re
 import unicodedata
@@ -43,10 +44,24 @@ from sqlmodel import SQLModel
 from fastapi_kit import schemas
 from fastapi_kit.crud import CRUDService
 from fastapi_kit.db import Database
-from fastapi_kit.errors import ConfigurationError
+from fastapi_kit.errors import ConfigurationError, UserInputError
 from fastapi_kit.handlers import register_exception_handlers
 from fastapi_kit.routing import crud_router
-from fastapi_kit.schemas import Email, Int32, Int64, NonBlank, Password, Phone, SafeText, Slug, Username, UTCDatetime, partial_model
+from fastapi_kit.schemas import (
+    Email,
+    Int32,
+    Int64,
+    NonBlank,
+    Password,
+    Phone,
+    SafeText,
+    Slug,
+    Username,
+    UTCDatetime,
+    UTCDatetimeMillis,
+    partial_model,
+    slugify,
+)
 from fastapi_kit.testing.client import app_client
 
 TEXT_TYPES = {"SafeText": SafeText, "NonBlank": NonBlank, "Username": Username, "Slug": Slug, "Phone": Phone}
@@ -708,7 +723,7 @@ class EventCreate(BaseModel):
         return self.end - self.start
 
 
-PartialEventCreate = partial_model(EventCreate)
+PartialEventCreate = partial_model(EventCreate, name="PartialEventCreate")
 
 
 def partial(**values: object) -> EventCreate:
@@ -884,6 +899,30 @@ def test_a_partial_form_is_copied_pickled_and_compared() -> None:
     assert given_ != partial(end=3)
     assert given_.model_copy(update={"start": 1}).model_dump() == {"end": 3, "note": None, "start": 1}
     assert PartialEventCreate.model_construct(end=3).model_dump() == {"end": 3}
+
+
+@partial_model
+class EventUpdate(EventCreate):
+    """What may change."""
+
+    reason: str
+
+
+def test_a_decorated_class_is_the_partial_form() -> None:
+    """As a decorator the form takes the place of the class: its name, its text, its own fields and a place to be pickled from."""
+
+    @partial_model
+    class Local(EventCreate): ...
+
+    changes = EventUpdate.model_validate({"reason": "rain"})
+
+    assert changes.model_dump() == {"reason": "rain"}
+    assert isinstance(changes, EventCreate)
+    assert pickle.loads(pickle.dumps(changes)) == changes
+    assert (EventUpdate.__name__, EventUpdate.__qualname__, EventUpdate.__doc__) == ("EventUpdate", "EventUpdate", "What may change.")
+    assert EventUpdate.model_json_schema()["title"] == "EventUpdate"
+    assert Local.__qualname__.endswith("<locals>.Local")
+    assert rejection(TypeAdapter(EventUpdate), {"reason": 1}).title == "EventUpdate"
 
 
 def test_the_name_can_be_chosen() -> None:
@@ -1088,3 +1127,91 @@ def test_a_mapped_class_has_no_partial_form() -> None:
 
     with pytest.raises(ConfigurationError, match="mapped class"):
         partial_model(Hero)
+
+
+class Clock(BaseModel):
+    at: UTCDatetimeMillis
+    end: UTCDatetimeMillis | None = None
+
+
+@pytest.mark.parametrize(
+    ("sent", "shown"),
+    [
+        ("2026-01-31T12:00:00Z", "2026-01-31T12:00:00.000Z"),
+        ("2026-01-31T13:00:00.123999+01:00", "2026-01-31T12:00:00.123Z"),
+        ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00.000Z"),
+    ],
+)
+def test_milliseconds_are_always_three_decimals(sent: str, shown: str) -> None:
+    """JSON shows three decimals, also of a whole second. Python keeps the microseconds."""
+    clock = Clock.model_validate({"at": sent, "end": sent})
+
+    assert json.loads(clock.model_dump_json()) == {"at": shown, "end": shown}
+    assert clock.at == datetime.fromisoformat(sent)
+    assert clock.model_dump()["at"] == clock.at
+    assert Clock.model_validate_json(clock.model_dump_json()).at <= clock.at
+    assert Clock.model_json_schema(mode="serialization")["properties"]["at"]["format"] == "date-time"
+
+
+@pytest.mark.parametrize(
+    ("text", "slug"),
+    [
+        ("Don't panic, Zoë!", "dont-panic-zoe"),
+        ("It’s a—dash_and  blanks", "its-a-dash-and-blanks"),
+        ("Straße Æther Łódź №5", "strasse-aether-lodz-no5"),
+        ("  --C++ / C#--  ", "c-c"),
+        ("İstanbul Ⅷ ﬁn", "istanbul-viii-fin"),
+        ("日本 2026", "2026"),
+        ("a" * 100, "a" * 80),
+        ("one " * 30, "-".join(["one"] * 20)),
+        ("x" * 79 + " two", "x" * 79),
+        ("x" * 80 + " two", "x" * 80),
+    ],
+)
+def test_a_title_becomes_a_slug(text: str, slug: str) -> None:
+    """Accents and apostrophes go, words are joined by hyphens, and the end is a whole word where it can be."""
+    assert slugify(text) == slug
+    assert TypeAdapter(Slug).validate_python(slug) == slug
+
+
+@given(st.text(max_size=200), st.integers(min_value=1, max_value=80))
+def test_every_slug_is_valid(text: str, max_length: int) -> None:
+    """Whatever the text, the result is a Slug of the length that is asked for, and its own slug."""
+    slug = slugify(text, max_length=max_length, default="n")
+
+    assert TypeAdapter(Slug).validate_python(slug) == slug
+    assert len(slug) <= max_length
+    assert slugify(slug, max_length=max_length) == slug
+
+
+def test_a_text_without_latin_letters_has_no_slug() -> None:
+    """It is the client's error (422), unless there is a default."""
+    assert slugify("日本", default="untitled") == "untitled"
+    with pytest.raises(UserInputError, match="no slug"):
+        slugify("!?")
+
+
+async def test_patterns_are_explained_in_words() -> None:
+    """A problem body says what is wanted in words. The pattern of a field of your own is shown as it is."""
+    app = FastAPI()
+    register_exception_handlers(app)
+
+    class Form(BaseModel):
+        title: Annotated[NonBlank, Field(max_length=10)]
+        slug: Slug
+        phone: Phone | None = None
+        word: Annotated[str, Field(pattern="^x$")] = "x"
+
+    @app.post("/")
+    async def take(form: Form) -> None: ...
+
+    async with app_client(app) as client:
+        answer = await client.post("/", json={"title": "\u200b", "slug": "Not A Slug", "phone": "0301234567", "word": "y"})
+
+    assert {error["loc"][1]: error["message"] for error in answer.json()["errors"]} == {
+        "title": "must contain a visible character and no NUL character",
+        "slug": "must consist of lower-case letters a to z and digits, in words joined by single hyphens",
+        "phone": "must be '+', the country code and the number, digits only",
+        "word": "String should match pattern '^x$'",
+    }
+    assert {error["code"] for error in answer.json()["errors"]} == {"string_pattern_mismatch"}

@@ -39,6 +39,11 @@ INCOMPLETE = "incomplete"
 def partial_model(schema: type[SchemaT], *, name: str = "") -> type[SchemaT]:
     """Return *schema* with every field optional: the PATCH form of a create schema. Types and validators stay.
 
+    As a decorator, type checkers know the form as the class that is decorated:
+
+        @partial_model
+        class NoteUpdate(NoteCreate): ...
+
     The form is a subclass in the module of *schema*. A field that was not sent has no value: reading it raises AttributeError, and
     it is in no dump. No default takes its place. An explicit null is rejected unless the field accepts None. Nested models are sent
     whole. Computed fields are in no dump.
@@ -51,7 +56,7 @@ def partial_model(schema: type[SchemaT], *, name: str = "") -> type[SchemaT]:
 
     Args:
         schema: The schema whose fields become optional.
-        name: The name of the new class. Without it: ``Partial`` and the name of *schema*.
+        name: The name of the new class. Without it the class has the name of *schema*, whose place it takes.
 
     Raises:
         ConfigurationError: *schema* is a RootModel, a mapped class (SQLModel's ``table=True``), or generic without parameters.
@@ -70,9 +75,9 @@ def partial_model(schema: type[SchemaT], *, name: str = "") -> type[SchemaT]:
     if schema.model_post_init is not BaseModel.model_post_init:
         namespace["model_post_init"] = stop_at_unsent(schema.model_post_init)
     fields: dict[str, Any] = {field: optional(info) for field, info in schema.model_fields.items()}
-    partial = create_model(
-        name or f"Partial{schema.__name__}", __base__=schema, __module__=schema.__module__, __validators__=namespace, **fields
-    )
+    partial = create_model(name or schema.__name__, __base__=schema, __module__=schema.__module__, __validators__=namespace, **fields)
+    if not name:
+        partial.__qualname__, partial.__doc__ = schema.__qualname__, schema.__doc__
     if partial.model_computed_fields:
         partial.__pydantic_decorators__.computed_fields.clear()
         partial.model_rebuild(force=True)

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fastapi_kit.errors import ConfigurationError
 
-__all__ = ["Page", "PageParams"]
+__all__ = ["Page", "PageParams", "Slice"]
 
 ItemT = TypeVar("ItemT")
 
@@ -23,66 +23,31 @@ class PageParams(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     max_total: ClassVar[int | None] = None
-    """How far rows are counted: None counts all, 0 none, n at most n."""
+    """How far a Page counts: None counts all rows, a number of at least 1 counts no further. A Slice never counts."""
 
     skip: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
     limit: Annotated[int, Field(ge=0, le=1000)] = 100
 
 
-class Page(BaseModel, Generic[ItemT]):
-    """One page of a list, found by its offset.
-
-    ``total`` is None if the rows were not counted. If ``total_capped`` is true, there are more than ``total``.
+class Slice(BaseModel, Generic[ItemT]):
+    """Some rows of a list, found by their offset, without the number of all rows.
 
     Example:
         ```python
-        from fastapi_kit import Page
+        from fastapi_kit.pagination import Slice
 
-        page = Page[str].of(["c", "d"], skip=2, limit=2, total=5)
-        assert page.has_more
-        assert 'rel="next"' in page.link_header("/letters")
+        rows, limit = ["a", "b", "c"], 2  # one row more than the limit was read
+        letters = Slice(items=rows[:limit], skip=0, limit=limit, has_more=len(rows) > limit)
+        assert 'rel="next"' in letters.link_header("/letters")
         ```
     """
 
     model_config = ConfigDict(json_schema_serialization_defaults_required=True)
 
     items: list[ItemT]
-    total: Annotated[int, Field(ge=0)] | None
-    total_capped: bool = False
     has_more: bool
     skip: Annotated[int, Field(ge=0)]
     limit: Annotated[int, Field(ge=0)]
-
-    @classmethod
-    def of(
-        cls,
-        items: Iterable[ItemT],
-        *,
-        skip: int,
-        limit: int,
-        total: int | None,
-        total_capped: bool = False,
-        has_more: bool | None = None,
-    ) -> Self:
-        """Return the page of *items* that starts after *skip* rows.
-
-        Args:
-            items: The rows of the page.
-            skip: How many rows come before.
-            limit: How many rows were asked for.
-            total: The number of all rows, or None if it is not known.
-            total_capped: Whether counting stopped at *total*.
-            has_more: Whether a row follows the page. It may be unknown (None) only if *total* is exact.
-
-        Raises:
-            ConfigurationError: *has_more* is unknown and *total* is not exact. Read one row more than *limit* to know.
-        """
-        rows = list(items)
-        if has_more is None:
-            if total is None or total_capped:
-                raise ConfigurationError("has_more must be given if the total is not exact")
-            has_more = skip + len(rows) < total
-        return cls(items=rows, total=total, total_capped=total_capped, has_more=has_more, skip=skip, limit=limit)
 
     def link_header(self, url: str) -> str:
         """Return the ``Link`` header (RFC 8288) with the first, prev, next and last page, for the page at *url*.
@@ -99,7 +64,7 @@ class Page(BaseModel, Generic[ItemT]):
         """Yield the relation and the ``skip`` of each neighbour."""
         if self.limit == 0:
             return
-        last = None if self.total is None or self.total_capped else max(self.total - 1, 0) // self.limit * self.limit
+        last = self._last()
         yield "first", 0
         if self.skip > 0:
             before = max(self.skip - self.limit, 0)
@@ -108,3 +73,60 @@ class Page(BaseModel, Generic[ItemT]):
             yield "next", self.skip + self.limit
         if last is not None:
             yield "last", last
+
+    def _last(self) -> int | None:
+        """Return the ``skip`` of the last page, or None if it is not known."""
+        return None
+
+
+class Page(Slice[ItemT], Generic[ItemT]):
+    """One page of a list, found by its offset, with the number of all rows.
+
+    If ``total_capped`` is true, counting stopped: there are more than ``total`` rows.
+
+    Example:
+        ```python
+        from fastapi_kit import Page
+
+        page = Page[str].of(["c", "d"], skip=2, limit=2, total=5)
+        assert page.has_more
+        assert 'rel="next"' in page.link_header("/letters")
+        ```
+    """
+
+    total: Annotated[int, Field(ge=0)]
+    total_capped: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        items: Iterable[ItemT],
+        *,
+        skip: int,
+        limit: int,
+        total: int,
+        total_capped: bool = False,
+        has_more: bool | None = None,
+    ) -> Self:
+        """Return the page of *items* that starts after *skip* rows.
+
+        Args:
+            items: The rows of the page.
+            skip: How many rows come before.
+            limit: How many rows were asked for.
+            total: The number of all rows. If they are not counted, use Slice.
+            total_capped: Whether counting stopped at *total*.
+            has_more: Whether a row follows the page. It may be unknown (None) only if *total* is exact.
+
+        Raises:
+            ConfigurationError: *has_more* is unknown and *total* is not exact. Read one row more than *limit* to know.
+        """
+        rows = list(items)
+        if has_more is None:
+            if total_capped:
+                raise ConfigurationError("has_more must be given if the total is not exact")
+            has_more = skip + len(rows) < total
+        return cls(items=rows, total=total, total_capped=total_capped, has_more=has_more, skip=skip, limit=limit)
+
+    def _last(self) -> int | None:
+        return None if self.total_capped else max(self.total - 1, 0) // self.limit * self.limit

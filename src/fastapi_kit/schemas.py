@@ -4,7 +4,7 @@ import re
 import unicodedata
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Annotated, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 from pydantic import (
     AfterValidator,
@@ -14,6 +14,7 @@ from pydantic import (
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     GetPydanticSchema,
+    PlainSerializer,
     SecretStr,
     ValidatorFunctionWrapHandler,
 )
@@ -34,9 +35,12 @@ __all__ = [
     "SafeText",
     "Slug",
     "UTCDatetime",
+    "UTCDatetimeMillis",
     "Username",
     "has_rules_across_fields",
     "partial_model",
+    "pattern_message",
+    "slugify",
     "validate_merged",
 ]
 
@@ -56,12 +60,30 @@ class TextRules:
 
 
 NO_NUL = r"^[^\x00]*$"
+NAME = r"^[A-Za-z][A-Za-z0-9_.-]*$"
+WORDS = r"^[a-z0-9]+(?:-[a-z0-9]+)*$"
+E164 = r"^\+[1-9][0-9]*$"
 
 # White space, control characters, fillers and format characters of the basic plane, as escapes that every regex engine reads.
 INVISIBLE = (
     r"\x00-\x20\x7f-\xa0\xad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u2028-\u202f\u205f-\u206f"
     r"\u2800\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb"
 )
+VISIBLE = rf"^[^\x00]*[^{INVISIBLE}][^\x00]*$"
+
+_PATTERN_MESSAGES: Final = {
+    NO_NUL: "must not contain a NUL character",
+    VISIBLE: "must contain a visible character and no NUL character",
+    NAME: "must begin with a letter and contain only the letters a to z, digits, '_', '.' and '-'",
+    WORDS: "must consist of lower-case letters a to z and digits, in words joined by single hyphens",
+    E164: "must be '+', the country code and the number, digits only",
+}
+
+
+def pattern_message(pattern: str) -> str | None:
+    """Return in words what *pattern* asks for, if it is the pattern of a type of this module. Problem bodies show these words."""
+    return _PATTERN_MESSAGES.get(pattern)
+
 
 SafeText: TypeAlias = Annotated[str, TextRules(pattern=NO_NUL)]
 """Text that every database can store and every encoding can carry: no NUL and no lone surrogate.
@@ -70,19 +92,53 @@ A JSON schema cannot express the rule about surrogates. If a field adds a ``patt
 in the types below. Lengths are added to those of the type.
 """
 
-NonBlank: TypeAlias = Annotated[str, TextRules(pattern=rf"^[^\x00]*[^{INVISIBLE}][^\x00]*$", min_length=1, strip_whitespace=True)]
+NonBlank: TypeAlias = Annotated[str, TextRules(pattern=VISIBLE, min_length=1, strip_whitespace=True)]
 """SafeText with at least one visible character. White space at its ends is removed; zero-width characters alone are rejected.
 
 Lengths count the trimmed text: ``Annotated[NonBlank, Field(max_length=200)]``. A JSON schema cannot express that.
 """
 
-Username: TypeAlias = Annotated[str, TextRules(pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$", min_length=3, max_length=32, to_lower=True)]
+Username: TypeAlias = Annotated[str, TextRules(pattern=NAME, min_length=3, max_length=32, to_lower=True)]
 """3 to 32 of the characters a-z, 0-9, ``_``, ``.`` and ``-``; the first is a letter. Capitals become lower case. Nothing is trimmed."""
 
-Slug: TypeAlias = Annotated[str, TextRules(pattern=r"^[a-z0-9]+(?:-[a-z0-9]+)*$", min_length=1, max_length=80)]
+MAX_SLUG = 80
+
+Slug: TypeAlias = Annotated[str, TextRules(pattern=WORDS, min_length=1, max_length=MAX_SLUG)]
 """1 to 80 of the characters a-z and 0-9, in words joined by single hyphens. Capitals are rejected."""
 
-Phone: TypeAlias = Annotated[str, TextRules(pattern=r"^\+[1-9][0-9]*$", min_length=8, max_length=16)]
+# Letters without a decomposition in Unicode.
+LETTERS = str.maketrans({"ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "đ": "d", "ð": "d", "þ": "th", "ł": "l", "ħ": "h", "ı": "i"})
+
+
+def slugify(text: str, *, max_length: int = MAX_SLUG, default: str | None = None) -> str:
+    """Return *text* as a Slug: ``slugify("Don't panic, Zoë!")`` is ``dont-panic-zoe``.
+
+    Accents are dropped, apostrophes join, and everything else separates words. A long slug ends with a whole word where it can. Two texts
+    may have the same slug: keep the column unique, and add a number when ``create`` raises ConflictError.
+
+    Args:
+        text: A title or a name.
+        max_length: The most characters of the slug.
+        default: The slug of a text without a Latin letter or digit.
+
+    Raises:
+        UserInputError: The text has no Latin letter or digit, and there is no *default*.
+    """
+    letters = unicodedata.normalize("NFKD", text.lower().translate(LETTERS)).lower()
+    joined = "".join(each for each in letters if each not in "'`’" and unicodedata.category(each) not in {"Mn", "Cf"})
+    slug = "-".join(re.findall(r"[a-z0-9]+", joined))
+    if len(slug) > max_length:
+        # One character more shows whether a word ends here.
+        head = slug[: max_length + 1]
+        slug = head.rpartition("-")[0] or head[:max_length]
+    if slug:
+        return slug
+    if default is None:
+        raise UserInputError("A text without Latin letters and digits has no slug.")
+    return default
+
+
+Phone: TypeAlias = Annotated[str, TextRules(pattern=E164, min_length=8, max_length=16)]
 """A number in the international form of ITU-T E.164: ``+``, the country code, 7 to 15 digits in all, no separators.
 
 E.164 allows at most fifteen digits; the shortest numbers in use have seven. In a query string ``+`` is written ``%2B``.
@@ -107,6 +163,19 @@ UTCDatetime: TypeAlias = Annotated[AwareDatetime, AfterValidator(to_utc)]
 
 Unless the model is strict, seconds since 1970 are accepted too. Leap seconds, and moments outside of the years 1 to 9999 in UTC,
 are rejected, although the JSON schema allows them.
+"""
+
+
+def write_millis(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+JSONMoment: TypeAlias = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+
+UTCDatetimeMillis: TypeAlias = Annotated[UTCDatetime, PlainSerializer(write_millis, return_type=JSONMoment, when_used="json")]
+"""A UTCDatetime that JSON shows with three decimals, as JavaScript does: ``2026-01-31T12:00:00.000Z``.
+
+Microseconds are cut off, not rounded. They stay in Python and in the database.
 """
 
 

@@ -167,8 +167,8 @@ class EntryRead(EntryIn):
     owner: str
 
 
-AuthorChange = partial_model(AuthorIn)
-BookChange = partial_model(BookIn)
+AuthorChange = partial_model(AuthorIn, name="AuthorChange")
+BookChange = partial_model(BookIn, name="BookChange")
 
 
 class AuthorService(CRUDService[Author, AuthorIn, AuthorChange]): ...

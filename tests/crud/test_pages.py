@@ -1,6 +1,6 @@
 """Offset pages: their rows, their total, and their statements."""
 
-from typing import ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import pytest
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -9,10 +9,13 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import joinedload
 from tests.models import Author, AuthorRead, AuthorService, Book, BookService, Tag, TagService
 
+from fastapi_kit.crud import ReadService
 from fastapi_kit.db import Database
-from fastapi_kit.errors import NotFoundError
-from fastapi_kit.pagination import Page, PageParams
+from fastapi_kit.errors import ConfigurationError, NotFoundError
+from fastapi_kit.pagination import Page, PageParams, Slice
 from fastapi_kit.testing.queries import assert_max_queries
+
+SchemaT = TypeVar("SchemaT", bound=BaseModel)
 
 
 class TagRead(BaseModel):
@@ -22,7 +25,7 @@ class TagRead(BaseModel):
 
 
 class Uncounted(PageParams):
-    max_total: ClassVar[int | None] = 0
+    """For lists without a total."""
 
 
 class CountedTo3(PageParams):
@@ -37,8 +40,14 @@ async def tags(session: AsyncSession) -> TagService:
     return service
 
 
-def shape(page: Page[TagRead]) -> tuple[list[str], int | None, bool, bool]:
-    return [item.name for item in page.items], page.total, page.total_capped, page.has_more
+def shape(page: Slice[Any]) -> tuple[list[Any], int | None, bool, bool]:
+    total, capped = (page.total, page.total_capped) if isinstance(page, Page) else (None, False)
+    return [getattr(item, "name", item) for item in page.items], total, capped, page.has_more
+
+
+async def listed(service: ReadService[Any], schema: type[SchemaT], query: PageParams) -> Slice[SchemaT]:
+    """A slice where *query* asks for no total."""
+    return await (service.slice_as if isinstance(query, Uncounted) else service.page_as)(schema, query)
 
 
 # Rows as a schema
@@ -98,7 +107,7 @@ PAGES: list[tuple[PageParams, tuple[list[str], int | None, bool, bool]]] = [
 )
 async def test_pages(tags: TagService, query: PageParams, expected: tuple[list[str], int | None, bool, bool]) -> None:
     """A page has its rows, the total, and whether there are more, also past the end and with a limit of 0."""
-    page = await tags.page_as(TagRead, query)
+    page = await listed(tags, TagRead, query)
 
     assert shape(page) == expected
     assert (page.skip, page.limit) == (query.skip, query.limit)
@@ -130,17 +139,17 @@ async def test_pages_meet_conditions_and_orders(tags: TagService) -> None:
 async def test_pages_of_nothing(session: AsyncSession) -> None:
     """An empty table gives an empty page of each kind."""
     for query, total in ((PageParams(), 0), (Uncounted(), None), (CountedTo3(), 0)):
-        assert shape(await TagService(session).page_as(TagRead, query)) == ([], total, False, False)
+        assert shape(await listed(TagService(session), TagRead, query)) == ([], total, False, False)
 
 
-STATEMENTS = [(PageParams, 10, 2), (PageParams, 0, 1), (Uncounted, 10, 1), (CountedTo3, 10, 2)]
+STATEMENTS = [(PageParams, 10, 2), (PageParams, 0, 1), (Uncounted, 10, 1), (Uncounted, 0, 1), (CountedTo3, 10, 2)]
 
 
 @pytest.mark.parametrize(("query", "limit", "expected"), STATEMENTS)
 async def test_a_page_costs_what_it_must(library: Database, tags: TagService, query: type[PageParams], limit: int, expected: int) -> None:
     """A page takes two statements, and one without a total or without rows."""
     with assert_max_queries(library, expected) as log:
-        await tags.page_as(TagRead, query(limit=limit))
+        await listed(tags, TagRead, query(limit=limit))
 
     assert log.count == expected
 
@@ -211,12 +220,12 @@ async def test_totals_are_of_rows(authors: AsyncSession, service: type[AuthorSer
     """The total counts rows of the model, not joined rows, and pages are full."""
     totals = {PageParams: (4, False), Uncounted: (None, False), CountedTo3: (3, True)}
 
-    first = await service(authors).page_as(AuthorRead, query(limit=3))
-    last = await service(authors).page_as(AuthorRead, query(skip=3, limit=3))
-    past = await service(authors).page_as(AuthorRead, query(skip=6, limit=3))
+    first = await listed(service(authors), AuthorRead, query(limit=3))
+    last = await listed(service(authors), AuthorRead, query(skip=3, limit=3))
+    past = await listed(service(authors), AuthorRead, query(skip=6, limit=3))
 
     assert [[author.id for author in page.items] for page in (first, last, past)] == [[1, 2, 3], [4], []]
-    assert [(page.total, page.total_capped) for page in (first, last, past)] == [totals[query]] * 3
+    assert [shape(page)[1:3] for page in (first, last, past)] == [totals[query]] * 3
     assert [page.has_more for page in (first, last, past)] == [True, False, False]
 
 
@@ -232,14 +241,14 @@ class Repeating(AuthorService):
 async def test_a_join_that_repeats_rows_loses_none(authors: AsyncSession, query: type[PageParams], limit: int) -> None:
     """Following has_more over a join that repeats rows shows as many rows as the total says."""
     items: list[int] = []
-    page = await Repeating(authors).page_as(AuthorRead, query(limit=limit))
+    page = await listed(Repeating(authors), AuthorRead, query(limit=limit))
     items += [author.id for author in page.items]
     while page.has_more:
-        page = await Repeating(authors).page_as(AuthorRead, query(skip=page.skip + limit, limit=limit))
+        page = await listed(Repeating(authors), AuthorRead, query(skip=page.skip + limit, limit=limit))
         items += [author.id for author in page.items]
 
     assert set(items) == {1, 2, 3, 4}
-    assert page.total in {None, len(items)}
+    assert shape(page)[1] in {None, len(items)}
 
 
 @pytest.mark.parametrize("service", [Joined, Distinct, Grouped, Loading, Ordered])
@@ -247,3 +256,29 @@ async def test_pages_of_joins_cost_no_more(authors: AsyncSession, library: Datab
     """A page of a join takes two statements."""
     with assert_max_queries(library, 2):
         await service(authors).page_as(AuthorRead, PageParams(limit=3))
+
+
+@pytest.mark.parametrize("bound", [0, -1])
+async def test_a_page_cannot_do_without_a_total(tags: TagService, bound: int) -> None:
+    """A bound below 1 is a mistake in the code, and the error names the method that does not count."""
+
+    class Wrong(PageParams):
+        max_total: ClassVar[int | None] = bound
+
+    with pytest.raises(ConfigurationError, match="slice_as"):
+        await tags.page_as(TagRead, Wrong())
+
+
+async def test_slices_meet_conditions_orders_and_overrides(tags: TagService) -> None:
+    """An override of list() is called, as for pages."""
+
+    class Light(TagService):
+        async def list(self, *conditions: Any, **options: Any) -> list[Tag]:
+            return await super().list(Tag.weight < 3, *conditions, **options)
+
+    heaviest = await tags.slice_as(TagRead, PageParams(limit=2), Tag.weight.is_not(None), order_by=Tag.weight.desc())
+    light = await Light(tags.session).slice_as(TagRead, PageParams(limit=2), order_by=Tag.weight.desc())
+
+    assert shape(heaviest) == (["e", "c"], None, False, True)
+    assert shape(light) == (["c", "a"], None, False, False)
+    assert isinstance(heaviest, Slice)

@@ -132,8 +132,9 @@ async def test_lists_may_do_without_a_total(notes: Database) -> None:
             with assert_max_queries(notes, 1 if bound == 0 else 2):
                 pages.append((await client.get("/notes", params={"limit": 2})).json())
 
-    assert [(page["total"], page["total_capped"], page["has_more"]) for page in pages] == [
-        (None, False, True),
+    assert set(pages[0]) == {"items", "has_more", "skip", "limit"}
+    assert [(page.get("total"), page.get("total_capped"), page["has_more"]) for page in pages] == [
+        (None, None, True),
         (3, True, True),
         (5, False, True),
     ]

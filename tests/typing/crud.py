@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship, selectinload
 
 from fastapi_kit.crud import FOR_UPDATE, CRUDService, ReadService, RowLock
-from fastapi_kit.pagination import Page, PageParams
+from fastapi_kit.pagination import Page, PageParams, Slice
 
 
 class Base(DeclarativeBase): ...
@@ -83,6 +83,10 @@ class Explicit(CRUDService[Note, NoteCreate, NoteUpdate]):
 class NoteReports(ReadService[Note]): ...
 
 
+class Lines(CRUDService[Line, Any, Any]):
+    """Rows without schemas."""
+
+
 async def reads_give_the_model(session: AsyncSession) -> None:
     notes = Notes(session)
     assert_type(notes.model, type[Note])
@@ -92,6 +96,8 @@ async def reads_give_the_model(session: AsyncSession) -> None:
     assert_type(await notes.get({"id": 1}, options=[selectinload(Note.lines)], lock=FOR_UPDATE), Note | None)
     assert_type(await notes.get_one((1,), lock=RowLock(nowait=True)), Note)
     assert_type(await notes.get_by(title="a", rank=None), Note | None)
+    assert_type(await notes.get_by(title="a", options=[selectinload(Note.lines)], lock=FOR_UPDATE), Note | None)
+    assert_type(await notes.get_one_by(title="a", lock=RowLock(nowait=True)), Note)
     assert_type(await notes.get_many([1, 2]), list[Note])
     assert_type(await notes.get_many(number for number in range(3)), list[Note])
     assert_type(await notes.first(Note.title == "a", order_by=Note.rank.desc()), Note | None)
@@ -117,7 +123,9 @@ async def schemas_give_themselves(session: AsyncSession) -> None:
     page = await notes.page_as(NoteRead, PageParams(limit=10), Note.rank > 1, order_by=(Note.title.desc(), Note.rank))
     assert_type(page, Page[NoteRead])
     assert_type(page.items, list[NoteRead])
-    assert_type(page.total, int | None)
+    assert_type(page.total, int)
+    assert_type(await notes.get_as(NoteRead, Note.title == "a", Note.rank > 1), NoteRead)
+    assert_type(await notes.slice_as(NoteRead, PageParams()), Slice[NoteRead])
 
 
 async def writes_give_the_model(session: AsyncSession) -> None:
@@ -198,3 +206,8 @@ async def refused(session: AsyncSession) -> None:
     await notes.list(True)  # type: ignore[arg-type]
     await notes.get_as(Note, 1)  # type: ignore[type-var]
     await NoteReports(session).create(NoteCreate(title="a"))  # type: ignore[attr-defined]
+
+
+async def rows_without_schemas(session: AsyncSession) -> None:
+    assert_type(await Lines(session).create({}, id=1), Line)
+    assert_type(await Lines(session).discard(1), bool)

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from fastapi_kit.auth import require_access
-from fastapi_kit.crud import FOR_UPDATE, CRUDService
+from fastapi_kit.crud import FOR_UPDATE, CRUDService, ReadService
 from fastapi_kit.db import Database
 from fastapi_kit.routing import Endpoint, RouterOptions, check_operation_ids, crud_router, get_row_factory, operation_id
 
@@ -28,6 +28,9 @@ class NoteIn(BaseModel): ...
 
 
 class NoteService(CRUDService[Note, NoteIn, NoteIn]): ...
+
+
+class NoteReports(ReadService[Note]): ...
 
 
 class OtherService(CRUDService[Base, NoteIn, NoteIn]): ...
@@ -62,6 +65,7 @@ get_note = get_row_factory(NoteService, session=db.transaction, name="note_id", 
 assert_type(get_note, Callable[..., Awaitable[Note]])
 assert_type(get_row_factory(NoteService, service=get_notes, key=Note.folder_id), Callable[..., Awaitable[Note]])
 assert_type(require_access(get_number, get_note, check=lambda user, note: note.id == user), Callable[..., Awaitable[Note]])
+assert_type(crud_router(NoteReports, read=NoteIn, session=db.session, endpoints=Endpoint.READ), APIRouter)
 assert_type(Endpoint.CRUD & ~Endpoint.DELETE | Endpoint.CREATE_MANY, Endpoint)
 
 crud_router(
@@ -69,7 +73,7 @@ crud_router(
     read=NoteIn,
     session=db.transaction,
     dependencies={Endpoint.WRITE: [Depends(guard)], Endpoint.LIST: [Security(guard, scopes=["notes"])]},
-    options=RouterOptions(parent=Note.folder_id, list_item=NoteIn, max_batch=10),
+    options=RouterOptions(parent=Note.folder_id, parent_key=Note.id, key=Note.id, list_item=NoteIn, replace=NoteIn, max_batch=10),
 )
 crud_router(NoteService, read=NoteIn, service=get_number)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 crud_router(NoteService, read=int, session=db.session)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

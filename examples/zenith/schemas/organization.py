@@ -17,7 +17,8 @@ class OrganizationCreate(BaseModel):
     description: Annotated[NonBlank, Field(max_length=1000)] | None = None
 
 
-OrganizationUpdate = partial_model(OrganizationCreate, name="OrganizationUpdate")
+@partial_model
+class OrganizationUpdate(OrganizationCreate): ...
 
 
 class OrganizationRead(BaseModel):

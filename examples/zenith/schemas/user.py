@@ -1,7 +1,7 @@
 """Users. All schemas for input reject unknown fields."""
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
@@ -36,17 +36,12 @@ class UserChange(BaseModel):
 UserUpdate = partial_model(UserChange, name="UserUpdate")
 
 
-class Privileges(BaseModel):
+@partial_model
+class PrivilegesUpdate(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     is_active: bool
     is_superuser: bool
-
-
-if TYPE_CHECKING:  # type checkers do not accept a variable as a type
-    PrivilegesUpdate = Privileges
-else:
-    PrivilegesUpdate = partial_model(Privileges, name="PrivilegesUpdate")
 
 
 class UserRead(BaseModel):

@@ -22,10 +22,8 @@ class MembershipService(CRUDService[Membership, MembershipCreate, MembershipCrea
     """Members of organizations."""
 
 
-class OrganizationService(CRUDService[Organization, OrganizationCreate, OrganizationCreate]):
+class OrganizationService(CRUDService[Organization, OrganizationCreate, OrganizationUpdate]):
     """The organizations that *actor* may see: their own, or all for a superuser. Only owners and superusers may change them."""
-
-    update_schema = OrganizationUpdate
 
     def __init__(self, session: AsyncSession, actor: User) -> None:
         super().__init__(session)
@@ -43,7 +41,7 @@ class OrganizationService(CRUDService[Organization, OrganizationCreate, Organiza
             await self.memberships.create({"organization_id": organization.id, "user_id": self.actor.id, "role": "owner"})
         return organization
 
-    async def update(self, ident: object, data: OrganizationCreate | Mapping[str, Any], /, **options: Any) -> Organization:
+    async def update(self, ident: object, data: OrganizationUpdate | Mapping[str, Any], /, **options: Any) -> Organization:
         await self.require_owner(ident)
         return await super().update(ident, data, **options)
 

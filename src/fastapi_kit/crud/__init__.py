@@ -1,6 +1,7 @@
 """Services that read and write the rows of one model."""
 
-from fastapi_kit.crud.reads import FOR_UPDATE, ReadService, RowLock
+from fastapi_kit.crud.locks import FOR_UPDATE, RowLock
+from fastapi_kit.crud.reads import ReadService
 from fastapi_kit.crud.service import CRUDService
 
 __all__ = ["FOR_UPDATE", "CRUDService", "ReadService", "RowLock"]

@@ -3,9 +3,9 @@
 import builtins
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import asdict, dataclass
-from functools import cached_property, lru_cache
-from typing import Any, ClassVar, Final, Generic, TypeVar, cast
+from dataclasses import asdict
+from functools import cached_property
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from pydantic import BaseModel
 from sqlalchemy import ColumnExpressionArgument, Select, func, select
@@ -15,46 +15,28 @@ from sqlalchemy.orm.interfaces import LoaderOption, ORMOption
 
 from fastapi_kit._compat import is_ungrouped, options_of
 from fastapi_kit.crud._base_query import BaseQuery, window
+from fastapi_kit.crud._conversions import is_sql
 from fastapi_kit.crud._generics import overrides, type_arguments
+from fastapi_kit.crud._pages import page_of, rows_to_count, rows_to_read, slice_of
 from fastapi_kit.crud._rows import MOST_KEYS, Loading, chunks, loading_of
 from fastapi_kit.crud.attributes import attributes_of, mapper_of
 from fastapi_kit.crud.identity import Identity, Key, identity_of, may_hold
+from fastapi_kit.crud.locks import RowLock
 from fastapi_kit.crud.ordering import OrderBy, items_of, total_order
 from fastapi_kit.crud.read_plan.plan import ReadPlan, read_plan
 from fastapi_kit.db.atomic import read_locked
 from fastapi_kit.db.reads import read, stream
 from fastapi_kit.db.sessions import execute, is_idle
 from fastapi_kit.errors import ConfigurationError, InvalidQueryError, MultipleMatchesError, NotFoundError
-from fastapi_kit.pagination import Page, PageParams
+from fastapi_kit.pagination import Page, PageParams, Slice
 
-__all__ = ["FOR_UPDATE", "ReadService", "RowLock"]
+__all__ = ["ReadService"]
 
 ModelT = TypeVar("ModelT")
 SchemaT = TypeVar("SchemaT", bound=BaseModel)
 ResultT = TypeVar("ResultT")
 
 _MAX_OFFSET = 2**63 - 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class RowLock:
-    """A row lock, with the options of SQLAlchemy's ``Select.with_for_update``. SQLite locks the whole database for writing instead.
-
-    Args:
-        read: Take a shared lock (``FOR SHARE``).
-        nowait: Raise UnavailableError if another transaction holds the lock, instead of waiting.
-        skip_locked: Leave out rows that another transaction has locked.
-        key_share: Let other transactions insert rows that refer to this one (``FOR NO KEY UPDATE``, with *read* ``FOR KEY SHARE``).
-    """
-
-    read: bool = False
-    nowait: bool = False
-    skip_locked: bool = False
-    key_share: bool = False
-
-
-FOR_UPDATE: Final[RowLock] = RowLock()
-"""The lock of a plain ``FOR UPDATE``."""
 
 
 class ReadService(Generic[ModelT]):
@@ -132,7 +114,7 @@ class ReadService(Generic[ModelT]):
             raise NotFoundError(self.model, ident)
         return row
 
-    async def get_by(self, **columns: object) -> ModelT | None:
+    async def get_by(self, *, options: Sequence[ORMOption] = (), lock: RowLock | None = None, **columns: object) -> ModelT | None:
         """Return the one row with these values of columns, or None. A value of None means IS NULL.
 
         Raises:
@@ -146,10 +128,23 @@ class ReadService(Generic[ModelT]):
             raise ConfigurationError(f"{self.model.__name__} has no column {', '.join(unknown)}")
         if not all(may_hold(known[name], value, self.session.sync_session, self.mapper) for name, value in columns.items()):
             return None
-        rows = await self._load(self._select([getattr(self.model, name) == value for name, value in columns.items()], limit=2))
+        conditions = [getattr(self.model, name) == value for name, value in columns.items()]
+        rows = await self._load(self._select(conditions, limit=2), options=options, lock=lock)
         if len(rows) > 1:
             raise MultipleMatchesError(self.model, tuple(columns))
         return rows[0] if rows else None
+
+    async def get_one_by(self, *, options: Sequence[ORMOption] = (), lock: RowLock | None = None, **columns: object) -> ModelT:
+        """Return the one row with these values of columns, as ``get_by`` does.
+
+        Raises:
+            NotFoundError: No row has the values.
+            MultipleMatchesError: Several rows have the values.
+        """
+        row = await self.get_by(options=options, lock=lock, **columns)
+        if row is None:
+            raise NotFoundError(self.model, columns)
+        return row
 
     async def get_many(self, idents: Iterable[object]) -> builtins.list[ModelT]:
         """Return the rows with these keys, each once, in the order given. Unknown keys are left out. No keys need no SQL."""
@@ -228,14 +223,19 @@ class ReadService(Generic[ModelT]):
     async def get_as(self, schema: type[SchemaT], ident: object, *conditions: ColumnExpressionArgument[bool]) -> SchemaT:
         """Return the row with this primary key as an instance of *schema*.
 
+        Conditions alone, such as ``Article.slug == slug``, find the one row that meets them.
+
         Only what *schema* names is read. A schema of columns only is read from plain rows, without objects. Each collection takes one
         more query.
 
         Raises:
             NotFoundError: No row has the key and meets *conditions*.
+            MultipleMatchesError: Without a key, several rows meet *conditions*.
             ConfigurationError: The model cannot fill a field of *schema*, or the key has another shape or type.
         """
         identity, plan = self._identity, read_plan(schema, self.mapper)
+        if is_sql(ident):
+            return await self._matching_as(schema, plan, [cast("ColumnExpressionArgument[bool]", ident), *conditions])
         key = identity.key_of(ident)
         if not identity.is_possible(key, self.session.sync_session):
             raise NotFoundError(self.model, ident)
@@ -279,31 +279,34 @@ class ReadService(Generic[ModelT]):
     ) -> Page[SchemaT]:
         """Return the page that *query* asks for, of the rows that meet *conditions*, with items of *schema*.
 
-        It takes two statements: the rows and their number. With ``max_total = 0`` in the class of *query* the rows are not counted, and
-        with another ``max_total`` counting stops there. ``has_more`` is then known from one additional row.
+        It takes two statements: the rows and their number. With ``max_total`` in the class of *query* counting stops there, and
+        ``has_more`` is known from one additional row.
+
+        Raises:
+            ConfigurationError: ``max_total`` is less than 1, or the model cannot fill a field of *schema*.
         """
-        cap, skip, limit = query.max_total, query.skip, query.limit + (query.max_total is not None)
+        skip, limit, up_to = query.skip, rows_to_read(query), rows_to_count(query)
         if self._is_overridden("list", "list_as", "count"):
             rows = await self.list_as(schema, *conditions, skip=skip, limit=limit, order_by=order_by)
-            counted = None if cap == 0 else await self._read(lambda session: self._count(session, conditions, up_to=one_more(cap)))
+            counted = await self._read(lambda session: self._count(session, conditions, up_to=up_to))
         else:
             plan, statement = read_plan(schema, self.mapper), self._window(conditions, skip=skip, limit=limit, order_by=order_by)
             find = self._finding(plan, statement) if statement is not None else None
 
-            def find_page(session: Session) -> tuple[Sequence[Any], int | None]:
+            def find_page(session: Session) -> tuple[Sequence[Any], int]:
                 found: Sequence[Any] = find(session) if find is not None else ()
-                return found, None if cap == 0 else self._count(session, conditions, up_to=one_more(cap))
+                return found, self._count(session, conditions, up_to=up_to)
 
             found, counted = await self._read(find_page)
             rows = plan.from_found(found)
-        return page_of(schema).of(
-            rows[: query.limit],
-            skip=skip,
-            limit=query.limit,
-            total=counted if cap is None or counted is None else min(counted, cap),
-            total_capped=cap is not None and counted is not None and counted > cap,
-            has_more=None if cap is None else len(rows) > query.limit,
-        )
+        return page_of(schema, rows, query, counted=counted)
+
+    async def slice_as(
+        self, schema: type[SchemaT], query: PageParams, *conditions: ColumnExpressionArgument[bool], order_by: OrderBy = ()
+    ) -> Slice[SchemaT]:
+        """Return the rows of ``page_as`` without counting. It takes one statement, which reads one row more to know ``has_more``."""
+        rows = await self.list_as(schema, *conditions, skip=query.skip, limit=query.limit + 1, order_by=order_by)
+        return slice_of(schema, rows, query)
 
     async def rows_as(self, schema: type[SchemaT], rows: Sequence[ModelT]) -> builtins.list[SchemaT]:
         """Return *rows*, which were read or written before, as instances of *schema*. What is not loaded yet is read now."""
@@ -323,6 +326,19 @@ class ReadService(Generic[ModelT]):
 
         await self._read(complete)
         return plan.from_objects(rows)
+
+    async def _matching_as(
+        self, schema: type[SchemaT], plan: ReadPlan[SchemaT], conditions: Sequence[ColumnExpressionArgument[bool]]
+    ) -> SchemaT:
+        """Return the one row that meets *conditions* as *schema*."""
+        statement, is_overridden = self._select(conditions, limit=2), self._is_overridden("get", "get_one")
+        find = self._finding(plan, statement)
+        found: Sequence[Any] = await self._load(statement) if is_overridden else plan.from_found(await self._read(find))
+        if len(found) != 1:
+            described = " and ".join(map(str, conditions))
+            raise MultipleMatchesError(self.model, (described,)) if found else NotFoundError(self.model, described)
+        row: object = found[0]
+        return await self.get_as(schema, self._identity.key_of_row(row)) if is_overridden else cast("SchemaT", row)
 
     def _finding(self, plan: ReadPlan[SchemaT], statement: Select[Any]) -> Callable[[Session], Sequence[Any]]:
         """Return the function that runs *statement* for ``plan.from_found``: for plain rows if the plan is flat, else for objects."""
@@ -426,15 +442,6 @@ class ReadService(Generic[ModelT]):
     @cached_property
     def _loading(self) -> Loading:
         return loading_of(self.mapper)
-
-
-def one_more(cap: int | None) -> int | None:
-    return None if cap is None else cap + 1
-
-
-@lru_cache(maxsize=512)
-def page_of(schema: type[SchemaT]) -> type[Page[SchemaT]]:
-    return cast("type[Page[SchemaT]]", Page.__class_getitem__(schema))
 
 
 def load_missing(session: Session, plan: ReadPlan[Any], objects: Sequence[Any]) -> None:

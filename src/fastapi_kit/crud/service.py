@@ -14,7 +14,8 @@ from fastapi_kit.crud._flushing import flushing_of
 from fastapi_kit.crud._generics import overrides
 from fastapi_kit.crud._write import Target
 from fastapi_kit.crud.attributes import Values, attributes_of
-from fastapi_kit.crud.reads import FOR_UPDATE, ReadService, RowLock
+from fastapi_kit.crud.locks import FOR_UPDATE, RowLock
+from fastapi_kit.crud.reads import ReadService
 from fastapi_kit.crud.values import checked_changes, checked_row, field_values, new_values
 from fastapi_kit.db.atomic import write
 from fastapi_kit.db.hooks import dropping_calls
@@ -187,6 +188,23 @@ class CRUDService(ReadService[ModelT], Generic[ModelT, CreateT, UpdateT]):
                 raise
             # A delete writes no values of its own. References to the row could not be set to null, or fail the COMMIT.
             raise StillReferencedError(error.fields, table=error.table) from error
+
+    async def discard(self, ident: object, /) -> bool:
+        """Delete a row if it exists, as ``delete`` does. Return whether it existed.
+
+        Raises:
+            StillReferencedError: Other rows refer to it.
+            ConfigurationError: The key has another shape or type.
+            UnavailableError: The database does not answer.
+        """
+        try:
+            await self.delete(ident)
+        except NotFoundError as error:
+            # An override of delete() may miss another row.
+            if error.model is not self.model or error.ident != ident:
+                raise
+            return False
+        return True
 
     async def create_values(self, data: CreateT) -> dict[str, Any]:
         """Return the values of a new row by attribute. Override it to hash, rename or derive values.

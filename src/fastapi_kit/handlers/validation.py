@@ -14,6 +14,7 @@ from starlette.types import Scope
 from fastapi_kit._text import is_items, is_mapping
 from fastapi_kit.errors import FieldError, UserInputError
 from fastapi_kit.middleware.routes import effective_route
+from fastapi_kit.schemas import pattern_message
 
 __all__ = ["MAX_ERRORS", "field_errors", "known_words", "shown_names"]
 
@@ -79,6 +80,8 @@ def shown_place(item: Mapping[str, Any], words: frozenset[str]) -> tuple[str | i
 def shown_message(item: Mapping[str, Any], words: frozenset[str]) -> str:
     """Return the text of *item*, or "is not valid" if it may hold something of the client's."""
     kind, text, context = item["type"], str(item["msg"]), item.get("ctx", {})
+    if kind == "string_pattern_mismatch":
+        return pattern_message(str(context.get("pattern"))) or text
     if kind in _CLOSED_TYPES:
         return _FIXED_TEXTS.get(kind, text)
     if kind in _OPEN_TYPES:

@@ -1,36 +1,35 @@
 """The endpoints of a generated router, and what OpenAPI shows of them."""
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, TypeAlias
 
 from fastapi import APIRouter, Body, Query, Request, Response
 from fastapi.params import Depends
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 from sqlalchemy import ColumnElement
 from sqlalchemy.orm.interfaces import ORMOption
 
+from fastapi_kit.crud.attributes import attributes_of
 from fastapi_kit.crud.identity import identity_of
+from fastapi_kit.crud.locks import FOR_UPDATE, RowLock
 from fastapi_kit.crud.read_plan.plan import read_plan
-from fastapi_kit.crud.reads import FOR_UPDATE, ReadService, RowLock
+from fastapi_kit.crud.reads import ReadService
 from fastapi_kit.crud.service import CRUDService
 from fastapi_kit.db.transactions import unit_of_work
 from fastapi_kit.dependencies import declare
-from fastapi_kit.errors import InvalidDataError, NotFoundError, UnknownReferenceError
+from fastapi_kit.errors import ConfigurationError, InvalidDataError, NotFoundError, UnknownReferenceError
 from fastapi_kit.etags import answer_with_etag, check_if_match, check_preconditions, etag_of, is_conditional, require_if_match, version_of
-from fastapi_kit.pagination import Page, PageParams
-from fastapi_kit.routing.keys import collection_path, column_in_path, row_path
-from fastapi_kit.routing.resource import Parent, Resource
-from fastapi_kit.routing.routes import BatchRoute, RowRoute, add_route
+from fastapi_kit.pagination import Page, Slice
+from fastapi_kit.routing.keys import row_path
+from fastapi_kit.routing.links import set_link_header
+from fastapi_kit.routing.resource import Parent, Resource, Window, differs_from_path
+from fastapi_kit.routing.routes import ETAG, IF_MATCH, IF_NONE_MATCH, BatchRoute, RowRoute, add_route
 
-__all__ = ["Source", "add_create", "add_create_many", "add_delete", "add_get", "add_list", "add_update"]
+__all__ = ["Source", "add_create", "add_create_many", "add_delete", "add_get", "add_list", "add_replace", "add_update"]
 
 Service: TypeAlias = CRUDService[Any, Any, Any]
-
-ETAG = {"ETag": "The version of the row (RFC 9110, 8.8.3)"}
-IF_MATCH = {"If-Match": "The ETag that the row must have"}
-IF_NONE_MATCH = {"If-None-Match": "The ETag that the client has"}
 
 
 @dataclass(frozen=True)
@@ -68,21 +67,32 @@ class Rows:
     async def update(self, key: object, data: BaseModel, request: Request) -> Shown:
         """Change a row if the preconditions of *request* hold."""
         async with unit_of_work(self.service.session):
-            expected = await self.expected(await self.load(key, lock=FOR_UPDATE), request) if is_conditional(request) else {}
-            return await self.show(await self.service.update(key, data, **expected))
+            if self.resource.key_name is None and not is_conditional(request):
+                return await self.show(await self.service.update(key, data))
+            locked = await self.load(key, lock=FOR_UPDATE)
+            return await self.show(await self.service.update(self.ident_of(locked, key), data, **await self.expected(locked, request)))
+
+    async def replace(self, key: object, data: BaseModel, request: Request) -> Shown:
+        """Change all fields of a row."""
+        return await self.update(key, self.resource.whole(data, key), request)
 
     async def delete(self, key: object, request: Request) -> None:
         """Delete a row if the preconditions of *request* hold."""
-        if not is_conditional(request):
+        if self.resource.key_name is None and not is_conditional(request):
             await self.service.delete(key)
             return
         async with unit_of_work(self.service.session):
-            expected = await self.expected(await self.load(key, lock=FOR_UPDATE), request)
-            await self.service.delete(key, **expected)
+            locked = await self.load(key, lock=FOR_UPDATE)
+            await self.service.delete(self.ident_of(locked, key), **await self.expected(locked, request))
 
     async def load(self, key: object, *, options: Sequence[ORMOption] = (), lock: RowLock | None = None) -> object:
         """Return the row with *key*, or raise NotFoundError."""
-        row: object = await self.service.get_one(key, options=options, lock=lock)
+        row: object
+        if self.resource.key_name is None:
+            row = await self.service.get_one(key, options=options, lock=lock)
+        else:
+            columns: dict[str, Any] = {self.resource.key_name: key, **self.columns}
+            row = await self.service.get_one_by(options=options, lock=lock, **columns)
         return row
 
     async def show(self, row: object) -> Shown:
@@ -92,10 +102,21 @@ class Rows:
 
     async def expected(self, row: object, request: Request) -> dict[str, Any]:
         """Check the preconditions of *request* for the locked *row*. Return what a write has to expect."""
+        if not is_conditional(request):
+            return {}
         version = version_of(row)
         tags = [] if version is None else [etag_of(row), etag_of(row, shown=(await self.show(row)).answer)]
         check_preconditions(request, tags)
         return {} if version is None else {"expected_version": version}
+
+    @property
+    def columns(self) -> Mapping[str, object]:
+        """The values of columns that all rows have."""
+        return {}
+
+    def ident_of(self, row: object, key: object) -> object:
+        """Return the primary key of *row*, which is at *key*."""
+        return key if self.resource.key_name is None else identity_of(self.resource.mapper).key_of_row(row)
 
 
 class ChildRows(Rows):
@@ -125,19 +146,27 @@ class ChildRows(Rows):
         async with unit_of_work(self.service.session):
             locked = await self.load(key, lock=FOR_UPDATE)
             stored: object = getattr(locked, self.parent.name)
-            expected = await self.expected(locked, request) if is_conditional(request) else {}
-            row = await self.service.update(key, data, **expected)
+            row = await self.service.update(self.ident_of(locked, key), data, **await self.expected(locked, request))
             if not self.parent.is_parent(stored, locked):
                 # A hook of the service took the parent from a field of another name.
-                raise self.parent.mismatch()
+                raise differs_from_path(self.parent.name)
             return await self.show(row)
+
+    async def replace(self, key: object, data: BaseModel, request: Request) -> Shown:
+        """Change all fields of a row of the parent."""
+        self.parent.check(self.value, data)
+        return await super().replace(key, data, request)
 
     async def delete(self, key: object, request: Request) -> None:
         """Delete a row of the parent."""
         async with unit_of_work(self.service.session):
             locked = await self.load(key, lock=FOR_UPDATE)
-            expected = await self.expected(locked, request) if is_conditional(request) else {}
-            await self.service.delete(key, **expected)
+            await self.service.delete(self.ident_of(locked, key), **await self.expected(locked, request))
+
+    @property
+    def columns(self) -> Mapping[str, object]:
+        """The column of the parent."""
+        return {self.parent.name: self.value}
 
     async def load(self, key: object, *, options: Sequence[ORMOption] = (), lock: RowLock | None = None) -> object:
         """Return the row with *key*, or raise NotFoundError if it belongs to another parent."""
@@ -186,20 +215,14 @@ class Source:
         if parent is not None:
 
             async def get_rows(source: Annotated[Any, dependency], __value__: Any) -> Rows:
-                return ChildRows(serve(source), resource, parent, __value__)
+                service = serve(source)
+                return ChildRows(service, resource, parent, await parent.find(service.session, __value__))
 
-            self.given = Depends(declare(get_rows, __value__=column_in_path(parent.column, parent.name, of=resource.plural)))
+            self.given = Depends(declare(get_rows, __value__=parent.in_path(of=resource.plural)))
 
     def rows(self, given: Any) -> Rows:
         """Return the rows for *given*, the value of the dependency. Under a parent it is the rows already."""
         return Rows(self.serve(given), self.resource) if self.parent is None else given
-
-
-class Window(PageParams):
-    """The page of a list."""
-
-    skip: Annotated[int, Field(ge=0, le=2**31 - 1, description="How many to leave out at the beginning")] = 0
-    limit: Annotated[int, Field(ge=1, le=1000, description="How many to return at most")] = 100
 
 
 def tagged(shown: Shown, resource: Resource, response: Response) -> BaseModel:
@@ -213,20 +236,21 @@ def add_list(router: APIRouter, source: Source, guards: Sequence[Depends]) -> No
     """``GET /``."""
     resource, parent = source.resource, source.parent
 
+    is_counted = resource.max_total != 0
+
     class CountedWindow(Window):
         max_total: ClassVar = resource.max_total
 
     async def list_rows(
         given: Annotated[Any, source.given], __window__: Annotated[CountedWindow, Query()], request: Request, response: Response
-    ) -> Page[Any]:
+    ) -> Slice[Any]:
         rows = source.rows(given)
-        page = await rows.service.page_as(resource.item, __window__, *rows.conditions)
-        # request.url fails on bytes that are not UTF-8.
-        query = request.scope["query_string"].decode("latin-1")
-        response.headers["Link"] = page.link_header(f"{collection_path(request.scope)}?{query}")
+        list_as = rows.service.page_as if is_counted else rows.service.slice_as
+        page = await list_as(resource.item, __window__, *rows.conditions)
+        set_link_header(request, response, page)
         return page
 
-    confined = "" if parent is None else f" with this {parent.name.replace('_', ' ')}"
+    confined = "" if parent is None else f" with this {parent.parameter.replace('_', ' ')}"
     add_route(
         router,
         "GET",
@@ -235,10 +259,10 @@ def add_list(router: APIRouter, source: Source, guards: Sequence[Depends]) -> No
         name=f"list_{resource.table}",
         summary=f"List {resource.plural}",
         description=f"One page of the {resource.plural}{confined}, in the order of their keys. A page beyond the end is empty.",
-        response_model=Page.__class_getitem__(resource.item),
-        response_description="The page, and how many there are in all",
+        response_model=(Page if is_counted else Slice).__class_getitem__(resource.item),
+        response_description=f"The page, and {'how many there are in all' if is_counted else 'whether there are more'}",
         headers={"Link": "Where the first, previous, next and last pages are (RFC 8288)"},
-        errors=(422, 503),
+        errors=(422, 503) if parent is None or parent.key is None else (404, 422, 503),
         dependencies=guards,
     )
 
@@ -253,7 +277,7 @@ def add_get(router: APIRouter, source: Source, guards: Sequence[Depends]) -> Non
             shown = await rows.get(__key__)
             answer_with_etag(shown.row, shown=shown.answer, request=request, response=response)
             return shown.answer
-        answer = await rows.service.get_as(resource.read, __key__, *rows.conditions)
+        answer = await rows.service.get_as(resource.read, resource.found_by(__key__), *rows.conditions)
         check_if_match(request)
         return answer
 
@@ -350,6 +374,40 @@ def add_update(router: APIRouter, source: Source, guards: Sequence[Depends]) -> 
         name=f"update_{resource.name}",
         summary=f"Update {resource.singular}",
         description="Changes the fields that are sent and leaves all others as they are.",
+        response_model=resource.read,
+        response_description=f"The {resource.singular} after the change",
+        errors=(400, 404, 409, *resource.precondition_errors, 413, 422, 503),
+        headers=ETAG if resource.is_versioned else {},
+        asks=IF_MATCH if resource.is_versioned else {},
+        requires_asked=resource.requires_if_match,
+        dependencies=guards,
+        route_class_override=RowRoute,
+    )
+
+
+def add_replace(router: APIRouter, source: Source, guards: Sequence[Depends]) -> None:
+    """``PUT /{id}``."""
+    resource = source.resource
+    schema = resource.replacement or resource.declared("create_schema")
+    fixed = {*getattr(resource.service_class, "read_only", ()), *attributes_of(resource.mapper).stamped}
+    if named := sorted(fixed & schema.model_fields.keys()):
+        raise ConfigurationError(f"PUT cannot change {', '.join(named)}: set RouterOptions(replace=...) to a schema without them")
+
+    async def replace_row(
+        given: Annotated[Any, source.given], __key__: Any, __data__: Any, request: Request, response: Response
+    ) -> BaseModel:
+        if resource.requires_if_match:
+            require_if_match(request)
+        return tagged(await source.rows(given).replace(__key__, __data__, request), resource, response)
+
+    add_route(
+        router,
+        "PUT",
+        resource.path,
+        declare(replace_row, __key__=resource.key, __data__=Annotated[schema, Body()]),
+        name=f"replace_{resource.name}",
+        summary=f"Replace {resource.singular}",
+        description="Changes all fields. A field that is not sent gets the default that is shown.",
         response_model=resource.read,
         response_description=f"The {resource.singular} after the change",
         errors=(400, 404, 409, *resource.precondition_errors, 413, 422, 503),

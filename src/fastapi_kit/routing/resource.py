@@ -4,49 +4,81 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any, cast
 
-from pydantic import BaseModel
-from sqlalchemy import Column, ColumnElement
+from pydantic import BaseModel, Field
+from sqlalchemy import Column, ColumnElement, Index, PrimaryKeyConstraint, UniqueConstraint, select
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapper, undefer
 from sqlalchemy.orm.interfaces import ORMOption
 
 from fastapi_kit.crud.attributes import attributes_of, mapper_of
 from fastapi_kit.crud.identity import identity_of
-from fastapi_kit.errors import ConfigurationError, FieldError, UserInputError
-from fastapi_kit.routing.keys import is_same_key, key_in_path, may_be_key
+from fastapi_kit.db.reads import read
+from fastapi_kit.db.sessions import execute
+from fastapi_kit.errors import ConfigurationError, FieldError, NotFoundError, UserInputError
+from fastapi_kit.pagination import PageParams
+from fastapi_kit.routing.keys import column_in_path, is_same_key, key_in_path, may_be_key
 
-__all__ = ["Parent", "Resource", "name_of", "snake_case"]
-
-
-def name_of(mapper: Mapper[Any], attribute: object) -> str | None:
-    """Return the name of a column's *attribute*, or None if it is not one of the model."""
-    # The attribute of a subclass is another object than that of its base.
-    classes = mapper.class_.__mro__
-    return next((name for name in attributes_of(mapper).columns if any(vars(each).get(name) is attribute for each in classes)), None)
+__all__ = ["Parent", "Resource", "Window", "differs_from_path", "name_of", "snake_case"]
 
 
-def snake_case(model: type[object]) -> str:
-    """Return the name of *model* in snake case."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", model.__name__).lower()
+class Window(PageParams):
+    """The page of a list."""
+
+    skip: Annotated[int, Field(ge=0, le=2**31 - 1, description="How many to leave out at the beginning")] = 0
+    limit: Annotated[int, Field(ge=1, le=1000, description="How many to return at most")] = 100
 
 
 @dataclass(frozen=True)
 class Parent:
-    """The column *name* of a model, whose value is in the path."""
+    """The column *name* of a model, whose value is in the path, or is found by *key*, the attribute of the parent that is."""
 
     mapper: Mapper[Any]
     name: str
+    key: str | None = None
 
     @classmethod
-    def of(cls, mapper: Mapper[Any], attribute: object) -> "Parent":
-        """Return the parent for *attribute*. Raises ConfigurationError if it is not a column of the model, or its whole key."""
+    def of(cls, mapper: Mapper[Any], attribute: object, key: object = None) -> "Parent":
+        """Return the parent for *attribute*, found by *key*.
+
+        Raises:
+            ConfigurationError: *attribute* is not a column of the model, or its whole key. *key* is not a unique column of the parent.
+        """
         name = name_of(mapper, attribute)
         if name is None:
             raise ConfigurationError(f"parent= is not a column of {mapper.class_.__name__}")
         if identity_of(mapper).names == (name,):
             raise ConfigurationError(f"parent= is the whole key of {mapper.class_.__name__}: a parent would have one such row at most")
-        return cls(mapper, name)
+        parent = cls(mapper, name)
+        if key is None:
+            return parent
+        if parent.model is None:
+            raise ConfigurationError(f"parent_key= needs a foreign key to a model in {mapper.class_.__name__}.{name}")
+        return cls(mapper, name, unique_attribute(mapper_of(parent.model), key, option="parent_key"))
+
+    @property
+    def parameter(self) -> str:
+        """The parameter of the path."""
+        return self.key or self.name
+
+    def in_path(self, *, of: str) -> Any:
+        """Return the type of the parameter of the path. *of* names the rows."""
+        if self.key is None or self.model is None:
+            return column_in_path(self.column, self.name, of=of)
+        return column_in_path(attributes_of(mapper_of(self.model)).columns[self.key], self.key, of=words_of(self.model))
+
+    async def find(self, session: AsyncSession, value: object) -> object:
+        """Return the value of the column for the parent with *value* in the path. Raises NotFoundError if there is none."""
+        if self.key is None or self.model is None:
+            return value
+        parent = mapper_of(self.model)
+        target = next(key.column for key in self.column.foreign_keys if key.column.table in parent.tables)
+        rows = select(parent.get_property_by_column(target).class_attribute).where(getattr(self.model, self.key) == value)
+        found: object = await read(session, lambda session: execute(session, rows).scalar_one_or_none(), mapper=parent)
+        if found is None:
+            raise NotFoundError(self.model, value)
+        return found
 
     @property
     def column(self) -> Column[Any]:
@@ -76,12 +108,7 @@ class Parent:
     def check(self, value: object, data: BaseModel, *place: int) -> None:
         """Raise UserInputError if *data*, at *place* in the body, names another parent than *value*."""
         if self.name in data.model_fields_set and not self.is_parent(value, data):
-            raise self.mismatch(*place)
-
-    def mismatch(self, *place: int) -> UserInputError:
-        """Return the error for a body that names another parent."""
-        error = FieldError(("body", *place, self.name), "not_as_in_path", "differs from the path")
-        return UserInputError("The body does not belong to the path.", errors=[error])
+            raise differs_from_path(self.name, *place)
 
 
 @dataclass(frozen=True)
@@ -91,7 +118,10 @@ class Resource:
     service_class: type[object]
     read: type[BaseModel]
     item: type[BaseModel]
+    replacement: type[BaseModel] | None
+    key_attribute: object
     parent_column: object
+    parent_key: object
     max_batch: int
     max_total: int | None
     requires_if_match: bool
@@ -114,7 +144,16 @@ class Resource:
     @cached_property
     def parent(self) -> Parent | None:
         """The parent, if the router has one."""
-        return None if self.parent_column is None else Parent.of(self.mapper, self.parent_column)
+        if self.parent_column is None:
+            if self.parent_key is not None:
+                raise ConfigurationError("parent_key= needs parent=")
+            return None
+        parent = Parent.of(self.mapper, self.parent_column, self.parent_key)
+        if parent.parameter in (name for name in self.key_columns if name != parent.name):
+            raise ConfigurationError(f"{parent.parameter} would be two parameters of one path: that of the parent and that of the row")
+        if parent.key is not None and parent.name in self.key_columns:
+            raise ConfigurationError(f"parent_key= needs key=, because {parent.name} is part of the key and not in the path")
+        return parent
 
     def declared(self, name: str) -> type[Any]:
         """Return the attribute *name* of the service's class. Raises ConfigurationError if it has none."""
@@ -124,14 +163,27 @@ class Resource:
         return value
 
     @cached_property
+    def key_name(self) -> str | None:
+        """The attribute in the path of a row if it is not the primary key. Raises ConfigurationError if it does not find one row."""
+        if self.key_attribute is None:
+            return None
+        among = [name for name in (name_of(self.mapper, self.parent_column),) if name is not None]
+        name = unique_attribute(self.mapper, self.key_attribute, option="key", among=among)
+        if attributes_of(self.mapper).columns[name].nullable:
+            raise ConfigurationError(f"{self.mapper.class_.__name__}.{name} may be null: a row without it would have no path")
+        return None if identity_of(self.mapper).names == (name,) else name
+
+    @cached_property
     def key_columns(self) -> Mapping[str, Column[Any]]:
-        """The columns of the primary key by attribute."""
+        """The columns in the path of a row by attribute."""
+        if self.key_name is not None:
+            return {self.key_name: attributes_of(self.mapper).columns[self.key_name]}
         identity = identity_of(self.mapper)
         return dict(zip(identity.names, identity.columns, strict=True))
 
     @cached_property
     def key(self) -> Any:
-        """The type of the primary key in the path. Raises ConfigurationError if it cannot be part of one."""
+        """The type of the key in the path. Raises ConfigurationError if it cannot be part of one."""
         return key_in_path(self.key_columns, of=self.singular)
 
     @cached_property
@@ -143,6 +195,25 @@ class Resource:
     def path(self) -> str:
         """The path of one row in the collection."""
         return "".join(f"/{{{name}}}" for name in self.segments)
+
+    def found_by(self, key: object) -> object:
+        """Return what finds the row with *key* in its path: the primary key, or a condition."""
+        return key if self.key_name is None else getattr(self.mapper.class_, self.key_name) == key
+
+    def whole(self, data: BaseModel, key: object) -> BaseModel:
+        """Return *data* with all fields set, for a change of the whole row, without those that the path with *key* decides.
+
+        Raises UserInputError if one of these differs from the path.
+        """
+        given: tuple[object, ...] = cast("tuple[object, ...]", key) if isinstance(key, tuple) else (key,)
+        path = {} if self.key_name else dict(zip(self.key_columns, given, strict=True))
+        for name, value in path.items():
+            if name in data.model_fields_set and not is_same_key(getattr(data, name), value):
+                raise differs_from_path(name)
+        whole = data.model_copy()
+        whole.model_fields_set.update(type(data).model_fields)
+        whole.model_fields_set.difference_update([*path, *([self.parent.name] if self.parent else ())])
+        return whole
 
     def may_be_key(self, segment: str) -> bool:
         """Return whether *segment* alone could be the key of a row."""
@@ -167,3 +238,49 @@ class Resource:
     def plural(self) -> str:
         """The rows, in words."""
         return self.table.replace("_", " ")
+
+
+def snake_case(model: type[object]) -> str:
+    """Return the name of *model* in snake case."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", model.__name__).lower()
+
+
+def words_of(model: type[object]) -> str:
+    return snake_case(model).replace("_", " ")
+
+
+def name_of(mapper: Mapper[Any], attribute: object) -> str | None:
+    """Return the name of *attribute* if it is a column of the model."""
+    # The attribute of a subclass is another object than that of its base.
+    members = [vars(each) for each in mapper.class_.__mro__]
+    return next((name for name in attributes_of(mapper).columns for each in members if name in each and each[name] is attribute), None)
+
+
+def unique_attribute(mapper: Mapper[Any], attribute: object, *, option: str, among: Sequence[str] = ()) -> str:
+    """Return the name of *attribute*, a column of the model that is unique, at least *among* rows with equal values of these.
+
+    Raises:
+        ConfigurationError: It is not. A unique index with a condition does not count.
+    """
+    name, columns = name_of(mapper, attribute), attributes_of(mapper).columns
+    if name is None:
+        raise ConfigurationError(f"{option}= is not a column of {mapper.class_.__name__}")
+    table, wanted = columns[name].table, {columns[each] for each in (name, *among)}
+    constraints = [each for each in table.constraints if isinstance(each, UniqueConstraint | PrimaryKeyConstraint)]
+    indexes = [each for each in table.indexes if each.unique and not any(has_condition(each, dialect) for dialect in _WITH_CONDITIONS)]
+    if not any(len(each.columns) > 0 and set(each.columns) <= wanted for each in (*constraints, *indexes)):
+        raise ConfigurationError(f"{mapper.class_.__name__}.{name} is not unique: {option}= needs a column that finds one row")
+    return name
+
+
+_WITH_CONDITIONS = ("postgresql", "sqlite")
+
+
+def has_condition(index: Index, dialect: str) -> bool:
+    return index.dialect_options[dialect].get("where") is not None or any(not isinstance(each, Column) for each in index.expressions)
+
+
+def differs_from_path(name: str, *place: int) -> UserInputError:
+    """Return the error for a body that has another value of *name* than the path."""
+    error = FieldError(("body", *place, name), "not_as_in_path", "differs from the path")
+    return UserInputError("The body does not belong to the path.", errors=[error])

@@ -4,7 +4,7 @@ import enum
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from fastapi import APIRouter, FastAPI
 from fastapi.params import Depends
@@ -14,18 +14,17 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped
 
 from fastapi_kit.crud.read_plan.plan import read_plan
+from fastapi_kit.crud.reads import ReadService
 from fastapi_kit.crud.service import CRUDService
 from fastapi_kit.dependencies import Dependency, as_depends
 from fastapi_kit.errors import ConfigurationError
-from fastapi_kit.routing.endpoints import Source, add_create, add_create_many, add_delete, add_get, add_list, add_update
+from fastapi_kit.routing.endpoints import Source, add_create, add_create_many, add_delete, add_get, add_list, add_replace, add_update
 from fastapi_kit.routing.resource import Resource
 from fastapi_kit.routing.routes import CRUDRouter
 
 __all__ = ["Endpoint", "RouterOptions", "crud_router"]
 
 ModelT = TypeVar("ModelT")
-CreateT = TypeVar("CreateT", bound=BaseModel)
-UpdateT = TypeVar("UpdateT", bound=BaseModel)
 
 
 class Endpoint(enum.Flag):
@@ -43,10 +42,12 @@ class Endpoint(enum.Flag):
     """``DELETE /{id}``: 204."""
     CREATE_MANY = 32
     """``POST /batch``: all or nothing, 201 and the rows. It is not part of CRUD."""
+    REPLACE = 64
+    """``PUT /{id}``: all fields, of the create schema unless RouterOptions.replace is another. It is not part of CRUD."""
     READ = 3
     """LIST and GET."""
     WRITE = 28
-    """CREATE, UPDATE and DELETE. As a key of *dependencies* it covers CREATE_MANY too, as every key with CREATE does."""
+    """CREATE, UPDATE and DELETE. In *dependencies*, what guards CREATE guards CREATE_MANY too, and UPDATE REPLACE."""
     CRUD = 31
     """READ and WRITE."""
 
@@ -57,14 +58,22 @@ class RouterOptions:
 
     list_item: type[BaseModel] | None = None
     """The schema of the rows in a list, if it is another than *read*."""
+    replace: type[BaseModel] | None = None
+    """The schema of ``PUT``, if it is another than the create schema."""
+    key: Mapped[Any] | None = None
+    """The column in the path of a row, if it is not the primary key: ``Article.slug``. It must be unique, or unique among the rows of a
+    parent, and not nullable."""
     parent: Mapped[Any] | None = None
     """A column whose value is in the path, as a parameter of its name: ``Book.author_id`` under ``/authors/{author_id}/books``."""
+    parent_key: Mapped[Any] | None = None
+    """The column of the parent that is in the path instead: ``Article.slug`` with ``parent=Comment.article_id`` under
+    ``/articles/{slug}/comments``. It must be unique."""
     max_batch: int = 1000
     """The most rows in a batch."""
     max_total: int | None = None
-    """Lists count no further than this. With 0 they do not count; ``has_more`` is there in any case. None: no limit."""
+    """Lists count no further than this. With 0 they are a Slice, without a total. None: no limit."""
     require_if_match: bool = False
-    """Answer 428 to an update or delete whose ``If-Match`` names no ETag. The model needs a version."""
+    """Answer 428 to a write of a row whose ``If-Match`` names no ETag. The model needs a version."""
 
 
 _NO_OPTIONS = RouterOptions()
@@ -74,16 +83,17 @@ _ADDERS: Mapping[Endpoint, Callable[[APIRouter, Source, Sequence[Depends]], None
     Endpoint.CREATE_MANY: add_create_many,
     Endpoint.GET: add_get,
     Endpoint.UPDATE: add_update,
+    Endpoint.REPLACE: add_replace,
     Endpoint.DELETE: add_delete,
 }
 
 
 def crud_router(
-    service_class: type[CRUDService[ModelT, CreateT, UpdateT]],
+    service_class: type[ReadService[ModelT]],
     *,
     read: type[BaseModel],
     session: Dependency[AsyncSession] | None = None,
-    service: Dependency[CRUDService[ModelT, CreateT, UpdateT]] | None = None,
+    service: Dependency[ReadService[ModelT]] | None = None,
     endpoints: Endpoint = Endpoint.CRUD,
     dependencies: Mapping[Endpoint, Sequence[Depends]] | None = None,
     options: RouterOptions = _NO_OPTIONS,
@@ -91,8 +101,8 @@ def crud_router(
     """Build the routes of a service.
 
     A write commits itself in the endpoint, before the response exists. The path of a row has one segment for each attribute of the primary
-    key. Each key has one form, the one in ``Location``. Integers beyond the range of their column are rejected, and a string key that
-    contains a slash cannot be reached.
+    key, or one for the column ``key`` of *options*. Each key has one form, the one in ``Location``. Integers beyond the range of their
+    column are rejected, and a string key that contains a slash cannot be reached.
 
     To replace an endpoint, leave it out and declare your own on the router that is returned. Routes that you add there are found before the
     paths of single rows. Functions, routes and operations are named after the table (``list_notes``, ``create_many_notes``) or the model
@@ -108,18 +118,20 @@ def crud_router(
     of the parent.
 
     Args:
-        service_class: The service. It names the model and the schemas of the requests.
+        service_class: The service. It names the model and the schemas of the requests. A ReadService can have the endpoints of READ.
         read: The schema of the responses.
         session: A dependency that gives the session, such as ``db.session`` or your own ``get_db``.
         service: A dependency that gives the service, where ``Service(session)`` is not enough. Give either this or *session*.
         endpoints: Which endpoints the router has.
         dependencies: Guards by endpoint, run in the order given: ``{Endpoint.WRITE: [Depends(require_editor)]}``. A key may be several
-            endpoints. What guards CREATE guards CREATE_MANY too; a key of CREATE_MANY guards the batch only.
+            endpoints. What guards CREATE guards CREATE_MANY too, and what guards UPDATE guards REPLACE; keys of CREATE_MANY and REPLACE
+            guard these only.
         options: Options that few routers need.
 
     Raises:
         ConfigurationError: The service names no model, or no schema that an endpoint needs; the key of the model cannot be part of a path;
-            the parent is not a column of the model; *dependencies* name an endpoint that the router lacks.
+            the parent is not a column of the model; a key in *options* is not unique; *dependencies* name an endpoint that the router
+            lacks; a ReadService has endpoints that write.
         TypeError: Both or neither of *session* and *service* are given.
 
     Example:
@@ -158,22 +170,27 @@ def crud_router(
     if options.max_batch < 1:
         raise ConfigurationError("max_batch must be at least 1")
     dependencies = dependencies or {}
-    # A batch creates rows, so whatever guards one new row guards it too.
-    guarded = {key: key | Endpoint.CREATE_MANY if Endpoint.CREATE in key else key for key in dependencies}
+    if endpoints & ~Endpoint.READ and not issubclass(cast("type[object]", service_class), CRUDService):
+        raise ConfigurationError(f"{service_class.__name__} only reads: use endpoints=Endpoint.READ, or a CRUDService")
+    # A batch creates rows and a PUT changes one, so whatever guards one new row, or a change, guards them too.
+    guarded = {key: key | covered_with(key) for key in dependencies}
     if idle := [str(key) for key, covered in guarded.items() if not covered & endpoints]:
         raise ConfigurationError(f"dependencies of {', '.join(idle)} guard nothing: the router has no such endpoint")
     resource = Resource(
         service_class=service_class,
         read=read,
         item=options.list_item or read,
+        replacement=options.replace,
+        key_attribute=options.key,
         parent_column=options.parent,
+        parent_key=options.parent_key,
         max_batch=options.max_batch,
         max_total=options.max_total,
         requires_if_match=options.require_if_match,
     )
     if options.require_if_match and not resource.is_versioned:
         raise ConfigurationError(f"require_if_match needs a version: give {resource.mapper.class_.__name__} the VersionMixin")
-    source = Source(resource, as_depends(given), service_class if service is None else lambda given: given)
+    source = Source(resource, as_depends(given), cast("Any", service_class) if service is None else lambda given: given)
     router = CRUDRouter()
     router.row_path = resource.path
     for endpoint, add in _ADDERS.items():
@@ -182,6 +199,12 @@ def crud_router(
             add(router, source, guards)
     router.lifespan_context = checking(router, resource)
     return router
+
+
+def covered_with(key: Endpoint) -> Endpoint:
+    """Return the endpoints that a guard of *key* guards, too."""
+    batch = Endpoint.CREATE_MANY if Endpoint.CREATE in key else Endpoint(0)
+    return batch | (Endpoint.REPLACE if Endpoint.UPDATE in key else Endpoint(0))
 
 
 def checking(router: APIRouter, resource: Resource) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
@@ -194,7 +217,7 @@ def checking(router: APIRouter, resource: Resource) -> Callable[[FastAPI], Abstr
         for schema in (resource.read, resource.item):
             read_plan(schema, resource.mapper)
         if resource.parent is not None:
-            parameter = resource.parent.name
+            parameter = resource.parent.parameter
             for route in iter_route_contexts(app.routes):
                 if any(route.endpoint is each for each in endpoints) and parameter not in route.param_convertors:
                     raise ConfigurationError(f"{route.path_format} needs {{{parameter}}} in the prefix of its router")

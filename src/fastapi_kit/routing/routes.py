@@ -10,7 +10,11 @@ from starlette.types import Receive, Scope, Send
 
 from fastapi_kit.handlers.openapi import problem_responses
 
-__all__ = ["BatchRoute", "CRUDRouter", "RowRoute", "add_route"]
+__all__ = ["ETAG", "IF_MATCH", "IF_NONE_MATCH", "BatchRoute", "CRUDRouter", "RowRoute", "add_route"]
+
+ETAG = {"ETag": "The version of the row (RFC 9110, 8.8.3)"}
+IF_MATCH = {"If-Match": "The ETag that the row must have"}
+IF_NONE_MATCH = {"If-None-Match": "The ETag that the client has"}
 
 _NOTHING: Mapping[str, str] = {}
 

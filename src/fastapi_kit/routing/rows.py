@@ -9,7 +9,8 @@ from sqlalchemy.orm.interfaces import ORMOption
 
 from fastapi_kit.crud.attributes import attributes_of, mapper_of
 from fastapi_kit.crud.identity import identity_of
-from fastapi_kit.crud.reads import ReadService, RowLock
+from fastapi_kit.crud.locks import RowLock
+from fastapi_kit.crud.reads import ReadService
 from fastapi_kit.dependencies import Dependency, answering, as_depends, declare
 from fastapi_kit.errors import ConfigurationError, MultipleMatchesError, NotFoundError
 from fastapi_kit.routing.keys import column_in_path, key_in_path

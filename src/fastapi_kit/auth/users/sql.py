@@ -12,7 +12,7 @@ from typing_extensions import TypeVar as TypeVarWithDefault
 
 from fastapi_kit._compat import python_type
 from fastapi_kit.auth.users.accounts import PRIVILEGES, Account, normalize_email
-from fastapi_kit.crud.reads import FOR_UPDATE
+from fastapi_kit.crud.locks import FOR_UPDATE
 from fastapi_kit.crud.service import CRUDService
 from fastapi_kit.db.mixins import unannotated
 from fastapi_kit.db.transactions import unit_of_work

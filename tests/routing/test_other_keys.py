@@ -1,0 +1,280 @@
+"""Rows and parents that are found by another unique column than the primary key: ``/articles/{slug}/comments/{number}``."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from fastapi import APIRouter
+from httpx import AsyncClient
+from pydantic import BaseModel
+from sqlalchemy import ForeignKey, Index, MetaData, Select, String, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, with_loader_criteria
+from tests.routing.models import client_of, get_session, operations_of
+
+from fastapi_kit.crud import CRUDService, ReadService
+from fastapi_kit.db import Database
+from fastapi_kit.errors import ConfigurationError
+from fastapi_kit.routing import Endpoint, RouterOptions, crud_router
+from fastapi_kit.schemas import slugify
+from fastapi_kit.testing.queries import assert_max_queries
+
+
+class PressBase(DeclarativeBase):
+    metadata = MetaData()
+
+
+class Article(PressBase):
+    __tablename__ = "articles"
+    __table_args__ = (Index("one_draft", "draft_of", unique=True, sqlite_where=None), Index("titles", "title"))
+    id: Mapped[int] = mapped_column(primary_key=True)
+    slug: Mapped[str] = mapped_column("article_slug", String(80), unique=True)
+    title: Mapped[str] = mapped_column(String(100))
+    draft_of: Mapped[int | None]
+    hidden: Mapped[bool] = mapped_column(default=False)
+
+
+class Comment(PressBase):
+    """Numbered in each article."""
+
+    __tablename__ = "comments"
+    __table_args__ = (UniqueConstraint("article_id", "number"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    article_id: Mapped[int] = mapped_column(ForeignKey("articles.id"))
+    number: Mapped[int]
+    text: Mapped[str]
+
+
+class Line(PressBase):
+    """Its parent is part of its key."""
+
+    __tablename__ = "lines"
+    article_id: Mapped[int] = mapped_column(ForeignKey("articles.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    text: Mapped[str]
+
+
+class ArticleIn(BaseModel):
+    title: str
+
+
+class ArticleChange(BaseModel):
+    title: str | None = None
+    slug: str | None = None
+
+
+class ArticleRead(BaseModel):
+    slug: str
+    title: str
+
+
+class CommentIn(BaseModel):
+    number: int
+    text: str = ""
+
+
+class CommentChange(BaseModel):
+    text: str | None = None
+    article_id: int | None = None
+
+
+class ArticleService(CRUDService[Article, ArticleIn, ArticleChange]):
+    def base_query(self) -> Select[Article]:
+        return super().base_query().where(~Article.hidden)
+
+    async def create_values(self, data: ArticleIn) -> dict[str, Any]:
+        return {**await super().create_values(data), "slug": slugify(data.title)}
+
+
+class CommentService(CRUDService[Comment, CommentIn, CommentChange]): ...
+
+
+class LineService(CRUDService[Line, CommentIn, CommentChange]): ...
+
+
+ALL = Endpoint.CRUD | Endpoint.CREATE_MANY | Endpoint.REPLACE
+
+
+def routers(session: Any) -> list[APIRouter]:
+    articles = crud_router(
+        ArticleService, read=ArticleRead, session=session, endpoints=ALL & ~Endpoint.REPLACE, options=RouterOptions(key=Article.slug)
+    )
+    for service, column, number in ((CommentService, Comment.article_id, Comment.number), (LineService, Line.article_id, Line.number)):
+        options = RouterOptions(key=number, parent=column, parent_key=Article.slug)
+        name = service.__name__.removesuffix("Service").lower()
+        children: APIRouter = crud_router(service, read=CommentIn, session=session, endpoints=ALL, options=options)
+        articles.include_router(children, prefix=f"/{{slug}}/{name}s")
+    return [articles]
+
+
+@pytest.fixture
+async def press(database: Database) -> Database:
+    """Two articles, and a hidden one."""
+    await database.create_tables(PressBase.metadata)
+    async with database.begin() as session:
+        await ArticleService(session).create_many([ArticleIn(title="One Two"), ArticleIn(title="Three")])
+        await ArticleService(session).create(ArticleIn(title="Secret"), hidden=True)
+    return database
+
+
+@pytest.fixture
+async def client(press: Database) -> AsyncIterator[AsyncClient]:
+    """A client of the articles."""
+    async with client_of(*routers(press.session), prefix="/articles") as client:
+        yield client
+
+
+async def test_a_row_is_found_by_its_slug(client: AsyncClient) -> None:
+    """Every endpoint takes the slug, and Location has it."""
+    created = await client.post("/articles", json={"title": "Don't panic"})
+
+    assert (created.status_code, created.headers["location"]) == (201, "/articles/dont-panic")
+    assert (await client.get("/articles/dont-panic")).json() == {"slug": "dont-panic", "title": "Don't panic"}
+    assert (await client.patch("/articles/dont-panic", json={"title": "Panic"})).json() == {"slug": "dont-panic", "title": "Panic"}
+    assert (await client.delete("/articles/dont-panic")).status_code == 204
+    assert (await client.get("/articles/dont-panic")).status_code == 404
+
+
+async def test_a_slug_may_change(client: AsyncClient) -> None:
+    """The row then has another path; a slug that is taken is a conflict."""
+    assert (await client.patch("/articles/one-two", json={"slug": "new"})).json()["slug"] == "new"
+    assert [(await client.get(f"/articles/{slug}")).status_code for slug in ("one-two", "new")] == [404, 200]
+    assert (await client.patch("/articles/new", json={"slug": "three"})).status_code == 409
+
+
+@pytest.mark.parametrize("slug", ["nothing", "secret", "x" * 200, "1"])
+async def test_an_unknown_or_hidden_slug_is_missing(client: AsyncClient, slug: str) -> None:
+    """Also one that is the primary key of a row."""
+    answers = [
+        await client.get(f"/articles/{slug}"),
+        await client.patch(f"/articles/{slug}", json={"title": "x"}),
+        await client.delete(f"/articles/{slug}"),
+    ]
+    assert [answer.status_code for answer in answers] == [404, 404, 404]
+
+
+async def test_what_a_slug_costs(client: AsyncClient, press: Database) -> None:
+    """A read takes one statement. A change finds and locks the row first."""
+    with assert_max_queries(press, 1):
+        await client.get("/articles/three")
+    with assert_max_queries(press, 2):
+        assert (await client.patch("/articles/three", json={"title": "Four"})).status_code == 200
+
+
+@pytest.mark.parametrize("kind", ["comments", "lines"])
+async def test_children_are_found_below_a_slug(client: AsyncClient, kind: str) -> None:
+    """The parent is found by its slug, the child by a number that is unique in its parent."""
+    for slug in ("one-two", "three"):
+        created = await client.post(f"/articles/{slug}/{kind}", json={"number": 1, "text": slug})
+        assert (created.status_code, created.headers["location"]) == (201, f"/articles/{slug}/{kind}/1")
+    many = await client.post(f"/articles/three/{kind}/batch", json=[{"number": 2}, {"number": 3}])
+
+    assert many.status_code == 201
+    assert (await client.get(f"/articles/one-two/{kind}")).json()["total"] == 1
+    assert (await client.get(f"/articles/three/{kind}/1")).json() == {"number": 1, "text": "three"}
+    assert (await client.patch(f"/articles/three/{kind}/1", json={"text": "new"})).json()["text"] == "new"
+    assert (await client.patch(f"/articles/three/{kind}/1", json={"article_id": 1})).status_code == 422
+    assert (await client.get(f"/articles/one-two/{kind}/1")).json()["text"] == "one-two"
+    assert (await client.delete(f"/articles/three/{kind}/1")).status_code == 204
+    assert (await client.get(f"/articles/one-two/{kind}/1")).status_code == 200
+    assert (await client.get(f"/articles/three/{kind}/1")).status_code == 404
+
+
+async def test_nothing_is_below_an_unknown_slug(client: AsyncClient) -> None:
+    """Each endpoint answers 404, the list too."""
+    path = "/articles/nothing/comments"
+    answers = [
+        await client.get(path),
+        await client.post(path, json={"number": 1}),
+        await client.post(f"{path}/batch", json=[{"number": 1}]),
+        await client.get(f"{path}/1"),
+        await client.patch(f"{path}/1", json={}),
+        await client.put(f"{path}/1", json={"number": 1}),
+        await client.delete(f"{path}/1"),
+    ]
+    assert [answer.status_code for answer in answers] == [404] * 7
+
+
+async def test_a_criteria_of_the_session_hides_a_parent(press: Database) -> None:
+    """What a listener hides from every select is hidden here too."""
+    from sqlalchemy import event
+
+    sessions = press.sessions
+
+    def hide(state: Any) -> None:
+        state.statement = state.statement.options(with_loader_criteria(Article, Article.slug != "three"))
+
+    class Hiding(Session): ...
+
+    event.listen(Hiding, "do_orm_execute", hide)
+
+    async def get_db() -> AsyncIterator[Any]:
+        async with sessions() as session:
+            session.sync_session.__class__ = Hiding
+            yield session
+
+    async with client_of(*routers(get_db), prefix="/articles") as client:
+        assert (await client.get("/articles/one-two/comments")).status_code == 200
+        assert (await client.get("/articles/three/comments")).status_code == 404
+
+
+def test_the_document_shows_the_names_and_the_errors() -> None:
+    """The parameters are the slug and the number; a list below a slug may be a 404."""
+    operations = operations_of(routers(get_session)[0])
+
+    assert {parameter["name"] for parameter in operations["/{slug}/comments/{number}", "get"]["parameters"]} == {"slug", "number"}
+    assert operations["/{slug}", "get"]["parameters"][0]["description"] == "Slug of the article"
+    assert operations["/{slug}/comments", "get"]["parameters"][0]["description"] == "Slug of the article"
+    assert "404" in operations["/{slug}/comments", "get"]["responses"]
+    assert "404" not in operations["", "get"]["responses"]
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        (RouterOptions(key=Comment.number), "number is not unique"),
+        (RouterOptions(key=Comment.text), "text is not unique"),
+        (RouterOptions(key=Article.slug), "key= is not a column of Comment"),
+        (RouterOptions(parent=Comment.article_id, parent_key=Article.title), "title is not unique"),
+        (RouterOptions(parent=Comment.article_id, parent_key=Comment.text), "parent_key= is not a column of Article"),
+        (RouterOptions(parent=Comment.number, parent_key=Article.slug), "needs a foreign key"),
+        (RouterOptions(parent_key=Article.slug), "parent_key= needs parent="),
+        (RouterOptions(parent=Comment.article_id, parent_key=Article.id), "id would be two parameters"),
+    ],
+)
+def test_columns_that_find_no_single_row_are_rejected(options: RouterOptions, match: str) -> None:
+    """ConfigurationError names the column."""
+    with pytest.raises(ConfigurationError, match=match):
+        crud_router(CommentService, read=CommentIn, session=get_session, options=options)
+
+
+def test_a_key_must_not_be_null_or_partly_unique() -> None:
+    """A row without the key would have no path, and a partial index does not make a column unique."""
+
+    class Base(DeclarativeBase): ...
+
+    class Page(Base):
+        __tablename__ = "pages"
+        __table_args__ = (Index("live", "code", unique=True, postgresql_where="NOT deleted"),)
+        id: Mapped[int] = mapped_column(primary_key=True)
+        code: Mapped[str]
+        alias: Mapped[str | None] = mapped_column(unique=True)
+
+    class PageService(ReadService[Page]): ...
+
+    for column, match in ((Page.code, "not unique"), (Page.alias, "may be null")):
+        with pytest.raises(ConfigurationError, match=match):
+            crud_router(PageService, read=ArticleIn, session=get_session, endpoints=Endpoint.READ, options=RouterOptions(key=column))
+
+
+def test_a_parent_in_the_key_needs_another_key() -> None:
+    """The primary key would need the parent's id, which is not in the path."""
+    with pytest.raises(ConfigurationError, match="needs key="):
+        crud_router(
+            LineService, read=CommentIn, session=get_session, options=RouterOptions(parent=Line.article_id, parent_key=Article.slug)
+        )
+
+
+def test_the_primary_key_may_be_named() -> None:
+    """It is the path as without the option."""
+    router = crud_router(ArticleService, read=ArticleRead, session=get_session, options=RouterOptions(key=Article.id))
+    assert {path for path, _ in operations_of(router)} == {"", "/{id}"}
