@@ -355,3 +355,38 @@ async def test_a_batch_has_no_etag(documents: Database) -> None:
 
         assert rejected.status_code == 412
         assert (await client.get("/documents")).json()["total"] == 1
+
+
+async def test_put_and_other_keys_have_preconditions(database: Database) -> None:
+    """PUT checks If-Match as PATCH does, also where the row is found by another column."""
+
+    class Base(DeclarativeBase): ...
+
+    class Text(VersionMixin, Base):
+        __tablename__ = "texts"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        name: Mapped[str] = mapped_column(unique=True)
+        text: Mapped[str]
+
+    class NamedText(TextIn):
+        name: str = "a"
+
+    class Texts(CRUDService[Text, NamedText, NamedText]): ...
+
+    await database.create_tables(Base.metadata)
+    every, options = Endpoint.CRUD | Endpoint.REPLACE, RouterOptions(key=Text.name, require_if_match=True)
+    async with client_of(
+        crud_router(Texts, read=NamedText, session=database.session, endpoints=every, options=options), prefix="/t"
+    ) as client:
+        etag = (await client.post("/t", json={"text": "one"})).headers["etag"]
+        assert (await client.get("/t/a", headers={"if-none-match": etag})).status_code == 304
+        assert (await client.put("/t/a", json={"text": "two"})).status_code == 428
+        changed = await client.put("/t/a", json={"text": "two"}, headers={"if-match": etag})
+        stale = [
+            await client.request(method, "/t/a", json={"text": "x"}, headers={"if-match": etag}) for method in ("PUT", "PATCH", "DELETE")
+        ]
+
+        assert (changed.status_code, changed.json()["text"]) == (200, "two")
+        assert changed.headers["etag"] != etag
+        assert [answer.status_code for answer in stale] == [412, 412, 412]
+        assert (await client.delete("/t/a", headers={"if-match": changed.headers["etag"]})).status_code == 204
