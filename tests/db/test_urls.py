@@ -15,6 +15,7 @@ from cryptography.x509.oid import NameOID
 from sqlalchemy import URL, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
+from tests.models import LibraryBase
 
 from fastapi_kit.db import Database, DatabaseOptions
 from fastapi_kit.db.engines.urls import async_url
@@ -353,7 +354,7 @@ async def test_a_wrong_argument_is_raised_as_it_is() -> None:
         async with database.lifespan(None):
             pass
     with pytest.raises(TypeError, match="colour"):
-        await database.create_tables()
+        await database.create_tables(LibraryBase.metadata)
 
 
 @pytest.mark.parametrize("options", ["-c colour=red", "-c statement_timeout=soon"])
