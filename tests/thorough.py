@@ -14,7 +14,9 @@ __all__ = ["FULL", "few", "least_cover", "leave_out"]
 
 FULL = os.environ.get("FULL", "") not in {"", "0"}
 BOUNDED = {"conformance", "hostile", "reliability", "served"}
-"""The folders whose tests are bounded, beside those that are marked as ``thorough``."""
+"""The folders whose tests are bounded, beside those that are marked as ``thorough`` and those of many cases."""
+FEW_CASES = 16
+"""A test of no more cases runs them all."""
 
 ValueT = TypeVar("ValueT")
 
@@ -40,10 +42,12 @@ def leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect the combinations of parameters that try no new value."""
     combinations: dict[str, list[pytest.Function]] = {}
     for item in sorted(items, key=lambda item: item.nodeid):
-        if isinstance(item, pytest.Function) and hasattr(item, "callspec") and is_bounded(item):
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
             combinations.setdefault(f"{item.path}::{item.originalname}", []).append(item)
     left_out: set[pytest.Item] = set()
     for group in combinations.values():
+        if len(group) <= FEW_CASES and not is_bounded(group[0]):
+            continue
         kept = least_cover(map(choices, group))
         left_out |= {item for position, item in enumerate(group) if position not in kept}
     if left_out:
