@@ -75,7 +75,7 @@ class VersionMixin:
     """Adds ``version``, the last column: a counter that begins at 1 and that every UPDATE raises, of the ORM and of Core.
 
     It is the ``version_id_col`` of the mapper. A flush over a row that another session has changed raises ``StaleDataError``, and the
-    writes of a service take ``expected_version=``. ETags are made of it. A model with a ``version_id_col`` of its own keeps that.
+    writes of a service take ``expected_version=``. ETags contain it. A model with a ``version_id_col`` of its own keeps that.
     """
 
     version = unannotated(lambda _: version_column())
