@@ -1,6 +1,6 @@
 """The endpoints of a generated router, and what OpenAPI shows of them."""
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, TypeAlias
@@ -356,33 +356,9 @@ def add_create_many(router: APIRouter, source: Source, guards: Sequence[Depends]
 
 def add_update(router: APIRouter, source: Source, guards: Sequence[Depends]) -> None:
     """``PATCH /{id}``."""
-    resource = source.resource
-    schema = resource.declared("update_schema")
-
-    async def update_row(
-        given: Annotated[Any, source.given], __key__: Any, __data__: Any, request: Request, response: Response
-    ) -> BaseModel:
-        if resource.requires_if_match:
-            require_if_match(request)
-        return tagged(await source.rows(given).update(__key__, __data__, request), resource, response)
-
-    add_route(
-        router,
-        "PATCH",
-        resource.path,
-        declare(update_row, __key__=resource.key, __data__=Annotated[schema, Body()]),
-        name=f"update_{resource.name}",
-        summary=f"Update {resource.singular}",
-        description="Changes the fields that are sent and leaves all others as they are.",
-        response_model=resource.read,
-        response_description=f"The {resource.singular} after the change",
-        errors=(400, 404, 409, *resource.precondition_errors, 413, 422, 503),
-        headers=ETAG if resource.is_versioned else {},
-        asks=IF_MATCH if resource.is_versioned else {},
-        requires_asked=resource.requires_if_match,
-        dependencies=guards,
-        route_class_override=RowRoute,
-    )
+    schema = source.resource.declared("update_schema")
+    description = "Changes the fields that are sent and leaves all others as they are."
+    add_change(router, source, guards, "PATCH", schema, verb="update", description=description, change=lambda rows: rows.update)
 
 
 def add_replace(router: APIRouter, source: Source, guards: Sequence[Depends]) -> None:
@@ -392,22 +368,38 @@ def add_replace(router: APIRouter, source: Source, guards: Sequence[Depends]) ->
     fixed = {*getattr(resource.service_class, "read_only", ()), *attributes_of(resource.mapper).stamped}
     if named := sorted(fixed & schema.model_fields.keys()):
         raise ConfigurationError(f"PUT cannot change {', '.join(named)}: set RouterOptions(replace=...) to a schema without them")
+    description = "Changes all fields. A field that is not sent gets the default that is shown."
+    add_change(router, source, guards, "PUT", schema, verb="replace", description=description, change=lambda rows: rows.replace)
 
-    async def replace_row(
+
+def add_change(
+    router: APIRouter,
+    source: Source,
+    guards: Sequence[Depends],
+    method: str,
+    schema: type[BaseModel],
+    *,
+    verb: str,
+    description: str,
+    change: Callable[[Rows], Callable[[object, BaseModel, Request], Awaitable[Shown]]],
+) -> None:
+    resource = source.resource
+
+    async def change_row(
         given: Annotated[Any, source.given], __key__: Any, __data__: Any, request: Request, response: Response
     ) -> BaseModel:
         if resource.requires_if_match:
             require_if_match(request)
-        return tagged(await source.rows(given).replace(__key__, __data__, request), resource, response)
+        return tagged(await change(source.rows(given))(__key__, __data__, request), resource, response)
 
     add_route(
         router,
-        "PUT",
+        method,
         resource.path,
-        declare(replace_row, __key__=resource.key, __data__=Annotated[schema, Body()]),
-        name=f"replace_{resource.name}",
-        summary=f"Replace {resource.singular}",
-        description="Changes all fields. A field that is not sent gets the default that is shown.",
+        declare(change_row, __key__=resource.key, __data__=Annotated[schema, Body()]),
+        name=f"{verb}_{resource.name}",
+        summary=f"{verb.capitalize()} {resource.singular}",
+        description=description,
         response_model=resource.read,
         response_description=f"The {resource.singular} after the change",
         errors=(400, 404, 409, *resource.precondition_errors, 413, 422, 503),
