@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, TypeAlias, TypeVar
 
+from anyio import CancelScope
 from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import get_dependant
 from fastapi.exceptions import DependencyScopeError
@@ -97,25 +98,22 @@ CHALLENGES = "fastapi_kit.challenges"
 
 async def cancel_when_gone(request: Request) -> AsyncIterator[None]:
     """Cancel the request when its client has gone."""
-    limit = asyncio.timeout(None)
 
     async def watch() -> None:
         while (await request.receive())["type"] != "http.disconnect":
             pass
-        limit.reschedule(asyncio.get_running_loop().time())
+        scope.cancel()
 
-    try:
-        # A timeout that is set when the client goes cancels the request once, as other timeouts do.
-        async with limit:
-            watcher = asyncio.ensure_future(watch())
-            try:
-                yield
-            finally:
-                watcher.cancel()
-    except TimeoutError:
-        if not limit.expired():
-            raise
-        raise HTTPException(499, "The client has gone.") from None
+    # A scope cancels until the request ends. A single cancellation may be lost: asyncio.wait_for swallows it in Python 3.11 if it has a
+    # result, for example a connection of SQLAlchemy's pool.
+    with CancelScope() as scope:
+        watcher = asyncio.ensure_future(watch())
+        try:
+            yield
+        finally:
+            watcher.cancel()
+    if scope.cancelled_caught:
+        raise HTTPException(499, "The client has gone.")
 
 
 while_connected = Depends(cancel_when_gone, scope="function")

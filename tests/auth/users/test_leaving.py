@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -163,6 +163,24 @@ async def test_what_a_connected_request_does(error: Exception | None, status: in
 
     with nullcontext() if status else pytest.raises(type(error or ValueError())):
         assert await send(app, "/", b"", "text/plain", asyncio.Event()) == status
+
+
+async def test_a_cancellation_that_is_lost() -> None:
+    """``while_connected`` cancels again if something swallows the cancellation, as ``asyncio.wait_for`` may do in Python 3.11."""
+    app, begun, gone = FastAPI(), asyncio.Event(), asyncio.Event()
+    register_exception_handlers(app)
+
+    @app.post("/", dependencies=[while_connected])
+    async def work() -> None:
+        begun.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(30)
+        await asyncio.sleep(30)
+
+    request = asyncio.create_task(send(app, "/", b"", "text/plain", gone))
+    await begun.wait()
+    gone.set()
+    assert await asyncio.wait_for(request, timeout=10) == 499
 
 
 async def test_work_after_the_response() -> None:
