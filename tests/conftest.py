@@ -33,8 +33,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         leave_out(config, items)
 
 
+# Nothing that is imported and collected is garbage.
+gc.disable()
+
+
 def pytest_collection_finish() -> None:
-    """Spare the garbage collector the modules and the thousands of collected tests, which stay until the end."""
+    """Start the garbage collector, which ``spare_the_collector`` spares the modules and the thousands of collected tests."""
+    gc.enable()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def spare_the_collector() -> None:
+    """Keep garbage collections short: what is alive now stays until the end, or is not worth looking at."""
     gc.collect()
     gc.freeze()
 

@@ -32,7 +32,7 @@ def place(members: str, below: frozenset[str] = frozenset(), worlds: str | None 
 
 
 PYDANTIC = "annotated_types pydantic pydantic_core pydantic_settings typing_extensions"
-WEB = f"{PYDANTIC} fastapi opentelemetry sqlalchemy starlette"
+WEB = f"{PYDANTIC} anyio fastapi opentelemetry sqlalchemy starlette"
 
 GROUND = frozenset({"errors", "settings", "pagination", "schemas", "_text"})
 TOKENS, PASSWORDS, LOGINS = frozenset({"auth.tokens"}), frozenset({"auth.passwords"}), frozenset({"auth.logins"})

@@ -15,7 +15,7 @@ __all__ = ["FULL", "few", "least_cover", "leave_out"]
 FULL = os.environ.get("FULL", "") not in {"", "0"}
 BOUNDED = {"conformance", "hostile", "reliability", "served"}
 """The folders whose tests are bounded, beside those that are marked as ``thorough`` and those of many cases."""
-FEW_CASES = 16
+FEW_CASES = 4
 """A test of no more cases runs them all."""
 
 ValueT = TypeVar("ValueT")
