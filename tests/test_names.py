@@ -36,7 +36,8 @@ EXPORTS = {
         Account Accounts AuthEndpoint AuthFlow NoChanges NoStoreRoute PasswordForm RefreshRequest UserAccounts UserMixin UserProfile
         UserRegister auth_router normalize_email superuser_command
     """,
-    "fastapi_kit.crud": "CRUDService FOR_UPDATE ReadService RowLock",
+    "fastapi_kit.crud": "CRUDService FOR_UPDATE FilterSpec KeysetSpec QuerySpec ReadService RowLock Where any_of",
+    "fastapi_kit.crud.filters": "FilterSpec KeysetSpec QuerySpec Where any_of",
     "fastapi_kit.db": """
         Base Database DatabaseOptions NAMING_CONVENTION TimestampMixin UTCDateTime UUIDv7Mixin UnitOfWork VersionMixin
         as_kit_error on_commit run_transaction typed_errors unit_of_work uuid7

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 __all__ = [
+    "FIELD_MESSAGES",
     "AuthenticationError",
     "ConfigurationError",
     "ConflictError",

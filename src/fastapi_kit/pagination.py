@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fastapi_kit.errors import ConfigurationError
 
-__all__ = ["Page", "PageParams", "Slice"]
+__all__ = ["KeysetPage", "Page", "PageParams", "Slice"]
 
 ItemT = TypeVar("ItemT")
 
@@ -55,9 +55,7 @@ class Slice(BaseModel, Generic[ItemT]):
         Other parameters of *url* stay. Characters that a header cannot contain are percent-encoded. ``last`` is missing if the total is
         not exact. With the limit 0 the text is empty: do not send the header then.
         """
-        path, _, query = url.partition("#")[0].partition("?")
-        others = [f"{part}&" for part in query.split("&") if part and unquote_plus(part.partition("=")[0]) not in ("skip", "limit")]
-        stem = quote(f"{path}?{''.join(others)}", safe="%:/?#[]@!$&'()*+,;=", errors="replace")
+        stem = stem_of(url, "skip", "limit")
         return ", ".join([f'<{stem}skip={skip}&limit={self.limit}>; rel="{relation}"' for relation, skip in self._links()])
 
     def _links(self) -> Iterator[tuple[str, int]]:
@@ -130,3 +128,38 @@ class Page(Slice[ItemT], Generic[ItemT]):
 
     def _last(self) -> int | None:
         return None if self.total_capped else max(self.total - 1, 0) // self.limit * self.limit
+
+
+class KeysetPage(BaseModel, Generic[ItemT]):
+    """Some rows of a list, found by the values of a neighbouring row. A cursor is None if no row follows on its side.
+
+    Example:
+        ```python
+        from fastapi_kit.pagination import KeysetPage
+
+        page = KeysetPage(items=["c", "d"], next_cursor="Mg", previous_cursor=None, limit=2)
+        assert page.link_header("/letters?sort=name") == '</letters?sort=name&limit=2&cursor=Mg>; rel="next"'
+        ```
+    """
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
+
+    items: list[ItemT]
+    next_cursor: str | None
+    previous_cursor: str | None
+    limit: Annotated[int, Field(ge=0)]
+
+    def link_header(self, url: str) -> str:
+        """Return the ``Link`` header (RFC 8288) with the previous and the next page, for the page at *url*. It may be empty."""
+        stem = stem_of(url, "cursor", "limit")
+        cursors = {"prev": self.previous_cursor, "next": self.next_cursor}
+        return ", ".join(
+            f'<{stem}limit={self.limit}&cursor={cursor}>; rel="{relation}"' for relation, cursor in cursors.items() if cursor is not None
+        )
+
+
+def stem_of(url: str, *parameters: str) -> str:
+    """Return *url* without these *parameters*, ready for others. Characters that a header cannot contain are percent-encoded."""
+    path, _, query = url.partition("#")[0].partition("?")
+    others = [f"{part}&" for part in query.split("&") if part and unquote_plus(part.partition("=")[0]) not in parameters]
+    return quote(f"{path}?{''.join(others)}", safe="%:/?#[]@!$&'()*+,;=", errors="replace")

@@ -26,6 +26,7 @@ from fastapi_kit._text import is_encodable
 from fastapi_kit.errors import UserInputError
 
 __all__ = [
+    "NO_NUL",
     "Email",
     "Int32",
     "Int64",

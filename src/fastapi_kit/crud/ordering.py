@@ -7,7 +7,7 @@ from sqlalchemy import Column, ColumnExpressionArgument, asc, desc, nulls_first,
 from sqlalchemy.orm import QueryableAttribute
 from sqlalchemy.sql import operators
 
-__all__ = ["OrderBy", "items_of", "ordered_as", "total_order", "without_direction"]
+__all__ = ["OrderBy", "column_of", "expression_of", "items_of", "ordered_as", "total_order", "without_direction"]
 
 OrderBy: TypeAlias = ColumnExpressionArgument[Any] | Sequence[ColumnExpressionArgument[Any]]
 """One column or expression, or several: ``Note.title``, ``[Note.created_at.desc(), Note.title]``."""
@@ -56,6 +56,7 @@ def ordered_as(item: Any, column: Any) -> Any:
 
 
 def expression_of(item: Any) -> Any:
+    """Return the expression of an attribute, and any other expression as it is."""
     return item.__clause_element__() if hasattr(item, "__clause_element__") else item
 
 

@@ -1,34 +1,34 @@
 """The service that reads rows of one model, as objects or as instances of a read schema."""
 
 import builtins
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
-from dataclasses import asdict
-from functools import cached_property
-from typing import Any, ClassVar, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from pydantic import BaseModel
-from sqlalchemy import ColumnExpressionArgument, Select, func, select
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Mapper, Session, selectinload
-from sqlalchemy.orm.interfaces import LoaderOption, ORMOption
+from sqlalchemy import ColumnExpressionArgument, select
+from sqlalchemy.orm import Session, selectinload
+from sqlalchemy.orm.interfaces import ORMOption
 
-from fastapi_kit._compat import is_ungrouped, options_of
-from fastapi_kit.crud._base_query import BaseQuery, window
+from fastapi_kit.crud._base_query import BaseQuery
 from fastapi_kit.crud._conversions import is_sql
-from fastapi_kit.crud._generics import overrides, type_arguments
+from fastapi_kit.crud._generics import overrides
+from fastapi_kit.crud._keyset import KeysetWindow, without_order
 from fastapi_kit.crud._pages import page_of, rows_to_count, rows_to_read, slice_of
-from fastapi_kit.crud._rows import MOST_KEYS, Loading, chunks, loading_of
-from fastapi_kit.crud.attributes import attributes_of, mapper_of
-from fastapi_kit.crud.identity import Identity, Key, identity_of, may_hold
+from fastapi_kit.crud._reading import Asking, Reading, load_missing
+from fastapi_kit.crud._rows import MOST_KEYS, chunks
+from fastapi_kit.crud.attributes import attributes_of
+from fastapi_kit.crud.identity import Key, may_hold
 from fastapi_kit.crud.locks import RowLock
-from fastapi_kit.crud.ordering import OrderBy, items_of, total_order
+from fastapi_kit.crud.ordering import OrderBy, items_of
 from fastapi_kit.crud.read_plan.plan import ReadPlan, read_plan
-from fastapi_kit.db.atomic import read_locked
-from fastapi_kit.db.reads import read, stream
-from fastapi_kit.db.sessions import execute, is_idle
-from fastapi_kit.errors import ConfigurationError, InvalidQueryError, MultipleMatchesError, NotFoundError
-from fastapi_kit.pagination import Page, PageParams, Slice
+from fastapi_kit.db.reads import stream
+from fastapi_kit.db.sessions import execute
+from fastapi_kit.errors import ConfigurationError, MultipleMatchesError, NotFoundError
+from fastapi_kit.pagination import KeysetPage, Page, PageParams, Slice
+
+if TYPE_CHECKING:
+    from fastapi_kit.crud.filters.specs import KeysetSpec
 
 __all__ = ["ReadService"]
 
@@ -36,10 +36,8 @@ ModelT = TypeVar("ModelT")
 SchemaT = TypeVar("SchemaT", bound=BaseModel)
 ResultT = TypeVar("ResultT")
 
-_MAX_OFFSET = 2**63 - 1
 
-
-class ReadService(Generic[ModelT]):
+class ReadService(Reading[ModelT], Generic[ModelT]):
     """Read rows of one model: ``class ReportService(ReadService[Report])``.
 
     The model comes from the type argument, or from ``model = ...`` in the class. Every order ends with the primary key, so it is total.
@@ -58,34 +56,6 @@ class ReadService(Generic[ModelT]):
     Raises:
         ConfigurationError: The class names no model.
     """
-
-    model: type[ModelT]
-    _parameters: ClassVar[tuple[str, ...]] = ("model",)
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        for base in cls.__mro__:
-            arguments: tuple[object, ...] = type_arguments(cls, base) or ()
-            for name, argument in zip(base.__dict__.get("_parameters", ()), arguments, strict=False):
-                if isinstance(argument, type) and argument is not Any and not hasattr(cls, name):
-                    setattr(cls, name, argument)
-
-    def __init__(self, session: AsyncSession) -> None:
-        """Read through *session*."""
-        if not hasattr(type(self), "model"):
-            raise ConfigurationError(f"{type(self).__name__} names no model: subclass {type(self).__name__}[Model, ...] or set model = ...")
-        self.session = session
-
-    def base_query(self) -> Select[Any]:
-        """Return the select that every read, update and delete starts from. Override it to restrict the rows.
-
-        It may join: each row of the model counts once, however many rows are joined to it.
-        """
-        return select(self.model)
-
-    def read_options(self) -> Sequence[ORMOption]:
-        """Return the loader options for every read. Override it to load more than the mapping does."""
-        return ()
 
     async def get(self, ident: object, *, options: Sequence[ORMOption] = (), lock: RowLock | None = None) -> ModelT | None:
         """Return the row with this primary key, or None.
@@ -280,11 +250,12 @@ class ReadService(Generic[ModelT]):
         """Return the page that *query* asks for, of the rows that meet *conditions*, with items of *schema*.
 
         It takes two statements: the rows and their number. With ``max_total`` in the class of *query* counting stops there, and
-        ``has_more`` is known from one additional row.
+        ``has_more`` is known from one additional row. The filters and the sort of a QuerySpec apply; *order_by* replaces its sort.
 
         Raises:
             ConfigurationError: ``max_total`` is less than 1, or the model cannot fill a field of *schema*.
         """
+        conditions, order_by = self._asked(query, conditions, order_by)
         skip, limit, up_to = query.skip, rows_to_read(query), rows_to_count(query)
         if self._is_overridden("list", "list_as", "count"):
             rows = await self.list_as(schema, *conditions, skip=skip, limit=limit, order_by=order_by)
@@ -305,8 +276,29 @@ class ReadService(Generic[ModelT]):
         self, schema: type[SchemaT], query: PageParams, *conditions: ColumnExpressionArgument[bool], order_by: OrderBy = ()
     ) -> Slice[SchemaT]:
         """Return the rows of ``page_as`` without counting. It takes one statement, which reads one row more to know ``has_more``."""
+        conditions, order_by = self._asked(query, conditions, order_by)
         rows = await self.list_as(schema, *conditions, skip=query.skip, limit=query.limit + 1, order_by=order_by)
         return slice_of(schema, rows, query)
+
+    async def keyset_page_as(
+        self, schema: type[SchemaT], query: "KeysetSpec[ModelT]", *conditions: ColumnExpressionArgument[bool]
+    ) -> KeysetPage[SchemaT]:
+        """Return the page at the cursor of *query*, of the rows that meet its filters and *conditions*, with items of *schema*.
+
+        It takes one statement, which starts at the row of the cursor. The order is that of *query*; an order of ``base_query`` is ignored.
+
+        Raises:
+            InvalidQueryError: The cursor is malformed, or was made with other filters or another sort.
+            ConfigurationError: The sort has a column of another table, or ``base_query`` a LIMIT, or the model cannot fill a field of
+                *schema*.
+        """
+        plan = read_plan(schema, self.mapper)
+        window = KeysetWindow.of(query, self.mapper)
+        where = [*query.confined(self.related_query), *conditions, *window.conditions]
+        base = BaseQuery(without_order(self.base_query()), self.mapper)
+        find = self._finding_with(plan, base.rows(where, window.order, limit=query.limit + 1), window.expressions)
+        found, values = await self._read(find)
+        return window.page(schema, plan.from_found(window.shown(found)), values)
 
     async def rows_as(self, schema: type[SchemaT], rows: Sequence[ModelT]) -> builtins.list[SchemaT]:
         """Return *rows*, which were read or written before, as instances of *schema*. What is not loaded yet is read now."""
@@ -327,6 +319,14 @@ class ReadService(Generic[ModelT]):
         await self._read(complete)
         return plan.from_objects(rows)
 
+    def _asked(
+        self, query: PageParams, conditions: tuple[ColumnExpressionArgument[bool], ...], order_by: OrderBy
+    ) -> tuple[tuple[ColumnExpressionArgument[bool], ...], OrderBy]:
+        """Return *conditions* with the filters of *query*, and its sort unless *order_by* is another."""
+        if not isinstance(query, Asking):
+            return conditions, order_by
+        return (*query.confined(self.related_query), *conditions), items_of(order_by) or query.order()
+
     async def _matching_as(
         self, schema: type[SchemaT], plan: ReadPlan[SchemaT], conditions: Sequence[ColumnExpressionArgument[bool]]
     ) -> SchemaT:
@@ -340,110 +340,5 @@ class ReadService(Generic[ModelT]):
         row: object = found[0]
         return await self.get_as(schema, self._identity.key_of_row(row)) if is_overridden else cast("SchemaT", row)
 
-    def _finding(self, plan: ReadPlan[SchemaT], statement: Select[Any]) -> Callable[[Session], Sequence[Any]]:
-        """Return the function that runs *statement* for ``plan.from_found``: for plain rows if the plan is flat, else for objects."""
-        given = self._loader_options(statement)
-        if plan.columns is not None and not given:
-            flat = statement.with_only_columns(*plan.columns)
-            return lambda session: execute(session, flat).all()
-        loading = statement.options(*self.read_options(), *plan.options(given, join=is_ungrouped(statement)))
-        fresh = is_idle(self.session.sync_session)
-
-        def find(session: Session) -> Sequence[Any]:
-            objects = self._loading.load(session, loading, fresh=fresh)
-            load_missing(session, plan, objects)
-            return objects
-
-        return find
-
-    def _loader_options(self, statement: Select[Any]) -> builtins.list[ORMOption]:
-        """Return the loader options of *statement* and ``read_options``."""
-        return [*(option for option in options_of(statement) if isinstance(option, LoaderOption)), *self.read_options()]
-
     def _is_overridden(self, *names: str) -> bool:
         return any(overrides(type(self), ReadService, name) for name in names)
-
-    def _select(
-        self,
-        conditions: Sequence[ColumnExpressionArgument[bool]],
-        order_by: OrderBy | None = None,
-        *,
-        skip: int = 0,
-        limit: int | None = None,
-    ) -> Select[Any]:
-        """Return the select of the rows of ``base_query`` that meet *conditions*, in a total order unless *order_by* is None."""
-        dialect = "" if order_by is None else self.session.sync_session.get_bind(self.mapper).dialect.name
-        if self._is_overridden("base_query"):
-            return self._base.rows(conditions, order_by, dialect=dialect, skip=skip, limit=limit)
-        if order_by is None:
-            rows = select(self.model)
-        elif items := items_of(order_by):
-            rows = select(self.model).order_by(*total_order(items, self._identity.attributes, dialect=dialect))
-        else:
-            rows = self._identity.in_order
-        if conditions:
-            rows = rows.where(*conditions)
-        return window(rows, skip=skip, limit=limit)
-
-    def _window(
-        self, conditions: Sequence[ColumnExpressionArgument[bool]], *, skip: int, limit: int | None, order_by: OrderBy
-    ) -> Select[Any] | None:
-        if skip < 0 or (limit is not None and limit < 0):
-            raise InvalidQueryError("skip and limit must not be negative")
-        if limit == 0 or skip > _MAX_OFFSET:
-            return None
-        return self._select(conditions, order_by, skip=skip, limit=None if limit is None else min(limit, _MAX_OFFSET))
-
-    def _count(self, session: Session, conditions: Sequence[ColumnExpressionArgument[bool]], *, up_to: int | None = None) -> int:
-        base = self._base
-        if up_to is None:
-            statement = base.of_model(func.count()).where(*base.has(*conditions))
-        else:
-            rows = base.of_model(*self._identity.attributes).where(*base.has(*conditions)).limit(up_to)
-            statement = base.around(select(func.count()).select_from(rows.subquery()))
-        number: int = execute(session, statement).scalar_one()
-        return number
-
-    async def _load(
-        self,
-        statement: Select[Any],
-        parameters: Mapping[str, Any] | None = None,
-        *,
-        options: Sequence[ORMOption] = (),
-        lock: RowLock | None = None,
-    ) -> builtins.list[ModelT]:
-        if wanted := (*self.read_options(), *options):
-            statement = statement.options(*wanted)
-        if lock is None:
-            fresh = is_idle(self.session.sync_session)
-            return await self._read(lambda session: self._loading.load(session, statement, parameters, fresh=fresh))
-        # A row is locked to decide by what it contains, so it is read again.
-        locked = statement.with_for_update(of=self.model, **asdict(lock))
-        return await read_locked(
-            self.session, lambda session: self._loading.load(session, locked, parameters, fresh=True), mapper=self.mapper
-        )
-
-    async def _read(self, work: Callable[[Session], ResultT]) -> ResultT:
-        return await read(self.session, work, mapper=self.mapper)
-
-    @property
-    def _base(self) -> BaseQuery:
-        return BaseQuery(self.base_query(), self.mapper)
-
-    @cached_property
-    def mapper(self) -> Mapper[Any]:
-        """The mapper of the model."""
-        return mapper_of(self.model)
-
-    @cached_property
-    def _identity(self) -> Identity:
-        return identity_of(self.mapper)
-
-    @cached_property
-    def _loading(self) -> Loading:
-        return loading_of(self.mapper)
-
-
-def load_missing(session: Session, plan: ReadPlan[Any], objects: Sequence[Any]) -> None:
-    for statement in plan.loads(objects):
-        execute(session, statement).unique().all()

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from fastapi import APIRouter, Body, Query, Request, Response
 from fastapi.params import Depends
@@ -16,20 +16,22 @@ from fastapi_kit.crud.identity import identity_of
 from fastapi_kit.crud.locks import FOR_UPDATE, RowLock
 from fastapi_kit.crud.read_plan.plan import read_plan
 from fastapi_kit.crud.reads import ReadService
-from fastapi_kit.crud.service import CRUDService
 from fastapi_kit.db.transactions import unit_of_work
 from fastapi_kit.dependencies import declare
 from fastapi_kit.errors import ConfigurationError, InvalidDataError, NotFoundError, UnknownReferenceError
 from fastapi_kit.etags import answer_with_etag, check_if_match, check_preconditions, etag_of, is_conditional, require_if_match, version_of
-from fastapi_kit.pagination import Page, Slice
+from fastapi_kit.pagination import KeysetPage, Slice
 from fastapi_kit.routing.keys import row_path
 from fastapi_kit.routing.links import set_link_header
-from fastapi_kit.routing.resource import Parent, Resource, Window, differs_from_path
+from fastapi_kit.routing.resource import Parent, Resource, differs_from_path
 from fastapi_kit.routing.routes import ETAG, IF_MATCH, IF_NONE_MATCH, BatchRoute, RowRoute, add_route
+
+if TYPE_CHECKING:
+    from fastapi_kit.crud.service import CRUDService
 
 __all__ = ["Source", "add_create", "add_create_many", "add_delete", "add_get", "add_list", "add_replace", "add_update"]
 
-Service: TypeAlias = CRUDService[Any, Any, Any]
+Service: TypeAlias = "CRUDService[Any, Any, Any]"
 
 
 @dataclass(frozen=True)
@@ -236,17 +238,11 @@ def add_list(router: APIRouter, source: Source, guards: Sequence[Depends]) -> No
     """``GET /``."""
     resource, parent = source.resource, source.parent
 
-    is_counted = resource.max_total != 0
-
-    class CountedWindow(Window):
-        max_total: ClassVar = resource.max_total
-
     async def list_rows(
-        given: Annotated[Any, source.given], __window__: Annotated[CountedWindow, Query()], request: Request, response: Response
-    ) -> Slice[Any]:
+        given: Annotated[Any, source.given], __query__: Any, request: Request, response: Response
+    ) -> Slice[Any] | KeysetPage[Any]:
         rows = source.rows(given)
-        list_as = rows.service.page_as if is_counted else rows.service.slice_as
-        page = await list_as(resource.item, __window__, *rows.conditions)
+        page = await resource.list_method(rows.service)(resource.item, __query__, *rows.conditions)
         set_link_header(request, response, page)
         return page
 
@@ -255,13 +251,13 @@ def add_list(router: APIRouter, source: Source, guards: Sequence[Depends]) -> No
         router,
         "GET",
         "",
-        list_rows,
+        declare(list_rows, __query__=Annotated[resource.list_query, Query()]),
         name=f"list_{resource.table}",
         summary=f"List {resource.plural}",
-        description=f"One page of the {resource.plural}{confined}, in the order of their keys. A page beyond the end is empty.",
-        response_model=(Page if is_counted else Slice).__class_getitem__(resource.item),
-        response_description=f"The page, and {'how many there are in all' if is_counted else 'whether there are more'}",
-        headers={"Link": "Where the first, previous, next and last pages are (RFC 8288)"},
+        description=f"One page of the {resource.plural}{confined}{resource.order_words}. A page beyond the end is empty.",
+        response_model=resource.page.__class_getitem__(resource.item),
+        response_description=f"The page, and {resource.page_words}",
+        headers={"Link": "Where the other pages are (RFC 8288)"},
         errors=(422, 503) if parent is None or parent.key is None else (404, 422, 503),
         dependencies=guards,
     )

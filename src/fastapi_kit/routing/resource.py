@@ -1,10 +1,10 @@
 """What a router knows of its rows: names, keys, schemas and the parent."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
 from pydantic import BaseModel, Field
 from sqlalchemy import Column, ColumnElement, Index, PrimaryKeyConstraint, UniqueConstraint, select
@@ -17,8 +17,11 @@ from fastapi_kit.crud.identity import identity_of
 from fastapi_kit.db.reads import read
 from fastapi_kit.db.sessions import execute
 from fastapi_kit.errors import ConfigurationError, FieldError, NotFoundError, UserInputError
-from fastapi_kit.pagination import PageParams
+from fastapi_kit.pagination import KeysetPage, Page, PageParams, Slice
 from fastapi_kit.routing.keys import column_in_path, is_same_key, key_in_path, may_be_key
+
+if TYPE_CHECKING:
+    from fastapi_kit.crud.filters.specs import KeysetSpec, QuerySpec
 
 __all__ = ["Parent", "Resource", "Window", "differs_from_path", "name_of", "snake_case"]
 
@@ -122,6 +125,7 @@ class Resource:
     key_attribute: object
     parent_column: object
     parent_key: object
+    query: type["QuerySpec[Any] | KeysetSpec[Any]"] | None
     max_batch: int
     max_total: int | None
     requires_if_match: bool
@@ -135,6 +139,42 @@ class Resource:
     def is_versioned(self) -> bool:
         """Whether the model counts versions, so that its rows have ETags."""
         return self.mapper.version_id_col is not None
+
+    @cached_property
+    def list_query(self) -> type[BaseModel]:
+        """The parameters of the list."""
+        if self.query is not None:
+            return self.query
+        most = self.max_total
+
+        class CountedWindow(Window):
+            max_total: ClassVar = most
+
+        return CountedWindow
+
+    @cached_property
+    def page(self) -> Any:
+        """The class of the pages of the list."""
+        if not issubclass(self.list_query, PageParams):
+            return KeysetPage
+        return Slice if self.list_query.max_total == 0 else Page
+
+    def list_method(self, service: Any) -> Callable[..., Awaitable[Slice[Any] | KeysetPage[Any]]]:
+        """Return the method of *service* that reads a page."""
+        methods = {KeysetPage: service.keyset_page_as, Slice: service.slice_as, Page: service.page_as}
+        method: Callable[..., Awaitable[Slice[Any] | KeysetPage[Any]]] = methods[self.page]
+        return method
+
+    @property
+    def page_words(self) -> str:
+        """What a page tells, in words."""
+        words = {KeysetPage: "the cursors of the pages beside it", Slice: "whether there are more", Page: "how many there are in all"}
+        return words[self.page]
+
+    @property
+    def order_words(self) -> str:
+        """In which order a list is, in words."""
+        return ", in the order of their keys" if self.query is None or "sort" not in self.query.model_fields else ""
 
     @property
     def precondition_errors(self) -> Sequence[int]:

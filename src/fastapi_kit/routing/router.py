@@ -4,7 +4,7 @@ import enum
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from fastapi import APIRouter, FastAPI
 from fastapi.params import Depends
@@ -22,6 +22,9 @@ from fastapi_kit.routing.endpoints import Source, add_create, add_create_many, a
 from fastapi_kit.routing.resource import Resource
 from fastapi_kit.routing.routes import CRUDRouter
 
+if TYPE_CHECKING:
+    from fastapi_kit.crud.filters.specs import KeysetSpec, QuerySpec
+
 __all__ = ["Endpoint", "RouterOptions", "crud_router"]
 
 ModelT = TypeVar("ModelT")
@@ -31,7 +34,7 @@ class Endpoint(enum.Flag):
     """The endpoints of a service. Combine them with ``|``, leave some out with ``& ~``."""
 
     LIST = 1
-    """``GET /``: a page, by ``skip`` (0 or more, default 0) and ``limit`` (1 to 1000, default 100), with a ``Link`` header."""
+    """``GET /``: a page with a ``Link`` header, by *query* or by ``skip`` (0 or more, default 0) and ``limit`` (1 to 1000, default 100)."""
     GET = 2
     """``GET /{id}``"""
     CREATE = 4
@@ -94,6 +97,7 @@ def crud_router(
     read: type[BaseModel],
     session: Dependency[AsyncSession] | None = None,
     service: Dependency[ReadService[ModelT]] | None = None,
+    query: type["QuerySpec[ModelT] | KeysetSpec[ModelT]"] | None = None,
     endpoints: Endpoint = Endpoint.CRUD,
     dependencies: Mapping[Endpoint, Sequence[Depends]] | None = None,
     options: RouterOptions = _NO_OPTIONS,
@@ -122,6 +126,7 @@ def crud_router(
         read: The schema of the responses.
         session: A dependency that gives the session, such as ``db.session`` or your own ``get_db``.
         service: A dependency that gives the service, where ``Service(session)`` is not enough. Give either this or *session*.
+        query: What a list may be filtered, searched and sorted by. With a KeysetSpec the list has keyset pages.
         endpoints: Which endpoints the router has.
         dependencies: Guards by endpoint, run in the order given: ``{Endpoint.WRITE: [Depends(require_editor)]}``. A key may be several
             endpoints. What guards CREATE guards CREATE_MANY too, and what guards UPDATE guards REPLACE; keys of CREATE_MANY and REPLACE
@@ -130,8 +135,8 @@ def crud_router(
 
     Raises:
         ConfigurationError: The service names no model, or no schema that an endpoint needs; the key of the model cannot be part of a path;
-            the parent is not a column of the model; a key in *options* is not unique; *dependencies* name an endpoint that the router
-            lacks; a ReadService has endpoints that write.
+            the parent is not a column of the model; *query* is of another model; a key in *options* is not unique; *dependencies* name an
+            endpoint that the router lacks; a ReadService has endpoints that write.
         TypeError: Both or neither of *session* and *service* are given.
 
     Example:
@@ -181,6 +186,7 @@ def crud_router(
         read=read,
         item=options.list_item or read,
         replacement=options.replace,
+        query=query,
         key_attribute=options.key,
         parent_column=options.parent,
         parent_key=options.parent_key,
@@ -188,6 +194,10 @@ def crud_router(
         max_total=options.max_total,
         requires_if_match=options.require_if_match,
     )
+    if query is not None and (options.max_total is not None or Endpoint.LIST not in endpoints):
+        raise ConfigurationError("query= needs the endpoint LIST, and has a max_total of its own")
+    if query is not None and not issubclass(resource.mapper.class_, query.model() or object):
+        raise ConfigurationError(f"query= is for {query.model()}, and the service for {resource.mapper.class_.__name__}")
     if options.require_if_match and not resource.is_versioned:
         raise ConfigurationError(f"require_if_match needs a version: give {resource.mapper.class_.__name__} the VersionMixin")
     source = Source(resource, as_depends(given), cast("Any", service_class) if service is None else lambda given: given)

@@ -77,7 +77,7 @@ class ReadPlan(Generic[SchemaT]):
 
     def from_found(self, found: Sequence[Any]) -> list[SchemaT]:
         """Return plain rows of ``columns``, or loaded objects, as instances of the schema."""
-        return self.from_rows(found) if found and isinstance(found[0], Row) else self.from_objects(found)
+        return self.from_rows(found) if found and isinstance(found[0], Row | tuple) else self.from_objects(found)
 
     def from_objects(self, objects: Iterable[object]) -> list[SchemaT]:
         """Return loaded *objects* as instances of the schema.

@@ -28,7 +28,20 @@ from sqlalchemy.util import await_only
 from fastapi_kit.db.types import InvalidDatetimeError, in_utc
 from fastapi_kit.errors import ConfigurationError
 
-__all__ = ["PrivateFile", "begin_immediate", "check_url", "configure_engine", "drops_offsets", "is_memory"]
+__all__ = [
+    "UNICODE_LOWER",
+    "PrivateFile",
+    "add_functions",
+    "begin_immediate",
+    "check_url",
+    "configure_engine",
+    "drops_offsets",
+    "is_memory",
+    "unicode_lower",
+]
+
+UNICODE_LOWER = "unicode_lower"
+"""The SQL function that searches call on SQLite, whose own ``lower`` knows ASCII only."""
 
 _READ = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/|\()*(?:(SELECT|VALUES|EXPLAIN|PRAGMA)|(WITH))\b", re.IGNORECASE | re.DOTALL)
 _DRIVER_OPTIONS = {"uri", "timeout", "isolation_level", "detect_types", "check_same_thread", "cached_statements"}
@@ -43,6 +56,7 @@ def configure_engine(engine: Engine, *, busy_timeout: float) -> None:
 
     event.listen(engine, "do_connect", use_own_connection)
     event.listen(engine, "connect", configure)
+    event.listen(engine, "connect", add_functions)
     event.listen(engine, "before_cursor_execute", begin_before_write)
     event.listen(engine, "handle_error", interrupt_cancelled)
     dialect: Any = engine.dialect
@@ -50,6 +64,18 @@ def configure_engine(engine: Engine, *, busy_timeout: float) -> None:
     # A read has begun no transaction. Each call to the driver costs a switch of threads.
     dialect.do_rollback = if_in_transaction(dialect.do_rollback)
     dialect.do_commit = if_in_transaction(dialect.do_commit)
+
+
+def add_functions(connection: Any, _record: object) -> None:
+    """Add the SQL functions of the library to a new connection: ``event.listen(engine.sync_engine, "connect", add_functions)``."""
+    connection.create_function(UNICODE_LOWER, 1, unicode_lower, deterministic=True)
+
+
+def unicode_lower(text: Any) -> Any:
+    """Return *text* in lower case, each character by itself as in PostgreSQL. What is not text is returned as it is."""
+    if not isinstance(text, str):
+        return text
+    return text.lower() if text.isascii() else "".join(character.lower() for character in text)
 
 
 def if_in_transaction(end: Callable[[Any], None]) -> Callable[[Any], None]:

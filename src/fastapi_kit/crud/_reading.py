@@ -1,0 +1,221 @@
+"""What every read of a service shares: the select, the window, the loading of objects and of plain rows."""
+
+import builtins
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import cached_property
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
+
+from pydantic import BaseModel
+from sqlalchemy import ColumnElement, ColumnExpressionArgument, Select, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapper, Session
+from sqlalchemy.orm.interfaces import LoaderOption, ORMOption
+
+from fastapi_kit._compat import criteria_options, is_ungrouped, options_of
+from fastapi_kit.crud._base_query import BaseQuery, window
+from fastapi_kit.crud._generics import overrides, type_arguments
+from fastapi_kit.crud._rows import Loading, loading_of
+from fastapi_kit.crud.attributes import mapper_of
+from fastapi_kit.crud.identity import Identity, identity_of
+from fastapi_kit.crud.locks import RowLock
+from fastapi_kit.crud.ordering import OrderBy, items_of, total_order
+from fastapi_kit.crud.read_plan.plan import ReadPlan
+from fastapi_kit.db.atomic import read_locked
+from fastapi_kit.db.reads import read
+from fastapi_kit.db.sessions import execute, is_idle
+from fastapi_kit.errors import ConfigurationError, InvalidQueryError
+
+__all__ = ["MAX_OFFSET", "Asking", "Reading", "load_missing"]
+
+ModelT = TypeVar("ModelT")
+SchemaT = TypeVar("SchemaT", bound=BaseModel)
+ResultT = TypeVar("ResultT")
+
+MAX_OFFSET = 2**63 - 1
+
+
+@runtime_checkable
+class Asking(Protocol):
+    """What a list asks for beside its window: a FilterSpec."""
+
+    def confined(self, confine: Callable[[type[Any]], Select[Any] | None], /) -> tuple[ColumnElement[bool], ...]:
+        """Return the SQL conditions."""
+        ...
+
+    def order(self) -> Sequence[Any]:
+        """Return what to sort by."""
+        ...
+
+
+class Reading(Generic[ModelT]):
+    """The part of a service that builds its selects and runs them."""
+
+    model: type[ModelT]
+    _parameters: ClassVar[tuple[str, ...]] = ("model",)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for base in cls.__mro__:
+            arguments: tuple[object, ...] = type_arguments(cls, base) or ()
+            for name, argument in zip(base.__dict__.get("_parameters", ()), arguments, strict=False):
+                if isinstance(argument, type) and argument is not Any and not hasattr(cls, name):
+                    setattr(cls, name, argument)
+
+    def __init__(self, session: AsyncSession) -> None:
+        """Read through *session*."""
+        if not hasattr(type(self), "model"):
+            raise ConfigurationError(f"{type(self).__name__} names no model: subclass {type(self).__name__}[Model, ...] or set model = ...")
+        self.session = session
+
+    def base_query(self) -> Select[Any]:
+        """Return the select that every read, update and delete starts from. Override it to restrict the rows.
+
+        It may join: each row of the model counts once, however many rows are joined to it.
+        """
+        return select(self.model)
+
+    def read_options(self) -> Sequence[ORMOption]:
+        """Return the loader options for every read. Override it to load more than the mapping does."""
+        return ()
+
+    def related_query(self, model: type[Any]) -> Select[Any] | None:
+        """Return the select of the rows of a related *model* that filters may see, or None for all. Override it to hide rows.
+
+        A filter such as ``owner__email`` reads rows of another model. For rows of the service's own model it is ``base_query``. For others
+        it is a plain select, to which criteria of the session and of ``base_query`` apply (``with_loader_criteria``).
+        """
+        is_overridden = overrides(type(self), Reading, "base_query")
+        if is_overridden and mapper_of(model).isa(self.mapper):
+            return self.base_query()
+        has_criteria = bool(self.session.sync_session.dispatch.do_orm_execute) or (is_overridden and criteria_options(self.base_query()))
+        return select(model) if has_criteria else None
+
+    def _finding(self, plan: ReadPlan[SchemaT], statement: Select[Any]) -> Callable[[Session], Sequence[Any]]:
+        """Return the function that runs *statement* for ``plan.from_found``: for plain rows if the plan is flat, else for objects."""
+        given = self._loader_options(statement)
+        if plan.columns is not None and not given:
+            flat = statement.with_only_columns(*plan.columns)
+            return lambda session: execute(session, flat).all()
+        loading = statement.options(*self.read_options(), *plan.options(given, join=is_ungrouped(statement)))
+        fresh = is_idle(self.session.sync_session)
+
+        def find(session: Session) -> Sequence[Any]:
+            objects = self._loading.load(session, loading, fresh=fresh)
+            load_missing(session, plan, objects)
+            return objects
+
+        return find
+
+    def _finding_with(
+        self, plan: ReadPlan[SchemaT], statement: Select[Any], expressions: Sequence[Any]
+    ) -> Callable[[Session], tuple[Sequence[Any], Sequence[tuple[Any, ...]]]]:
+        """Return the function that runs *statement* as ``_finding`` does, and also returns the values of *expressions* for each row."""
+        given, width = self._loader_options(statement), len(expressions)
+        if plan.columns is not None and not given:
+            flat = statement.with_only_columns(*plan.columns, *expressions)
+
+            def find_rows(session: Session) -> tuple[Sequence[Any], Sequence[tuple[Any, ...]]]:
+                rows = execute(session, flat).all()
+                return [row[:-width] for row in rows], [row[-width:] for row in rows]
+
+            return find_rows
+        options = [*self.read_options(), *plan.options(given, join=is_ungrouped(statement))]
+        loading = statement.options(*options).add_columns(*expressions)
+
+        def find_objects(session: Session) -> tuple[Sequence[Any], Sequence[tuple[Any, ...]]]:
+            rows = self._loading.load_fresh(session, loading)
+            objects = [row[0] for row in rows]
+            load_missing(session, plan, objects)
+            return objects, [row[1:] for row in rows]
+
+        return find_objects
+
+    def _loader_options(self, statement: Select[Any]) -> builtins.list[ORMOption]:
+        """Return the loader options of *statement* and ``read_options``."""
+        return [*(option for option in options_of(statement) if isinstance(option, LoaderOption)), *self.read_options()]
+
+    def _select(
+        self,
+        conditions: Sequence[ColumnExpressionArgument[bool]],
+        order_by: OrderBy | None = None,
+        *,
+        skip: int = 0,
+        limit: int | None = None,
+    ) -> Select[Any]:
+        """Return the select of the rows of ``base_query`` that meet *conditions*, in a total order unless *order_by* is None."""
+        dialect = "" if order_by is None else self.session.sync_session.get_bind(self.mapper).dialect.name
+        if overrides(type(self), Reading, "base_query"):
+            return self._base.rows(conditions, order_by, dialect=dialect, skip=skip, limit=limit)
+        if order_by is None:
+            rows = select(self.model)
+        elif items := items_of(order_by):
+            rows = select(self.model).order_by(*total_order(items, self._identity.attributes, dialect=dialect))
+        else:
+            rows = self._identity.in_order
+        if conditions:
+            rows = rows.where(*conditions)
+        return window(rows, skip=skip, limit=limit)
+
+    def _window(
+        self, conditions: Sequence[ColumnExpressionArgument[bool]], *, skip: int, limit: int | None, order_by: OrderBy
+    ) -> Select[Any] | None:
+        if skip < 0 or (limit is not None and limit < 0):
+            raise InvalidQueryError("skip and limit must not be negative")
+        if limit == 0 or skip > MAX_OFFSET:
+            return None
+        return self._select(conditions, order_by, skip=skip, limit=None if limit is None else min(limit, MAX_OFFSET))
+
+    def _count(self, session: Session, conditions: Sequence[ColumnExpressionArgument[bool]], *, up_to: int | None = None) -> int:
+        base = self._base
+        if up_to is None:
+            statement = base.of_model(func.count()).where(*base.has(*conditions))
+        else:
+            rows = base.of_model(*self._identity.attributes).where(*base.has(*conditions)).limit(up_to)
+            statement = base.around(select(func.count()).select_from(rows.subquery()))
+        number: int = execute(session, statement).scalar_one()
+        return number
+
+    async def _load(
+        self,
+        statement: Select[Any],
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        options: Sequence[ORMOption] = (),
+        lock: RowLock | None = None,
+    ) -> builtins.list[ModelT]:
+        if wanted := (*self.read_options(), *options):
+            statement = statement.options(*wanted)
+        if lock is None:
+            fresh = is_idle(self.session.sync_session)
+            return await self._read(lambda session: self._loading.load(session, statement, parameters, fresh=fresh))
+        # A row is locked to decide by what it contains, so it is read again.
+        locked = statement.with_for_update(of=self.model, **asdict(lock))
+        return await read_locked(
+            self.session, lambda session: self._loading.load(session, locked, parameters, fresh=True), mapper=self.mapper
+        )
+
+    async def _read(self, work: Callable[[Session], ResultT]) -> ResultT:
+        return await read(self.session, work, mapper=self.mapper)
+
+    @property
+    def _base(self) -> BaseQuery:
+        return BaseQuery(self.base_query(), self.mapper)
+
+    @cached_property
+    def mapper(self) -> Mapper[Any]:
+        """The mapper of the model."""
+        return mapper_of(self.model)
+
+    @cached_property
+    def _identity(self) -> Identity:
+        return identity_of(self.mapper)
+
+    @cached_property
+    def _loading(self) -> Loading:
+        return loading_of(self.mapper)
+
+
+def load_missing(session: Session, plan: ReadPlan[Any], objects: Sequence[Any]) -> None:
+    for statement in plan.loads(objects):
+        execute(session, statement).unique().all()
