@@ -21,6 +21,7 @@ __all__ = ["MAX_ERRORS", "field_errors", "known_words", "shown_names"]
 MAX_ERRORS = 100
 _UNKNOWN_TEXT = "is not valid"
 _UNKNOWN_NAME = "*"
+_UNKNOWN_TYPES = {"extra_forbidden", "unknown_parameter"}
 
 # Pydantic's own texts that quote the input, or name an exception of the application.
 _FIXED_TEXTS = {
@@ -68,7 +69,7 @@ def shown_place(item: Mapping[str, Any], words: frozenset[str]) -> tuple[str | i
     for index, part in enumerate(place):
         if isinstance(part, int) or part in words:
             continue
-        if item["type"] == "extra_forbidden" and index == len(place) - 1:
+        if item["type"] in _UNKNOWN_TYPES and index == len(place) - 1:
             place[index] = shown_name(part)
         else:
             parts = set(_WORD.findall(part))
