@@ -125,10 +125,10 @@ class KeysetWindow:
             InvalidQueryError: The cursor is not one of this list.
             ConfigurationError: The sort has a column of another table.
         """
-        keys = sort_keys(list(total_order(query.order(), identity_of(mapper).attributes, dialect="")))
+        keys = sort_keys(list(total_order(query.sort_items(), identity_of(mapper).attributes, dialect="")))
         if any(table not in mapper.tables for key in keys for table in froms_of(key.expression)):
             raise ConfigurationError(f"keyset pages of {mapper.class_.__name__} cannot be sorted by a column of another table")
-        codec = CursorCodec(query.context(), query.cursor_key)
+        codec = CursorCodec(query.cursor_context(), query.cursor_key)
         position = None if query.cursor is None else codec.decode(query.cursor, length=len(keys))
         if position is not None and not all(map(SortKey.may_have, keys, position.values)):
             raise invalid_cursor()

@@ -43,7 +43,7 @@ class Asking(Protocol):
         """Return the SQL conditions."""
         ...
 
-    def order(self) -> Sequence[Any]:
+    def sort_items(self) -> Sequence[Any]:
         """Return what to sort by."""
         ...
 

@@ -325,7 +325,7 @@ class ReadService(Reading[ModelT], Generic[ModelT]):
         """Return *conditions* with the filters of *query*, and its sort unless *order_by* is another."""
         if not isinstance(query, Asking):
             return conditions, order_by
-        return (*query.confined(self.related_query), *conditions), items_of(order_by) or query.order()
+        return (*query.confined(self.related_query), *conditions), items_of(order_by) or query.sort_items()
 
     async def _matching_as(
         self, schema: type[SchemaT], plan: ReadPlan[SchemaT], conditions: Sequence[ColumnExpressionArgument[bool]]

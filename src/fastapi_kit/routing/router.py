@@ -196,8 +196,8 @@ def crud_router(
     )
     if query is not None and (options.max_total is not None or Endpoint.LIST not in endpoints):
         raise ConfigurationError("query= needs the endpoint LIST, and has a max_total of its own")
-    if query is not None and not issubclass(resource.mapper.class_, query.model() or object):
-        raise ConfigurationError(f"query= is for {query.model()}, and the service for {resource.mapper.class_.__name__}")
+    if query is not None and not issubclass(resource.mapper.class_, query.model_class() or object):
+        raise ConfigurationError(f"query= is for {query.model_class()}, and the service for {resource.mapper.class_.__name__}")
     if options.require_if_match and not resource.is_versioned:
         raise ConfigurationError(f"require_if_match needs a version: give {resource.mapper.class_.__name__} the VersionMixin")
     source = Source(resource, as_depends(given), cast("Any", service_class) if service is None else lambda given: given)

@@ -4,11 +4,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 from uuid import uuid5
 
 import pytest
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 from sqlalchemy import JSON, Select, and_, event, not_, or_, select
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -216,6 +216,40 @@ def test_parameters_without_a_use_do_not_exist() -> None:
     assert Searched(q="a").conditions() != ()
     with pytest.raises(ValidationError):
         Plain(q="a")
+
+
+def test_aliases() -> None:
+    """A parameter may have another name than its field."""
+
+    class Aliased(QuerySpec[Item]):
+        name__icontains: Annotated[str | None, Field(alias="contains")] = None
+        price__gte: Annotated[Decimal | None, Field(validation_alias="min_price")] = None
+
+    query = Aliased.model_validate({"contains": "a", "min_price": 3})
+    assert (query.name__icontains, query.price__gte) == ("a", 3)
+    with pytest.raises(ValidationError):
+        Aliased.model_validate({"price__gte": 3})
+
+
+def test_columns_with_the_names_of_parameters() -> None:
+    """A column whose name is taken gets an operator."""
+
+    class Base(DeclarativeBase): ...
+
+    class Car(Base):
+        __tablename__ = "cars"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        model: Mapped[str]
+        order: Mapped[int]
+        limit: Mapped[int]
+
+    class CarQuery(QuerySpec[Car]):
+        model: str | None = None
+        order: int | None = None
+        limit__eq: int | None = None
+
+    sql = str(select(Car.id).where(*CarQuery(model="T", order=1, limit__eq=2).conditions()))
+    assert sql.endswith('WHERE cars.model = :model_1 AND cars."order" = :order_1 AND cars."limit" = :limit_1')
 
 
 async def test_any_statement_takes_a_spec(shop: AsyncSession) -> None:

@@ -75,7 +75,7 @@ def random_item(chance: random.Random, ident: int) -> dict[str, Any]:
 
 async def all_ids(session: AsyncSession, query: ItemFeed) -> list[int]:
     """Return the ids of all rows in the order of *query*, without pages."""
-    return [item.id for item in await ItemService(session).list(*query.conditions(), order_by=query.order(), limit=None)]
+    return [item.id for item in await ItemService(session).list(*query.conditions(), order_by=query.sort_items(), limit=None)]
 
 
 async def walk(session: AsyncSession, *, backward: bool = False, **parameters: Any) -> AsyncIterator[KeysetPage[ItemRead]]:
@@ -260,7 +260,7 @@ async def test_hostile_cursors(shop: AsyncSession, feed: type[ItemFeed]) -> None
     await shop.execute(insert(Item), [{"id": ident, "name": "a"} for ident in range(1, 6)])
     cursor = await cursor_of(shop, feed(limit=1, sort="rating,colour,sold_at,name"))
     raw = urlsafe_b64decode(cursor + "==")
-    context = feed(sort="rating,colour,sold_at,name").context()
+    context = feed(sort="rating,colour,sold_at,name").cursor_context()
     chance = random.Random(1)
     forged = [
         *(cursor[:place] for place in range(len(cursor))),

@@ -52,8 +52,10 @@ class FilterSpec(BaseModel, Generic[ModelT]):
     sort_fields: ClassVar[Sequence[Any]] = ()
     """Columns and labelled expressions that ``sort`` may name. Without any, ``sort`` is not a parameter."""
 
-    filters: ClassVar[Mapping[str, Filter | Where[Any]]] = {}
-    """The filters by the names of their fields. The library sets it."""
+    model_filters: ClassVar[Mapping[str, Filter | Where[Any]]] = {}
+    """The filters by the names of their fields. The library sets it, and *model_parameters*."""
+    model_parameters: ClassVar[frozenset[object]] = frozenset()
+    """The names and aliases of all parameters."""
 
     q: Annotated[SafeText | None, Field(max_length=200)] = None
     sort: str = ""
@@ -63,15 +65,15 @@ class FilterSpec(BaseModel, Generic[ModelT]):
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         """Read the fields."""
         super().__pydantic_init_subclass__(**kwargs)
-        model = cls.model()
+        model = cls.model_class()
         if model is None or cls.__pydantic_generic_metadata__["origin"] is not None:
             return
         fields: dict[str, FieldInfo] = cast("Any", cls).__pydantic_fields__
         for name in {"q", "sort"} - {name for base in cls.__mro__[:-1] if base is not FilterSpec for name in inspect.get_annotations(base)}:
             # A base class without search_fields or sort_fields has lost its field.
             fields[name] = copy(FilterSpec.model_fields[name])
-        cls.filters = {name: declared(model, name, info) for name, info in fields.items() if name not in _OWN}
-        for name, found in cls.filters.items():
+        cls.model_filters = {name: declared(model, name, info) for name, info in fields.items() if name not in _OWN}
+        for name, found in cls.model_filters.items():
             describe(fields[name], found)
         if cls.search_fields:
             columns = ", ".join(each.key for each in cls.search_fields)
@@ -83,10 +85,12 @@ class FilterSpec(BaseModel, Generic[ModelT]):
             check_default(cls.__name__, fields["sort"].default, cls.sort_keys())
         else:
             fields.pop("sort", None)
+        aliases = {alias for info in fields.values() for alias in (info.alias, info.validation_alias) if isinstance(alias, str)}
+        cls.model_parameters = frozenset({*fields, *aliases})
         cls.model_rebuild(force=True)
 
     @classmethod
-    def model(cls) -> type[Any] | None:
+    def model_class(cls) -> type[Any] | None:
         """Return the model of the list, or None for a class without one."""
         for base in cls.__mro__:
             arguments = getattr(base, "__pydantic_generic_metadata__", {}).get("args", ())
@@ -103,15 +107,11 @@ class FilterSpec(BaseModel, Generic[ModelT]):
     @classmethod
     def reject_unknown(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         """Raise ValidationError with what is allowed for each parameter that is not declared."""
-        names: set[object] = {info.alias or name for name, info in cls.model_fields.items()}
-        if is_mapping(data) and cls.model_config.get("extra") == "forbid":
+        if is_mapping(data) and cls.model_config.get("extra") == "forbid" and not cls.model_parameters.issuperset(data):
             allowed = ", ".join(sorted(cls.model_fields))
             error = PydanticCustomError("unknown_parameter", cast("Any", f"is not a parameter; the parameters are {allowed}"))
-            unknown = [name for name in data if name not in names]
-            if unknown:
-                raise ValidationError.from_exception_data(
-                    cls.__name__, [InitErrorDetails(type=error, loc=(str(name),), input=None) for name in unknown]
-                )
+            unknown = [InitErrorDetails(type=error, loc=(str(name),), input=None) for name in data if name not in cls.model_parameters]
+            raise ValidationError.from_exception_data(cls.__name__, unknown)
         return handler(data)
 
     @field_validator("sort", check_fields=False)
@@ -120,7 +120,7 @@ class FilterSpec(BaseModel, Generic[ModelT]):
         """Raise ValueError for a name that is not in ``sort_fields``, or that comes twice."""
         keys = cls.sort_keys()
         names = [part.removeprefix("-") for part in value.split(",")] if value else []
-        if cls.model() is not None and (len(set(names)) < len(names) or not keys.keys() >= set(names)):
+        if cls.model_class() is not None and (len(set(names)) < len(names) or not keys.keys() >= set(names)):
             raise PydanticCustomError(
                 "invalid_sort", cast("Any", f"takes each of {', '.join(keys)} once, separated by commas, with - for descending")
             )
@@ -136,14 +136,14 @@ class FilterSpec(BaseModel, Generic[ModelT]):
 
     def confined(self, confine: Confine) -> tuple[ColumnElement[bool], ...]:
         """Return ``conditions`` that see of each related model only the rows that *confine* returns for it."""
-        given = [(found, getattr(self, name)) for name, found in self.filters.items() if getattr(self, name) is not None]
+        given = [(found, getattr(self, name)) for name, found in self.model_filters.items() if getattr(self, name) is not None]
         own = [cast("ColumnElement[bool]", found.condition(value)) for found, value in given if isinstance(found, Where)]
         by_column = [(found, value) for found, value in given if isinstance(found, Filter)]
         words: Sequence[str] = (getattr(self, "q", None) or "").split()
         searched = [or_(*(text.contains(each, word, ignore_case=True) for each in self.search_fields)) for word in words]
-        return (*exists_conditions(self.model(), by_column, confine), *own, *searched)
+        return (*exists_conditions(self.model_class(), by_column, confine), *own, *searched)
 
-    def order(self) -> list[Any]:
+    def sort_items(self) -> list[Any]:
         """Return what ``sort`` names, for ``order_by=`` of a service."""
         keys = self.sort_keys()
         parts = [part for part in getattr(self, "sort", "").split(",") if part]
@@ -151,9 +151,9 @@ class FilterSpec(BaseModel, Generic[ModelT]):
 
     def order_by(self) -> tuple[Any, ...]:
         """Return the order as SQL, for any statement over the model: ``sort``, then the primary key, nulls alike on every database."""
-        model = self.model()
+        model = self.model_class()
         key = () if model is None else identity_of(mapper_of(model)).attributes
-        return tuple(total_order(self.order(), key, dialect="sqlite"))
+        return tuple(total_order(self.sort_items(), key, dialect="sqlite"))
 
 
 class QuerySpec(FilterSpec[ModelT], PageParams, Generic[ModelT]):
@@ -177,9 +177,9 @@ class KeysetSpec(FilterSpec[ModelT], Generic[ModelT]):
     cursor: Annotated[str | None, Field(description="The cursor of another page. It is for the same filters and the same sort")] = None
     limit: Annotated[int, Field(ge=1, le=1000, description="How many to return at most")] = 100
 
-    def context(self) -> str:
+    def cursor_context(self) -> str:
         """Return what a cursor is valid for: the model, the filters and the sort."""
-        model = self.model()
+        model = self.model_class()
         return f"{model and model.__qualname__} {self.model_dump_json(exclude={'cursor', 'limit'})}"
 
 
