@@ -1,15 +1,18 @@
 """Programs as applications write them run as they stand."""
 
 from collections.abc import AsyncIterator, Iterator
+from decimal import Decimal
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from fastapi import FastAPI
 from httpx import AsyncClient
 from tests.typing.applications import error_body
 
 from fastapi_kit import Base
+from fastapi_kit.handlers import register_exception_handlers
 from fastapi_kit.testing.client import app_client
 
 ROOT = Path(__file__).parent.parent
@@ -97,3 +100,36 @@ async def test_a_body_of_its_own(shop: AsyncClient, method: str, path: str, orde
     assert response.status_code == status
     assert response.headers["content-type"] == "application/json"
     assert response.json() == {"errors": {"body": lines}}
+
+
+@pytest.fixture
+async def item_list(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[tuple[ModuleType, AsyncClient]]:
+    """The program with filtered lists, in an empty folder, and a client of its routes."""
+    monkeypatch.chdir(tmp_path)
+    module = import_module("tests.typing.applications.item_list")
+    app = FastAPI(lifespan=module.db.lifespan)
+    app.include_router(module.router)
+    register_exception_handlers(app)
+    await module.db.create_tables(module.Item.metadata)
+    async with app_client(app) as client:
+        yield module, client
+    for model in (module.Tag, module.Item):
+        Base.metadata.remove(model.__table__)
+
+
+async def test_lists_by_hand(item_list: tuple[ModuleType, AsyncClient]) -> None:
+    """One declaration serves offset pages, keyset pages and statements of one's own."""
+    module, client = item_list
+    async with module.db.begin() as session:
+        for name, price in {"Wool": 3, "Silk": 9, "Hemp": 0}.items():
+            session.add(module.Item(name=name, sku=name[:1], price=Decimal(price), tags=[module.Tag(name=name.lower())]))
+
+    page = (await client.get("/items", params={"sort": "name", "q": "s"})).json()
+    feed = (await client.get("/items/feed", params={"sort": "-price", "limit": 1, "tag": "Silk"})).json()
+    wrong = await client.get("/items", params={"colour": "red"})
+
+    assert ([item["name"] for item in page["items"]], page["total"], page["limit"]) == (["Silk"], 1, 20)
+    assert ([item["name"] for item in feed["items"]], feed["next_cursor"]) == (["Silk"], None)
+    assert (wrong.status_code, wrong.json()["errors"][0]["loc"]) == (422, ["query", "colour"])
+    async with module.db.begin() as session:
+        assert await module.cheap_items(session) == ["Wool", "Silk"]
