@@ -10,12 +10,26 @@ from fastapi.dependencies.utils import get_dependant
 from fastapi.exceptions import DependencyScopeError
 from fastapi.params import Depends
 from fastapi.security.base import SecurityBase
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from fastapi_kit.errors import ConfigurationError
+from fastapi_kit.errors import ConfigurationError, FieldError, InvalidQueryError
+from fastapi_kit.middleware.routes import effective_route
 
-__all__ = ["CHALLENGES", "OPTIONAL", "Dependency", "answering", "as_depends", "declare", "requires_login", "statuses_of", "while_connected"]
+__all__ = [
+    "CHALLENGES",
+    "OPTIONAL",
+    "Dependency",
+    "answering",
+    "as_depends",
+    "declare",
+    "reject_unknown_query",
+    "requires_login",
+    "statuses_of",
+    "while_connected",
+]
 
 ValueT = TypeVar("ValueT")
 CallT = TypeVar("CallT", bound=Callable[..., object])
@@ -121,6 +135,39 @@ while_connected = Depends(cancel_when_gone, scope="function")
 
 Without it, a server runs a request to its end. It is for requests that wait for others, such as logins, which wait for a thread to verify
 the password. The route must take its body as parameters, not from ``request.stream()``.
+"""
+
+
+async def check_query(request: Request) -> None:
+    """Raise InvalidQueryError for query parameters that the route does not declare."""
+    dependant = getattr(effective_route(request.scope), "dependant", None)
+    known = query_parameters(dependant) if isinstance(dependant, Dependant) else frozenset[str]()
+    if unknown := sorted(request.query_params.keys() - known):
+        allowed = sorted(known)
+        message = f"is not a parameter; the parameters are {', '.join(allowed)}"
+        errors = [FieldError(("query", name), "unknown_parameter", message) for name in unknown]
+        raise InvalidQueryError("The query has parameters that are not known.", allowed=allowed, errors=errors)
+
+
+def query_parameters(dependant: Dependant) -> frozenset[str]:
+    """Return the names of the query parameters of a route and of its dependencies, as a client sends them."""
+    own = frozenset(name for field in dependant.query_params for name in names_of(field.field_info, field.alias))
+    return own.union(*map(query_parameters, dependant.dependencies))
+
+
+def names_of(info: FieldInfo, alias: str) -> Iterator[str]:
+    """Yield the parameters that a model of parameters consists of, or the *alias* of a single one."""
+    if not (isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel)):
+        yield alias
+        return
+    for name, field in info.annotation.model_fields.items():
+        yield field.validation_alias if isinstance(field.validation_alias, str) else field.alias or name
+
+
+reject_unknown_query = Depends(check_query)
+"""Rejects query parameters that neither the route nor its dependencies declare: ``dependencies=[reject_unknown_query]``.
+
+For routes where a QuerySpec, which knows its own parameters only, has ``ConfigDict(extra="ignore")``, because a dependency has others.
 """
 
 

@@ -5,14 +5,16 @@ from decimal import Decimal
 from typing import Annotated, Any, ClassVar
 
 import pytest
-from fastapi import FastAPI, Query
+from fastapi import Depends, FastAPI, Query
 from httpx import AsyncClient
+from pydantic import ConfigDict
 from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from tests.crud.filters.models import Colour, Item, ItemFeed, ItemQuery, ItemRead, ItemService, Owner, ShopBase, Tag
 
 from fastapi_kit.crud import KeysetSpec, QuerySpec
 from fastapi_kit.db import Database
+from fastapi_kit.dependencies import reject_unknown_query
 from fastapi_kit.errors import ConfigurationError
 from fastapi_kit.handlers import register_exception_handlers
 from fastapi_kit.pagination import KeysetPage, Page
@@ -141,6 +143,34 @@ async def test_errors_list_what_is_allowed(client: AsyncClient) -> None:
 
     assert unknown.json()["errors"][0]["message"] == "is not a parameter; the parameters are limit, name, skip"
     assert "name, price, note, sold_at, rating, colour, size" in unsorted.json()["errors"][0]["message"]
+
+
+async def test_parameters_of_dependencies(app: FastAPI, client: AsyncClient, database: Database) -> None:
+    """A spec that ignores others' parameters, with ``reject_unknown_query``, takes those of the route's dependencies and no others."""
+
+    class Lenient(OwnedQuery):
+        model_config = ConfigDict(extra="ignore")
+
+    def get_language(lang: Annotated[str, Query(alias="lang-code")] = "en") -> str:
+        return lang
+
+    @app.get("/lenient", dependencies=[reject_unknown_query])
+    async def lenient(
+        query: Annotated[Lenient, Query()],
+        lang: Annotated[str, Depends(get_language)],
+        session: Annotated[AsyncSession, database.session],
+    ) -> list[str]:
+        return [lang, *(item.name for item in (await ItemService(session).page_as(ItemRead, query)).items)]
+
+    assert (await client.get("/lenient?name=Silk&lang-code=de")).json() == ["de", "Silk"]
+    rejected = await client.get("/lenient?nme=Silk&lang=de")
+    assert rejected.status_code == 422
+    assert [(error["loc"], error["code"]) for error in rejected.json()["errors"]] == [
+        (["query", "lang"], "unknown_parameter"),
+        (["query", "nme"], "unknown_parameter"),
+    ]
+    assert "the parameters are lang-code, limit, name, skip" in rejected.json()["errors"][0]["message"]
+    assert "%3Cb%3E" not in (await client.get("/lenient?%3Cb%3E=1")).text
 
 
 async def test_the_document(client: AsyncClient) -> None:

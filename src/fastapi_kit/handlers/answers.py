@@ -85,7 +85,9 @@ def answer_known_error(connection: HTTPConnection, error: Exception, statuses: M
     if status == 409 and isinstance(error, StaleVersionError) and "if-match" in connection.headers:
         status = 412
     # The client has chosen the names of unknown fields.
-    errors = [replace(each, loc=shown_names(each.loc)) if each.code == "unknown_field" else each for each in error.errors]
+    errors = [
+        replace(each, loc=shown_names(each.loc)) if each.code in {"unknown_field", "unknown_parameter"} else each for each in error.errors
+    ]
     detail = error.detail or title_of(status)
     context = {"allowed": error.allowed} if isinstance(error, InvalidQueryError) and error.allowed else None
     return Answer(status, error.code, detail, errors, context, headers_of(error, connection.scope.get(CHALLENGES, ("Bearer",))))
