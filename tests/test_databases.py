@@ -56,7 +56,7 @@ async def test_tables_are_empty_and_numbered_from_one(databases: Databases) -> N
 
         assert await column(engine, "INSERT INTO tags (name) VALUES ('a'), ('b')", "SELECT id FROM tags ORDER BY id") == [1, 2]
 
-    assert len(databases.schemas.kept) == 1
+    assert len(databases.schemas.start.longer) == 1
 
 
 @pytest.mark.parametrize(
