@@ -17,7 +17,9 @@ from tests.thorough import FULL, leave_out
 from fastapi_kit.db import Database
 
 # How long examples take says more about the machine than about the tests.
-settings.register_profile("tests", parent=settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "tests", parent=settings(), max_examples=100 if FULL else 15, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("tests")
 
 
