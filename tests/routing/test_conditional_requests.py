@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy import ForeignKey, MetaData, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
-from tests.routing.models import NoteRead, NoteService, client_of, get_session, operations_of
+from tests.routing.models import ANY_DATABASE, NoteRead, NoteService, client_of, client_on, get_session, operations_of
 from tests.thorough import FULL
 
 from fastapi_kit.crud import CRUDService
@@ -21,7 +21,6 @@ from fastapi_kit.errors import ConfigurationError
 from fastapi_kit.etags import IfMatch, RequiredIfMatch, answer_with_etag
 from fastapi_kit.handlers import register_exception_handlers
 from fastapi_kit.routing import Endpoint, RouterOptions, crud_router
-from fastapi_kit.testing.client import app_client
 
 WRITERS = 20 if FULL else 8
 
@@ -93,6 +92,7 @@ async def documents(database: Database) -> Database:
     return database
 
 
+@cache
 def app_of(db: Database) -> FastAPI:
     """Return an app with generated routes of every kind, and the routes of a document by hand."""
     app = FastAPI()
@@ -136,19 +136,10 @@ def app_of(db: Database) -> FastAPI:
     return app
 
 
-@cache
-def shared_app() -> tuple[FastAPI, Database]:
-    """Return the app, which takes half a second to build, and the database that each test replaces by its own."""
-    given = Database("sqlite+aiosqlite://")
-    return app_of(given), given
-
-
 @pytest.fixture
 async def client(documents: Database) -> AsyncIterator[AsyncClient]:
     """A client of the app."""
-    app, given = shared_app()
-    app.dependency_overrides[given.session.dependency] = documents.session.dependency
-    async with app_client(app) as client:
+    async with client_on(documents, app_of(ANY_DATABASE)) as client:
         yield client
 
 
