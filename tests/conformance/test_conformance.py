@@ -68,7 +68,7 @@ def drive_clean(
 def test_the_quickstart_does_what_its_document_says(tmp_path: Path, database: str) -> None:
     """On both databases, for valid and invalid requests."""
     app, document, examples = "examples.quickstart.app:app", "/api/v1/openapi.json", 20 if FULL else 4
-    report = drive_clean(app, tmp_path, database, document=document, examples=examples, every_phase=True, hooks="columns")
+    report = drive_clean(app, tmp_path, database, document=document, examples=examples, hooks="columns")
 
     assert report.facts["operations"]["tested"] == 5
 

@@ -163,10 +163,9 @@ class Trees(CRUDService[Tree, Anything, Anything]): ...
 class Leases(CRUDService[Lease, Anything, Anything]): ...
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(autouse=True)
 def quick_collections() -> None:
     """Keep garbage collections short: objects of other tests are not looked at."""
-    gc.collect()
     gc.freeze()
 
 
@@ -421,7 +420,7 @@ PLACES = [on_an_idle_session, after_a_read, in_a_unit, in_a_unit_that_has_writte
 @pytest.mark.parametrize("undone", UNDONE)
 async def test_what_was_loaded_is_as_it_was(street: Database, undone: Callable[[AsyncSession], Awaitable[None]]) -> None:
     """What was loaded is readable in the block and after it, with collections of every kind, and the next change is stored."""
-    for place in few(PLACES, 4):
+    for place in few(PLACES, 3):
         async with request_session(street) as session:
             held = await Held.load(session)
             await session.commit()
