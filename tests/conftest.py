@@ -25,7 +25,7 @@ settings.load_profile("tests")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """One process more than there are cores: tests wait for PostgreSQL, the disk and other processes a third of the time."""
+    """One process more than there are cores: tests wait for PostgreSQL, the disk and other processes. Its start takes six seconds."""
     return (os.cpu_count() or 1) + 1
 
 
