@@ -14,6 +14,9 @@ RUFF := $(BIN)/python -m ruff
 PYTEST := $(BIN)/python -m pytest
 CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
 
+# Test processes start often. Some containers forbid Python to keep what it has compiled; `make clean` removes it.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: run test lint format bench soak docs coverage test-lowest clean
 
 # The login is for a database on this machine: an address that is already there keeps its password.

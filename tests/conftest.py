@@ -17,13 +17,15 @@ from tests.thorough import FULL, leave_out
 from fastapi_kit.db import Database
 
 # How long examples take says more about the machine than about the tests.
-settings.register_profile("tests", parent=settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "tests", parent=settings(), max_examples=100 if FULL else 15, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("tests")
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """One process more than there are cores: tests wait for PostgreSQL, the disk and other processes a third of the time."""
+    """One process more than there are cores: tests wait for PostgreSQL, the disk and other processes. Its start takes six seconds."""
     return (os.cpu_count() or 1) + 1
 
 

@@ -4,12 +4,12 @@ PostgreSQL waits for the disk when a table is dropped. Renaming a schema and del
 """
 
 import os
-from collections.abc import AsyncGenerator, MutableMapping, MutableSet
+from collections.abc import AsyncGenerator, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
-from weakref import WeakKeyDictionary, WeakSet
+from typing import Any, ClassVar, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import URL, MetaData, make_url, text
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
@@ -41,60 +41,96 @@ async def new_database(name: str) -> AsyncGenerator[URL]:
     await administer(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+KeptT = TypeVar("KeptT")
+
+
+@dataclass(eq=False)
+class Step(Generic[KeptT]):
+    """The tables of one metadata after the other, made in an empty database. *kept* is what brings them back, empty."""
+
+    tables: tuple[str, ...] = ()
+    kept: KeptT | None = None
+    times: int = 0
+    longer: MutableMapping[MetaData, "Step[KeptT]"] = field(default_factory=WeakKeyDictionary[MetaData, "Step[KeptT]"])
+
+    def then(self, metadata: MetaData) -> "Step[KeptT]":
+        """Return the step that adds the tables of *metadata*: the same one as before, unless it has got others since."""
+        tables = (*self.tables, *metadata.tables)
+        step = self.longer.get(metadata)
+        if step is None or step.tables != tables:
+            step = self.longer[metadata] = Step(tables)
+        return step
+
+
 @dataclass(frozen=True)
 class Kept:
-    """Tables that are kept, and the schema in which they wait. *fingerprint* changes when anything in it is altered."""
+    """The schema in which tables wait. *fingerprint* changes when anything in it is altered."""
 
-    tables: tuple[str, ...]
     schema: str
     fingerprint: tuple[int, ...]
 
 
 @dataclass
 class KeptSchemas:
-    """The tables that are kept in one PostgreSQL database."""
+    """The tables that are kept in one PostgreSQL database. *now* are those in ``public``, as *fingerprint* has them."""
 
-    kept: MutableMapping[MetaData, Kept] = field(default_factory=WeakKeyDictionary[MetaData, Kept])
-    seen: MutableSet[MetaData] = field(default_factory=WeakSet[MetaData])
-    in_public: Kept | None = None
+    start: Step[Kept] = field(default_factory=Step[Kept])
+    now: Step[Kept] = field(init=False)
+    fingerprint: tuple[int, ...] = ()
     count: int = 0
+
+    def __post_init__(self) -> None:
+        self.now = self.start
 
     async def empty(self, connection: AsyncConnection) -> None:
         """Leave an empty schema ``public``: put kept tables aside, drop everything else."""
         if others := (await connection.scalars(text(OTHER_SCHEMAS))).all():
             await run_at_once(connection, *(f'DROP SCHEMA "{name}" CASCADE' for name in others))
-        kept, self.in_public = self.in_public, None
+        step, self.now = self.now, self.start
         fingerprint = await fingerprint_of_public(connection)
-        if kept is not None and kept.fingerprint == fingerprint:
+        if step.kept is not None and step.kept.fingerprint == fingerprint:
             await run_at_once(
                 connection,
                 "SET LOCAL session_replication_role = replica",  # foreign keys do not order the deletions
-                *(f'DELETE FROM "{table}"' for table in kept.tables),
+                *(f'DELETE FROM "{table}"' for table in step.tables),
                 f"SELECT setval(seqrelid, seqstart, false) FROM pg_sequence JOIN pg_class ON pg_class.oid = seqrelid WHERE {IN_PUBLIC}",
-                f"ALTER SCHEMA public RENAME TO {kept.schema}",
+                f"ALTER SCHEMA public RENAME TO {step.kept.schema}",
                 "CREATE SCHEMA public",
             )
-        elif any(fingerprint):
-            for metadata in [metadata for metadata, found in self.kept.items() if found is kept]:
-                del self.kept[metadata]
+            return
+        step.kept = None
+        if any(fingerprint):
             await run_at_once(connection, "DROP SCHEMA public CASCADE", "CREATE SCHEMA public")
 
-    async def bring_back(self, connection: AsyncConnection, metadata: MetaData) -> bool:
-        """Make the kept tables of *metadata* the schema ``public``, which is empty. Return whether there are any."""
-        kept = self.kept.get(metadata)
-        if kept is None or kept.tables != tuple(metadata.tables):
+    async def step_to(self, connection: AsyncConnection, metadata: MetaData) -> Step[Kept] | None:
+        """Return the step to the tables of *metadata*, or nothing if ``public`` has rows, or what no step has made."""
+        fingerprint = await fingerprint_of_public(connection)
+        if any(fingerprint) and (fingerprint != self.fingerprint or await self.has_rows(connection)):
+            return None
+        return self.now.then(metadata)
+
+    async def has_rows(self, connection: AsyncConnection) -> bool:
+        tables = " UNION ALL ".join(f'(SELECT 1 FROM "{table}" LIMIT 1)' for table in self.now.tables)
+        return bool(await connection.scalar(text(f"SELECT EXISTS ({tables})")))
+
+    async def bring_back(self, connection: AsyncConnection, step: Step[Kept]) -> bool:
+        """Make the kept tables of *step* the schema ``public``, which has no rows. Return whether there are any."""
+        if step.kept is None:
             return False
-        await run_at_once(connection, "DROP SCHEMA public", f"ALTER SCHEMA {kept.schema} RENAME TO public")
-        self.in_public = kept
+        before = self.now.kept
+        leave = "DROP SCHEMA public CASCADE" if before is None else f"ALTER SCHEMA public RENAME TO {before.schema}"
+        await run_at_once(connection, leave, f"ALTER SCHEMA {step.kept.schema} RENAME TO public")
+        self.now, self.fingerprint = step, step.kept.fingerprint
         return True
 
-    async def keep(self, connection: AsyncConnection, metadata: MetaData) -> None:
-        """Keep the tables of *metadata*, just created in ``public``, from the second time on: most metadata is one test's own."""
-        if metadata in self.seen:
+    async def keep(self, connection: AsyncConnection, step: Step[Kept]) -> None:
+        """Keep the tables of *step*, just created in ``public``, from the second time on: most metadata is one test's own."""
+        self.now.kept = None
+        self.now, self.fingerprint = step, await fingerprint_of_public(connection)
+        step.times += 1
+        if step.times > 1:
             self.count += 1
-            self.in_public = Kept(tuple(metadata.tables), f"kept_{self.count}", await fingerprint_of_public(connection))
-            self.kept[metadata] = self.in_public
-        self.seen.add(metadata)
+            step.kept = Kept(f"kept_{self.count}", self.fingerprint)
 
 
 IN_PUBLIC = "relnamespace = 'public'::regnamespace"
@@ -134,15 +170,18 @@ class PostgresDatabase(Database):
     async def create_tables(self, metadata: MetaData | None = None) -> None:
         """Create the tables of *metadata*, or bring them back."""
         metadata = metadata if metadata is not None else Base.metadata
+        if self.is_isolated:
+            await super().create_tables(metadata)
+            return
         async with self.engine.connect() as connection:
-            is_empty = not self.is_isolated and not any(await fingerprint_of_public(connection))
-            if is_empty and await self.schemas.bring_back(connection, metadata):
+            step = await self.schemas.step_to(connection, metadata)
+            if step is not None and await self.schemas.bring_back(connection, step):
                 await connection.commit()
                 return
         await super().create_tables(metadata)
-        if is_empty:
+        if step is not None:
             async with self.engine.connect() as connection:
-                await self.schemas.keep(connection, metadata)
+                await self.schemas.keep(connection, step)
 
     @property
     def is_isolated(self) -> bool:
@@ -153,22 +192,31 @@ class PostgresDatabase(Database):
 class SQLiteDatabase(Database):
     """A database in *file* whose ``create_tables`` copies a file that has the tables."""
 
-    files: ClassVar[MutableMapping[MetaData, tuple[tuple[str, ...], bytes]]] = WeakKeyDictionary()
+    start: ClassVar[Step[bytes]] = Step()
 
     def __init__(self, file: Path) -> None:
         super().__init__(f"sqlite+aiosqlite:///{file}")
         self.file = file
+        self.log = file.with_name(f"{file.name}-wal")
+        self.now = self.start
 
     async def create_tables(self, metadata: MetaData | None = None) -> None:
         """Create the tables of *metadata*, or copy the file of an earlier test that created them."""
         metadata = metadata if metadata is not None else Base.metadata
-        if self.file.exists() or self.sessions.kw["bind"] is not self.engine:
+        if self.is_altered or self.sessions.kw["bind"] is not self.engine:
             await super().create_tables(metadata)
             return
-        tables, content = self.files.get(metadata, ((), b""))
-        if tables == tuple(metadata.tables):
-            self.file.write_bytes(content)
+        self.now = self.now.then(metadata)
+        if self.now.kept is not None:
+            self.file.write_bytes(self.now.kept)
             return
         await super().create_tables(metadata)
         await self.engine.dispose()
-        self.files[metadata] = tuple(metadata.tables), self.file.read_bytes()
+        self.now.kept = self.file.read_bytes()
+
+    @property
+    def is_altered(self) -> bool:
+        """Whether the file is another one than ``create_tables`` left. While there is a log, somebody uses it."""
+        if not self.file.exists():
+            return self.now is not self.start
+        return self.log.exists() or self.file.read_bytes() != self.now.kept

@@ -3,11 +3,13 @@
 A line of JSON on standard input is a page; the line that answers it is the exit code of its process. What the page prints goes to its file
 *log*. ``await`` may stand at the top level of a block. Test functions without arguments run at the end.
 
-The third-party packages are imported once and the processes forked from there, which saves most of the time of a page.
+The third-party packages are imported once and the processes forked from there, and bcrypt hashes at its least cost, which saves most of the
+time of a page.
 """
 
 import ast
 import asyncio
+import gc
 import inspect
 import json
 import os
@@ -16,12 +18,22 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-IMPORTED_ONCE = ["fastapi.testclient", "fastapi.security", "httpx", "pydantic_settings", "sqlalchemy.ext.asyncio", "sqlalchemy.orm"]
+import bcrypt
+
+IMPORTED_ONCE = [
+    *("fastapi.testclient", "fastapi.security", "httpx", "pydantic_settings", "email_validator", "jose.jwt", "passlib.context"),
+    *("sqlalchemy.ext.asyncio", "sqlalchemy.orm", "sqlalchemy.dialects.sqlite.aiosqlite"),
+]
+LEAST_COST = b"04"
 
 
 def main() -> None:
     for name in IMPORTED_ONCE:
         import_module(name)
+    make_hashing_cheap()
+    # What every page has is no garbage: a collection need not look at it, nor copy it into the memory of the page.
+    gc.collect()
+    gc.freeze()
     for line in sys.stdin:
         if child := os.fork():
             sys.stdout.write(f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n")
@@ -29,6 +41,17 @@ def main() -> None:
         else:
             run(json.loads(line))
             return
+
+
+def make_hashing_cheap() -> None:
+    """Let bcrypt write the cost that it was asked for, and take its least."""
+    hash_slowly = bcrypt.hashpw
+
+    def hash_quickly(password: bytes, salt: bytes) -> bytes:
+        version, cost, rest = salt[:4], salt[4:6], salt[6:]
+        return version + cost + hash_slowly(password, version + LEAST_COST + rest)[6:]
+
+    bcrypt.hashpw = hash_quickly
 
 
 def run(page: dict[str, Any]) -> None:

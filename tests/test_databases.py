@@ -1,11 +1,12 @@
 """What a test leaves behind in a database, the next test does not find."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
-from sqlalchemy import URL, MetaData, text
+from sqlalchemy import URL, Column, Integer, MetaData, Table, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
-from tests.databases import KeptSchemas, PostgresDatabase, new_database
+from tests.databases import KeptSchemas, PostgresDatabase, SQLiteDatabase, new_database
 from tests.models import LibraryBase
 
 
@@ -56,7 +57,7 @@ async def test_tables_are_empty_and_numbered_from_one(databases: Databases) -> N
 
         assert await column(engine, "INSERT INTO tags (name) VALUES ('a'), ('b')", "SELECT id FROM tags ORDER BY id") == [1, 2]
 
-    assert len(databases.schemas.kept) == 1
+    assert databases.schemas.start.longer[LibraryBase.metadata].kept is not None
 
 
 @pytest.mark.parametrize(
@@ -88,3 +89,71 @@ async def test_another_schema_is_dropped(databases: Databases) -> None:
     await column(await databases.start_test(), "CREATE SCHEMA other", "SELECT 1")
 
     assert await column(await databases.start_test(), "SELECT nspname FROM pg_namespace WHERE nspname = 'other'") == []
+
+
+@pytest.fixture
+def shelves_and_boxes() -> tuple[MetaData, MetaData]:
+    """Two metadata of a test's own, with one table each."""
+    found = MetaData(), MetaData()
+    for metadata, name in zip(found, ("shelves", "boxes"), strict=True):
+        Table(name, metadata, Column("id", Integer, primary_key=True))
+    return found
+
+
+def creations_of(*several: MetaData) -> list[str]:
+    """Return a list to which each CREATE TABLE of these metadata adds the name of the table."""
+    created: list[str] = []
+    for metadata in several:
+        for table in metadata.tables.values():
+            event.listen(table, "after_create", lambda table, *_, **__: created.append(table.name))
+    return created
+
+
+async def test_tables_of_several_metadata_are_kept(databases: Databases, shelves_and_boxes: tuple[MetaData, MetaData]) -> None:
+    """The tables of a second metadata come back, too, with or without it: nothing is created any more, and all are empty."""
+    shelves, boxes = shelves_and_boxes
+    created = creations_of(shelves, boxes)
+    for number in range(8):
+        engine = await databases.start_test_with_tables(shelves)
+        assert databases.database is not None
+        if number % 4 != 3:
+            await databases.database.create_tables(boxes)
+            assert await column(engine, "INSERT INTO boxes DEFAULT VALUES", "SELECT id FROM boxes") == [1]
+        assert await column(engine, "INSERT INTO shelves DEFAULT VALUES", "SELECT id FROM shelves") == [1]
+        if number == 3:
+            created.clear()
+
+    assert created == []
+
+
+async def test_rows_between_two_metadata_stay(databases: Databases, shelves_and_boxes: tuple[MetaData, MetaData]) -> None:
+    """What is written before the tables of a second metadata are created is there afterwards, also where both are kept."""
+    shelves, boxes = shelves_and_boxes
+    for number in range(8):
+        engine = await databases.start_test_with_tables(shelves)
+        assert databases.database is not None
+        if number >= 4:
+            await column(engine, "INSERT INTO shelves DEFAULT VALUES", "SELECT 1")
+        await databases.database.create_tables(boxes)
+        assert len(await column(engine, "SELECT id FROM shelves")) == (number >= 4)
+        assert await column(engine, "SELECT id FROM boxes") == []
+
+
+@pytest.mark.parametrize("is_written", [False, True])
+async def test_a_file_is_copied(tmp_path: Path, shelves_and_boxes: tuple[MetaData, MetaData], is_written: bool) -> None:
+    """On SQLite the second test creates no table, unless the first metadata's tables have rows already: they stay."""
+    shelves, boxes = shelves_and_boxes
+    created = creations_of(shelves, boxes)
+    for number in range(4):
+        database = SQLiteDatabase(tmp_path / f"{number}.db")
+        await database.create_tables(shelves)
+        if is_written:
+            await column(database.engine, "INSERT INTO shelves DEFAULT VALUES", "SELECT 1")
+        if number != 1:
+            await database.dispose()  # what is written is in the log until then
+        await database.create_tables(boxes)
+        assert len(await column(database.engine, "SELECT id FROM shelves")) == is_written
+        assert await column(database.engine, "SELECT id FROM boxes") == []
+        await database.dispose()
+
+    assert created == (["shelves", *["boxes"] * 4] if is_written else ["shelves", "boxes"])

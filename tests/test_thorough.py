@@ -3,7 +3,8 @@
 import itertools
 
 import pytest
-from tests.thorough import choices, least_cover
+from tests import thorough
+from tests.thorough import choices, least_cover, sample
 
 Sizes = tuple[int, ...]
 
@@ -30,6 +31,19 @@ def test_a_row_of_a_table_is_one_choice(request: pytest.FixtureRequest, fixture:
     """Names that are parametrized together count as one: no row is left out because its values are in others."""
     assert isinstance(request.node, pytest.Function)
     assert choices(request.node) == {"single": (id(single),), "left,right": (id(left), id(right)), "fixture": id(fixture)}
+
+
+@pytest.mark.parametrize(
+    ("is_full", "inputs", "count"), [(False, 300, 100), (False, 20, 12), (False, 5, 5), (False, 0, 0), (True, 300, 300)]
+)
+def test_a_third_of_many_inputs_is_drawn(monkeypatch: pytest.MonkeyPatch, is_full: bool, inputs: int, count: int) -> None:
+    """Few inputs are all tried, and in full mode all. The same are drawn each time, in their order, and not at equal distances."""
+    monkeypatch.setattr(thorough, "FULL", is_full)
+    drawn = sample(range(inputs))
+
+    assert len(set(drawn)) == count
+    assert list(drawn) == sorted(drawn) == list(sample(iter(range(inputs))))
+    assert count in {0, inputs} or len({number % 3 for number in drawn}) == 3
 
 
 def test_a_test_without_cases_is_no_error() -> None:

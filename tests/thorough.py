@@ -1,22 +1,25 @@
 """How much is tried: everything with ``FULL=1``, as ``.ci/run`` sets it, and otherwise the least that tries each behaviour.
 
 Where a test is parametrized several times, ``leave_out`` keeps as many combinations as try each row of each table once. Where the values of
-one parameter are variants of one behaviour, ``few`` keeps the first of them.
+one parameter are variants of one behaviour, ``few`` keeps the first of them. Where hundreds of inputs are tried, ``sample`` draws a third.
 """
 
 import os
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from random import Random
 from typing import TypeVar
 
 import pytest
 
-__all__ = ["FULL", "few", "least_cover", "leave_out"]
+__all__ = ["FULL", "few", "least_cover", "leave_out", "sample"]
 
 FULL = os.environ.get("FULL", "") not in {"", "0"}
 BOUNDED = {"conformance", "hostile", "reliability", "served"}
 """The folders whose tests are bounded, beside those that are marked as ``thorough`` and those of many cases."""
 FEW_CASES = 4
 """A test of no more cases runs them all."""
+FEW_INPUTS = 12
+"""Of so many inputs all are tried."""
 
 ValueT = TypeVar("ValueT")
 
@@ -24,6 +27,13 @@ ValueT = TypeVar("ValueT")
 def few(values: Sequence[ValueT], most: int = 1) -> Sequence[ValueT]:
     """Return all *values* in full mode, and else the first *most*."""
     return values if FULL else values[:most]
+
+
+def sample(inputs: Iterable[ValueT]) -> Sequence[ValueT]:
+    """Return all *inputs* in full mode, and else a third of them, but 12 at least: always the same, in their order."""
+    values = list(inputs)
+    count = len(values) if FULL else min(len(values), max(FEW_INPUTS, len(values) // 3))
+    return [values[position] for position in sorted(Random(count).sample(range(len(values)), count))]
 
 
 def least_cover(cases: Iterable[Mapping[str, Hashable]]) -> list[int]:

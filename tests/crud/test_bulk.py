@@ -38,6 +38,7 @@ from tests.models import (
     TagCreate,
     TagService,
 )
+from tests.thorough import FULL
 
 from fastapi_kit.crud import CRUDService
 from fastapi_kit.db import Database, TimestampMixin, unit_of_work
@@ -389,7 +390,7 @@ def found_in(item: Item) -> tuple[Any, ...]:
     return item.title, item.rank, item.price, item.code, item.state
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40 if FULL else 10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(patterns=st.lists(ROW, max_size=30))
 async def test_input_order_with_server_made_keys(store: AsyncSession, patterns: list[dict[str, Any]]) -> None:
     """Rows come back in the order given and as stored, with keys made by the database."""

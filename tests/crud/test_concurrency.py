@@ -9,12 +9,13 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 from tests.crud.kinds import opened
 from tests.models import AuthorCreate, AuthorService, LeafletService, LibraryBase, ShelfService, Tag, TagCreate, TagService
+from tests.thorough import FULL
 
 from fastapi_kit.crud import FOR_UPDATE
 from fastapi_kit.db import Database, run_transaction, unit_of_work
 from fastapi_kit.errors import ConflictError, NotFoundError, StaleVersionError, UnavailableError
 
-REQUESTS = 20
+REQUESTS = 20 if FULL else 8
 LOST = (NotFoundError, ConflictError, UnavailableError)
 
 Request = Callable[[AsyncSession], Awaitable[object]]

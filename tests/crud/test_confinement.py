@@ -40,6 +40,7 @@ from sqlalchemy.orm import (
     selectinload,
     with_loader_criteria,
 )
+from tests.thorough import few
 from tests.versions import distinct_on
 
 from fastapi_kit.crud import FOR_UPDATE, CRUDService
@@ -170,8 +171,8 @@ POSTGRES_QUERIES: dict[str, Query] = {
 CASES = [
     *(
         pytest.param(fixture, query, id=f"{fixture}-{name}")
-        for name, query in QUERIES.items()
-        for fixture in ("sqlite_database", "postgres_database")
+        for position, (name, query) in enumerate(QUERIES.items())
+        for fixture in few(("sqlite_database", "postgres_database")[:: 1 if position % 2 else -1])
     ),
     *(pytest.param("postgres_database", query, id=f"postgres_database-{name}") for name, query in POSTGRES_QUERIES.items()),
 ]

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import AfterValidator, BaseModel, ConfigDict, EmailStr, Field, NameEmail, Tag, TypeAdapter, ValidationError
+from tests.thorough import FULL
 from tests.versions import needs_own_validators
 
 from fastapi_kit.crud.read_plan.validation import ListValidator
@@ -165,7 +166,7 @@ ADDRESSES = st.one_of(
 )
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500 if FULL else 100, deadline=None)
 @given(ADDRESSES)
 def test_any_address_is_read_as_by_email_str(address: str) -> None:
     """Any text gives the same result as EmailStr."""

@@ -15,11 +15,14 @@ from sqlalchemy import event, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.pool import NullPool
 from tests.models import Author, AuthorCreate, AuthorService, BookService, LibraryBase, Tag, TagService
+from tests.thorough import FULL
 
 from fastapi_kit.db import Database, DatabaseOptions, typed_errors
 from fastapi_kit.db.engines.urls import async_url
 from fastapi_kit.errors import ConfigurationError, UnavailableError, UnknownReferenceError
 from fastapi_kit.settings import KitSettings
+
+PROCESSES = 4 if FULL else 2
 
 
 @pytest.mark.parametrize(
@@ -151,8 +154,8 @@ async def test_create_tables_defaults_to_base_and_repeats_harmlessly(library: Da
         assert await TagService(session).count() == 1
 
 
-async def test_four_processes_create_tables_at_once(database: Database) -> None:
-    """Four processes can create the tables at the same time."""
+async def test_processes_create_tables_at_once(database: Database) -> None:
+    """Several processes can create the tables at the same time."""
     program = (
         "import asyncio, sys\n"
         "from fastapi_kit.db import Database\n"
@@ -161,10 +164,12 @@ async def test_four_processes_create_tables_at_once(database: Database) -> None:
         "asyncio.run(database.create_tables(LibraryBase.metadata))\n"
     )
     url = database.engine.url.render_as_string(hide_password=False)
-    workers = [await asyncio.create_subprocess_exec(sys.executable, "-c", program, url, stderr=asyncio.subprocess.PIPE) for _ in range(4)]
+    workers = [
+        await asyncio.create_subprocess_exec(sys.executable, "-c", program, url, stderr=asyncio.subprocess.PIPE) for _ in range(PROCESSES)
+    ]
     outputs = [await worker.communicate() for worker in workers]
 
-    assert [(worker.returncode, error) for worker, (_, error) in zip(workers, outputs, strict=True)] == [(0, b"")] * 4
+    assert [(worker.returncode, error) for worker, (_, error) in zip(workers, outputs, strict=True)] == [(0, b"")] * PROCESSES
     async with database.begin() as session:
         assert await TagService(session).count() == 0
 
@@ -363,10 +368,9 @@ async def test_the_file_of_a_memory_database_goes_with_its_engine() -> None:
     assert not path.parent.exists()
 
 
-@pytest.mark.parametrize("end", ["raise SystemExit", "asyncio.run(database.dispose())", "del database; gc.collect()"])
-async def test_a_forked_child_takes_no_memory_database_with_it(end: str) -> None:
-    """The end of a forked child keeps the parent's data; the end of the parent removes them."""
-    program = f"""
+async def test_a_forked_child_takes_no_memory_database_with_it() -> None:
+    """However a forked child ends, it keeps the parent's data; the end of the parent removes them."""
+    program = """
 import asyncio, gc, os
 from sqlalchemy import text
 from fastapi_kit.db import Database
@@ -378,10 +382,11 @@ async def use(statement):
 
 database = Database("sqlite://")
 asyncio.run(use("CREATE TABLE kept (id INTEGER)"))
-if os.fork() == 0:
-    {end}
-    raise SystemExit
-assert os.wait()[1] == 0
+for end in ("raise SystemExit", "asyncio.run(database.dispose())", "del database; gc.collect()"):
+    if os.fork() == 0:
+        exec(end)
+        raise SystemExit
+    assert os.wait()[1] == 0
 asyncio.run(use("INSERT INTO kept VALUES (1)"))
 print(database.engine.url.database)
 """

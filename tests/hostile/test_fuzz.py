@@ -12,7 +12,7 @@ from tests.hostile.sites import Sites
 from tests.thorough import FULL
 
 SETTINGS = settings(
-    max_examples=80 if FULL else 20,
+    max_examples=80 if FULL else 10,
     deadline=None,
     derandomize=True,
     database=None,

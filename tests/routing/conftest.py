@@ -1,10 +1,12 @@
 """A database with the tables of the models, and a client of an app with the endpoints of notes."""
 
 from collections.abc import AsyncIterator
+from functools import cache
 
 import pytest
+from fastapi import FastAPI
 from httpx import AsyncClient
-from tests.routing.models import AppBase, NoteRead, NoteService, client_of
+from tests.routing.models import ANY_DATABASE, AppBase, NoteRead, NoteService, app_of, client_on
 
 from fastapi_kit.db import Database
 from fastapi_kit.routing import crud_router
@@ -17,8 +19,13 @@ async def notes(database: Database) -> Database:
     return database
 
 
+@cache
+def app_of_notes() -> FastAPI:
+    return app_of(crud_router(NoteService, read=NoteRead, session=ANY_DATABASE.session), prefix="/notes")
+
+
 @pytest.fixture
 async def client(notes: Database) -> AsyncIterator[AsyncClient]:
     """A client of an app with the five endpoints of notes."""
-    async with client_of(crud_router(NoteService, read=NoteRead, session=notes.session), prefix="/notes") as client:
+    async with client_on(notes, app_of_notes()) as client:
         yield client

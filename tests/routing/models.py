@@ -14,12 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from fastapi_kit.crud import CRUDService
+from fastapi_kit.db import Database
 from fastapi_kit.errors import PermissionDeniedError
 from fastapi_kit.handlers import register_exception_handlers
 from fastapi_kit.testing.client import app_client
 
 __all__ = [
     "ALL",
+    "ANY_DATABASE",
     "AppBase",
     "Folder",
     "FolderCreate",
@@ -41,7 +43,9 @@ __all__ = [
     "Word",
     "WordIn",
     "WordService",
+    "app_of",
     "client_of",
+    "client_on",
     "document_of",
     "endpoints_of",
     "forbid",
@@ -154,12 +158,28 @@ class SeatPlanService(CRUDService[SeatPlan, SeatPlanIn, SeatPlanUpdate]): ...
 class WordService(CRUDService[Word, WordIn, WordIn]): ...
 
 
-@asynccontextmanager
-async def client_of(*routers: APIRouter, prefix: str = "") -> AsyncIterator[AsyncClient]:
+ANY_DATABASE = Database("sqlite+aiosqlite://")
+"""Stands for the database of the test in an app that several tests share: to build an app takes longer than most tests."""
+
+
+def app_of(*routers: APIRouter, prefix: str = "") -> FastAPI:
     app = FastAPI()
     register_exception_handlers(app)
     for router in routers:
         app.include_router(router, prefix=prefix)
+    return app
+
+
+@asynccontextmanager
+async def client_of(*routers: APIRouter, prefix: str = "") -> AsyncIterator[AsyncClient]:
+    async with app_client(app_of(*routers, prefix=prefix)) as client:
+        yield client
+
+
+@asynccontextmanager
+async def client_on(database: Database, app: FastAPI) -> AsyncIterator[AsyncClient]:
+    """A client of *app*, whose sessions are those of ANY_DATABASE: here they are those of *database*."""
+    app.dependency_overrides = {ANY_DATABASE.session.dependency: database.session.dependency}
     async with app_client(app) as client:
         yield client
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import Annotated, Any
 from uuid import UUID, uuid4
 
@@ -13,11 +14,11 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy import ForeignKey, ForeignKeyConstraint, MetaData, String, UniqueConstraint, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from tests.routing.models import ANY_DATABASE, app_of, client_on
 
 from fastapi_kit.crud import CRUDService
 from fastapi_kit.db import Database
 from fastapi_kit.errors import ConfigurationError, NotFoundError, PermissionDeniedError
-from fastapi_kit.handlers import register_exception_handlers
 from fastapi_kit.routing import Endpoint, RouterOptions, crud_router
 from fastapi_kit.testing.client import app_client
 from fastapi_kit.testing.queries import assert_max_queries
@@ -161,11 +162,11 @@ ALL = Endpoint.CRUD | Endpoint.CREATE_MANY
 COMMENTS = "/articles/{article_id}/comments"
 
 
-def app_of(router: APIRouter, prefix: str = COMMENTS) -> FastAPI:
-    app = FastAPI()
-    register_exception_handlers(app)
-    app.include_router(router, prefix=prefix)
-    return app
+@cache
+def app_of_comments(service: type[CRUDService[Any, Any, Any]], read: type[BaseModel]) -> FastAPI:
+    """Return the app with all endpoints that several tests share."""
+    options = RouterOptions(parent=Comment.article_id, max_batch=3)
+    return app_of(crud_router(service, read=read, endpoints=ALL, session=ANY_DATABASE.session, options=options), prefix=COMMENTS)
 
 
 @asynccontextmanager
@@ -175,7 +176,7 @@ async def client_of(
     prefix = more.pop("prefix", COMMENTS)
     more = {"read": CommentRead, "endpoints": ALL, "session": database.session, **more}
     router = crud_router(service_class, options=RouterOptions(parent=parent, max_batch=3), **more)
-    async with app_client(app_of(router, prefix)) as client:
+    async with app_client(app_of(router, prefix=prefix)) as client:
         yield client
 
 
@@ -193,7 +194,7 @@ async def blog(database: Database) -> Database:
 @pytest.fixture
 async def client(blog: Database) -> AsyncIterator[AsyncClient]:
     """A client of the comments of articles with all endpoints."""
-    async with client_of(blog, CommentService, Comment.article_id) as client:
+    async with client_on(blog, app_of_comments(CommentService, CommentRead)) as client:
         yield client
 
 
@@ -279,7 +280,7 @@ async def test_another_unknown_reference_stays_a_422(blog: Database) -> None:
 @pytest.fixture
 async def open_client(blog: Database) -> AsyncIterator[AsyncClient]:
     """A client of comments whose schemas have a field for the parent."""
-    async with client_of(blog, OpenCommentService, Comment.article_id, read=OpenComment) as client:
+    async with client_on(blog, app_of_comments(OpenCommentService, OpenComment)) as client:
         yield client
 
 
@@ -558,7 +559,7 @@ async def test_a_prefix_without_the_parent_raises_at_startup(prefix: str) -> Non
     inner = APIRouter()
     inner.include_router(router, prefix=prefix)
 
-    for app in (app_of(router, prefix), app_of(inner, "/api")):
+    for app in (app_of(router, prefix=prefix), app_of(inner, prefix="/api")):
         with pytest.raises(ConfigurationError, match=r"needs \{article_id\} in the prefix"):
             async with app_client(app):
                 pass
@@ -568,7 +569,7 @@ async def test_a_prefix_without_the_parent_in_a_mounted_app(blog: Database) -> N
     """In a mounted app, whose lifespan does not run, requests without the parent are a 422."""
     router = crud_router(CommentService, read=CommentRead, session=blog.session, options=RouterOptions(parent=Comment.article_id))
     outer = FastAPI()
-    outer.mount("/sub", app_of(router, "/comments"))
+    outer.mount("/sub", app_of(router, prefix="/comments"))
 
     async with app_client(outer) as client:
         answers = [await client.get("/sub/comments"), await client.get("/sub/comments?article_id=1"), await client.get("/sub/comments/1")]
@@ -588,7 +589,7 @@ async def test_own_routes_need_no_parent(blog: Database) -> None:
         async def __call__(self) -> str:
             return "own"
 
-    app = app_of(router)
+    app = app_of(router, prefix=COMMENTS)
     app.add_api_route("/own", Unhashable(), name="own")
     app.include_router(router, prefix="/v2/{article_id:int}/comments")
     async with app_client(app) as client:

@@ -1,15 +1,16 @@
 """Rows and parents that are found by another unique column than the primary key: ``/articles/{slug}/comments/{number}``."""
 
 from collections.abc import AsyncIterator
+from functools import cache
 from typing import Any
 
 import pytest
-from fastapi import APIRouter
+from fastapi import APIRouter, FastAPI
 from httpx import AsyncClient
 from pydantic import BaseModel
 from sqlalchemy import ForeignKey, Index, MetaData, Select, String, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, with_loader_criteria
-from tests.routing.models import client_of, get_session, operations_of
+from tests.routing.models import ANY_DATABASE, app_of, client_of, client_on, get_session, operations_of
 
 from fastapi_kit.crud import CRUDService, ReadService
 from fastapi_kit.db import Database
@@ -106,6 +107,11 @@ def routers(session: Any) -> list[APIRouter]:
     return [articles]
 
 
+@cache
+def app_of_articles() -> FastAPI:
+    return app_of(*routers(ANY_DATABASE.session), prefix="/articles")
+
+
 @pytest.fixture
 async def press(database: Database) -> Database:
     """Two articles, and a hidden one."""
@@ -119,7 +125,7 @@ async def press(database: Database) -> Database:
 @pytest.fixture
 async def client(press: Database) -> AsyncIterator[AsyncClient]:
     """A client of the articles."""
-    async with client_of(*routers(press.session), prefix="/articles") as client:
+    async with client_on(press, app_of_articles()) as client:
         yield client
 
 

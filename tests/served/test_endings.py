@@ -58,7 +58,7 @@ IN_FLIGHT = [
 ]
 
 
-@pytest.mark.parametrize("place", few(IN_FLIGHT, 2), ids=label, indirect=True)
+@pytest.mark.parametrize("place", few(IN_FLIGHT), ids=label, indirect=True)
 async def test_requests_in_flight_are_finished(place: Site, tmp_path: Path) -> None:
     """From SIGTERM on the app is not ready; what is in flight is answered and committed; the server ends by itself."""
     async with (

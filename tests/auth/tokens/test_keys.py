@@ -137,7 +137,7 @@ WRONG: list[tuple[str, Algorithm, Any]] = [
     ("EC for EdDSA", "EdDSA", pem(P256)),
     ("Ed25519 for RS256", "RS256", pem(ED)),
     ("Ed448", "EdDSA", ed448.Ed448PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())),
-    ("DSA", "RS256", public_pem(dsa.generate_private_key(2048))),
+    ("DSA", "RS256", public_pem(dsa.generate_private_key(1024))),
     ("a secret for RS256", "RS256", SECRET),
     ("half a PEM", "RS256", pem(RSA)[:200]),
     ("an encrypted PEM", "RS256", RSA.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x"))),
@@ -201,7 +201,10 @@ def mixed() -> list[tuple[Key, ...]]:
     ]
 
 
-@pytest.mark.parametrize("keys", mixed(), ids=range(len(mixed())))
+MIXED = mixed()
+
+
+@pytest.mark.parametrize("keys", MIXED, ids=range(len(MIXED)))
 def test_a_mixed_keyring(keys: tuple[Key, ...]) -> None:
     """R6: several keys without a kid or with the same kid, and one key with two algorithms, raise ConfigurationError."""
     with pytest.raises(ConfigurationError):
