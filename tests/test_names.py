@@ -36,6 +36,7 @@ EXPORTS = {
         Account Accounts AuthEndpoint AuthFlow NoChanges NoStoreRoute PasswordForm RefreshRequest UserAccounts UserMixin UserProfile
         UserRegister auth_router normalize_email superuser_command
     """,
+    "fastapi_kit.cache": "Cache cached",
     "fastapi_kit.crud": "CRUDService FOR_UPDATE ReadService RowLock",
     "fastapi_kit.db": """
         Base Database DatabaseOptions NAMING_CONVENTION TimestampMixin UTCDateTime UUIDv7Mixin UnitOfWork VersionMixin
