@@ -181,9 +181,7 @@ class Login(BaseModel):
     ("kind", "value"),
     [(Login, Login(password=SecretStr("hush"))), (float, float("nan")), (bytes, b"\xff"), (Any, {"at": datetime(2030, 1, 1, tzinfo=UTC)})],
 )
-async def test_a_value_that_does_not_survive_is_not_kept(
-    cache: Cache, kind: Any, value: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_value_that_does_not_survive_is_not_kept(cache: Cache, kind: Any, value: Any, caplog: pytest.LogCaptureFixture) -> None:
     """It is loaded each time, and one warning names the function, not the value."""
     source = Source(value=value)
     read = reading(cache, source, kind=kind)
