@@ -1,6 +1,7 @@
 """What a cache promises, in memory and on Redis."""
 
 import asyncio
+import gc
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -12,7 +13,7 @@ from uuid import UUID
 
 import pytest
 from pydantic import BaseModel, Field, SecretStr
-from tests.redis_server import shared_redis
+from tests.redis_server import PATIENT, URL, shared_redis
 from tests.reliability.aside import eventually
 
 from fastapi_kit.cache import Cache, cached
@@ -109,12 +110,14 @@ async def test_delete_drops_an_entry(cache: Cache) -> None:
     assert (await read("a"), await read("b")) == ("new", "old")
 
 
-@pytest.mark.parametrize(("prefix", "expected"), [("", 3), ("user:1*", 1), ("user:", 2), ("user:" + "long" * 100, 1), ("nothing", 0)])
+@pytest.mark.parametrize(
+    ("prefix", "expected"), [("", 4), ("user:1*", 1), ("user:", 2), ("user:" + "long" * 100, 1), ("usr.", 1), ("nothing", 0)]
+)
 async def test_clear_drops_what_starts_with_a_prefix(cache: Cache, prefix: str, expected: int) -> None:
     """Without a prefix everything goes. The prefix is plain text, not a pattern."""
     source = Source()
     read = reading(cache, source)
-    keys = ["user:1*", "user:" + "long" * 101, "usr.1"]
+    keys = ["user:1*", "user:" + "long" * 101, "usr.1", "usr-1"]
     for key in keys:
         await read(key)
 
@@ -122,7 +125,7 @@ async def test_clear_drops_what_starts_with_a_prefix(cache: Cache, prefix: str, 
     for key in keys:
         await read(key)
 
-    assert source.loads == 3 + expected
+    assert source.loads == 4 + expected
 
 
 async def test_an_entry_ends(cache: Cache) -> None:
@@ -248,6 +251,7 @@ async def test_a_cancelled_load_fails_no_other_call(cache: Cache) -> None:
     await eventually(lambda: waiting_for_one_load(cache, [first, *others]))
 
     first.cancel()
+    await eventually(lambda: waiting_for_one_load(cache, others))
     source.gate.set()
 
     assert await asyncio.gather(*others) == ["old"] * 5
@@ -256,21 +260,30 @@ async def test_a_cancelled_load_fails_no_other_call(cache: Cache) -> None:
 
 
 async def test_a_failed_load_fails_no_other_call(cache: Cache) -> None:
-    """An exception belongs to the call that met it: the others load for themselves."""
-    source = Source(value=LookupError("mine"))
-    source.gate.clear()
-    read = reading(cache, source)
+    """An exception belongs to the call that met it: the others load for themselves, all at once."""
+    failing, working = Source(value=LookupError("mine")), Source(value="new")
+    failing.gate.clear()
+    working.gate.clear()
+
+    async def load() -> str:
+        return str(await (working if failing.loads else failing).load())
+
+    read = cached(cache, lifetime=MINUTE, key=lambda: "key")(load)
     first = asyncio.ensure_future(read())
-    await source.started.wait()
+    await failing.started.wait()
     others = [asyncio.ensure_future(read()) for _ in range(3)]
     await eventually(lambda: waiting_for_one_load(cache, [first, *others]))
 
-    source.value = "new"
-    source.gate.set()
-
-    assert await asyncio.gather(*others) == ["new"] * 3
+    failing.gate.set()
     with pytest.raises(LookupError):
         await first
+
+    async def all_load() -> bool:
+        return working.loads == 3
+
+    await eventually(all_load)
+    working.gate.set()
+    assert await asyncio.gather(*others) == ["new"] * 3
 
 
 async def test_a_cancelled_caller_leaves_the_load_alone(cache: Cache) -> None:
@@ -388,21 +401,31 @@ async def test_what_others_wrote_is_not_unpickled(cache: Cache) -> None:
     assert await read_number() == 7
 
 
-def test_a_loop_of_its_own_connects_of_its_own() -> None:
-    """A cache outlives the event loop that used it first, as tests with several loops need it."""
-
-    async def use(cache: Cache, value: str) -> str:
-        async with cache.lifespan(None):
-            return str(await reading(cache, Source(value=value))())
-
-    async def with_redis() -> tuple[Cache, str]:
-        async with shared_redis() as (cache,):
-            return cache, await use(cache, "redis")
-
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_loop_of_its_own_connects_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    """A cache outlives the event loop that used it first, as tests with several loops need it, closed or not."""
     memory = Cache()
-    assert [asyncio.run(use(memory, "first")), asyncio.run(use(memory, "second"))] == ["first", "first"]
-    redis, found = asyncio.run(with_redis())
-    assert [found, asyncio.run(use(redis, "again"))] == ["redis", "again"]
+
+    async def use_memory(value: str) -> str:
+        return str(await reading(memory, Source(value=value))())
+
+    async def some_prefix() -> str:
+        async with shared_redis() as (cache,):
+            return cache._prefix
+
+    assert [asyncio.run(use_memory("first")), asyncio.run(use_memory("second"))] == ["first", "first"]
+    redis = Cache(URL, prefix=asyncio.run(some_prefix()), timeout=PATIENT)
+
+    async def use_redis(value: str) -> str:
+        return str(await reading(redis, Source(value=value), lifetime=timedelta(seconds=20))())
+
+    async def use_and_close() -> str:
+        async with redis.lifespan(None):
+            return await use_redis("third")
+
+    assert [asyncio.run(use_redis("first")), asyncio.run(use_redis("second")), asyncio.run(use_and_close())] == ["first"] * 3
+    gc.collect()
+    assert [record.getMessage() for record in caplog.records if record.name == "fastapi_kit.cache"] == []
 
 
 @pytest.mark.parametrize("kind", ["sync", "bare", "unknown", "undefined"])

@@ -757,10 +757,18 @@ async def test_criteria_of_a_session_switch_the_cache_off(db: Database, note: No
     assert await titles(db) == ["old"]
 
 
-async def test_a_listener_to_the_begin_switches_the_cache_off(db: Database, note: Note) -> None:
+@pytest.mark.parametrize("target", ["session", "engine"])
+async def test_a_listener_to_the_begin_switches_the_cache_off(db: Database, note: Note, target: str) -> None:
     """As for policies of PostgreSQL that depend on a variable, which the listener sets."""
     async with opened(db) as session:
-        event.listen(session.sync_session, "after_begin", lambda *_: None)
-        with assert_max_queries(db, 999) as log:
-            await Notes(session).get_as(NoteTitle, 1)
+        where, name = (session.sync_session, "after_begin") if target == "session" else (db.engine.sync_engine, "begin")
+
+        def set_tenant(*_: object) -> None: ...
+
+        event.listen(where, name, set_tenant)
+        try:
+            with assert_max_queries(db, 999) as log:
+                await Notes(session).get_as(NoteTitle, 1)
+        finally:
+            event.remove(where, name, set_tenant)
         assert log.count >= 1
