@@ -370,6 +370,26 @@ async def test_a_load_here_does_not_hide_a_delete_there() -> None:
         assert [await read[0](), await read[1]()] == ["new", "new"]
 
 
+@pytest.mark.parametrize("turns", range(1, 8))
+async def test_a_cancelled_delete_is_made(turns: int) -> None:
+    """A client goes away while its write drops an entry: the entry is dropped, at once here and a moment later in other processes."""
+    async with shared_redis(processes=2) as (here, there):
+        source = Source()
+        read = [reading(cache, source) for cache in (here, there)]
+        await read[1]()
+        source.value = "new"
+        dropping = asyncio.ensure_future(here.delete("key"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        dropping.cancel()
+
+        async def is_dropped_there() -> bool:
+            return bool(await read[1]() == "new")
+
+        await eventually(is_dropped_there)
+        assert await read[0]() == "new"
+
+
 async def test_prefixes_keep_applications_apart() -> None:
     """Two applications on one Redis do not see each other's entries."""
     async with shared_redis() as (mine,), shared_redis() as (theirs,):

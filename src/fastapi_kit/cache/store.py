@@ -51,6 +51,7 @@ class Store:
         self._next_attempt = 0.0
         self._owed: dict[str, int] = {}
         self._serial = count()
+        self._paying: set[asyncio.Future[None]] = set()
 
     async def get_many(self, *names: str) -> list[bytes | None] | None:
         """Return what is stored, or None if the store is gone."""
@@ -73,14 +74,12 @@ class Store:
         return await self._attempt(add)
 
     async def delete(self, *names: str) -> None:
-        """Delete *names*, at the latest before anything is read again."""
-
-        async def delete(client: "cashews.Cache") -> bool:
-            await client.delete_many(*names)
-            return True
-
-        if not await self._attempt(delete):
-            self._owe(*names)
+        """Delete *names*, at the latest before anything is read again, also if the caller is cancelled."""
+        self._owe(*names)
+        paying = asyncio.ensure_future(self._attempt(nothing))
+        self._paying.add(paying)
+        paying.add_done_callback(self._paying.discard)
+        await asyncio.shield(paying)
 
     async def delete_all(self, prefix: str) -> None:
         """Delete the names that start with *prefix*. Takes longer the more is stored."""
@@ -150,6 +149,9 @@ class Store:
         for name, serial in owed.items():
             if self._owed.get(name) == serial:
                 del self._owed[name]
+
+
+async def nothing(_client: "cashews.Cache") -> None: ...
 
 
 def check_url(url: str) -> None:
