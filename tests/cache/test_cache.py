@@ -519,3 +519,25 @@ def test_importing_the_module_needs_no_extra() -> None:
     code = "import sys; sys.modules['cashews'] = sys.modules['redis'] = None; import fastapi_kit.cache, fastapi_kit.crud.cached"
 
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+def test_the_first_command_imports_nothing() -> None:
+    """What takes long is done when the cache is made: the first request would wait, and take Redis for gone."""
+    code = """
+import asyncio, sys
+from datetime import timedelta
+from fastapi_kit.cache import Cache, cached
+
+cache = Cache("redis://127.0.0.1:1/0")
+loaded = set(sys.modules)
+
+@cached(cache, lifetime=timedelta(minutes=1), key=lambda: "key")
+async def read() -> int:
+    return 1
+
+asyncio.run(read())
+print(*(name for name in sys.modules.keys() - loaded if name.startswith(("cashews", "redis"))))
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+
+    assert done.stdout.split() == []

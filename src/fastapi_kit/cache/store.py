@@ -46,7 +46,8 @@ class Store:
         self._timeout = timeout
         self._everything = everything
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._client = memory(max_entries) if url is None else None
+        # Made now, because the first import of cashews takes longer than a command may.
+        self._client: cashews.Cache | None = memory(max_entries) if url is None else redis(url, timeout)
         self._is_gone = False
         self._next_attempt = 0.0
         self._owed: dict[str, int] = {}
@@ -111,8 +112,8 @@ class Store:
                 return None
             self._next_attempt = monotonic() + PAUSE
         try:
+            client = self._connected()
             async with asyncio.timeout(None if takes_long else self._timeout):
-                client = self._connected()
                 if self._owed:
                     await self._pay(client)
                 result = await command(client)
@@ -135,8 +136,9 @@ class Store:
         self._next_attempt = monotonic() + PAUSE
         if not self._is_gone:
             self._is_gone = True
+            cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
             # Only the class: the text may contain the URL.
-            _log.warning("the cache is gone (%s): everything is loaded until it is back", type(error.__cause__ or error).__name__)
+            _log.warning("the cache is gone (%s): everything is loaded until it is back", type(cause).__name__)
 
     def _owe(self, *names: str) -> None:
         self._owed.update((name, next(self._serial)) for name in names)
