@@ -9,6 +9,7 @@ from time import monotonic
 
 import pytest
 from fastapi import FastAPI
+from redis.asyncio import Redis
 from tests.cache.test_cache import Source, reading
 from tests.redis_server import PATIENT, RedisServer, answers
 from tests.reliability.aside import eventually
@@ -149,6 +150,28 @@ async def test_a_wrong_password_is_not_shown(server: RedisServer, caplog: pytest
 
     assert "wrong-4712" not in caplog.text + str(caught.value) + repr(cache)
     assert [text for text in warnings_in(caplog) if "AuthenticationError" in text] == warnings_in(caplog)
+
+
+async def test_a_full_redis_serves_what_it_has(server: RedisServer, cache: Cache, caplog: pytest.LogCaptureFixture) -> None:
+    """What it has no room for is loaded each time; one warning is logged, however long it is full."""
+    kept, new = Source(), Source()
+    await reading(cache, kept)("kept")
+    async with Redis.from_url(server.url) as administrator:
+        await administrator.config_set("maxmemory", "1")
+        for _ in range(5):
+            await reading(cache, kept)("kept")
+            await reading(cache, new)("new")
+        assert (kept.loads, new.loads) == (1, 5)
+        await cache.delete("kept")
+        await reading(cache, kept)("kept")
+        assert kept.loads == 2
+        assert len(warnings_in(caplog)) == 1
+        assert "rejects commands (OutOfMemoryError)" in warnings_in(caplog)[0]
+
+        await administrator.config_set("maxmemory", "0")
+        for _ in range(2):
+            await reading(cache, new)("new")
+        assert new.loads == 6
 
 
 async def test_the_application_starts_and_reports(server: RedisServer) -> None:

@@ -73,7 +73,9 @@ class Cache:
         lifetime: timedelta,
         groups: Sequence[str] = (),
     ) -> ValueT:
-        """Return the entry, or what *load* returns, which is stored. Others who want the same entry meanwhile wait for that one load.
+        """Return the entry, or what *load* returns, which is stored. ``cached`` and ``CachedReadsMixin`` call it.
+
+        Others who want the same entry meanwhile wait for that one load.
 
         An exception of *load* is raised and not stored; those who wait load for themselves. If the task that loads is cancelled, another
         one loads. Each caller gets an object of its own.

@@ -49,6 +49,7 @@ class Store:
         # Made now, because the first import of cashews takes longer than a command may.
         self._client: cashews.Cache | None = memory(max_entries) if url is None else redis(url, timeout)
         self._is_gone = False
+        self._rejections: set[str] = set()
         self._next_attempt = 0.0
         self._owed: dict[str, int] = {}
         self._serial = count()
@@ -118,7 +119,7 @@ class Store:
                     await self._pay(client)
                 result = await command(client)
         except Exception as error:
-            self._note_gone(error)
+            self._note_failure(error)
             return None
         if self._is_gone:
             self._is_gone = False
@@ -132,13 +133,18 @@ class Store:
             self._client, self._loop = redis(self._url or "", self._timeout), loop
         return self._client
 
-    def _note_gone(self, error: Exception) -> None:
+    def _note_failure(self, error: Exception) -> None:
+        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        name = type(cause).__name__  # only the class: the text may contain the URL
+        if is_answer(cause):
+            if name not in self._rejections:
+                self._rejections.add(name)
+                _log.warning("the cache rejects commands (%s): what it does not keep is loaded", name)
+            return
         self._next_attempt = monotonic() + PAUSE
         if not self._is_gone:
             self._is_gone = True
-            cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
-            # Only the class: the text may contain the URL.
-            _log.warning("the cache is gone (%s): everything is loaded until it is back", type(cause).__name__)
+            _log.warning("the cache is gone (%s): everything is loaded until it is back", name)
 
     def _owe(self, *names: str) -> None:
         self._owed.update((name, next(self._serial)) for name in names)
@@ -151,6 +157,13 @@ class Store:
         for name, serial in owed.items():
             if self._owed.get(name) == serial:
                 del self._owed[name]
+
+
+def is_answer(error: Exception) -> bool:
+    """Return whether Redis has answered with this error, because it is full or read-only for example."""
+    from redis.exceptions import ResponseError
+
+    return isinstance(error, ResponseError)
 
 
 async def nothing(_client: "cashews.Cache") -> None: ...

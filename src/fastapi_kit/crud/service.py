@@ -282,7 +282,7 @@ class CRUDService(ReadService[ModelT], Generic[ModelT, CreateT, UpdateT]):
         return await write(self.session, work_and_note, committer=committer, mapper=self.mapper, one_statement=one_statement)
 
     def _note_write(self, written: object) -> None:
-        """Note, in the transaction of a write, what was written: a key, or a list of new rows. ``CachedReadsMixin`` overrides it."""
+        """Note, in the transaction of a write, what was written: a key, or a list of rows. ``CachedReadsMixin`` overrides it."""
 
 
 @lru_cache(maxsize=512)
