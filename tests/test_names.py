@@ -36,6 +36,7 @@ EXPORTS = {
         Account Accounts AuthEndpoint AuthFlow NoChanges NoStoreRoute PasswordForm RefreshRequest UserAccounts UserMixin UserProfile
         UserRegister auth_router normalize_email superuser_command
     """,
+    "fastapi_kit.cache": "Cache cached",
     "fastapi_kit.crud": "CRUDService FOR_UPDATE FilterSpec KeysetSpec QuerySpec ReadService RowLock Where any_of",
     "fastapi_kit.crud.filters": "FilterSpec KeysetSpec QuerySpec Where any_of",
     "fastapi_kit.db": """

@@ -3,8 +3,10 @@
 from starlette.middleware import Middleware
 
 from fastapi_kit import create_app
+from fastapi_kit.health import HealthCheck
 from fastapi_kit.logs import configure_logging
 
+from .cache import cache
 from .config import settings
 from .database import db
 from .dependencies import runner
@@ -19,7 +21,8 @@ app = create_app(
     database=db,
     create_tables=not settings.is_production,
     metadata=Base.metadata,
-    lifespans=[runner.lifespan],
+    lifespans=[runner.lifespan, cache.lifespan],
+    checks=[HealthCheck("cache", cache.ping, critical=False)],
     middleware=[Middleware(AuditMiddleware, tokens=logins)],
 )
 

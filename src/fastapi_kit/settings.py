@@ -115,6 +115,8 @@ class KitSettings(BaseSettings):
     DB_STATEMENT_TIMEOUT_SECONDS: Annotated[float | None, Field(gt=0, le=86_400, allow_inf_nan=False), BeforeValidator(read_none)] = 10.0
     """``none`` in the environment sets no limit."""
     ALLOW_SQLITE_IN_PRODUCTION: bool = False
+    CACHE_URL: SecretStr | None = None
+    """``redis://`` or ``rediss://``. None: the memory of each process."""
 
     SECRET_KEY: SecretStr = SecretStr("")
     """At least 32 bytes. Required in production. Elsewhere a missing one is created and stored."""

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import aiosqlite
 import pytest
 from sqlalchemy import event, insert, select, text
 from tests.models import Tag, TagCreate, TagService
@@ -111,8 +112,14 @@ async def test_work_that_is_cancelled_leaves_no_lock(sqlite_aside: Aside, file: 
     assert moment > 5
 
 
-async def test_a_statement_that_is_cancelled_is_stopped(file: Path) -> None:
-    """One that would write for hours does not hold its lock, or the task that waits for its end."""
+@pytest.mark.parametrize("is_begun", [True, False])
+async def test_a_statement_that_is_cancelled_is_stopped(file: Path, is_begun: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that would write for hours does not hold its lock, or the task that waits for its end.
+
+    If the thread has not begun it when its task is cancelled, ``interrupt()`` does nothing.
+    """
+    if not is_begun:
+        monkeypatch.setattr(aiosqlite.Connection, "interrupt", do_nothing)
     database = Database(f"sqlite:///{file}")
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) INSERT INTO tags (name, weight) SELECT i, i FROM n"
 
@@ -135,6 +142,9 @@ async def test_a_statement_that_is_cancelled_is_stopped(file: Path) -> None:
     async with database.begin() as session:
         assert (await session.scalars(text("SELECT count(*) FROM tags"))).one() == 2
     await database.dispose()
+
+
+async def do_nothing(_connection: aiosqlite.Connection) -> None: ...
 
 
 async def test_waiting_for_the_lock_can_be_cancelled(file: Path) -> None:

@@ -1,20 +1,25 @@
 """Operations on users, and how they log in."""
 
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fastapi_kit.auth.logins import StatelessLogins
 from fastapi_kit.auth.users import AuthFlow, UserAccounts
+from fastapi_kit.crud.cached import CachedReadsMixin
 
+from ..cache import cache
 from ..models import User
 from ..schemas import UserChange, UserCreate, UserRegister, UserUpdate
 from ..utils.security import passwords, tokens
 
 
-class UserService(UserAccounts[User, UserRegister, UserChange]):
-    """Users, read and written on behalf of *actor*, or of the application if it is None."""
+class UserService(CachedReadsMixin[User], UserAccounts[User, UserRegister, UserChange]):
+    """Users, read and written on behalf of *actor*, or of the application if it is None. Profiles are kept in the cache."""
 
+    cache = cache
+    cache_lifetime = timedelta(minutes=1)
     create_schema = UserCreate
     update_schema = UserUpdate
 

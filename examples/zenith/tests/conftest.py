@@ -119,9 +119,8 @@ async def client(zenith: Zenith) -> AsyncIterator[AsyncClient]:
         yield client
 
 
-@pytest.fixture
-def make(zenith: Zenith, client: AsyncClient) -> MakePerson:
-    """Create a user who is logged in."""
+def make_in(zenith: Zenith, client: AsyncClient) -> MakePerson:
+    """Return what creates a user who is logged in."""
 
     async def make_person(name: str, **columns: object) -> Person:
         email = f"{name}@example.org"
@@ -132,6 +131,12 @@ def make(zenith: Zenith, client: AsyncClient) -> MakePerson:
         return Person(user.id, email, bearer(zenith.security.tokens, str(user.id)), client)
 
     return make_person
+
+
+@pytest.fixture
+def make(zenith: Zenith, client: AsyncClient) -> MakePerson:
+    """Create a user who is logged in."""
+    return make_in(zenith, client)
 
 
 @pytest.fixture

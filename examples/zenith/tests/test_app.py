@@ -65,7 +65,7 @@ async def test_authorize_works(client: AsyncClient) -> None:
 
 async def test_health(client: AsyncClient) -> None:
     """The health check also checks the database."""
-    assert (await client.get("/health")).json() == {"status": "healthy", "version": "1.0.0", "checks": {"database": "ok"}}
+    assert (await client.get("/health")).json() == {"status": "healthy", "version": "1.0.0", "checks": {"database": "ok", "cache": "ok"}}
 
 
 # --- Hostile input ---
@@ -241,7 +241,7 @@ async def test_twenty_logins_and_a_pool_of_one(database_url: str, import_zenith:
         open_the_gate.set()
         answers = await asyncio.gather(*logins)
 
-    assert (health.status_code, health.json()["checks"]) == (200, {"database": "ok"})
+    assert (health.status_code, health.json()["checks"]) == (200, {"database": "ok", "cache": "ok"})
     assert [answer.status_code for answer in answers] == 20 * [200]
 
 

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 from httpx import AsyncClient
 
-from fastapi_kit.testing import assert_max_queries
+from fastapi_kit.testing import app_client, assert_max_queries
 from fastapi_kit.testing.auth import login_as
 
-from .conftest import PASSWORD, MakePerson, Person, Zenith, headers_of
+from .conftest import PASSWORD, MakePerson, Person, Zenith, headers_of, make_in
 
 NEW = {"email": "New@Example.org", "full_name": "New", "password": PASSWORD}
 UNKNOWN = 2**31 - 1
@@ -49,6 +49,30 @@ async def test_who_may(
 
     assert answer.status_code == statuses[who]
     assert ("www-authenticate" in answer.headers) == (answer.status_code == 401)
+
+
+async def test_a_profile_is_kept_until_it_changes(zenith: Zenith) -> None:
+    """The second read asks the database for the current user only. A change, or a change of privileges, shows at once.
+
+    The test commits what it writes, because what a transaction has written is not cached.
+    """
+    async with app_client(zenith.app, raise_errors=True) as client:
+        make = make_in(zenith, client)
+        cleo, chief = await make("cleo"), await make("chief", is_superuser=True)
+        try:
+            path = f"/users/{cleo.id}"
+            first = (await cleo("GET", path)).json()
+            with assert_max_queries(zenith.db, 1):
+                assert (await cleo("GET", path)).json() == first
+
+            await cleo("PATCH", path, {"full_name": "Cleopatra"})
+            assert (await cleo("GET", path)).json()["full_name"] == "Cleopatra"
+
+            await chief("PATCH", f"{path}/privileges", {"is_active": False})
+            assert (await chief("GET", path)).json()["is_active"] is False
+        finally:
+            for person in (cleo, chief):
+                await chief("DELETE", f"/users/{person.id}")
 
 
 async def test_list(zenith: Zenith, ada: Person, bob: Person, root: Person) -> None:

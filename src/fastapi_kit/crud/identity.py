@@ -56,7 +56,7 @@ class Identity:
         if key is None:
             shape = names[0] if len(names) == 1 else f"a tuple ({', '.join(names)}), or a mapping by these names"
             raise ConfigurationError(f"the key of {model} is {shape}; the given key has another shape")
-        for name, value, kind in zip(names, key, self._types, strict=True):
+        for name, value, kind in zip(names, key, self.types, strict=True):
             # SQLite would compare text with a number, PostgreSQL would raise an error.
             if kind is not None and value is not None and (not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)):
                 raise ConfigurationError(f"{model}.{name} is {kind.__name__}: convert the key, as a typed path parameter does")
@@ -101,7 +101,8 @@ class Identity:
         return tuple_(*self.attributes).in_(keys)
 
     @cached_property
-    def _types(self) -> tuple[type[Any] | None, ...]:
+    def types(self) -> tuple[type[Any] | None, ...]:
+        """The Python types that the key's columns take. None: any."""
         kinds = (None if isinstance(column.type, TypeDecorator) else python_type(column.type) for column in self.columns)
         return tuple(kind if kind in _KEY_TYPES else None for kind in kinds)
 

@@ -181,7 +181,10 @@ class CRUDService(ReadService[ModelT], Generic[ModelT, CreateT, UpdateT]):
         flushes = flushing_of(self.mapper).is_needed_to_delete(self.session.sync_session)
         try:
             await self._write(
-                "delete", lambda session: self._target(session, ident, expected_version).delete(flushes=flushes), one_statement=not flushes
+                "delete",
+                lambda session: self._target(session, ident, expected_version).delete(flushes=flushes),
+                ident=ident,
+                one_statement=not flushes,
             )
         except InvalidDataError as error:
             if isinstance(error, UnknownReferenceError) and error.precise:
@@ -245,6 +248,7 @@ class CRUDService(ReadService[ModelT], Generic[ModelT, CreateT, UpdateT]):
         return await self._write(
             "update",
             lambda session: self._target(session, ident, expected_version).update(changes, flushes=flushes),
+            ident=ident,
             one_statement=not flushes,
         )
 
@@ -268,9 +272,17 @@ class CRUDService(ReadService[ModelT], Generic[ModelT, CreateT, UpdateT]):
     def _target(self, session: Session, ident: object, expected_version: int | None) -> Target:
         return Target(session, self.mapper, self.base_query(), ident, expected_version)
 
-    async def _write(self, verb: str, work: Callable[[Session], ResultT], *, one_statement: bool = False) -> ResultT:
+    async def _write(self, verb: str, work: Callable[[Session], ResultT], *, ident: object = None, one_statement: bool = False) -> ResultT:
+        def work_and_note(session: Session) -> ResultT:
+            result = work(session)
+            self._note_write(cast("builtins.list[ModelT]", result) if ident is None else ident)
+            return result
+
         committer = f"{type(self).__name__}.{verb}"
-        return await write(self.session, work, committer=committer, mapper=self.mapper, one_statement=one_statement)
+        return await write(self.session, work_and_note, committer=committer, mapper=self.mapper, one_statement=one_statement)
+
+    def _note_write(self, written: object) -> None:
+        """Note, in the transaction of a write, what was written: a key, or a list of rows. ``CachedReadsMixin`` overrides it."""
 
 
 @lru_cache(maxsize=512)

@@ -29,6 +29,7 @@ __all__ = [
     "execute",
     "executes_plainly",
     "finish",
+    "has_own_rows",
     "is_idle",
     "is_overridden",
     "log_application_commits",
@@ -114,6 +115,16 @@ def executes_plainly(session: Session) -> bool:
     """Return whether ``execute`` of *session* is SQLAlchemy's own."""
     asynchronous = async_session(session)
     return not is_overridden(type(session), Session) and (asynchronous is None or not is_overridden(type(asynchronous), AsyncSession))
+
+
+def has_own_rows(session: Session, engine: Engine) -> bool:
+    """Return whether something of the application's, such as a listener that confines a tenant, may decide which rows *session* finds."""
+    return (
+        not executes_plainly(session)
+        or bool(session.dispatch.do_orm_execute)
+        or not all(each in OWN_LISTENERS for each in session.dispatch.after_begin)
+        or has_begin_listener(engine)
+    )
 
 
 def is_overridden(sessions: type[Session | AsyncSession], base: type[Session | AsyncSession]) -> bool:

@@ -144,6 +144,7 @@ class UserAccounts(CRUDService[UserT, RegisterT, UpdateT], Generic[UserT, Regist
             statement = statement.where(self.model.hashed_password == replacing)
         async with unit_of_work(self.session):
             result = await self.session.execute(statement.execution_options(synchronize_session=False))
+            self._note_write(cast("Any", user).id)
         if not cast("CursorResult[Any]", result).rowcount:
             return False
         set_committed_value(user, "hashed_password", hashed_password)

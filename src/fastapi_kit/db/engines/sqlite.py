@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, date, datetime, time
 from pathlib import Path
+from threading import Event
 from typing import Any, cast
 
 from sqlalchemy import TIMESTAMP, URL, Connection, DateTime, Dialect, Engine, ExceptionContext, Select, Time, event
@@ -43,6 +44,11 @@ __all__ = [
 UNICODE_LOWER = "unicode_lower"
 """The SQL function that searches call on SQLite, whose own ``lower`` knows ASCII only."""
 
+CANCELLED = "fastapi_kit.cancelled"
+"""In the info of a connection: whether its task was cancelled. SQLAlchemy closes it then, and its thread ends the statement."""
+STEPS_BETWEEN_CHECKS = 100_000
+"""Steps of SQLite's virtual machine, about a millisecond."""
+
 _READ = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/|\()*(?:(SELECT|VALUES|EXPLAIN|PRAGMA)|(WITH))\b", re.IGNORECASE | re.DOTALL)
 _DRIVER_OPTIONS = {"uri", "timeout", "isolation_level", "detect_types", "check_same_thread", "cached_statements"}
 _WRITE_IN_WITH = re.compile(r"\b(INSERT|UPDATE|DELETE|REPLACE)\b", re.IGNORECASE)
@@ -51,8 +57,10 @@ _WRITE_IN_WITH = re.compile(r"\b(INSERT|UPDATE|DELETE|REPLACE)\b", re.IGNORECASE
 def configure_engine(engine: Engine, *, busy_timeout: float) -> None:
     """Install on *engine* what the module's docstring says. Call it before the first connection. *busy_timeout* is in seconds."""
 
-    def configure(connection: Any, _record: object) -> None:
+    def configure(connection: Any, record: Any) -> None:
         set_pragmas(connection, busy_timeout)
+        record.info[CANCELLED] = cancelled = Event()
+        await_only(record.driver_connection.set_progress_handler(cancelled.is_set, STEPS_BETWEEN_CHECKS))
 
     event.listen(engine, "do_connect", use_own_connection)
     event.listen(engine, "connect", configure)
@@ -214,6 +222,8 @@ def interrupt_cancelled(context: ExceptionContext) -> None:
     """Interrupt a statement whose task was cancelled. The driver's thread would continue it and keep the lock."""
     connection = context.connection
     if connection is not None and not isinstance(context.original_exception, Exception) and not connection.invalidated:
+        # interrupt() ends a wait for a lock, but does nothing to a statement that the thread has yet to begin.
+        connection.info[CANCELLED].set()
         driver_connection: Any = connection.connection.driver_connection
         with suppress(ValueError):  # It was closed meanwhile.
             await_only(driver_connection.interrupt())
