@@ -127,9 +127,12 @@ async def test_a_statement_that_is_cancelled_is_stopped(file: Path, is_begun: bo
         async with database.begin() as session:
             await session.execute(text(endless))
 
+    log = file.with_name(f"{file.name}-wal")
+    before = log.stat().st_size if log.exists() else 0
+
     async def is_writing() -> bool:
         # Before its first page is stored it may have the lock, but not begun.
-        return bool(file.with_name(f"{file.name}-wal").stat().st_size)
+        return log.exists() and log.stat().st_size > before + 1_000_000
 
     task = asyncio.create_task(write())
     await eventually(is_writing)
