@@ -4,13 +4,14 @@ import logging
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.params import Depends
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from fastapi_kit.crud.export import csv_columns, csv_lines, ndjson_lines
+from fastapi_kit.crud.filters.specs import FilterSpec, without_window
 from fastapi_kit.dependencies import declare
 from fastapi_kit.handlers.answers import kinds_of
 from fastapi_kit.routing.routes import BatchRoute, add_route
@@ -37,6 +38,7 @@ def add_export(router: APIRouter, source: "Source", guards: Sequence[Depends]) -
     """``GET /export``."""
     resource, parent = source.resource, source.parent
     csv_columns(resource.item)  # raises for a schema without columns
+    unfiltered = cast("type[FilterSpec[Any]]", FilterSpec.__class_getitem__(resource.mapper.class_))
     file = re.sub(r"[^A-Za-z0-9_-]", "_", resource.table)
 
     async def export_rows(given: Annotated[Any, source.given], __query__: Any, request: Request) -> StreamingResponse:
@@ -60,7 +62,7 @@ def add_export(router: APIRouter, source: "Source", guards: Sequence[Depends]) -
         router,
         "GET",
         "/export",
-        declare(export_rows, __query__=Annotated[resource.export_query, Query()]),
+        declare(export_rows, __query__=Annotated[without_window(resource.query or unfiltered), Query()]),
         name=f"export_{resource.table}",
         summary=f"Export {resource.plural}",
         description=f"All {resource.plural}{confined}{resource.order_words}, as NDJSON or CSV. {sent}",

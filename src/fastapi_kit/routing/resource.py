@@ -13,7 +13,6 @@ from sqlalchemy.orm import Mapper, undefer
 from sqlalchemy.orm.interfaces import ORMOption
 
 from fastapi_kit.crud.attributes import attributes_of, mapper_of
-from fastapi_kit.crud.filters.specs import FilterSpec, without_window
 from fastapi_kit.crud.identity import identity_of
 from fastapi_kit.db.reads import read
 from fastapi_kit.db.sessions import execute
@@ -154,11 +153,6 @@ class Resource:
             max_total: ClassVar = most
 
         return CountedWindow
-
-    @cached_property
-    def export_query(self) -> type[BaseModel]:
-        """The parameters of the export: those of the list without its window."""
-        return without_window(FilterSpec.__class_getitem__(self.mapper.class_) if self.query is None else self.query)
 
     @cached_property
     def page(self) -> Any:
