@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import pytest
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field, RootModel, computed_field
-from sqlalchemy import QueuePool, Select, delete, insert, select
+from sqlalchemy import Numeric, QueuePool, Select, delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from tests.crud.filters.models import Colour, Item, ItemFeed, ItemFilters, ItemRead, ItemService, ItemWithTags, Owner, ShopBase, Tag
@@ -240,6 +240,29 @@ async def test_members_that_are_strings(database: Database, sort: str) -> None:
         wanted = [row.id for row in await Things(session).list(order_by=query.order())]
 
         assert [row.id async for row in Things(session).stream_as(ThingRead, query, batch_size=2)] == wanted
+
+
+class Grain(KindBase):
+    __tablename__ = "grains"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    weight: Mapped[Decimal] = mapped_column(Numeric)
+
+
+class GrainFilters(FilterSpec[Grain]):
+    sort_fields: ClassVar[Any] = (Grain.weight,)
+    sort: str = "weight"
+
+
+class Grains(ReadService[Grain]): ...
+
+
+async def test_values_that_are_rounded(sqlite_database: Database) -> None:
+    """Where a value is not read as it is stored, a stream that would never end raises ConfigurationError."""
+    await sqlite_database.create_tables(KindBase.metadata)
+    async with sqlite_database.begin() as session:
+        await session.execute(insert(Grain), [{"weight": Decimal("1e-20")} for _ in range(6)])
+        with pytest.raises(ConfigurationError, match="Grain is sorted by values that the database rounds"):
+            _ = [row async for row in Grains(session).stream_as(ThingRead, GrainFilters(), batch_size=2)]
 
 
 async def test_another_session_pool(database: Database) -> None:

@@ -324,8 +324,8 @@ class ReadService(Reading[ModelT], Generic[ModelT]):
                 session of the service is used.
 
         Raises:
-            ConfigurationError: *batch_size* is less than 1, the sort has a column of another table, ``base_query`` has a LIMIT, or the
-                model cannot fill a field of *schema*.
+            ConfigurationError: *batch_size* is less than 1, the sort has a column of another table, ``base_query`` has a LIMIT, the
+                sort has values that the database rounds, or the model cannot fill a field of *schema*.
         """
         if batch_size < 1:
             raise ConfigurationError("batch_size must be at least 1")
@@ -338,6 +338,8 @@ class ReadService(Reading[ModelT], Generic[ModelT]):
                 found, values = await service._seek(plan, Seek(keys, position), query, conditions, limit=batch_size)
                 rows = plan.from_found(found)
             has_more = len(values) == batch_size
+            if has_more and position is not None and values[-1] == position.values:
+                raise ConfigurationError(f"{self.model.__name__} is sorted by values that the database rounds: sort by other columns")
             position = Position(values[-1]) if has_more else None
             del found, values, service, session
             for row in rows:
