@@ -22,7 +22,7 @@ from fastapi_kit.pagination import KeysetPage
 if TYPE_CHECKING:
     from fastapi_kit.crud.filters.specs import KeysetSpec
 
-__all__ = ["KeysetWindow", "SortKey", "next_to", "sort_keys", "without_order"]
+__all__ = ["KeysetWindow", "Seek", "SortKey", "keys_of", "next_to", "sort_keys", "without_order"]
 
 ItemT = TypeVar("ItemT")
 SchemaT = TypeVar("SchemaT", bound=BaseModel)
@@ -52,8 +52,8 @@ class SortKey:
     def literal(self, value: Any) -> Any:
         """Return *value* as a parameter of the type of the expression."""
         type_ = self.expression.type
-        # A cursor has the name of a member.
-        if isinstance(type_, Enum) and type_.enum_class is not None and isinstance(value, str):
+        # A cursor has the name of a member. A member may be a string itself.
+        if isinstance(type_, Enum) and type_.enum_class is not None and type(value) is str:
             value = type_.enum_class[value]
         return literal(value, type_=type_)
 
@@ -89,6 +89,18 @@ class SortKey:
         return or_(start, self.expression.is_(None)) if self.nullable and self.nulls_last else start
 
 
+def keys_of(order: Sequence[Any], mapper: Mapper[Any]) -> list[SortKey]:
+    """Return the keys of the total order of rows of *mapper* that begins with *order*.
+
+    Raises:
+        ConfigurationError: The order has a column of another table.
+    """
+    keys = sort_keys(list(total_order(order, identity_of(mapper).attributes, dialect="")))
+    if any(table not in mapper.tables for key in keys for table in froms_of(key.expression)):
+        raise ConfigurationError(f"keyset pages of {mapper.class_.__name__} cannot be sorted by a column of another table")
+    return keys
+
+
 def sort_keys(order: Sequence[Any]) -> list[SortKey]:
     """Return the keys of *order*, what ``order_by()`` takes. Nulls come last, and first with ``desc()``, unless it says otherwise."""
     return [sort_key(item) for item in order]
@@ -109,30 +121,11 @@ def sort_key(item: Any) -> SortKey:
 
 
 @dataclass(frozen=True)
-class KeysetWindow:
-    """A page of a sorted list: where it starts, and how it is read. A page that ends at its position is read backwards."""
+class Seek:
+    """Where a part of a list sorted by *keys* starts. One that ends at its position is read backwards."""
 
-    codec: CursorCodec
     keys: Sequence[SortKey]
     position: Position | None
-    limit: int
-
-    @classmethod
-    def of(cls, query: "KeysetSpec[Any]", mapper: Mapper[Any]) -> "KeysetWindow":
-        """Return the window that *query* asks for.
-
-        Raises:
-            InvalidQueryError: The cursor is not one of this list.
-            ConfigurationError: The sort has a column of another table.
-        """
-        keys = sort_keys(list(total_order(query.sort_items(), identity_of(mapper).attributes, dialect="")))
-        if any(table not in mapper.tables for key in keys for table in froms_of(key.expression)):
-            raise ConfigurationError(f"keyset pages of {mapper.class_.__name__} cannot be sorted by a column of another table")
-        codec = CursorCodec(query.cursor_context(), query.cursor_key)
-        position = None if query.cursor is None else codec.decode(query.cursor, length=len(keys))
-        if position is not None and not all(map(SortKey.may_have, keys, position.values)):
-            raise invalid_cursor()
-        return cls(codec, keys, position, query.limit)
 
     @property
     def is_backward(self) -> bool:
@@ -156,8 +149,31 @@ class KeysetWindow:
 
     @property
     def expressions(self) -> Sequence[Any]:
-        """What to select of each row for the cursors."""
+        """What to select of each row for the positions."""
         return [key.expression for key in self.keys]
+
+
+@dataclass(frozen=True)
+class KeysetWindow(Seek):
+    """A page of a sorted list, with cursors for the pages beside it."""
+
+    codec: CursorCodec
+    limit: int
+
+    @classmethod
+    def of(cls, query: "KeysetSpec[Any]", mapper: Mapper[Any]) -> "KeysetWindow":
+        """Return the window that *query* asks for.
+
+        Raises:
+            InvalidQueryError: The cursor is not one of this list.
+            ConfigurationError: The sort has a column of another table.
+        """
+        keys = keys_of(query.sort_items(), mapper)
+        codec = CursorCodec(query.cursor_context(), query.cursor_key)
+        position = None if query.cursor is None else codec.decode(query.cursor, length=len(keys))
+        if position is not None and not all(map(SortKey.may_have, keys, position.values)):
+            raise invalid_cursor()
+        return cls(keys, position, codec, query.limit)
 
     def shown(self, found: Sequence[ItemT]) -> Sequence[ItemT]:
         """Return those of *found* that the page shows, in the order of the list. One row more was read, if there is one."""

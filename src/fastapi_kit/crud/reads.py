@@ -2,33 +2,37 @@
 
 import builtins
 from collections.abc import AsyncGenerator, Iterable, Sequence
-from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from contextlib import aclosing, nullcontext
+from copy import copy
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 from pydantic import BaseModel
 from sqlalchemy import ColumnExpressionArgument, select
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, selectinload
 from sqlalchemy.orm.interfaces import ORMOption
 
 from fastapi_kit.crud._base_query import BaseQuery
 from fastapi_kit.crud._conversions import is_sql
 from fastapi_kit.crud._generics import overrides
-from fastapi_kit.crud._keyset import KeysetWindow, without_order
+from fastapi_kit.crud._keyset import KeysetWindow, Seek, keys_of, without_order
 from fastapi_kit.crud._pages import page_of, rows_to_count, rows_to_read, slice_of
 from fastapi_kit.crud._reading import Asking, Reading, load_missing
 from fastapi_kit.crud._rows import MOST_KEYS, chunks
 from fastapi_kit.crud.attributes import attributes_of
+from fastapi_kit.crud.filters.cursors import Position
 from fastapi_kit.crud.identity import Key, may_hold
 from fastapi_kit.crud.locks import RowLock
 from fastapi_kit.crud.ordering import OrderBy, items_of
 from fastapi_kit.crud.read_plan.plan import ReadPlan, read_plan
 from fastapi_kit.db.reads import stream
 from fastapi_kit.db.sessions import execute
+from fastapi_kit.db.transactions import SessionFactory
 from fastapi_kit.errors import ConfigurationError, MultipleMatchesError, NotFoundError
 from fastapi_kit.pagination import KeysetPage, Page, PageParams, Slice
 
 if TYPE_CHECKING:
-    from fastapi_kit.crud.filters.specs import KeysetSpec
+    from fastapi_kit.crud.filters.specs import FilterSpec, KeysetSpec
 
 __all__ = ["ReadService"]
 
@@ -292,13 +296,55 @@ class ReadService(Reading[ModelT], Generic[ModelT]):
             ConfigurationError: The sort has a column of another table, or ``base_query`` a LIMIT, or the model cannot fill a field of
                 *schema*.
         """
-        plan = read_plan(schema, self.mapper)
-        window = KeysetWindow.of(query, self.mapper)
-        where = [*query.confined(self.related_query), *conditions, *window.conditions]
-        base = BaseQuery(without_order(self.base_query()), self.mapper)
-        find = self._finding_with(plan, base.rows(where, window.order, limit=query.limit + 1), window.expressions)
-        found, values = await self._read(find)
+        plan, window = read_plan(schema, self.mapper), KeysetWindow.of(query, self.mapper)
+        found, values = await self._seek(plan, window, query, conditions, limit=query.limit + 1)
         return window.page(schema, plan.from_found(window.shown(found)), values)
+
+    async def stream_as(
+        self,
+        schema: type[SchemaT],
+        query: "FilterSpec[ModelT] | None" = None,
+        *conditions: ColumnExpressionArgument[bool],
+        batch_size: int = 1000,
+        begin: SessionFactory | None = None,
+    ) -> AsyncGenerator[SchemaT]:
+        """Yield every row that meets the filters of *query* and *conditions* as *schema*, with *batch_size* rows in memory at a time.
+
+        Each batch is one statement, which starts after the last row of the batch before, so there is no open cursor. Between two batches an
+        idle session has no transaction and holds no connection. No row that stays is left out or comes twice, but each batch shows what the
+        database has when it is read. The order is the sort of *query*, then the primary key; an order of ``base_query`` is ignored, and so
+        is the window of a QuerySpec or KeysetSpec.
+
+        Args:
+            schema: The schema of the rows.
+            query: What is filtered, searched and sorted by, if anything.
+            conditions: All must be true for a row.
+            batch_size: How many rows one statement reads.
+            begin: Opens a session for each batch, such as ``db.begin``, where the rows outlive the session of the request. Otherwise the
+                session of the service is used.
+
+        Raises:
+            ConfigurationError: *batch_size* is less than 1, the sort has a column of another table, ``base_query`` has a LIMIT, the
+                sort has values that the database rounds, or the model cannot fill a field of *schema*.
+        """
+        if batch_size < 1:
+            raise ConfigurationError("batch_size must be at least 1")
+        plan, keys = read_plan(schema, self.mapper), keys_of(() if query is None else query.sort_items(), self.mapper)
+        position: Position | None = None
+        has_more = True
+        while has_more:
+            async with nullcontext(self.session) if begin is None else begin() as session:
+                service = self if begin is None else self.with_session(session)
+                found, values = await service._seek(plan, Seek(keys, position), query, conditions, limit=batch_size)
+                rows = plan.from_found(found)
+            has_more = len(values) == batch_size
+            if has_more and position is not None and values[-1] == position.values:
+                raise ConfigurationError(f"{self.model.__name__} is sorted by values that the database rounds: sort by other columns")
+            position = Position(values[-1]) if has_more else None
+            del found, values, service, session
+            for row in rows:
+                yield row
+            rows.clear()
 
     async def rows_as(self, schema: type[SchemaT], rows: Sequence[ModelT]) -> builtins.list[SchemaT]:
         """Return *rows*, which were read or written before, as instances of *schema*. What is not loaded yet is read now."""
@@ -318,6 +364,30 @@ class ReadService(Reading[ModelT], Generic[ModelT]):
 
         await self._read(complete)
         return plan.from_objects(rows)
+
+    def with_session(self, session: AsyncSession) -> Self:
+        """Return a copy of the service that reads through *session*.
+
+        Override it if the service has other parts that use its session, such as other services.
+        """
+        service = copy(self)
+        service.session = session
+        return service
+
+    async def _seek(
+        self,
+        plan: ReadPlan[SchemaT],
+        seek: Seek,
+        query: "FilterSpec[ModelT] | None",
+        conditions: Sequence[ColumnExpressionArgument[bool]],
+        *,
+        limit: int,
+    ) -> tuple[Sequence[Any], Sequence[tuple[Any, ...]]]:
+        """Return the first *limit* rows of *seek* for ``plan.from_found``, and their positions."""
+        asked = () if query is None else query.confined(self.related_query)
+        base = BaseQuery(without_order(self.base_query()), self.mapper)
+        rows = base.rows([*asked, *conditions, *seek.conditions], seek.order, limit=limit)
+        return await self._read(self._finding_with(plan, rows, seek.expressions))
 
     def _asked(
         self, query: PageParams, conditions: tuple[ColumnExpressionArgument[bool], ...], order_by: OrderBy

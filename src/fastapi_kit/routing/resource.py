@@ -16,6 +16,7 @@ from fastapi_kit.crud.attributes import attributes_of, mapper_of
 from fastapi_kit.crud.identity import identity_of
 from fastapi_kit.db.reads import read
 from fastapi_kit.db.sessions import execute
+from fastapi_kit.db.transactions import SessionFactory
 from fastapi_kit.errors import ConfigurationError, FieldError, NotFoundError, UserInputError
 from fastapi_kit.pagination import KeysetPage, Page, PageParams, Slice
 from fastapi_kit.routing.keys import column_in_path, is_same_key, key_in_path, may_be_key
@@ -126,6 +127,7 @@ class Resource:
     parent_column: object
     parent_key: object
     query: type["QuerySpec[Any] | KeysetSpec[Any]"] | None
+    begin: SessionFactory | None
     max_batch: int
     max_total: int | None
     requires_if_match: bool

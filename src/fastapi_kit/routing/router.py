@@ -16,9 +16,11 @@ from sqlalchemy.orm import Mapped
 from fastapi_kit.crud.read_plan.plan import read_plan
 from fastapi_kit.crud.reads import ReadService
 from fastapi_kit.crud.service import CRUDService
+from fastapi_kit.db.transactions import SessionFactory
 from fastapi_kit.dependencies import Dependency, as_depends
 from fastapi_kit.errors import ConfigurationError
 from fastapi_kit.routing.endpoints import Source, add_create, add_create_many, add_delete, add_get, add_list, add_replace, add_update
+from fastapi_kit.routing.export import add_export
 from fastapi_kit.routing.resource import Resource
 from fastapi_kit.routing.routes import CRUDRouter
 
@@ -47,8 +49,11 @@ class Endpoint(enum.Flag):
     """``POST /batch``: all or nothing, 201 and the rows. It is not part of CRUD."""
     REPLACE = 64
     """``PUT /{id}``: all fields, of the create schema unless RouterOptions.replace is another. It is not part of CRUD."""
+    EXPORT = 128
+    """``GET /export``: all rows of the list as NDJSON or CSV, by ``Accept``, sent while they are read. It takes the filters and the sort of
+    *query*, and needs ``begin`` in RouterOptions. It is not part of READ. A row whose key is the text "export" cannot be read."""
     READ = 3
-    """LIST and GET."""
+    """LIST and GET. In *dependencies*, what guards LIST guards EXPORT too."""
     WRITE = 28
     """CREATE, UPDATE and DELETE. In *dependencies*, what guards CREATE guards CREATE_MANY too, and UPDATE REPLACE."""
     CRUD = 31
@@ -75,6 +80,8 @@ class RouterOptions:
     """The most rows in a batch."""
     max_total: int | None = None
     """Lists count no further than this. With 0 they are a Slice, without a total. None: no limit."""
+    begin: SessionFactory | None = None
+    """Opens the sessions of an EXPORT, one for each 1000 rows: ``db.begin``. The service is copied for each, see ``with_session``."""
     require_if_match: bool = False
     """Answer 428 to a write of a row whose ``If-Match`` names no ETag. The model needs a version."""
 
@@ -84,6 +91,7 @@ _ADDERS: Mapping[Endpoint, Callable[[APIRouter, Source, Sequence[Depends]], None
     Endpoint.LIST: add_list,
     Endpoint.CREATE: add_create,
     Endpoint.CREATE_MANY: add_create_many,
+    Endpoint.EXPORT: add_export,
     Endpoint.GET: add_get,
     Endpoint.UPDATE: add_update,
     Endpoint.REPLACE: add_replace,
@@ -122,21 +130,21 @@ def crud_router(
     of the parent.
 
     Args:
-        service_class: The service. It names the model and the schemas of the requests. A ReadService can have the endpoints of READ.
+        service_class: The service. It names the model and the schemas of the requests. A ReadService can have READ and EXPORT.
         read: The schema of the responses.
         session: A dependency that gives the session, such as ``db.session`` or your own ``get_db``.
         service: A dependency that gives the service, where ``Service(session)`` is not enough. Give either this or *session*.
         query: What a list may be filtered, searched and sorted by. With a KeysetSpec the list has keyset pages.
         endpoints: Which endpoints the router has.
         dependencies: Guards by endpoint, run in the order given: ``{Endpoint.WRITE: [Depends(require_editor)]}``. A key may be several
-            endpoints. What guards CREATE guards CREATE_MANY too, and what guards UPDATE guards REPLACE; keys of CREATE_MANY and REPLACE
-            guard these only.
+            endpoints. What guards CREATE guards CREATE_MANY too, what guards UPDATE guards REPLACE, and what guards LIST guards EXPORT;
+            keys of CREATE_MANY, REPLACE and EXPORT guard these only.
         options: Options that few routers need.
 
     Raises:
         ConfigurationError: The service names no model, or no schema that an endpoint needs; the key of the model cannot be part of a path;
             the parent is not a column of the model; *query* is of another model; a key in *options* is not unique; *dependencies* name an
-            endpoint that the router lacks; a ReadService has endpoints that write.
+            endpoint that the router lacks; a ReadService has endpoints that write; an EXPORT lacks ``begin``.
         TypeError: Both or neither of *session* and *service* are given.
 
     Example:
@@ -175,9 +183,11 @@ def crud_router(
     if options.max_batch < 1:
         raise ConfigurationError("max_batch must be at least 1")
     dependencies = dependencies or {}
-    if endpoints & ~Endpoint.READ and not issubclass(cast("type[object]", service_class), CRUDService):
+    if endpoints & ~(Endpoint.READ | Endpoint.EXPORT) and not issubclass(cast("type[object]", service_class), CRUDService):
         raise ConfigurationError(f"{service_class.__name__} only reads: use endpoints=Endpoint.READ, or a CRUDService")
-    # A batch creates rows and a PUT changes one, so whatever guards one new row, or a change, guards them too.
+    if Endpoint.EXPORT in endpoints:
+        check_export(service_class, options)
+    # A batch creates rows, a PUT changes one and an export is a list, so whatever guards one new row, a change or a list guards them too.
     guarded = {key: key | covered_with(key) for key in dependencies}
     if idle := [str(key) for key, covered in guarded.items() if not covered & endpoints]:
         raise ConfigurationError(f"dependencies of {', '.join(idle)} guard nothing: the router has no such endpoint")
@@ -187,6 +197,7 @@ def crud_router(
         item=options.list_item or read,
         replacement=options.replace,
         query=query,
+        begin=options.begin,
         key_attribute=options.key,
         parent_column=options.parent,
         parent_key=options.parent_key,
@@ -194,8 +205,8 @@ def crud_router(
         max_total=options.max_total,
         requires_if_match=options.require_if_match,
     )
-    if query is not None and (options.max_total is not None or Endpoint.LIST not in endpoints):
-        raise ConfigurationError("query= needs the endpoint LIST, and has a max_total of its own")
+    if query is not None and (options.max_total is not None or not endpoints & (Endpoint.LIST | Endpoint.EXPORT)):
+        raise ConfigurationError("query= needs the endpoint LIST or EXPORT, and has a max_total of its own")
     if query is not None and not issubclass(resource.mapper.class_, query.model_class() or object):
         raise ConfigurationError(f"query= is for {query.model_class()}, and the service for {resource.mapper.class_.__name__}")
     if options.require_if_match and not resource.is_versioned:
@@ -214,7 +225,21 @@ def crud_router(
 def covered_with(key: Endpoint) -> Endpoint:
     """Return the endpoints that a guard of *key* guards, too."""
     batch = Endpoint.CREATE_MANY if Endpoint.CREATE in key else Endpoint(0)
-    return batch | (Endpoint.REPLACE if Endpoint.UPDATE in key else Endpoint(0))
+    export = Endpoint.EXPORT if Endpoint.LIST in key else Endpoint(0)
+    return batch | export | (Endpoint.REPLACE if Endpoint.UPDATE in key else Endpoint(0))
+
+
+def check_export(service_class: type[ReadService[Any]], options: RouterOptions) -> None:
+    """Raise ConfigurationError if an export could not open sessions, or could show rows that the list hides."""
+    if options.begin is None:
+        raise ConfigurationError("EXPORT needs RouterOptions(begin=db.begin): the rows are sent when the session of the request is closed")
+    names = ("list", "list_as", "page_as", "slice_as", "keyset_page_as")
+    *own, stream = [getattr(service_class, name) is not getattr(ReadService, name) for name in (*names, "stream_as")]
+    if any(own) and not stream:
+        raise ConfigurationError(
+            f"EXPORT does not call {names[own.index(True)]}() of {service_class.__name__}: choose the rows in base_query, or override"
+            " stream_as, too"
+        )
 
 
 def checking(router: APIRouter, resource: Resource) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:

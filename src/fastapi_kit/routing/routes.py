@@ -24,28 +24,29 @@ class RowRoute(APIRoute):
 
 
 class BatchRoute(APIRoute):
-    """The route of many rows. It takes every method of its path, which is not a row."""
+    """The route of many rows. It takes every method of its path, which is not a row, except those of other routes."""
 
-    allowed: frozenset[str] = frozenset({"POST"})
+    allowed: frozenset[str] = frozenset()
     """The methods of the path in its router."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Match every method of the path."""
+        """Match every method of the path that no other route has."""
         match, child_scope = super().matches(scope)
-        return (Match.NONE if match is Match.NONE else Match.FULL), child_scope
+        is_of_another = scope.get("method") in self.allowed and scope["method"] not in (self.methods or ())
+        return (Match.NONE if match is Match.NONE or is_of_another else Match.FULL), child_scope
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve ``POST``, and answer 405 to other methods (RFC 9110, 15.5.6)."""
-        if scope["method"] != "POST":
+        """Serve the methods of the route, and answer 405 to others (RFC 9110, 15.5.6)."""
+        if scope["method"] not in (self.methods or ()):
             # FastAPI's class, of which the handlers keep the header. To Starlette the path of a row is this one's too.
             raise HTTPException(405, headers={"Allow": ", ".join(sorted(self.allowed))})
         await super().handle(scope, receive, send)
 
 
 class CRUDRouter(APIRouter):
-    """Keeps the routes of single rows behind all others, because they would take ``/mine`` for a key, and the batch behind those.
+    """Keeps the routes of single rows behind all others, because they would take ``/mine`` for a key.
 
-    The batch answers 405 to methods that no route before it takes.
+    Those for many rows, ``/batch`` and ``/export``, are directly before them. They answer 405 to methods that no other route takes.
     """
 
     row_path = ""
@@ -61,7 +62,7 @@ class CRUDRouter(APIRouter):
         self.sort()
 
     def sort(self) -> None:
-        """Put the routes in order, and tell the batch which methods its path has."""
+        """Put the routes in order, and tell those of many rows which methods their path has."""
         self.routes.sort(key=lambda route: (self.is_of_rows(route), isinstance(route, BatchRoute)))
         for batch in self.routes:
             if isinstance(batch, BatchRoute):
@@ -96,6 +97,9 @@ def add_route(
     endpoint.__name__ = endpoint.__qualname__ = name
     text: Any = {"schema": {"type": "string"}}
     sent = {header: {"description": what, **text} for header, what in headers.items()}
+    documented_responses = {**problem_responses(*errors), **(responses or {})}
+    if sent:
+        documented_responses[status_code] = {**documented_responses.get(status_code, {}), "headers": sent}
     asked = [{"in": "header", "name": header, "description": what, "required": requires_asked, **text} for header, what in asks.items()]
     # HEAD has no operation of its own in OpenAPI.
     for served in ("GET", "HEAD") if method == "GET" else (method,):
@@ -105,7 +109,7 @@ def add_route(
             methods=[served],
             name=name,
             status_code=status_code,
-            responses={**problem_responses(*errors), **(responses or {}), **({status_code: {"headers": sent}} if sent else {})},
+            responses=documented_responses,
             openapi_extra={"parameters": asked} if asked else None,
             include_in_schema=served != "HEAD",
             **documented,

@@ -5,7 +5,16 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from sqlalchemy import ColumnElement, Text, or_, select
@@ -19,11 +28,12 @@ from fastapi_kit.crud.ordering import total_order
 from fastapi_kit.pagination import PageParams
 from fastapi_kit.schemas import SafeText
 
-__all__ = ["FilterSpec", "KeysetSpec", "QuerySpec"]
+__all__ = ["FilterSpec", "KeysetSpec", "QuerySpec", "without_window"]
 
 ModelT = TypeVar("ModelT")
 
-_OWN = frozenset({"q", "sort", "skip", "limit", "cursor"})
+_WINDOW = frozenset({"skip", "limit", "cursor"})
+_OWN = frozenset({"q", "sort", *_WINDOW})
 
 
 class FilterSpec(BaseModel, Generic[ModelT]):
@@ -108,7 +118,7 @@ class FilterSpec(BaseModel, Generic[ModelT]):
         """Raise ValidationError with what is allowed for each parameter that is not declared."""
         if is_mapping(data) and cls.model_config.get("extra") == "forbid" and not cls.model_parameters.issuperset(data):
             allowed = ", ".join(sorted(cls.model_fields))
-            error = PydanticCustomError("unknown_parameter", cast("Any", f"is not a parameter; the parameters are {allowed}"))
+            error = PydanticCustomError("unknown_parameter", cast("Any", f"is not a parameter; the parameters are {allowed or 'none'}"))
             unknown = [InitErrorDetails(type=error, loc=(str(name),), input=None) for name in data if name not in cls.model_parameters]
             raise ValidationError.from_exception_data(cls.__name__, unknown)
         return handler(data)
@@ -180,6 +190,16 @@ class KeysetSpec(FilterSpec[ModelT], Generic[ModelT]):
         """Return what a cursor is valid for: the model, the filters and the sort."""
         model = self.model_class()
         return f"{model and model.__qualname__} {self.model_dump_json(exclude={'cursor', 'limit'})}"
+
+
+def without_window(query: type[FilterSpec[ModelT]]) -> type[FilterSpec[ModelT]]:
+    """Return a subclass of *query* without ``skip``, ``limit`` and ``cursor``: all rows that are filtered and searched for."""
+    whole = create_model(f"{query.__name__}Export", __base__=query, __module__=query.__module__)
+    fields: dict[str, FieldInfo] = cast("Any", whole).__pydantic_fields__
+    for name in _WINDOW & fields.keys():
+        del fields[name]
+    whole.model_rebuild(force=True)
+    return whole
 
 
 def declared(model: type[Any], name: str, info: FieldInfo) -> Filter | Where[Any]:
