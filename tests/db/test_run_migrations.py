@@ -304,6 +304,25 @@ class TestSQLite:
             assert (await connection.execute(text("SELECT id, note_id FROM tags"))).all() == [(1, 1)]
             assert await connection.scalar(text("PRAGMA foreign_keys")) == 1
 
+    async def test_ids_of_a_table_that_exists_are_not_used_twice(self, sqlite_database: Database, alembic: Alembic) -> None:
+        """The line of the page "From the tutorial pattern" makes SQLite count ids, and keeps rows and indexes."""
+        page = (REPOSITORY / "docs" / "migration.md").read_text()
+        (line,) = re.findall(r"`(op\.batch_alter_table\(.*?\))`", page)
+        migrations = alembic(sqlite_database, tables())
+        async with sqlite_database.engine.begin() as connection:
+            await connection.execute(text("CREATE TABLE users (id INTEGER PRIMARY KEY, email VARCHAR(255))"))
+            await connection.execute(text("CREATE UNIQUE INDEX ix_users_email ON users (email)"))
+            await connection.execute(text("INSERT INTO users VALUES (1, 'ada'), (2, 'bob')"))
+        await migrations.write(f"with {line}: pass")
+        await migrations.upgrade()
+
+        async with sqlite_database.engine.begin() as connection:
+            await connection.execute(text("DELETE FROM users WHERE id = 2"))
+            await connection.execute(text("INSERT INTO users (email) VALUES ('cyd')"))
+            assert (await connection.execute(text("SELECT id, email FROM users"))).all() == [(1, "ada"), (3, "cyd")]
+            indexes = await connection.run_sync(lambda sync: inspect(sync).get_indexes("users"))
+            assert [(index["name"], index["unique"]) for index in indexes] == [("ix_users_email", 1)]
+
     async def test_a_migration_that_breaks_references_is_undone(self, sqlite_database: Database, alembic: Alembic) -> None:
         """Foreign keys are not enforced during a migration, but hold after it."""
         migrations = alembic(sqlite_database, tables())
