@@ -198,6 +198,7 @@ def without_window(query: type[FilterSpec[ModelT]]) -> type[FilterSpec[ModelT]]:
     fields: dict[str, FieldInfo] = cast("Any", whole).__pydantic_fields__
     for name in _WINDOW & fields.keys():
         del fields[name]
+    whole.model_parameters -= _WINDOW
     whole.model_rebuild(force=True)
     return whole
 
