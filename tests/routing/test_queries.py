@@ -155,6 +155,7 @@ async def test_the_document(client: AsyncClient) -> None:
     assert parameters["q"]["description"] == "Words that all occur in name, note, in any case"
     assert parameters["sort"]["schema"]["pattern"].startswith("^(-?(name|price|")
     assert parameters["stock"]["schema"]["anyOf"][0] == {"type": "integer", "minimum": -(2**15), "maximum": 2**15 - 1}
+    assert parameters["price__gte"]["schema"]["anyOf"][1] == {"type": "string", "pattern": "^-?[0-9]{1,20}([.][0-9]{1,20})?$"}
     assert parameters["name__in"]["schema"]["anyOf"][0]["type"] == "array"
     assert document["components"]["schemas"]["Colour"]["enum"] == ["r", "b"]
     assert "/components/schemas/KeysetPage_ItemRead_" in str(document["paths"]["/feed"]["get"])
