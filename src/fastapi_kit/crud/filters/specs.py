@@ -24,7 +24,6 @@ __all__ = ["FilterSpec", "KeysetSpec", "QuerySpec"]
 ModelT = TypeVar("ModelT")
 
 _OWN = frozenset({"q", "sort", "skip", "limit", "cursor"})
-_MOST_WORDS = 20
 
 
 class FilterSpec(BaseModel, Generic[ModelT]):
