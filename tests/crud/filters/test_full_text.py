@@ -121,3 +121,10 @@ async def test_a_deep_keyset_page_uses_the_index_of_its_sort(session: AsyncSessi
     assert "articles_rank_id" in plan
     assert "Index Cond: (ROW(rank, id)" in plan
     assert "Sort" not in plan
+
+
+async def test_an_estimate_of_the_whole_table(session: AsyncSession) -> None:
+    """PostgreSQL keeps the number of rows that it found at the last vacuum."""
+    estimate = text("SELECT reltuples::bigint FROM pg_class WHERE oid = 'articles'::regclass")
+
+    assert await session.scalar(estimate) == 5000
