@@ -42,7 +42,8 @@ async def _run(rows: Sequence[Row], effort: Effort) -> None:
                 print(f"\n{place}: does not answer and is left out")
                 continue
             print(f"\n{place}\n")
-            async with open_stage(url, place) as stage:
+            many_rows = effort.many_rows if any(row.is_large and row.is_run_on(place) for row in rows) else 1
+            async with open_stage(url, place, many_rows=many_rows) as stage:
                 await show(rows, stage, effort)
 
 

@@ -8,7 +8,7 @@ __all__ = ["request"]
 
 
 async def request(app: ASGIApp, method: str, path: str, body: bytes = b"", headers: Sequence[tuple[bytes, bytes]] = ()) -> bytes:
-    """Return the body of the answer. Raises AssertionError unless it is a 2xx."""
+    """Return the body of the answer. *path* may have a query. Raises AssertionError unless it is a 2xx."""
     received: list[Message] = []
 
     async def receive() -> Message:
@@ -24,6 +24,7 @@ async def request(app: ASGIApp, method: str, path: str, body: bytes = b"", heade
 
 
 def _scope(method: str, path: str, headers: Sequence[tuple[bytes, bytes]]) -> Scope:
+    path, _, query = path.partition("?")
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.4"},
@@ -33,7 +34,7 @@ def _scope(method: str, path: str, headers: Sequence[tuple[bytes, bytes]]) -> Sc
         "path": path,
         "raw_path": path.encode(),
         "root_path": "",
-        "query_string": b"",
+        "query_string": query.encode(),
         "headers": [(b"host", b"localhost"), (b"content-type", b"application/json"), *headers],
         "client": ("127.0.0.1", 50000),
         "server": ("127.0.0.1", 8000),

@@ -19,16 +19,20 @@ __all__ = ["FULL", "QUICK", "DifferentAnswersError", "Effort", "check", "speed"]
 
 @dataclass(frozen=True)
 class Effort:
-    """How long is measured: *rounds* of two batches of about *batch* seconds; *least* rounds once *budget* seconds are spent."""
+    """How long is measured: *rounds* of two batches of about *batch* seconds; *least* rounds once *budget* seconds are spent.
+
+    The large table has *many_rows*.
+    """
 
     batch: float
     rounds: int
     least: int
     budget: float
+    many_rows: int = 1_000_000
 
 
 FULL = Effort(batch=0.05, rounds=99, least=9, budget=15)
-QUICK = Effort(batch=0.03, rounds=15, least=1, budget=0.8)
+QUICK = Effort(batch=0.03, rounds=15, least=1, budget=0.8, many_rows=100_000)
 
 
 class DifferentAnswersError(Exception):

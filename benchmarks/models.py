@@ -5,12 +5,24 @@ from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, EmailStr, Field
-from sqlalchemy import String
+from sqlalchemy import Index, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from fastapi_kit.db import TimestampMixin
 
-__all__ = ["STAMPS", "Base", "User", "UserCreate", "UserRead", "UserReadPlain", "UserUpdate", "new_user", "new_users", "stored_users"]
+__all__ = [
+    "STAMPS",
+    "Base",
+    "Item",
+    "User",
+    "UserCreate",
+    "UserRead",
+    "UserReadPlain",
+    "UserUpdate",
+    "new_user",
+    "new_users",
+    "stored_users",
+]
 
 STAMPS = frozenset({"created_at", "updated_at"})
 """What no two writes agree on."""
@@ -30,6 +42,17 @@ class User(TimestampMixin, Base):
     full_name: Mapped[str] = mapped_column(String(255))
     is_active: Mapped[bool] = mapped_column(default=True)
     is_superuser: Mapped[bool] = mapped_column(default=False)
+
+
+class Item(Base):
+    """A row of the large table."""
+
+    __tablename__ = "items"
+    __table_args__ = (Index("items_cents_id", "cents", "id"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(40))
+    category: Mapped[int]
+    cents: Mapped[int]
 
 
 class UserCreate(BaseModel):

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from fastapi import FastAPI
 
-from benchmarks import by_hand, empty_route, with_kit
+from benchmarks import by_hand, empty_route, lists, with_kit
 from benchmarks.asgi import request
 from benchmarks.contenders import Contender, Turn, by_hand_over_http, each_by_hand, each_with_kit, in_one_session, kit_over_http
 from benchmarks.login import AUTHORIZATION
@@ -33,7 +33,7 @@ class Row:
 
     *writes* has the table filled anew before each batch, and stamps left out of the comparison. *comparable* picks from the library's
     answer what the hand-written one has. *sqlite_target* is for where SQLite's differs. Only rows with a *distant_target* are run
-    against the database that is 1 ms away, and rows that use no database are run once.
+    against the database that is 1 ms away, and rows that use no database are run once. Rows that are *is_large* read the large table.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Row:
     distant_target: Target | None = None
     writes: bool = False
     uses_database: bool = True
+    is_large: bool = False
     comparable: Callable[[Any], object] = lambda answer: answer
 
     def target_on(self, place: Place) -> Target | None:
@@ -226,6 +227,41 @@ ROWS = [
         sqlite_target=Target(1.4, 1.8),
         distant_target=Target(1.9),
         writes=True,
+    ),
+    Row(
+        name="keyset",
+        title="keyset page, against deep OFFSET",
+        kit=lists.keyset_page,
+        by_hand=lists.offset_page,
+        is_large=True,
+        target=Target(20, 60),
+        comparable=lambda page: page["items"],
+    ),
+    Row(
+        name="uncounted",
+        title="page without total, against count",
+        kit=lists.page_without_total,
+        by_hand=lists.page_with_count,
+        is_large=True,
+        target=Target(15, 20),
+        sqlite_target=Target(1.8, 2.2),
+        comparable=lambda page: page["items"],
+    ),
+    Row(
+        name="filtered",
+        title="filtered, sorted list of 100",
+        kit=lists.filtered,
+        by_hand=lists.filtered_by_hand,
+        is_large=True,
+        target=Target(0.95, 1.2),
+    ),
+    Row(
+        name="parameters",
+        title="parameters of a list, against none",
+        kit=lists.with_parameters,
+        by_hand=lists.without_parameters,
+        is_large=True,
+        target=Target(1.05, measure="time"),
     ),
     Row(
         name="middleware",

@@ -21,7 +21,7 @@ ONE_ROUND = Effort(batch=0, rounds=1, least=1, budget=0)
 @pytest.fixture(scope="module")
 async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
     file = tmp_path_factory.mktemp("bench") / "bench.db"
-    async with open_stage(f"sqlite+aiosqlite:///{file}", "SQLite", rows=110, bulk_rows=20) as stage:
+    async with open_stage(f"sqlite+aiosqlite:///{file}", "SQLite", rows=110, bulk_rows=20, many_rows=2000) as stage:
         yield stage
 
 

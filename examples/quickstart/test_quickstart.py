@@ -42,6 +42,7 @@ def imported(path: Path, *, name: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
+    sys.modules[name] = module  # Pydantic looks there.
     spec.loader.exec_module(module)
     return module
 
@@ -116,6 +117,18 @@ async def test_list_in_pages(client: AsyncClient) -> None:
     assert [[note["title"] for note in page["items"]] for page in pages] == [["one", "two"], ["three"], []]
     assert [page["has_more"] for page in pages] == [True, False, False]
     assert [page["total"] for page in pages] == [3, 3, 3]
+
+
+async def test_list_searched_and_sorted(client: AsyncClient) -> None:
+    """Titles are searched in any case. An unknown parameter or sort key is a 422."""
+    for title in ("buy milk", "buy eggs", "Sleep"):
+        await create(client, title)
+
+    page = (await client.get("/notes", params={"q": "BUY", "sort": "-title"})).json()
+
+    assert [note["title"] for note in page["items"]] == ["buy milk", "buy eggs"]
+    assert_problem(await client.get("/notes?sort=id"), 422, "invalid_request", ["query", "sort"])
+    assert_problem(await client.get("/notes?title=x"), 422, "invalid_request", ["query", "title"])
 
 
 async def test_update(client: AsyncClient) -> None:

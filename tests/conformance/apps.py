@@ -6,21 +6,24 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import date, datetime
-from typing import Annotated, Any, TypeAlias
+from decimal import Decimal
+from typing import Annotated, Any, ClassVar, TypeAlias
 
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, StrictBool
-from sqlalchemy import Enum, Float, ForeignKey, MetaData, SmallInteger, String
+from sqlalchemy import Enum, Float, ForeignKey, MetaData, SmallInteger, String, event
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from fastapi_kit import CRUDService, Database, KitSettings, TimestampMixin, create_app, crud_router
 from fastapi_kit.app import Lifespan
+from fastapi_kit.crud import KeysetSpec, QuerySpec
 from fastapi_kit.db import NAMING_CONVENTION, UTCDateTime
+from fastapi_kit.db.engines.sqlite import add_functions
 from fastapi_kit.errors import InvalidTokenError, UserInputError
 from fastapi_kit.handlers import problem_responses, register_exception_handlers
-from fastapi_kit.pagination import Page, PageParams
+from fastapi_kit.pagination import KeysetPage, Page
 from fastapi_kit.routing import Endpoint, RouterOptions
 from fastapi_kit.schemas import Int32, SafeText, Slug, UTCDatetime, partial_model
 
@@ -197,6 +200,38 @@ class EntryService(CRUDService[Entry, EntryIn, EntryIn]):
         return {**await super().create_values(data), "owner": self.owner}
 
 
+class AuthorQuery(QuerySpec[Author]):
+    search_fields: ClassVar[Any] = (Author.name,)
+    sort_fields: ClassVar[Any] = (Author.name, Author.born, Author.score)
+    name__contains: str | None = None
+    name__in: list[str] | None = None
+    kind: Kind | None = None
+    kind__not_in: list[Kind] | None = None
+    born: date | None = None
+    born__isnull: bool | None = None
+    score__gte: float | None = None
+    active: bool | None = None
+    created_at__lt: datetime | None = None
+    created_at__date: date | None = None
+    id__in: list[uuid.UUID] | None = None
+
+
+class BookFeed(KeysetSpec[Book]):
+    search_fields: ClassVar[Any] = (Book.title,)
+    sort_fields: ClassVar[Any] = (Book.title, Book.pages, Book.cents, Book.published)
+    title__istartswith: str | None = None
+    pages: int | None = None
+    pages__in: list[int] | None = None
+    cents__ne: int | None = None
+    published__gte: datetime | None = None
+
+
+class AuthorFeed(KeysetSpec[Author]):
+    sort_fields: ClassVar[Any] = (Author.name, Author.born, Author.score)
+    kind: Kind | None = None
+    score__lt: Decimal | None = None
+
+
 TOKENS = {"ann": "token-of-ann", "bob": "token-of-bob"}
 
 
@@ -224,8 +259,10 @@ def every_endpoint() -> FastAPI:
     many = Endpoint.CRUD | Endpoint.CREATE_MANY
     of_author = RouterOptions(parent=Book.author_id, list_item=BookTitle, max_batch=3)
     with_reason = {Endpoint.WRITE: [Depends(require_reason)]}
-    authors = crud_router(AuthorService, read=AuthorRead, session=session, endpoints=many, options=RouterOptions(max_batch=5))
-    books = crud_router(BookService, read=BookRead, session=session, endpoints=many, options=of_author)
+    authors = crud_router(
+        AuthorService, read=AuthorRead, session=session, query=AuthorQuery, endpoints=many, options=RouterOptions(max_batch=5)
+    )
+    books = crud_router(BookService, read=BookRead, session=session, query=BookFeed, endpoints=many, options=of_author)
     seats = crud_router(SeatService, read=SeatIn, session=session, endpoints=many, dependencies=with_reason)
     shifts = crud_router(ShiftService, read=ShiftIn, session=session)
     entries = crud_router(EntryService, read=EntryRead, service=get_entries)
@@ -246,10 +283,13 @@ def every_endpoint() -> FastAPI:
 def written() -> FastAPI:
     """The same authors in an application with its own engine and routes, and the service and the handlers of the library."""
     engine = create_async_engine(os.environ["DATABASE_URL"])
+    if engine.dialect.name == "sqlite":
+        event.listen(engine.sync_engine, "connect", add_functions)
     app = FastAPI(lifespan=_tables(engine))
     app.state.sessions = async_sessionmaker(engine)
     register_exception_handlers(app)
-    app.include_router(_written_routes(), prefix="/authors")
+    app.include_router(_written_routes())
+    app.add_api_route("/feed", _feed, methods=["GET"], responses=problem_responses(422, 503))
     return app
 
 
@@ -261,11 +301,15 @@ async def get_authors(request: Request) -> AsyncIterator[AuthorService]:
 Authors: TypeAlias = Annotated[AuthorService, Depends(get_authors)]
 
 
-def _written_routes() -> APIRouter:
-    router = APIRouter(responses=problem_responses(422, 503))
+async def _feed(authors: Authors, query: Annotated[AuthorFeed, Query()]) -> KeysetPage[AuthorRead]:
+    return await authors.keyset_page_as(AuthorRead, query)
 
-    async def list_authors(authors: Authors, window: Annotated[PageParams, Query()]) -> Page[AuthorRead]:
-        return await authors.page_as(AuthorRead, window)
+
+def _written_routes() -> APIRouter:
+    router = APIRouter(prefix="/authors", responses=problem_responses(422, 503))
+
+    async def list_authors(authors: Authors, query: Annotated[AuthorQuery, Query()]) -> Page[AuthorRead]:
+        return await authors.page_as(AuthorRead, query)
 
     async def create_author(authors: Authors, data: AuthorIn) -> AuthorRead:
         return AuthorRead.model_validate(await authors.create(data), from_attributes=True)

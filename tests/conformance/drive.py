@@ -96,7 +96,10 @@ def serving(app: str, folder: Path, *, database: str) -> Iterator[Server]:
 def _environment() -> dict[str, str]:
     own = {name: os.environ[name] for name in ("HOME", "PATH") if name in os.environ}
     # A table of all characters, which takes hypothesis a second to make.
-    return own | {"PYTHONPATH": str(REPOSITORY), "HYPOTHESIS_STORAGE_DIRECTORY": str(REPOSITORY / ".hypothesis")}
+    return own | {
+        "PYTHONPATH": os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "src"))),
+        "HYPOTHESIS_STORAGE_DIRECTORY": str(REPOSITORY / ".hypothesis"),
+    }
 
 
 @dataclass(frozen=True)

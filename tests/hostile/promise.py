@@ -13,7 +13,7 @@ CANARY = "hunter2canary"
 MOST_BYTES = 100_000
 LONGEST_NAME = 100
 _MEMBERS = {"type": str, "title": str, "status": int, "detail": str, "code": str}
-_UNKNOWN = {"extra_forbidden", "unknown_field"}
+_UNKNOWN = {"extra_forbidden", "unknown_field", "unknown_parameter"}
 _OPTIONAL = {"instance", "request_id", "errors", "context"}
 
 

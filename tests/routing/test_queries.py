@@ -1,5 +1,6 @@
 """Lists of generated routers, and of routes by hand, with filters, search and sort."""
 
+import re
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar
@@ -185,6 +186,8 @@ async def test_the_document(client: AsyncClient) -> None:
     assert parameters["q"]["description"] == "Words that all occur in name, note, in any case"
     assert parameters["sort"]["schema"]["pattern"].startswith("^(-?(name|price|")
     assert parameters["stock"]["schema"]["anyOf"][0] == {"type": "integer", "minimum": -(2**15), "maximum": 2**15 - 1}
+    decimals = parameters["price__gte"]["schema"]["anyOf"][1]["pattern"]
+    assert [bool(re.match(decimals, text)) for text in ("2.50", "-1", "cheap", "")] == [True, True, False, False]
     assert parameters["name__in"]["schema"]["anyOf"][0]["type"] == "array"
     assert document["components"]["schemas"]["Colour"]["enum"] == ["r", "b"]
     assert "/components/schemas/KeysetPage_ItemRead_" in str(document["paths"]["/feed"]["get"])

@@ -10,7 +10,7 @@ from fastapi_kit.schemas import Int32
 from ..database import db
 from ..dependencies import Organizations, get_organizations
 from ..models import Membership
-from ..schemas import MembershipRead, OrganizationRead
+from ..schemas import MembershipRead, OrganizationQuery, OrganizationRead
 from ..services import MembershipService, OrganizationService
 
 require_member = get_row_factory(OrganizationService, service=get_organizations, name="organization_id")
@@ -36,5 +36,5 @@ async def remove_member(organization_id: Int32, user_id: Int32, organizations: O
     await organizations.remove_member(organization_id, user_id)
 
 
-router = crud_router(OrganizationService, read=OrganizationRead, service=get_organizations)
+router = crud_router(OrganizationService, read=OrganizationRead, service=get_organizations, query=OrganizationQuery)
 router.include_router(members, prefix="/{organization_id}/members", responses=problem_responses(404))

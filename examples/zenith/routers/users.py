@@ -8,13 +8,14 @@ from fastapi_kit.schemas import Int32
 
 from ..dependencies import Session, get_users, require_self_or_superuser, require_superuser
 from ..models import User
-from ..schemas import PrivilegesUpdate, UserRead
+from ..schemas import PrivilegesUpdate, UserQuery, UserRead
 from ..services import UserService
 
 router = crud_router(
     UserService,
     read=UserRead,
     service=get_users,
+    query=UserQuery,
     dependencies={
         Endpoint.LIST | Endpoint.CREATE: [Depends(require_superuser)],
         Endpoint.GET | Endpoint.UPDATE | Endpoint.DELETE: [Depends(require_self_or_superuser)],

@@ -1,17 +1,19 @@
 """What clients send and receive."""
 
-from .organization import MembershipCreate, MembershipRead, OrganizationCreate, OrganizationRead, OrganizationUpdate
-from .user import PrivilegesUpdate, UserChange, UserCreate, UserRead, UserRegister, UserUpdate
+from .organization import MembershipCreate, MembershipRead, OrganizationCreate, OrganizationQuery, OrganizationRead, OrganizationUpdate
+from .user import PrivilegesUpdate, UserChange, UserCreate, UserQuery, UserRead, UserRegister, UserUpdate
 
 __all__ = [
     "MembershipCreate",
     "MembershipRead",
     "OrganizationCreate",
+    "OrganizationQuery",
     "OrganizationRead",
     "OrganizationUpdate",
     "PrivilegesUpdate",
     "UserChange",
     "UserCreate",
+    "UserQuery",
     "UserRead",
     "UserRegister",
     "UserUpdate",

@@ -1,12 +1,14 @@
 """Organizations and their members."""
 
-from datetime import datetime
-from typing import Annotated, Literal
+from datetime import date, datetime
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fastapi_kit.crud import QuerySpec
 from fastapi_kit.schemas import Int32, NonBlank, partial_model
 
+from ..models import Organization
 from ..utils.validators import Name
 
 
@@ -29,6 +31,15 @@ class OrganizationRead(BaseModel):
     description: str | None
     created_at: datetime
     updated_at: datetime
+
+
+class OrganizationQuery(QuerySpec[Organization]):
+    """The list of organizations: ``?q=tea&sort=name``."""
+
+    search_fields: ClassVar[Any] = (Organization.name, Organization.description)
+    sort_fields: ClassVar[Any] = (Organization.name, Organization.created_at)
+    description__isnull: bool | None = None
+    created_at__gte: date | None = None
 
 
 class MembershipCreate(BaseModel):

@@ -1,13 +1,15 @@
 """Users. All schemas for input reject unknown fields."""
 
-from datetime import datetime
-from typing import Annotated
+from datetime import date, datetime
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from fastapi_kit.auth.users import schemas
-from fastapi_kit.schemas import Email, Password, partial_model
+from fastapi_kit.crud import QuerySpec
+from fastapi_kit.schemas import Email, Int32, Password, partial_model
 
+from ..models import User
 from ..utils.validators import Name
 
 
@@ -55,3 +57,15 @@ class UserRead(BaseModel):
     is_superuser: bool
     created_at: datetime
     updated_at: datetime
+
+
+class UserQuery(QuerySpec[User]):
+    """The list of users: ``?q=ada&is_active=true&organizations__id=3&sort=-created_at``."""
+
+    search_fields: ClassVar[Any] = (User.full_name, User.email)
+    sort_fields: ClassVar[Any] = (User.full_name, User.email, User.created_at)
+    is_active: bool | None = None
+    is_verified: bool | None = None
+    is_superuser: bool | None = None
+    created_at__gte: date | None = None
+    organizations__id: Int32 | None = None

@@ -42,6 +42,20 @@ async def test_the_founder_is_the_owner(club: Club) -> None:
     assert await club.members() == {club.owner.id: "owner", club.member.id: "member"}
 
 
+async def test_list_filtered(club: Club) -> None:
+    """Members search and sort their organizations; those of others are not found."""
+    await club.owner("POST", "/organizations", {"name": "Cups", "description": "For TEA"})
+    await club.stranger("POST", "/organizations", {"name": "Tea strangers"})
+
+    async def names(**query: str) -> list[str]:
+        page = (await club.owner("GET", "/organizations", params=query)).json()
+        return [item["name"] for item in page["items"]]
+
+    assert await names(q="tea", sort="name") == ["Cups", "Teapots"]
+    assert await names(q="tea", description__isnull="true") == ["Teapots"]
+    assert await names(sort="-created_at,name", limit="1", created_at__gte="9999-01-01") == []
+
+
 async def test_all_or_nothing(client: AsyncClient, zenith: Zenith, root: Person) -> None:
     """If the first member cannot be stored, here because the user is deleted, the organization is not stored either."""
     with login_as(zenith.app, zenith.dependencies.get_current_user, zenith.models.User(id=UNKNOWN, is_superuser=False)):

@@ -88,6 +88,9 @@ async def found(session: AsyncSession, **parameters: Any) -> str:
         pytest.param({"note__isnull": True}, "c", id="isnull"),
         pytest.param({"note__isnull": False}, "abde", id="not isnull"),
         pytest.param({"price__gte": "2.5", "price__lt": "4.5"}, "bc", id="a range"),
+        pytest.param({"price__gte": "1.499", "price__lt": "2.501"}, "ab", id="more digits than the column has"),
+        pytest.param({"price__gte": "99999999999"}, "", id="more than the column can hold"),
+        pytest.param({"price__lt": "1e300"}, "abcde", id="much more than the column can hold"),
         pytest.param({"stock": 2}, "b", id="a small integer"),
         pytest.param({"views__gt": 2**32}, "e", id="a big integer"),
         pytest.param({"rating__lte": 1.5}, "a", id="a float"),
@@ -152,6 +155,9 @@ async def test_a_search_takes_long_text(shop: AsyncSession) -> None:
         ({"q": "a\0"}, {("q",): "string_pattern_mismatch"}),
         ({"q": "a" * 201}, {("q",): "string_too_long"}),
         ({"sold_at__lte": "2026-03-02T11:00:00"}, {("sold_at__lte",): "naive_datetime"}),
+        ({"sold_at__lte": "2026"}, {("sold_at__lte",): "invalid_date"}),
+        ({"sold_at__in": ["2026-03-02", "0.5"]}, {("sold_at__in",): "invalid_date"}),
+        ({"day": "20260302"}, {("day",): "invalid_date"}),
         ({"colour": "green"}, {("colour",): "enum"}),
         ({"sort": "secret"}, {("sort",): "invalid_sort"}),
         ({"sort": "name,-name"}, {("sort",): "invalid_sort"}),
@@ -201,6 +207,16 @@ def test_mistakes_are_found_when_the_class_is_made(body: dict[str, Any], text: s
     """A field that names no column, or an operator that the column does not have, is a TypeError."""
     with pytest.raises(TypeError, match=text):
         type("Wrong", (FilterSpec[Item],), {"__module__": __name__, **body})
+
+
+def test_the_smallest_page_has_a_row() -> None:
+    """``limit`` is at least 1, as in lists of a router without a spec."""
+
+    class Plain(QuerySpec[Item]): ...
+
+    assert Plain(limit=1).limit == 1
+    with pytest.raises(ValidationError):
+        Plain(limit=0)
 
 
 def test_parameters_without_a_use_do_not_exist() -> None:

@@ -1,11 +1,12 @@
 """From the name of a filter to its column, its check and its SQL condition."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import partial
 from math import isfinite
-from typing import Any, Generic, TypeAlias, TypeVar, cast
+from typing import Any, Final, Generic, TypeAlias, TypeVar, cast
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
@@ -14,14 +15,17 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     ColumnExpressionArgument,
+    Date,
     Float,
     Integer,
     Numeric,
     Select,
     SmallInteger,
+    Time,
     and_,
     true,
     tuple_,
+    type_coerce,
 )
 from sqlalchemy.orm import RelationshipProperty, aliased
 from sqlalchemy.types import TypeEngine
@@ -37,6 +41,10 @@ from fastapi_kit.schemas import NO_NUL
 __all__ = ["ColumnCheck", "Confine", "Filter", "Where", "exists_conditions", "filter_of"]
 
 ValueT = TypeVar("ValueT")
+
+NUMERAL: Final = re.compile(r"\s*[-+]?[\d.]+\s*")
+A_NUMBER: Final = "^-?[0-9]{1,20}([.][0-9]{1,20})?$"
+"""What OpenAPI shows of a decimal that is text. More is accepted: signs and exponents."""
 
 Confine: TypeAlias = Callable[[type[Any]], Select[Any] | None]
 """Returns the select that the rows of a related model are confined to, or None."""
@@ -118,11 +126,18 @@ def exists_conditions(entity: Any, given: Sequence[tuple[Filter, Any]], confine:
             exists = has_related(getattr(entity, found.attribute), lambda _: [], confine)
             conditions.append(~exists if value else exists)
         else:
-            conditions.append(found.operator.condition(getattr(entity, found.attribute), value))
+            conditions.append(found.operator.condition(unrounded(getattr(entity, found.attribute)), value))
     for name, below in through.items():
         inner = partial(exists_conditions, given=below, confine=confine, depth=depth + 1)
         conditions.append(has_related(getattr(entity, name), inner, confine))
     return conditions
+
+
+def unrounded(column: Any) -> Any:
+    """Return *column* for comparisons: PostgreSQL would round the value to NUMERIC(10, 2) first, or fail if it is too large."""
+    type_ = column.type
+    is_exact = isinstance(type_, Numeric) and not isinstance(type_, Float)
+    return type_coerce(column, Numeric(asdecimal=type_.asdecimal)) if is_exact else column
 
 
 def has_related(attribute: Any, conditions: Callable[[Any], list[ColumnElement[bool]]], confine: Confine) -> ColumnElement[bool]:
@@ -148,11 +163,13 @@ class ColumnCheck:
     type_: TypeEngine[Any]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Check what pydantic has validated."""
-        return core_schema.no_info_after_validator_function(self.validate, handler(source))
+        """Check what pydantic has validated, and before that the text of dates and times."""
+        checked = core_schema.no_info_after_validator_function(self.validate, handler(source))
+        is_temporal = stores_moments(self.type_) or isinstance(self.type_, Date | Time)
+        return core_schema.no_info_before_validator_function(reject_numerals, checked) if is_temporal else checked
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Add the bounds of integers, and the pattern of text."""
+        """Add the bounds of integers, and the patterns of text and of numbers that are text."""
         document = handler(schema)
         self.narrow(document)
         return document
@@ -186,8 +203,19 @@ class ColumnCheck:
                 document["minimum"] = -(2 ** (bits - 1))
             if not document.keys() & {"maximum", "exclusiveMaximum"}:
                 document["maximum"] = 2 ** (bits - 1) - 1
-        if document.get("type") == "string" and stores_text(self.type_) and not document.keys() & {"format", "enum", "const"}:
+        is_plain_text = document.get("type") == "string" and not document.keys() & {"format", "enum", "const"}
+        if is_plain_text and stores_text(self.type_):
             document.setdefault("pattern", NO_NUL)
+        elif is_plain_text and isinstance(self.type_, Numeric | Float):
+            document.setdefault("pattern", A_NUMBER)
+
+
+def reject_numerals(value: Any) -> Any:
+    """Return *value*. Raises the error for a number as text: pydantic reads ``2024`` as seconds since 1970."""
+    for item in value if is_items(value) else (value,):
+        if isinstance(item, str) and NUMERAL.fullmatch(item):
+            raise PydanticCustomError("invalid_date", "must be a date or a time in ISO 8601")
+    return value
 
 
 def is_day(value: object) -> bool:

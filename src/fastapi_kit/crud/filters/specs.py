@@ -168,9 +168,11 @@ class FilterSpec(BaseModel, Generic[ModelT]):
 class QuerySpec(FilterSpec[ModelT], PageParams, Generic[ModelT]):
     """A list in offset pages: ``class ItemQuery(QuerySpec[Item])``, then ``Annotated[ItemQuery, Query()]`` or ``ItemQuery(price__gte=3)``.
 
-    ``skip`` and ``limit`` are those of PageParams, and so is ``max_total``. Override the fields for other bounds:
-    ``limit: Annotated[int, Field(ge=1, le=50)] = 20``.
+    ``skip`` and ``max_total`` are those of PageParams. ``limit`` is 1 to 1000, by default 100, as in every list of a router. Override the
+    fields for other bounds: ``limit: Annotated[int, Field(ge=1, le=50)] = 20``.
     """
+
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
 
 
 class KeysetSpec(FilterSpec[ModelT], Generic[ModelT]):

@@ -1,0 +1,177 @@
+"""Lists of the large table: pages deep in it, pages with and without its total, filters and parameters."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, ClassVar
+
+from fastapi import FastAPI, Query
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from benchmarks.asgi import request
+from benchmarks.contenders import Turn, Work
+from benchmarks.models import Item
+from benchmarks.stage import Stage
+from fastapi_kit.crud import KeysetSpec, QuerySpec, ReadService
+from fastapi_kit.crud.filters.cursors import CursorCodec, Position
+from fastapi_kit.pagination import Slice
+
+__all__ = [
+    "filtered",
+    "filtered_by_hand",
+    "keyset_page",
+    "offset_page",
+    "page_with_count",
+    "page_without_total",
+    "with_parameters",
+    "without_parameters",
+]
+
+_LIMIT = 100
+
+
+class ItemRead(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    id: int
+    name: str
+    cents: int
+
+
+class ItemQuery(QuerySpec[Item]):
+    search_fields: ClassVar[Any] = (Item.name,)
+    sort_fields: ClassVar[Any] = (Item.name, Item.cents, Item.id)
+    name__icontains: str | None = None
+    category: int | None = None
+    category__in: list[int] | None = None
+    cents__gte: int | None = None
+    cents__lt: int | None = None
+    id__gt: int | None = None
+
+
+class ItemFeed(KeysetSpec[Item]):
+    sort_fields: ClassVar[Any] = (Item.cents, Item.id)
+
+
+class ItemService(ReadService[Item]): ...
+
+
+# --- Deep pages and totals ---
+
+
+@asynccontextmanager
+async def keyset_page(stage: Stage) -> AsyncGenerator[Work]:
+    """The page after nine tenths of the rows, by a cursor."""
+    async with stage.sessions() as session:
+        before = await session.execute(select(Item.cents, Item.id).order_by(Item.cents, Item.id).offset(_depth(stage) - 1).limit(1))
+        cursor = CursorCodec(ItemFeed(sort="cents").cursor_context(), None).encode(Position(tuple(before.one())))
+
+    async def once(_: Turn) -> object:
+        async with stage.kit_session() as session:
+            return await ItemService(session).keyset_page_as(ItemRead, ItemFeed(sort="cents", cursor=cursor))
+
+    yield once
+
+
+@asynccontextmanager
+async def offset_page(stage: Stage) -> AsyncGenerator[Work]:
+    """The same by OFFSET, by hand."""
+
+    async def once(_: Turn) -> object:
+        async with stage.sessions() as session:
+            return await _read(session, _depth(stage))
+
+    yield once
+
+
+@asynccontextmanager
+async def page_without_total(stage: Stage) -> AsyncGenerator[Work]:
+    """The first page, without counting."""
+
+    async def once(_: Turn) -> object:
+        async with stage.kit_session() as session:
+            return await ItemService(session).slice_as(ItemRead, ItemQuery(sort="cents"))
+
+    yield once
+
+
+@asynccontextmanager
+async def page_with_count(stage: Stage) -> AsyncGenerator[Work]:
+    """The same by hand, and all rows are counted."""
+
+    async def once(_: Turn) -> object:
+        async with stage.sessions() as session:
+            items = await _read(session, 0)
+            await session.scalar(select(func.count()).select_from(Item))
+            return items
+
+    yield once
+
+
+def _depth(stage: Stage) -> int:
+    return stage.many_rows * 9 // 10
+
+
+async def _read(session: AsyncSession, skip: int) -> list[ItemRead]:
+    items = await session.scalars(select(Item).order_by(Item.cents, Item.id).offset(skip).limit(_LIMIT))
+    return [ItemRead.model_validate(item) for item in items]
+
+
+# --- Filters ---
+
+_ASKED: dict[str, Any] = {"category__in": [1, 2, 3], "cents__gte": 50, "cents__lt": 5000, "sort": "-cents,-id"}
+
+
+@asynccontextmanager
+async def filtered(stage: Stage) -> AsyncGenerator[Work]:
+    """A list by three filters, sorted."""
+
+    async def once(_: Turn) -> object:
+        async with stage.kit_session() as session:
+            query = ItemQuery(**_ASKED)
+            return await ItemService(session).list_as(ItemRead, *query.conditions(), order_by=query.sort_items())
+
+    yield once
+
+
+@asynccontextmanager
+async def filtered_by_hand(stage: Stage) -> AsyncGenerator[Work]:
+    """The same SQL by hand."""
+
+    async def once(_: Turn) -> object:
+        async with stage.sessions() as session:
+            asked = Item.category.in_([1, 2, 3]), Item.cents >= 50, Item.cents < 5000
+            items = await session.scalars(select(Item).where(*asked).order_by(Item.cents.desc(), Item.id.desc()).limit(_LIMIT))
+            return [ItemRead.model_validate(item) for item in items]
+
+    yield once
+
+
+# --- Parameters ---
+
+_URL = "/items?category__in=1&category__in=2&category__in=3&cents__gte=50&cents__lt=5000&sort=-cents,-id"
+
+
+@asynccontextmanager
+async def with_parameters(stage: Stage) -> AsyncGenerator[Work]:
+    """A route that declares the parameters of a list, of which a client sends five."""
+    app = FastAPI()
+
+    @app.get("/items")
+    async def list_items(query: Annotated[ItemQuery, Query()], session: Annotated[AsyncSession, stage.database.session]) -> Slice[ItemRead]:
+        return await ItemService(session).slice_as(ItemRead, query)
+
+    yield lambda _: request(app, "GET", _URL)
+
+
+@asynccontextmanager
+async def without_parameters(stage: Stage) -> AsyncGenerator[Work]:
+    """The same without parameters: the query is a constant."""
+    app, query = FastAPI(), ItemQuery(**_ASKED)
+
+    @app.get("/items")
+    async def list_items(session: Annotated[AsyncSession, stage.database.session]) -> Slice[ItemRead]:
+        return await ItemService(session).slice_as(ItemRead, query)
+
+    yield lambda _: request(app, "GET", _URL)
