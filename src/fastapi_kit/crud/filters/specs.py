@@ -44,8 +44,8 @@ class FilterSpec(BaseModel, Generic[ModelT]):
     meets them all. The operators are eq, ne, lt, lte, gt, gte, in, not_in, contains, icontains, startswith, istartswith, endswith,
     iendswith, isnull and date. None means "not given", and a default applies until the client sends another value.
 
-    A date for a column of moments means that day in UTC. ``ne`` and ``not_in`` find rows with null too, ``in`` of an empty list finds
-    none. ``%`` and ``_`` are ordinary characters. ``contains`` of an array or a JSON column needs PostgreSQL.
+    A date for a column of moments means that day in UTC; a number is not a date. ``ne`` and ``not_in`` find rows with null too, ``in`` of
+    an empty list finds none. ``%`` and ``_`` are ordinary characters. ``contains`` of an array or a JSON column needs PostgreSQL.
 
     A parameter that is not declared is rejected. ``model_config = ConfigDict(extra="ignore")`` ignores it.
 
