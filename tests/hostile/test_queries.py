@@ -153,7 +153,7 @@ BOUNDS: tuple[bytes, ...] = (
     b"0", b"1", b"2", b"4", b"1000", b"1001", b"-1", b"2147483647", b"2147483648", b"9" * 30, b"1.5", b"x", b"", b"NaN",
 )
 # fmt: on
-FIELDS = tuple(name.encode() for name in SampleFilters.filters)
+FIELDS = tuple(name.encode() for name in SampleFilters.model_filters)
 
 
 def parameters(chance: random.Random) -> Iterator[tuple[bytes, bytes]]:
