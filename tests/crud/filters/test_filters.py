@@ -36,7 +36,7 @@ async def shop(database: Database) -> AsyncIterator[AsyncSession]:
                 Item(id=3, name="a_b", note=None, price=Decimal("3.50"), colour=Colour.RED, sold_at=moment(2), day=date(2026, 3, 2)),
                 Item(id=4, name="aXb", note="", price=Decimal("4.50"), colour=Colour.BLUE, noted_at=moment(2, 23).replace(tzinfo=None)),
                 Item(id=5, name="ΣΟΦΟΣ", note="Ellipsis", views=2**40, code=uuid5(NAMESPACE, "five"), sold_at=moment(3, 0)),
-                Item(id=6, name="gone", note="old", archived=True),
+                Item(id=6, name="gone", note="o/ld", archived=True),
             ]
         )
         await session.flush()
@@ -125,6 +125,8 @@ async def found(session: AsyncSession, **parameters: Any) -> str:
         pytest.param({"q": "größe  WOOL"}, "ab", id="each word in some column, beyond ASCII"),
         pytest.param({"q": "äö 100X"}, "b", id="words of two columns"),
         pytest.param({"q": "%"}, "a", id="a search for percent"),
+        pytest.param({"archived": True, "q": "O/L"}, "f", id="a search for a slash"),
+        pytest.param({"q": "σ"}, "e", id="a search for a letter with two small forms"),
         pytest.param({"q": "   "}, "abcde", id="a search for nothing"),
         pytest.param({"q": "σοφ"}, "e", id="a search in Greek"),
     ],
@@ -294,6 +296,8 @@ async def test_sorts(shop: AsyncSession) -> None:
     assert await ids(sort="-rating") == [2, 3, 4, 5, 1]
     assert await ids(sort="size,-price") == [4, 3, 5, 2, 1]
     assert await ids(sort="") == [1, 2, 3, 4, 5]
+    by_price = await service.page_as(ItemRead, ItemQuery(sort="name"), order_by=Item.price.desc())
+    assert [item.id for item in by_price.items] == [4, 3, 2, 1, 5]
 
 
 # --- What a filter must not see ---
