@@ -117,7 +117,7 @@ class Reading(Generic[ModelT]):
 
             def find_rows(session: Session) -> tuple[Sequence[Any], Sequence[tuple[Any, ...]]]:
                 rows = execute(session, flat).all()
-                return [row[:-width] for row in rows], [row[-width:] for row in rows]
+                return [row[:-width] for row in rows], [tuple(row[-width:]) for row in rows]
 
             return find_rows
         options = [*self.read_options(), *plan.options(given, join=is_ungrouped(statement))]
