@@ -135,9 +135,11 @@ def exists_conditions(entity: Any, given: Sequence[tuple[Filter, Any]], confine:
 
 def unrounded(column: Any) -> Any:
     """Return *column* for comparisons: PostgreSQL would round the value to NUMERIC(10, 2) first, or fail if it is too large."""
-    type_ = column.type
-    is_exact = isinstance(type_, Numeric) and not isinstance(type_, Float)
-    return type_coerce(column, Numeric(asdecimal=type_.asdecimal)) if is_exact else column
+    type_: Any = column.type
+    if not isinstance(type_, Numeric) or isinstance(type_, Float):
+        return column
+    numeric: Any = Numeric
+    return type_coerce(column, numeric(asdecimal=type_.asdecimal))
 
 
 def has_related(attribute: Any, conditions: Callable[[Any], list[ColumnElement[bool]]], confine: Confine) -> ColumnElement[bool]:
