@@ -100,7 +100,7 @@ class RedisLoginStore:
     async def replace(self, login: LoginRecord, /, *, token_hash: bytes) -> bool:
         """Store *login* if the stored one still has *token_hash*, and return whether it had."""
         values = token_hash.hex(), login.token_hash.hex(), written(login), milliseconds(login.ends_at)
-        return await self._run(REPLACE, (self._login(login.sid),), *values) == 1
+        return bool(await self._run(REPLACE, (self._login(login.sid),), *values))
 
     async def list(self, subject: str, /) -> Sequence[LoginRecord]:
         """Return the logins of *subject*."""
@@ -108,7 +108,7 @@ class RedisLoginStore:
 
     async def end(self, subject: str, sid: str, /) -> bool:
         """Remove the login *sid* of *subject*, and return whether there was one."""
-        return await self._run(END, (self._login(sid), self._user(subject)), subject, sid) == 1
+        return bool(await self._run(END, (self._login(sid), self._user(subject)), subject, sid))
 
     async def end_all(self, subject: str, /, *, keep: str | None) -> None:
         """Remove all logins of *subject*, except *keep*."""
@@ -156,15 +156,16 @@ class RedisLoginStore:
 
 def connect(url: str, timeout: float) -> "Redis":
     """Return a client, which connects with the first command. Raises ConfigurationError."""
-    from redis.asyncio import Redis
+    from redis.asyncio import BlockingConnectionPool, Redis
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
 
+    pools: Any = BlockingConnectionPool
+    options: dict[str, Any] = {"socket_timeout": timeout, "socket_connect_timeout": timeout, "timeout": timeout}
     try:
         if not url.startswith(("redis://", "rediss://")):
             raise ValueError
-        options = {"socket_timeout": timeout, "socket_connect_timeout": timeout, "max_connections": 50}
-        return Redis.from_url(url, retry=Retry(NoBackoff(), 1), **options)
+        return Redis.from_pool(pools.from_url(url, retry=Retry(NoBackoff(), 1), **options))
     except ValueError:
         raise ConfigurationError("the URL of the logins is redis:// or rediss:// with user, password, host, port and number") from None
 

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, Mapper, Session, mapped_column
 
 from fastapi_kit.auth.logins.store import LoginRecord
+from fastapi_kit.db.errors.translate import typed
 from fastapi_kit.db.mixins import unannotated
 from fastapi_kit.db.reads import read
 from fastapi_kit.db.transactions import unit_of_work
@@ -127,19 +128,24 @@ class SQLLoginStore:
         """Delete the logins that ended before then, and return how many."""
         return await self._write(delete(self._model).where(self._model.ends_at <= before))
 
+    @property
+    def _mapper(self) -> Mapper[Any]:
+        mapper: Mapper[Any] = mapper_of(self._model)
+        return mapper
+
     async def _read(self, condition: Any) -> Sequence[LoginRecord]:
         statement = select(*(getattr(self._model, name) for name in NAMES)).where(condition)
 
         def work(session: Session) -> Sequence[LoginRecord]:
-            return [record_of(row._mapping) for row in session.execute(statement)]
+            return [record_of(dict(zip(NAMES, row, strict=True))) for row in session.execute(statement)]
 
-        mapper: Mapper[Any] = mapper_of(self._model)
         async with self._sessions() as session:
-            return await read(session, work, mapper=mapper)
+            return await read(session, work, mapper=self._mapper)
 
     async def _write(self, statement: Executable) -> int:
-        async with self._sessions() as session, unit_of_work(session):
-            result = await session.execute(statement.execution_options(synchronize_session=False))
+        with typed(self._mapper):
+            async with self._sessions() as session, unit_of_work(session):
+                result = await session.execute(statement.execution_options(synchronize_session=False))
         return cast("CursorResult[Any]", result).rowcount
 
 
@@ -149,8 +155,7 @@ def values_of(login: LoginRecord) -> dict[str, Any]:
     return {**values, "scopes": " ".join(sorted(login.scopes))}
 
 
-def record_of(row: Any) -> LoginRecord:
-    """Return the login in a row."""
-    values: dict[str, Any] = dict(row)
+def record_of(values: dict[str, Any]) -> LoginRecord:
+    """Return the login with the values of a row."""
     values["scopes"] = frozenset(values["scopes"].split())
     return LoginRecord(**values)
