@@ -44,7 +44,7 @@ async def test_document(client: AsyncClient) -> None:
     operations = {(path, method): each for path, item in document["paths"].items() for method, each in item.items()}
     ids = [each["operationId"] for each in operations.values()]
 
-    assert len(ids) == len(set(ids)) == 18
+    assert len(ids) == len(set(ids)) == 22
     for (path, method), operation in operations.items():
         needed = {"503"} if path in OPEN else {"401", "503"}
         needed |= {"403"} if not path.startswith("/api/v1/auth") else set()

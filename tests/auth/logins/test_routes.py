@@ -171,7 +171,7 @@ async def test_a_double_click(client: AsyncClient, site: Site) -> None:
     assert len({site.tokens.decode(tab.pair["refresh_token"], type="refresh").jti for tab in tabs}) == 1
 
 
-async def test_an_inactive_user_ends_no_login(client: AsyncClient, site: Site) -> None:
+async def test_an_inactive_user(client: AsyncClient, site: Site) -> None:
     """R42: a deactivated user is a 401 in these routes, too, and is logged out with the next request."""
     user = await store_user(site.database)
     laptop = await log_in(client)

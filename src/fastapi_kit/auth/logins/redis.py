@@ -62,7 +62,7 @@ return found
 class RedisLoginStore:
     """A ``LoginStore`` on one Redis, shared by all processes. A login that is over disappears by itself.
 
-    Each method is one command or one script. If Redis does not answer, it raises UnavailableError (503): nobody is logged in by mistake.
+    Each method is one command or one script. If Redis does not answer, it raises UnavailableError (503).
     Redis must keep its data: with ``maxmemory-policy noeviction``, and ``appendonly yes`` if logins shall outlive a restart. The scripts
     use several keys, so a cluster does not work.
 
