@@ -63,9 +63,10 @@ def one_at_a_time(connection: Connection | None) -> Generator[None]:
     def enter(session: Session, transaction: SessionTransaction) -> None:
         if session.bind is not connection or transaction.parent is not None:
             return
-        if active and active[0] is not session:
+        # A session whose calls of on_commit run has ended its transaction, and has not left yet.
+        if active and active[0] is not session and active[0].in_transaction():
             raise ConfigurationError("isolated(): two sessions are in a transaction at once; leave the first before the second")
-        active.append(session)
+        active[:] = [session]
 
     def leave(session: Session, transaction: SessionTransaction) -> None:
         if transaction.parent is None and session in active:
