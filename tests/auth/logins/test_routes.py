@@ -15,10 +15,11 @@ from tests.auth.logins.stores import Login, LoginsBase
 from fastapi_kit.auth import get_current_user_factory
 from fastapi_kit.auth.logins import StoredLogins
 from fastapi_kit.auth.logins.sql import SQLLoginStore
+from fastapi_kit.auth.passwords import PasswordHasher
 from fastapi_kit.auth.users import AuthEndpoint, auth_router
 from fastapi_kit.db import Database, unit_of_work
 from fastapi_kit.errors import ConfigurationError, NotFoundError, UnavailableError, UserInputError
-from fastapi_kit.testing import app_client, login_as
+from fastapi_kit.testing import app_client, assert_max_queries, login_as
 
 ALL = AuthEndpoint.ALL | AuthEndpoint.LOGINS
 NEW = "another horse battery"
@@ -261,6 +262,50 @@ async def test_a_change_in_a_transaction(client: AsyncClient, site: Site) -> Non
         await site.flow.change(session, user, new_password(), confirm=False)
 
     assert (await laptop.status(), await laptop.refresh()) == (401, 401)
+
+
+@pytest.mark.parametrize(("stored", "status"), [("new:another", 401), ("new:right", 200)], ids=["changed", "only hashed again"])
+async def test_a_password_that_is_changed_during_a_login(site: Site, stored: str, status: int) -> None:
+    """R36: a login with the old password that is at work while the password is changed does not survive the change.
+
+    A better hash of the same password, from another login, is no change.
+    """
+    user = await store_user(site.database, hashed_password="old:right")
+    loop = asyncio.get_running_loop()
+
+    async def change() -> None:
+        async with site.database.begin() as session:
+            await Users(session).set_password(user, hashed_password=stored)
+        await site.logins.end_all(str(user.id))  # type: ignore[union-attr]
+
+    class Slow:
+        """Verifies a password while another request stores another hash."""
+
+        def hash(self, secret: str, /) -> str:
+            return f"new:{secret}"
+
+        def verify_and_update(self, secret: str, hash: str, /) -> tuple[bool, str | None]:
+            kind, _, known = hash.partition(":")
+            if kind == "old":
+                asyncio.run_coroutine_threadsafe(change(), loop).result(timeout=30)
+            return known == secret, f"new:{secret}" if kind == "old" else None
+
+    site.flow = replace(site.flow, passwords=PasswordHasher(context=Slow()))
+    site.app.include_router(site.router(AuthEndpoint.LOGIN), prefix="/slow")
+    async with app_client(site.app) as client:
+        answer = await client.post("/slow/login", data={"username": user.email, "password": "right"})
+
+    assert answer.status_code == status
+    assert len(await site.logins.list_logins(str(user.id))) == (status == 200)  # type: ignore[union-attr]
+
+
+async def test_the_statements_of_a_login(site: Site) -> None:
+    """R36: a login reads the user, stores the login, and reads the user again."""
+    user = await store_user(site.database)
+    async with site.database.sessions() as session:
+        with assert_max_queries(site.database, 3) as log:
+            await site.flow.login(session, email=user.email, password=PASSWORD)
+        assert log.count == 3
 
 
 async def test_a_store_that_is_gone(site: Site, caplog: pytest.LogCaptureFixture) -> None:

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from pydantic import BaseModel, SecretStr
+from sqlalchemy import inspect
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstanceState
 
 from fastapi_kit.auth.logins.protocol import ClientInfo, EndableLogins, LoginInfo, Logins, TokenPair
 from fastapi_kit.auth.passwords.hasher import PasswordHasher
@@ -95,9 +97,15 @@ class AuthFlow(Generic[UserT, RegisterT]):
         logins = self._needed_logins()
         user, account = await self._authenticate(session, email, password)
         allowed = frozenset[str]() if self.scopes is None else frozenset(self.scopes(user))
-        if isinstance(logins, EndableLogins):
-            return await logins.start(account.subject, scopes=allowed & frozenset(scopes), client=client)
-        return await logins.start(account.subject, scopes=allowed & frozenset(scopes))
+        if not isinstance(logins, EndableLogins):
+            return await logins.start(account.subject, scopes=allowed & frozenset(scopes))
+        pair = await logins.start(account.subject, scopes=allowed & frozenset(scopes), client=client)
+        # A change of the password ends the logins that it finds. It may have come between the verification and the start.
+        if not await self._still_has_password(session, user, password):
+            begun = await logins.decode_refresh_token(pair.refresh_token)
+            await logins.end(account.subject, begun.sid or "")
+            raise InvalidCredentialsError
+        return pair
 
     async def hash_password(self, password: str | SecretStr, *, similar_to: Collection[str] = ()) -> str:
         """Check a new password against the policy, and return its hash. Raises UserInputError if it is too weak."""
@@ -206,6 +214,17 @@ class AuthFlow(Generic[UserT, RegisterT]):
         if self.logins is None:
             raise ConfigurationError("this AuthFlow has no logins: pass logins=StatelessLogins(tokens), or use authenticate()")
         return self.logins
+
+    async def _still_has_password(self, session: AsyncSession, user: UserT, password: str | SecretStr) -> bool:
+        accounts = self.accounts(session)
+        before = accounts.describe(user)
+        state = inspect(user, raiseerr=False)
+        if isinstance(state, InstanceState) and state.session is session.sync_session:
+            session.expire(user)  # so that it is read again
+        now = await accounts.get_account(before.subject)
+        stored = None if now is None else accounts.describe(now).hashed_password
+        # Another login may have replaced an outdated hash of the same password.
+        return stored == before.hashed_password or await self.passwords.verify(password, stored)
 
     async def _authenticate(self, session: AsyncSession, email: str, password: str | SecretStr) -> tuple[UserT, Account]:
         accounts = self.accounts(session)
