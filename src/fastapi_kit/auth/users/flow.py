@@ -219,7 +219,7 @@ class AuthFlow(Generic[UserT, RegisterT]):
         accounts = self.accounts(session)
         before = accounts.describe(user)
         state = inspect(user, raiseerr=False)
-        if isinstance(state, InstanceState) and state.session is session.sync_session:
+        if isinstance(state, InstanceState) and state.session is session.sync_session and not state.modified:
             session.expire(user)  # so that it is read again
         now = await accounts.get_account(before.subject)
         stored = None if now is None else accounts.describe(now).hashed_password
