@@ -64,15 +64,17 @@ PLACES = [
     place("auth.tokens", GROUND | {"_secrets"}, f"{PYDANTIC} cryptography jose"),
     place("auth.passwords", GROUND, f"{PYDANTIC} anyio argon2 bcrypt passlib"),
     place("auth.logins", GROUND | TOKENS, PYDANTIC),
+    place("auth.logins.redis", GROUND | LOGINS, f"{PYDANTIC} redis"),
     # on the database
+    place("auth.logins.sql", GROUND | LOGINS | {"db"}, f"{PYDANTIC} sqlalchemy"),
     place("crud", GROUND | {"_compat", "db"}, f"{PYDANTIC} sqlalchemy"),
     place("crud.cached", GROUND | {"db", "cache", "crud"}, f"{PYDANTIC} sqlalchemy"),
     place("auth.users.sql", GROUND | FLOW | {"_compat", "db", "crud"}, f"{PYDANTIC} sqlalchemy"),
     place("auth.users.superuser", GROUND | FLOW | {"auth.users.sql", "db"}, PYDANTIC),
     # the web; auth is handed a loader and never imports db or crud
     place(WEB_MEMBERS, ON_DATABASE | {"_compat"}, f"{WEB} limits prometheus_client"),
-    # it hands a session of SQLAlchemy through and never uses it
-    place(FLOW_MEMBERS, GROUND | TOKENS | PASSWORDS | LOGINS, f"{PYDANTIC} sqlalchemy"),
+    # it hands a session of SQLAlchemy through, and waits for its commit
+    place(FLOW_MEMBERS, GROUND | TOKENS | PASSWORDS | LOGINS | {"db"}, f"{PYDANTIC} sqlalchemy"),
     place(
         AUTH_WEB_MEMBERS,
         TOOLS - {"db"} | LOGINS | FLOW | USER_TOOLS | {"_lazy", "dependencies", "handlers"},

@@ -24,7 +24,9 @@ EXPORTS = {
         BearerTransport CurrentUserDependency JWTService Key Keyring PasswordHasher PasswordPolicy TokenClaims TokenPolicy TokenVerifier
         Transport UserDependency get_claims_factory get_current_user_factory require require_access
     """,
-    "fastapi_kit.auth.logins": "Logins StatelessLogins TokenPair",
+    "fastapi_kit.auth.logins": """
+        ClientInfo EndableLogins LoginInfo LoginRecord LoginStore Logins MemoryLoginStore StatelessLogins StoredLogins TokenPair
+    """,
     "fastapi_kit.auth.passwords": "HashContext PasswordCheck PasswordHasher PasswordPolicy",
     "fastapi_kit.auth.requests": """
         BearerTransport CurrentUserDependency Transport UserDependency get_claims_factory get_current_user_factory require require_access
@@ -33,8 +35,8 @@ EXPORTS = {
         Algorithm Clock JWKSet JWTService Key Keyring TokenClaims TokenPolicy TokenType TokenVerifier
     """,
     "fastapi_kit.auth.users": """
-        Account Accounts AuthEndpoint AuthFlow NoChanges NoStoreRoute PasswordForm RefreshRequest UserAccounts UserMixin UserProfile
-        UserRegister auth_router normalize_email superuser_command
+        Account Accounts AuthEndpoint AuthFlow LoginRead NoChanges NoStoreRoute PasswordForm RefreshRequest UserAccounts UserMixin
+        UserProfile UserRegister auth_router normalize_email superuser_command
     """,
     "fastapi_kit.cache": "Cache cached",
     "fastapi_kit.crud": "CRUDService FOR_UPDATE FilterSpec KeysetSpec QuerySpec ReadService RowLock Where any_of",

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import Depends, Path
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from fastapi_kit import PermissionDeniedError, get_current_user_factory, require
+from fastapi_kit import PermissionDeniedError, TokenClaims, get_current_user_factory, require
 from fastapi_kit.auth import BearerTransport
 from fastapi_kit.dependencies import answering
 from fastapi_kit.tasks import TaskRunner, Tasks
@@ -36,6 +36,7 @@ require_superuser = require(get_current_user, superuser=True)
 
 Session = Annotated[AsyncSession, db.session]
 CurrentUser = Annotated[User, Depends(get_current_user)]
+Claims = Annotated[TokenClaims, Depends(get_current_user.claims)]
 AfterResponse = Annotated[Tasks, runner.after_response]
 
 
@@ -46,8 +47,8 @@ async def require_self_or_superuser(id: Annotated[str, Path(include_in_schema=Fa
         raise PermissionDeniedError("another user's account")
 
 
-async def get_users(session: Session, user: CurrentUser) -> UserService:
-    return UserService(session, actor=user)
+async def get_users(session: Session, user: CurrentUser, claims: Claims) -> UserService:
+    return UserService(session, actor=user, sid=claims.sid)
 
 
 @answering(403)  # for members who are not owners

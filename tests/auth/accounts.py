@@ -10,7 +10,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from tests.auth.people import SECRET
 
 from fastapi_kit.auth import BearerTransport, JWTService, TokenClaims, get_current_user_factory
-from fastapi_kit.auth.logins import StatelessLogins
+from fastapi_kit.auth.logins import LoginInfo, LoginStore, StatelessLogins, StoredLogins
 from fastapi_kit.auth.users import AuthEndpoint, AuthFlow, UserAccounts, UserMixin, UserRegister, auth_router
 from fastapi_kit.db import NAMING_CONVENTION, Database
 from fastapi_kit.handlers import register_exception_handlers
@@ -49,17 +49,31 @@ class Users(UserAccounts[User, Registration, UserChange]): ...
 
 
 class Site:
-    """An app over *database*, and its parts."""
+    """An app over *database*, and its parts. With *store* its logins can be ended."""
 
-    def __init__(self, database: Database, *, scopes: Sequence[str] = (), endpoints: AuthEndpoint = AuthEndpoint.ALL) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        scopes: Sequence[str] = (),
+        endpoints: AuthEndpoint = AuthEndpoint.ALL,
+        store: LoginStore | None = None,
+        check_access: bool = False,
+    ) -> None:
         self.database = database
         self.clock = FrozenClock()
         self.tokens = JWTService(secret_key=SECRET, clock=self.clock)
+        self.reused: list[LoginInfo] = []
+        self.logins = (
+            StatelessLogins(self.tokens)
+            if store is None
+            else StoredLogins(self.tokens, store, check_access=check_access, on_reuse=self.reused.append)
+        )
         self.flow: AuthFlow[User, Registration] = AuthFlow(
-            accounts=Users, logins=StatelessLogins(self.tokens), passwords=cheap_hasher(), scopes=lambda user: scopes
+            accounts=Users, logins=self.logins, passwords=cheap_hasher(), scopes=lambda user: scopes
         )
         ways = [BearerTransport(token_url="auth/login", scopes=dict.fromkeys(scopes, ""))]
-        self.get_user = get_current_user_factory(self.flow.logins, load_user, session=database.session, transports=ways)
+        self.get_user = get_current_user_factory(self.logins, load_user, session=database.session, transports=ways)
         self.app = FastAPI()
         register_exception_handlers(self.app)
         self.app.include_router(self.router(endpoints), prefix="/auth", tags=["auth"])

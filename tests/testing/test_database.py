@@ -103,6 +103,33 @@ async def test_a_second_session_at_the_same_time_raises(library: Database) -> No
         assert await TagService(session).count() == 2
 
 
+async def test_a_session_that_has_only_read_leaves_room(library: Database) -> None:
+    """As outside of the block, a session that has only read is idle: another may write before it is closed."""
+    async with isolated(library), library.sessions() as session:
+        await TagService(session).count()
+        assert not session.in_transaction()
+        assert await tags(library) == 0
+        async with library.begin() as other:
+            await TagService(other).create({"name": "a"})
+        assert await TagService(session).count() == 1
+
+    assert await tags(library) == 0
+
+
+async def test_a_call_after_the_commit_may_write(library: Database) -> None:
+    """A call of on_commit may open a session of its own, as outside of the block."""
+
+    async def write() -> None:
+        async with library.begin() as other:
+            await TagService(other).create({"name": "b"})
+
+    async with isolated(library):
+        async with library.begin() as session:
+            await TagService(session).create({"name": "a"})
+            on_commit(session, write)
+        assert await tags(library) == 2
+
+
 async def test_isolating_twice_raises(library: Database) -> None:
     """isolated() inside isolated() raises ConfigurationError, and the outer one goes on."""
     async with isolated(library):

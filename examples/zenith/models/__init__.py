@@ -1,7 +1,8 @@
 """Tables."""
 
 from .base import Base, TimestampMixin
+from .login import Login
 from .organization import Membership, Organization
 from .user import User
 
-__all__ = ["Base", "Membership", "Organization", "TimestampMixin", "User"]
+__all__ = ["Base", "Login", "Membership", "Organization", "TimestampMixin", "User"]

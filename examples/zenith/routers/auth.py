@@ -1,4 +1,4 @@
-"""Register, log in, refresh, and read your own data."""
+"""Register, log in, refresh, read your own data, list and end logins."""
 
 from fastapi_kit.auth.users import AuthEndpoint, auth_router
 from fastapi_kit.handlers import problem_responses
@@ -14,7 +14,7 @@ router = auth_router(
     session=db.session,
     current_user=get_current_user,
     read=UserRead,
-    endpoints=AuthEndpoint.ALL & ~AuthEndpoint.REGISTER,
+    endpoints=AuthEndpoint.ALL & ~AuthEndpoint.REGISTER | AuthEndpoint.LOGINS,
 )
 
 

@@ -5,27 +5,33 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from fastapi_kit.auth.logins import StatelessLogins
+from fastapi_kit.auth.logins import StoredLogins
+from fastapi_kit.auth.logins.sql import SQLLoginStore
 from fastapi_kit.auth.users import AuthFlow, UserAccounts
 from fastapi_kit.crud.cached import CachedReadsMixin
 
 from ..cache import cache
-from ..models import User
+from ..database import db
+from ..models import Login, User
 from ..schemas import UserChange, UserCreate, UserRegister, UserUpdate
 from ..utils.security import passwords, tokens
 
 
 class UserService(CachedReadsMixin[User], UserAccounts[User, UserRegister, UserChange]):
-    """Users, read and written on behalf of *actor*, or of the application if it is None. Profiles are kept in the cache."""
+    """Users, read and written on behalf of *actor*, or of the application if it is None. Profiles are kept in the cache.
+
+    *sid* is the login of the actor, which goes on when they change their password. Their other logins end.
+    """
 
     cache = cache
     cache_lifetime = timedelta(minutes=1)
     create_schema = UserCreate
     update_schema = UserUpdate
 
-    def __init__(self, session: AsyncSession, actor: User | None = None) -> None:
+    def __init__(self, session: AsyncSession, actor: User | None = None, sid: str | None = None) -> None:
         super().__init__(session)
         self.actor = actor
+        self.sid = sid
 
     async def create_values(self, data: UserRegister) -> dict[str, Any]:
         """Check and hash the password of a user whom a superuser creates. For registrations the flow does it."""
@@ -38,8 +44,9 @@ class UserService(CachedReadsMixin[User], UserAccounts[User, UserRegister, UserC
         if not isinstance(data, UserChange):
             return await super().update(ident, data, **options)
         user = await self.get_one(ident)
-        return await flow.change(self.session, user, data, confirm=self.actor is not None and self.actor.id == user.id)
+        is_self = self.actor is not None and self.actor.id == user.id
+        return await flow.change(self.session, user, data, confirm=is_self, keep=self.sid)
 
 
-logins = StatelessLogins(tokens)
+logins = StoredLogins(tokens, SQLLoginStore(db.sessions, Login))
 flow = AuthFlow[User, UserRegister](accounts=UserService, logins=logins, passwords=passwords)

@@ -36,6 +36,10 @@ async def refresh(client: AsyncClient, token: str) -> Response:
     return await client.post(f"{BASE}/refresh", json={"refresh_token": token})
 
 
+async def call(client: AsyncClient, tokens: Mapping[str, Any], method: str, path: str) -> Response:
+    return await client.request(method, f"{BASE}{path}", headers={"Authorization": f"Bearer {tokens['access_token']}"})
+
+
 async def tokens_of(client: AsyncClient, email: str) -> Mapping[str, Any]:
     answer = await login(client, email)
     tokens: Mapping[str, Any] = answer.json()
@@ -178,6 +182,41 @@ async def test_deleted(client: AsyncClient, ada: Person) -> None:
 
     answers = [await me(client, tokens["access_token"]), await refresh(client, tokens["refresh_token"])]
     assert [answer.json()["code"] for answer in answers] == 2 * ["invalid_token"]
+
+
+async def test_logout(client: AsyncClient, ada: Person) -> None:
+    """R41: after a logout the refresh token is rejected. The other logins go on until a logout everywhere."""
+    laptop, phone, tablet = [await tokens_of(client, ada.email) for _ in range(3)]
+
+    assert (await call(client, laptop, "POST", "/logout")).status_code == 204
+    assert (await refresh(client, laptop["refresh_token"])).status_code == 401
+    assert len((await call(client, phone, "GET", "/logins")).json()) == 2
+
+    assert (await call(client, phone, "POST", "/logout/everywhere")).status_code == 204
+    assert [(await refresh(client, each["refresh_token"])).status_code for each in (phone, tablet)] == [401, 401]
+
+
+async def test_a_lost_device(client: AsyncClient, ada: Person, bob: Person) -> None:
+    """R41: a user ends one login from the list, and cannot end the login of somebody else."""
+    mine, lost, theirs = [await tokens_of(client, person.email) for person in (ada, ada, bob)]
+    other = next(login for login in (await call(client, mine, "GET", "/logins")).json() if not login["is_current"])
+    (foreign,) = (await call(client, theirs, "GET", "/logins")).json()
+
+    answers = [await call(client, mine, "DELETE", f"/logins/{login['id']}") for login in (other, foreign)]
+
+    assert [answer.status_code for answer in answers] == [204, 404]
+    assert [(await refresh(client, each["refresh_token"])).status_code for each in (mine, lost, theirs)] == [200, 401, 200]
+
+
+async def test_a_used_refresh_token(client: AsyncClient, ada: Person) -> None:
+    """R38: a refresh token works once. When it comes back after its successor was used, the login ends."""
+    first = await tokens_of(client, ada.email)
+    second = (await refresh(client, first["refresh_token"])).json()
+    third = (await refresh(client, second["refresh_token"])).json()
+
+    answers = [await refresh(client, each["refresh_token"]) for each in (first, third)]
+
+    assert [answer.status_code for answer in answers] == [401, 401]
 
 
 async def test_demoted(ada: Person, root: Person, make: MakePerson) -> None:

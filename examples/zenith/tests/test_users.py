@@ -154,6 +154,28 @@ async def test_change_of_the_password(client: AsyncClient, ada: Person) -> None:
     assert not await can_log_in(client, ada.email, PASSWORD)
 
 
+async def test_a_new_password_ends_the_other_logins(client: AsyncClient, ada: Person, root: Person) -> None:
+    """R36: the login in which a user changes the password goes on, the others end. A superuser's change ends all of them."""
+
+    async def log_in(password: str) -> dict[str, str]:
+        tokens: dict[str, str] = (await client.post("/api/v1/auth/login", data={"username": ada.email, "password": password})).json()
+        return tokens
+
+    async def refresh(tokens: dict[str, str]) -> int:
+        return (await client.post("/api/v1/auth/refresh", json={"refresh_token": tokens["refresh_token"]})).status_code
+
+    mine, other = await log_in(PASSWORD), await log_in(PASSWORD)
+    headers = {"Authorization": f"Bearer {mine['access_token']}"}
+    change = {"password": "another teapot", "current_password": PASSWORD}
+
+    assert (await client.patch(f"/api/v1/users/{ada.id}", json=change, headers=headers)).status_code == 200
+    assert [await refresh(mine), await refresh(other)] == [200, 401]
+
+    last = await log_in("another teapot")
+    await root("PATCH", f"/users/{ada.id}", {"password": "a third teapot"})
+    assert await refresh(last) == 401
+
+
 @pytest.mark.parametrize("password", ["password123", "ada@example.org", "lady lovelace"])
 async def test_change_to_a_weak_password(ada: Person, password: str) -> None:
     """R30: the password policy also checks changes, and compares with the old and the new user data."""

@@ -20,6 +20,7 @@ from fastapi_kit.errors import ConfigurationError
 
 __all__ = [
     "AUTOCOMMIT",
+    "ISOLATED",
     "NO_AUTOCOMMIT",
     "STREAMS",
     "Place",
@@ -43,6 +44,8 @@ ResultT = TypeVar("ResultT")
 
 NO_AUTOCOMMIT = "fastapi_kit.no_autocommit"
 """Key in ``session.info``: whether the ``Database`` has the option ``autocommit_reads=False``."""
+ISOLATED = "fastapi_kit.isolated"
+"""Key in ``session.info``: a test has bound the session to one connection, and its transactions are savepoints there."""
 STREAMS = "fastapi_kit.streams"
 """Key in ``session.info`` of the number of open cursors."""
 _TASK = "fastapi_kit.task"
@@ -75,8 +78,9 @@ AUTOCOMMIT = {"isolation_level": "AUTOCOMMIT"}
 
 
 def is_idle(session: Session) -> bool:
-    """Return whether *session* belongs to a ``Database``, is bound to its engine, and has begun no transaction."""
-    return OWN in session.info and not session.in_transaction() and isinstance(session.bind, Engine)
+    """Return whether *session* belongs to a ``Database``, uses its engine or the connection of a test, and has begun no transaction."""
+    is_bound = isinstance(session.bind, Engine) or ISOLATED in session.info
+    return OWN in session.info and not session.in_transaction() and is_bound
 
 
 def may_autocommit(session: Session) -> bool:

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 
 from fastapi_kit.db.database import Database
 from fastapi_kit.db.engines.sqlite import begin_immediate
+from fastapi_kit.db.sessions import ISOLATED
 from fastapi_kit.errors import ConfigurationError
 
 __all__ = ["isolated"]
@@ -19,7 +20,8 @@ async def isolated(database: Database | async_sessionmaker[AsyncSession]) -> Asy
     """Bind every session of *database* to one connection, make commits savepoints, and roll everything back at the end, on SQLite too.
 
     ``db.session``, ``db.begin()``, tasks and streams see the same data. The lifespan of an app that creates its tables works inside. Use
-    one session at a time: requests one after the other, and close a session of the test that has read something before a request.
+    one session at a time: requests one after the other, and no request inside a transaction of the test. A session of a ``Database`` that
+    has only read is in none.
 
     Args:
         database: A ``Database``, or your own sessionmaker that is bound to an ``AsyncEngine``.
@@ -36,7 +38,8 @@ async def isolated(database: Database | async_sessionmaker[AsyncSession]) -> Asy
     async with engine.connect() as connection:
         transaction = await connection.begin()
         await connection.run_sync(begin_on_sqlite)
-        sessions.configure(bind=connection, join_transaction_mode="create_savepoint")
+        info = {**before.get("info", {}), ISOLATED: True}
+        sessions.configure(bind=connection, join_transaction_mode="create_savepoint", info=info)
         try:
             with one_at_a_time(connection.sync_connection):
                 yield
@@ -60,9 +63,10 @@ def one_at_a_time(connection: Connection | None) -> Generator[None]:
     def enter(session: Session, transaction: SessionTransaction) -> None:
         if session.bind is not connection or transaction.parent is not None:
             return
-        if active and active[0] is not session:
+        # A session whose calls of on_commit run has ended its transaction, and has not left yet.
+        if active and active[0] is not session and active[0].in_transaction():
             raise ConfigurationError("isolated(): two sessions are in a transaction at once; leave the first before the second")
-        active.append(session)
+        active[:] = [session]
 
     def leave(session: Session, transaction: SessionTransaction) -> None:
         if transaction.parent is None and session in active:

@@ -336,7 +336,7 @@ async def test_nothing_is_logged(client: AsyncClient, site: Site, caplog: pytest
         assert secret not in caplog.text
 
 
-@pytest.mark.parametrize("left_out", list(AuthEndpoint))
+@pytest.mark.parametrize("left_out", [each for each in AuthEndpoint if each in AuthEndpoint.ALL])
 async def test_leaving_one_out(users: Database, left_out: AuthEndpoint) -> None:
     """R29: each route can be left out."""
     paths = {AuthEndpoint.REGISTER: "register", AuthEndpoint.LOGIN: "login", AuthEndpoint.REFRESH: "refresh", AuthEndpoint.ME: "me"}

@@ -1,12 +1,13 @@
 """What every kind of login can do."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from datetime import datetime
+from typing import Literal, Protocol, runtime_checkable
 
 from fastapi_kit.auth.tokens.claims import TokenClaims
 
-__all__ = ["Logins", "TokenPair"]
+__all__ = ["ClientInfo", "EndableLogins", "LoginInfo", "Logins", "TokenPair"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +21,32 @@ class TokenPair:
     """The lifetime of the access token in seconds."""
     scope: str = ""
     """What the access token allows, separated by spaces."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientInfo:
+    """Where a login comes from, as its user sees it in the list of logins."""
+
+    address: str | None = None
+    user_agent: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoginInfo:
+    """One login of a user."""
+
+    sid: str
+    """The id of the login. Its tokens carry it. It gives no access."""
+    subject: str
+    created_at: datetime
+    last_used_at: datetime
+    """When the login began or was last refreshed."""
+    ends_at: datetime
+    """When the login ends unless it is refreshed before."""
+    expires_at: datetime
+    """When the login ends in any case."""
+    address: str | None = None
+    user_agent: str | None = None
 
 
 class Logins(Protocol):
@@ -50,4 +77,28 @@ class Logins(Protocol):
 
     async def verify(self, token: str, /) -> TokenClaims:
         """Return the claims of an access token whose login is not over. Raises InvalidTokenError."""
+        ...
+
+
+@runtime_checkable
+class EndableLogins(Logins, Protocol):
+    """Logins that are stored, so that they can be listed and ended: ``StoredLogins``, or a class of your own.
+
+    ``AuthFlow`` and ``auth_router`` need them to log out.
+    """
+
+    async def start(self, subject: str, *, scopes: Collection[str] = (), client: ClientInfo | None = None) -> TokenPair:
+        """Begin a login of *subject* from *client*."""
+        ...
+
+    async def list_logins(self, subject: str, /) -> Sequence[LoginInfo]:
+        """Return the logins of *subject* that are not over, the last used one first."""
+        ...
+
+    async def end(self, subject: str, sid: str, /) -> bool:
+        """End the login *sid* of *subject*. Return False if there is none, or if it is the login of another subject."""
+        ...
+
+    async def end_all(self, subject: str, /, *, keep: str | None = None) -> None:
+        """End all logins of *subject*, except the login *keep*."""
         ...

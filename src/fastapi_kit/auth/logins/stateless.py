@@ -13,10 +13,13 @@ __all__ = ["StatelessLogins"]
 
 
 class StatelessLogins:
-    """Logins without a store. A login cannot be ended before it expires.
+    """Logins without a store: the smallest choice. A login cannot be ended before it expires.
 
     A login ends when its first refresh token expires, however often it is renewed. All its tokens have the same ``sid``. A renewal never
-    adds a scope. A refresh token that was used stays valid beside its successor.
+    adds a scope.
+
+    What it cannot do, and ``StoredLogins`` can: log out, here or everywhere; list logins; end the other logins when a password changes;
+    use a refresh token once, and notice a stolen one. A refresh token that was used stays valid beside its successor.
     """
 
     def __init__(self, tokens: JWTService) -> None:

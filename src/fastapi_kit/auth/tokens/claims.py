@@ -81,6 +81,7 @@ def write_claims(
     policy: TokenPolicy,
     scopes: Collection[str] = (),
     sid: str | None = None,
+    jti: str | None = None,
     extra: Mapping[str, JsonValue] | None = None,
 ) -> JsonObject:
     """Return the payload of a new token, which ``read_claims`` accepts. Raises ConfigurationError, TypeError."""
@@ -95,10 +96,12 @@ def write_claims(
         raise ConfigurationError(f"extra cannot set {', '.join(sorted(taken))}: the library writes it; choose another name")
     # Whole seconds, rounded down: no token lives longer than its lifetime.
     iat, exp = ((moment - EPOCH) // timedelta(seconds=1) for moment in (now, end))
-    claims |= {"type": type, "jti": secrets.token_urlsafe(16), "iat": iat, "exp": exp}
+    if jti is not None and len(jti) < MIN_JTI_LENGTH:
+        raise ConfigurationError(f"jti must be a random string of {MIN_JTI_LENGTH} characters or more")
+    claims |= {"type": type, "jti": secrets.token_urlsafe(16) if jti is None else jti, "iat": iat, "exp": exp}
     if scope := join_scopes(scopes):
         claims["scope"] = scope
-    for name, text in (("sub", subject), ("sid", sid), ("iss", policy.issuer), ("aud", policy.audience)):
+    for name, text in (("sub", subject), ("sid", sid), ("jti", jti), ("iss", policy.issuer), ("aud", policy.audience)):
         if text is not None:
             check_type(text, str, f"{name} must be a str")
             if not is_printable(text):

@@ -141,14 +141,21 @@ class JWTService:
         return self._create(subject, "access", lifetime, scopes=scopes, sid=sid, extra=extra)
 
     def create_refresh_token(
-        self, subject: str, *, scopes: Collection[str] = (), lifetime: timedelta | None = None, sid: str | None = None
+        self,
+        subject: str,
+        *,
+        scopes: Collection[str] = (),
+        lifetime: timedelta | None = None,
+        sid: str | None = None,
+        jti: str | None = None,
     ) -> str:
         """Return a refresh token, which can be used until it expires.
 
-        Without *lifetime* it lives as long as the policy's ``refresh_lifetime``. Raises as ``create_access_token`` does.
+        Without *lifetime* it lives as long as the policy's ``refresh_lifetime``. *jti* is the id of the token, a random string of 16
+        characters or more; without it, one is made. Raises as ``create_access_token`` does.
         """
         lifetime = self.policy.refresh_lifetime if lifetime is None else lifetime
-        return self._create(subject, "refresh", lifetime, scopes=scopes, sid=sid)
+        return self._create(subject, "refresh", lifetime, scopes=scopes, sid=sid, jti=jti)
 
     def create_token(self, subject: str, *, type: TokenType, lifetime: timedelta, extra: Mapping[str, JsonValue] | None = None) -> str:
         """Return a token of any *type*, such as the token in a reset link. Raises as ``create_access_token`` does."""
@@ -192,6 +199,7 @@ class JWTService:
         *,
         scopes: Collection[str] = (),
         sid: str | None = None,
+        jti: str | None = None,
         extra: Mapping[str, JsonValue] | None = None,
     ) -> str:
         key = self._keyring.keys[0]
@@ -199,7 +207,7 @@ class JWTService:
         if key.kid is not None:
             header["kid"] = key.kid
         claims = write_claims(
-            subject, type=type, lifetime=lifetime, now=self.now(), policy=self.policy, scopes=scopes, sid=sid, extra=extra
+            subject, type=type, lifetime=lifetime, now=self.now(), policy=self.policy, scopes=scopes, sid=sid, jti=jti, extra=extra
         )
         signing_input = encode_segment(write_object(header)) + b"." + encode_segment(write_object(claims))
         token = signing_input + b"." + encode_segment(key.sign(signing_input))

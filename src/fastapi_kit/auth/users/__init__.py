@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from fastapi_kit.auth.users.accounts import Account, Accounts, normalize_email
     from fastapi_kit.auth.users.flow import AuthFlow
     from fastapi_kit.auth.users.router import AuthEndpoint, NoStoreRoute, PasswordForm, auth_router
-    from fastapi_kit.auth.users.schemas import RefreshRequest, UserProfile, UserRegister
+    from fastapi_kit.auth.users.schemas import LoginRead, RefreshRequest, UserProfile, UserRegister
     from fastapi_kit.auth.users.sql import NoChanges, UserAccounts, UserMixin
     from fastapi_kit.auth.users.superuser import superuser_command
 
@@ -20,6 +20,7 @@ __all__ = [
     "Accounts",
     "AuthEndpoint",
     "AuthFlow",
+    "LoginRead",
     "NoChanges",
     "NoStoreRoute",
     "PasswordForm",
@@ -37,7 +38,7 @@ _HOMES = {
     "accounts": ["Account", "Accounts", "normalize_email"],
     "flow": ["AuthFlow"],
     "router": ["AuthEndpoint", "NoStoreRoute", "PasswordForm", "auth_router"],
-    "schemas": ["RefreshRequest", "UserProfile", "UserRegister"],
+    "schemas": ["LoginRead", "RefreshRequest", "UserProfile", "UserRegister"],
     "sql": ["NoChanges", "UserAccounts", "UserMixin"],
     "superuser": ["superuser_command"],
 }

@@ -1,18 +1,29 @@
 """The steps of logging in, registering, changing and refreshing, without HTTP."""
 
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from pydantic import BaseModel, SecretStr
+from sqlalchemy import inspect
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstanceState
 
-from fastapi_kit.auth.logins.protocol import Logins, TokenPair
+from fastapi_kit.auth.logins.protocol import ClientInfo, EndableLogins, LoginInfo, Logins, TokenPair
 from fastapi_kit.auth.passwords.hasher import PasswordHasher
 from fastapi_kit.auth.passwords.policy import PasswordPolicy
+from fastapi_kit.auth.tokens.claims import TokenClaims
 from fastapi_kit.auth.users.accounts import Account, Accounts
-from fastapi_kit.errors import ConfigurationError, FieldError, InvalidCredentialsError, InvalidTokenError, UserInputError
+from fastapi_kit.db.transactions import unit_of_work
+from fastapi_kit.errors import (
+    ConfigurationError,
+    FieldError,
+    InvalidCredentialsError,
+    InvalidTokenError,
+    NotFoundError,
+    UserInputError,
+)
 
 __all__ = ["AuthFlow"]
 
@@ -32,7 +43,8 @@ class AuthFlow(Generic[UserT, RegisterT]):
 
     Args:
         accounts: Makes your users from a session: a ``UserAccounts`` class, or a service of your own.
-        logins: Starts and renews logins. ``authenticate``, ``register`` and ``change`` work without.
+        logins: Starts and renews logins. ``authenticate``, ``register`` and ``change`` work without. With ``StoredLogins`` a new password
+            ends the other logins of its user, and users can log out.
         passwords: Hashes and verifies.
         policy: The rules for new passwords.
         scopes: Returns the scopes that a user may have. A login gets those of them that it asks for. Without it, a login has no scopes.
@@ -64,12 +76,36 @@ class AuthFlow(Generic[UserT, RegisterT]):
         user, _ = await self._authenticate(session, email, password)
         return user
 
-    async def login(self, session: AsyncSession, *, email: str, password: str | SecretStr, scopes: Collection[str] = ()) -> TokenPair:
-        """Authenticate, and begin a login with those of *scopes* that the user may have. Raises InvalidCredentialsError."""
+    async def login(
+        self,
+        session: AsyncSession,
+        *,
+        email: str,
+        password: str | SecretStr,
+        scopes: Collection[str] = (),
+        client: ClientInfo | None = None,
+    ) -> TokenPair:
+        """Authenticate, and begin a login with those of *scopes* that the user may have. Raises InvalidCredentialsError.
+
+        Args:
+            session: A session of your database.
+            email: The address, or what *identify* takes.
+            password: What the client sent.
+            scopes: What the client asks for.
+            client: Where the request comes from, for the list of logins. Logins without a store ignore it.
+        """
         logins = self._needed_logins()
         user, account = await self._authenticate(session, email, password)
         allowed = frozenset[str]() if self.scopes is None else frozenset(self.scopes(user))
-        return await logins.start(account.subject, scopes=allowed & frozenset(scopes))
+        if not isinstance(logins, EndableLogins):
+            return await logins.start(account.subject, scopes=allowed & frozenset(scopes))
+        pair = await logins.start(account.subject, scopes=allowed & frozenset(scopes), client=client)
+        # A change of the password ends the logins that it finds. It may have come between the verification and the start.
+        if not await self._still_has_password(session, user, password):
+            begun = await logins.decode_refresh_token(pair.refresh_token)
+            await logins.end(account.subject, begun.sid or "")
+            raise InvalidCredentialsError
+        return pair
 
     async def hash_password(self, password: str | SecretStr, *, similar_to: Collection[str] = ()) -> str:
         """Check a new password against the policy, and return its hash. Raises UserInputError if it is too weak."""
@@ -86,17 +122,21 @@ class AuthFlow(Generic[UserT, RegisterT]):
         others = [value for name, value in data if name != "password" and isinstance(value, str)]
         return await self.accounts(session).register(data, hashed_password=await self.hash_password(password, similar_to=others))
 
-    async def change(self, session: AsyncSession, user: UserT, data: BaseModel, *, confirm: bool = True) -> UserT:
+    async def change(self, session: AsyncSession, user: UserT, data: BaseModel, *, confirm: bool = True, keep: str | None = None) -> UserT:
         """Change the data of *user* to the fields that *data* sets, in one write, and return the user.
 
         A new ``password`` is checked against the policy and hashed before the write begins. A new password, and another value of a field
         in *guarded*, need the field ``current_password``, which is never stored.
+
+        A new password ends the user's stored logins directly after the commit, except the login *keep*. If their store does not answer
+        then, the password is changed, an error is logged, and the logins go on.
 
         Args:
             session: A session of your database.
             user: The user as stored now.
             data: What the client sent, such as a ``partial_model``.
             confirm: False for a change by another user, such as a superuser: it needs no current password.
+            keep: The ``sid`` of the claims of the request, so that the user stays logged in there.
 
         Raises:
             UserInputError: The new password is too weak, or the current one is missing, wrong, or was changed meanwhile.
@@ -115,7 +155,13 @@ class AuthFlow(Generic[UserT, RegisterT]):
         if password is not None:
             known = [account.email, *changes.values(), *(getattr(user, name, None) for name in type(data).model_fields)]
             new_hash = await self.hash_password(password, similar_to=[text for text in known if isinstance(text, str)])
-        changed = await accounts.change(user, data, hashed_password=new_hash, replacing=verified)
+        if new_hash is None or not isinstance(self.logins, EndableLogins):
+            changed = await accounts.change(user, data, hashed_password=new_hash, replacing=verified)
+        else:
+            async with unit_of_work(session) as unit:
+                changed = await accounts.change(user, data, hashed_password=new_hash, replacing=verified)
+                if changed is not None:
+                    unit.on_commit(self.logins.end_all, account.subject, keep=keep)
         if changed is None:
             raise wrong_password()
         return changed
@@ -134,10 +180,51 @@ class AuthFlow(Generic[UserT, RegisterT]):
             raise InvalidTokenError("its user does not exist or is not active")
         return await logins.renew(claims, scopes=claims.scopes if self.scopes is None else self.scopes(user))
 
+    async def logout(self, claims: TokenClaims) -> None:
+        """End the login that a token belongs to. A token without a login, and a login that is over, are no error.
+
+        The refresh token ends at once. Access tokens end when they expire, or at once with ``StoredLogins(check_access=True)``.
+
+        Args:
+            claims: The claims of the request: ``Depends(get_current_user.claims)``.
+        """
+        if claims.sid is not None:
+            await self._endable_logins().end(claims.sub, claims.sid)
+
+    async def logout_everywhere(self, claims: TokenClaims) -> None:
+        """End all logins of the user of a token, the one of the request included."""
+        await self._endable_logins().end_all(claims.sub)
+
+    async def list_logins(self, claims: TokenClaims) -> Sequence[LoginInfo]:
+        """Return the logins of the user of a token that are not over, the last used one first."""
+        return await self._endable_logins().list_logins(claims.sub)
+
+    async def end_login(self, claims: TokenClaims, sid: str) -> None:
+        """End the login *sid* of the user of a token. Raises NotFoundError if the user has no such login."""
+        if not await self._endable_logins().end(claims.sub, sid):
+            raise NotFoundError(LoginInfo, sid)
+
+    def _endable_logins(self) -> EndableLogins:
+        logins = self._needed_logins()
+        if not isinstance(logins, EndableLogins):
+            raise ConfigurationError(f"{type(logins).__name__} cannot list or end logins: pass logins=StoredLogins(tokens, store)")
+        return logins
+
     def _needed_logins(self) -> Logins:
         if self.logins is None:
             raise ConfigurationError("this AuthFlow has no logins: pass logins=StatelessLogins(tokens), or use authenticate()")
         return self.logins
+
+    async def _still_has_password(self, session: AsyncSession, user: UserT, password: str | SecretStr) -> bool:
+        accounts = self.accounts(session)
+        before = accounts.describe(user)
+        state = inspect(user, raiseerr=False)
+        if isinstance(state, InstanceState) and state.session is session.sync_session and not state.modified:
+            session.expire(user)  # so that it is read again
+        now = await accounts.get_account(before.subject)
+        stored = None if now is None else accounts.describe(now).hashed_password
+        # Another login may have replaced an outdated hash of the same password.
+        return stored == before.hashed_password or await self.passwords.verify(password, stored)
 
     async def _authenticate(self, session: AsyncSession, email: str, password: str | SecretStr) -> tuple[UserT, Account]:
         accounts = self.accounts(session)

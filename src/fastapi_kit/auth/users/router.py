@@ -1,4 +1,4 @@
-"""Ready routes to register, log in, refresh and show the current user."""
+"""Ready routes to register, log in, refresh, show the current user, and end logins."""
 
 # No ``from __future__ import annotations`` here: FastAPI reads the signatures of the closures below.
 import enum
@@ -6,17 +6,18 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Body, Depends, Form
+from fastapi import APIRouter, Body, Depends, Form, Path, Request
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, SecretStr
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.datastructures import MutableHeaders
 from starlette.types import Message, Receive, Scope, Send
 
-from fastapi_kit.auth.logins.protocol import TokenPair
+from fastapi_kit.auth.logins.protocol import ClientInfo, EndableLogins, TokenPair
+from fastapi_kit.auth.tokens.claims import TokenClaims
 from fastapi_kit.auth.users.accounts import PRIVILEGES
 from fastapi_kit.auth.users.flow import AuthFlow
-from fastapi_kit.auth.users.schemas import RefreshRequest
+from fastapi_kit.auth.users.schemas import LoginRead, RefreshRequest
 from fastapi_kit.dependencies import Dependency, as_depends, declare, while_connected
 from fastapi_kit.errors import ConfigurationError
 from fastapi_kit.handlers.openapi import problem_responses
@@ -40,7 +41,17 @@ class AuthEndpoint(enum.Flag):
     ME = 8
     """``GET /me``: the user of the request."""
     ALL = 15
-    """All of them."""
+    """The four above, which work with all logins."""
+    LOGOUT = 16
+    """``POST /logout``: 204. Ends the login of the request."""
+    LOGOUT_EVERYWHERE = 32
+    """``POST /logout/everywhere``: 204. Ends all logins of the user."""
+    LIST_LOGINS = 64
+    """``GET /logins``: the logins of the user."""
+    END_LOGIN = 128
+    """``DELETE /logins/{id}``: 204, 404 if the user has no such login."""
+    LOGINS = 240
+    """The four that list and end logins. They need logins that can be ended: ``AuthEndpoint.ALL | AuthEndpoint.LOGINS``."""
 
 
 @dataclass(frozen=True)
@@ -78,14 +89,16 @@ def auth_router(
     Args:
         flow: The steps behind the routes.
         session: Any dependency that gives a session, such as ``db.session``.
-        current_user: The dependency that gives the user for ``GET /me``.
+        current_user: The dependency that gives the user for ``GET /me``. The routes that end logins need its ``claims``, which a
+            ``get_current_user_factory`` adds.
         read: The schema of a user in an answer.
         register: The schema of a registration, with ``password`` and, unless the flow has *identify*, ``email``.
         endpoints: The routes to build.
 
     Raises:
         ConfigurationError: *register* is missing, lacks a field, or has one with which users could grant themselves privileges, such as
-            ``is_superuser`` or ``roles``; or the flow has no logins for the routes of tokens.
+            ``is_superuser`` or ``roles``; or the flow has no logins for the routes of tokens, or none that can be ended for those of
+            ``AuthEndpoint.LOGINS``.
     """
     if register is not None:
         needed = {"password", "email"} if flow.identify is None else {"password"}
@@ -95,6 +108,8 @@ def auth_router(
             raise ConfigurationError(f"users who register could set {sorted(unsafe)}: remove that from {register.__name__}")
     if flow.logins is None and endpoints & (AuthEndpoint.LOGIN | AuthEndpoint.REFRESH):
         raise ConfigurationError("the routes for login and refresh need AuthFlow(logins=...), or leave them out of endpoints=")
+    if endpoints & AuthEndpoint.LOGINS and not isinstance(flow.logins, EndableLogins):
+        raise ConfigurationError("the routes that list and end logins need logins in a store: AuthFlow(logins=StoredLogins(tokens, store))")
     router = APIRouter(route_class=NoStoreRoute)
     if AuthEndpoint.REGISTER in endpoints:
         if register is None:
@@ -108,6 +123,8 @@ def auth_router(
         add_refresh(router, flow, session)
     if AuthEndpoint.ME in endpoints:
         add_me(router, current_user, read)
+    if endpoints & AuthEndpoint.LOGINS:
+        add_logins(router, flow, current_user, endpoints)
     return router
 
 
@@ -151,8 +168,11 @@ def add_login(router: APIRouter, flow: AuthFlow[UserT, RegisterT], session: Depe
     """Add ``POST /login``."""
     name = "an e-mail address" if flow.identify is None else "a user name"
 
-    async def login(form: Annotated[PasswordForm, Depends()], session: Annotated[AsyncSession, as_depends(session)]) -> TokenPair:
-        return await flow.login(session, email=form.username, password=form.password, scopes=form.scopes)
+    async def login(
+        form: Annotated[PasswordForm, Depends()], session: Annotated[AsyncSession, as_depends(session)], request: Request
+    ) -> TokenPair:
+        client = ClientInfo(address=request.client and request.client.host, user_agent=request.headers.get("user-agent"))
+        return await flow.login(session, email=form.username, password=form.password, scopes=form.scopes, client=client)
 
     router.add_api_route(
         "/login",
@@ -199,3 +219,59 @@ def add_me(router: APIRouter, current_user: Callable[..., Awaitable[UserT]], rea
         response_description="The account",
         responses=problem_responses(401, 503),
     )
+
+
+def add_logins(
+    router: APIRouter, flow: AuthFlow[UserT, RegisterT], current_user: Callable[..., Awaitable[UserT]], endpoints: AuthEndpoint
+) -> None:
+    """Add the routes that list and end logins."""
+    get_claims: Callable[..., Awaitable[TokenClaims]] | None = getattr(current_user, "claims", None)
+    if get_claims is None:
+        raise ConfigurationError("the routes that list and end logins need current_user.claims: use get_current_user_factory")
+
+    async def logout(claims: Annotated[TokenClaims, Depends(get_claims)]) -> None:
+        await flow.logout(claims)
+
+    async def logout_everywhere(claims: Annotated[TokenClaims, Depends(get_claims)]) -> None:
+        await flow.logout_everywhere(claims)
+
+    async def list_logins(claims: Annotated[TokenClaims, Depends(get_claims)]) -> list[LoginRead]:
+        return [
+            LoginRead(
+                id=login.sid,
+                created_at=login.created_at,
+                last_used_at=login.last_used_at,
+                ends_at=login.ends_at,
+                address=login.address,
+                user_agent=login.user_agent,
+                is_current=login.sid == claims.sid,
+            )
+            for login in await flow.list_logins(claims)
+        ]
+
+    async def end_login(id: Annotated[SafeText, Path(max_length=64)], claims: Annotated[TokenClaims, Depends(get_claims)]) -> None:
+        await flow.end_login(claims, id)
+
+    # The user is loaded, too: a deleted or inactive user is a 401 here as everywhere.
+    def add(
+        endpoint: AuthEndpoint, method: str, path: str, serve: Callable[..., Awaitable[object]], summary: str, description: str
+    ) -> None:
+        if endpoint not in endpoints:
+            return
+        router.add_api_route(
+            path,
+            serve,
+            dependencies=[Depends(current_user)],
+            methods=[method],
+            status_code=200 if method == "GET" else 204,
+            summary=summary,
+            description=description,
+            response_description="The logins" if method == "GET" else "Done",
+            responses=problem_responses(*([401, 404, 422, 503] if method == "DELETE" else [401, 503])),
+        )
+
+    add(AuthEndpoint.LOGOUT, "POST", "/logout", logout, "Log out", "End this login. Its refresh token cannot be used again.")
+    everywhere = "End all logins of the account, this one included."
+    add(AuthEndpoint.LOGOUT_EVERYWHERE, "POST", "/logout/everywhere", logout_everywhere, "Log out everywhere", everywhere)
+    add(AuthEndpoint.LIST_LOGINS, "GET", "/logins", list_logins, "List logins", "The logins of the account, the last used one first.")
+    add(AuthEndpoint.END_LOGIN, "DELETE", "/logins/{id}", end_login, "End a login", "End one login of the account.")

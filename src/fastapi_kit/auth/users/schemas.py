@@ -1,10 +1,12 @@
 """Schemas of the ready routes."""
 
+from datetime import datetime
+
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from fastapi_kit.schemas import Email, Password
 
-__all__ = ["RefreshRequest", "UserProfile", "UserRegister"]
+__all__ = ["LoginRead", "RefreshRequest", "UserProfile", "UserRegister"]
 
 
 class UserRegister(BaseModel):
@@ -31,3 +33,15 @@ class RefreshRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     refresh_token: SecretStr
+
+
+class LoginRead(BaseModel):
+    """What users may see of their logins."""
+
+    id: str
+    created_at: datetime
+    last_used_at: datetime
+    ends_at: datetime
+    address: str | None
+    user_agent: str | None
+    is_current: bool
