@@ -67,7 +67,7 @@ class Site:
         self.logins = (
             StatelessLogins(self.tokens)
             if store is None
-            else StoredLogins(self.tokens, store, check_access=check_access, on_reuse=self.reused.append)
+            else StoredLogins(self.tokens, store, grace=timedelta(seconds=10), check_access=check_access, on_reuse=self.reused.append)
         )
         self.flow: AuthFlow[User, Registration] = AuthFlow(
             accounts=Users, logins=self.logins, passwords=cheap_hasher(), scopes=lambda user: scopes

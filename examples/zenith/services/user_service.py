@@ -48,5 +48,5 @@ class UserService(CachedReadsMixin[User], UserAccounts[User, UserRegister, UserC
         return await flow.change(self.session, user, data, confirm=is_self, keep=self.sid)
 
 
-logins = StoredLogins(tokens, SQLLoginStore(db.sessions, Login))
+logins = StoredLogins(tokens, SQLLoginStore(db.sessions, Login), grace=timedelta(seconds=10))
 flow = AuthFlow[User, UserRegister](accounts=UserService, logins=logins, passwords=passwords)

@@ -81,7 +81,7 @@ def reports() -> Reports:
 
 @pytest.fixture
 def logins(store: LoginStore, clock: FrozenClock, reports: Reports) -> StoredLogins:
-    return StoredLogins(service(clock), store, on_reuse=reports)
+    return StoredLogins(service(clock), store, grace=timedelta(seconds=10), on_reuse=reports)
 
 
 def strict(logins: StoredLogins) -> StoredLogins:

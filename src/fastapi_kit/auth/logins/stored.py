@@ -44,7 +44,8 @@ class StoredLogins:
         tokens: Signs the tokens, and has the lifetimes and the clock.
         store: A ``SQLLoginStore``, ``RedisLoginStore`` or ``MemoryLoginStore``.
         idle: End a login that was not refreshed for so long. Without it, only ``refresh_lifetime`` counts.
-        grace: How long a used token gets its successor again: 0 to 30 seconds.
+        grace: How long a used token gets its successor again: 0 to 30 seconds. With the default, 0, two tabs that refresh at once end the
+            login.
         check_access: Look up the login of each access token. A token that belongs to no login is then rejected.
         on_reuse: Called, sync or async, with a login that was ended because a used token came back: warn its user, write an audit log. An
             error that it raises is logged.
@@ -59,7 +60,7 @@ class StoredLogins:
         store: LoginStore,
         *,
         idle: timedelta | None = None,
-        grace: timedelta = timedelta(seconds=10),
+        grace: timedelta = timedelta(),
         check_access: bool = False,
         on_reuse: Callable[[LoginInfo], object] | None = None,
     ) -> None:
