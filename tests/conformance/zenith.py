@@ -26,7 +26,10 @@ UNGUESSED = frozenset(
         f"DELETE {_MEMBERS}/{{user_id}}",
     }
 )
-"""What the driver cannot guess: a password, a token, an id of a login, an existing user and organization. The tests of the example call these."""
+"""What the driver cannot guess: a password, a token, a login, an existing user and organization.
+
+The tests of the example call these.
+"""
 
 
 def app() -> FastAPI:
