@@ -17,9 +17,19 @@ _USERS = {"superuser": 1_500_000_001, "stranger": 1_500_000_002}
 TOKENS = {name: JWTService(secret_key=_SECRET).create_access_token(str(ident)) for name, ident in _USERS.items()}
 _MEMBERS = "/api/v1/organizations/{organization_id}/members"
 UNGUESSED = frozenset(
-    {"POST /api/v1/auth/login", "POST /api/v1/users", "POST /api/v1/auth/refresh", f"POST {_MEMBERS}", f"DELETE {_MEMBERS}/{{user_id}}"}
+    {
+        "POST /api/v1/auth/login",
+        "POST /api/v1/auth/refresh",
+        "DELETE /api/v1/auth/logins/{id}",
+        "POST /api/v1/users",
+        f"POST {_MEMBERS}",
+        f"DELETE {_MEMBERS}/{{user_id}}",
+    }
 )
-"""What the driver cannot guess: a password, a token, an existing user and organization. The tests of the example call these."""
+"""What the driver cannot guess: a password, a token, a login, an existing user and organization.
+
+The tests of the example call these.
+"""
 
 
 def app() -> FastAPI:

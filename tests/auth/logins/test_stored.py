@@ -193,6 +193,19 @@ async def test_the_grace(logins: StoredLogins, clock: FrozenClock, reports: Repo
     assert len(reports.logins) == 1
 
 
+async def test_clocks_that_differ(logins: StoredLogins, clock: FrozenClock, reports: Reports) -> None:
+    """R38: without grace a used token is rejected, also by a server whose clock is behind."""
+    logins = strict(logins)
+    pair = await logins.start("7")
+    await refreshed(logins, pair)
+    clock.advance(timedelta(seconds=-2))
+
+    with pytest.raises(InvalidTokenError, match="used before"):
+        await refreshed(logins, pair)
+
+    assert len(reports.logins) == 1
+
+
 async def test_a_thief_in_the_grace(logins: StoredLogins, clock: FrozenClock, reports: Reports) -> None:
     """R38: who steals a token and uses it within the grace shares one token with the client; the second to use that ends the login."""
     stolen = await logins.start("7")

@@ -471,3 +471,13 @@ def test_required_extensions(header: dict[str, Any]) -> None:
     with pytest.raises(InvalidTokenError, match="extension"):
         tokens.decode(Forge().token(header))
     assert tokens.decode(Forge().token({"b64": True}))
+
+
+def test_an_id_of_your_own() -> None:
+    """R16: a refresh token may get its id from a store. An id that is too short to be random is rejected."""
+    jti = "q" * 16
+
+    assert tokens.decode(tokens.create_refresh_token("7", jti=jti), type="refresh").jti == jti
+    for short in ("q" * 15, ""):
+        with pytest.raises(ConfigurationError, match="jti"):
+            tokens.create_refresh_token("7", jti=short)
