@@ -1,6 +1,7 @@
 """Users in a database, and an app with the ready routes over them."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel, ConfigDict

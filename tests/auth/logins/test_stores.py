@@ -22,7 +22,7 @@ from fastapi_kit.testing import FrozenClock, assert_max_queries, isolated
 @pytest.fixture
 async def stored(database: Database) -> StoredLogins:
     await database.create_tables(LoginsBase.metadata)
-    return StoredLogins(service(FrozenClock()), SQLLoginStore(database.sessions, Login))
+    return StoredLogins(service(FrozenClock()), SQLLoginStore(database.sessions, Login), grace=timedelta(seconds=10))
 
 
 async def refreshed(logins: StoredLogins, pair: TokenPair) -> TokenPair:
