@@ -283,10 +283,10 @@ async def test_a_frozen_server_is_waited_for_once(server: URL, aside: Aside) -> 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_connection_that_freezes_while_it_is_made(server: URL, kind: str, proxy: Proxy) -> None:
     """A login that is not answered is given up after the pool's timeout."""
-    async with open_site(kind, proxy.url, pool_timeout=0.2) as site:
+    async with open_site(kind, proxy.url, pool_timeout=1) as site:
         await site.engine.dispose()
         proxy.arm(Fault.FREEZE, at=1)
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(10):
             answer = await site.act("create")
         proxy.arm()
         again = await site.act("create")
