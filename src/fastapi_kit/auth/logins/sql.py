@@ -7,9 +7,8 @@ from datetime import datetime
 from typing import Any, TypeAlias, cast
 
 from sqlalchemy import CursorResult, Executable, LargeBinary, String, Text, delete, insert, select, update
-from sqlalchemy import inspect as mapper_of
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Mapped, Mapper, Session, mapped_column
+from sqlalchemy.orm import Mapped, Mapper, Session, class_mapper, mapped_column
 
 from fastapi_kit.auth.logins.store import LoginRecord
 from fastapi_kit.db.errors.translate import typed
@@ -130,8 +129,7 @@ class SQLLoginStore:
 
     @property
     def _mapper(self) -> Mapper[Any]:
-        mapper: Mapper[Any] = mapper_of(self._model)
-        return mapper
+        return class_mapper(self._model)
 
     async def _read(self, condition: Any) -> Sequence[LoginRecord]:
         statement = select(*(getattr(self._model, name) for name in NAMES)).where(condition)
