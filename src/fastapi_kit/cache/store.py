@@ -103,6 +103,7 @@ class Store:
         """Close the connections. The next command connects again."""
         if self._url is not None and self._client is not None:
             client, self._client = self._client, None
+            # Nothing is lost if a connection that is given up cannot be closed.
             with suppress(Exception), warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)  # cashews calls a method that redis has renamed
                 await client.close()
@@ -119,6 +120,7 @@ class Store:
                     await self._pay(client)
                 result = await command(client)
         except Exception as error:
+            # Redis, the network and cashews raise many types. A cache never fails its caller.
             self._note_failure(error)
             return None
         if self._is_gone:

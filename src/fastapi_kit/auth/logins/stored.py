@@ -173,6 +173,7 @@ class StoredLogins:
             if isawaitable(result):
                 await result
         except Exception as error:
+            # The application's function may raise anything. The login has ended.
             logger.warning("on_reuse failed: %s", type(error).__name__)
 
     def _end(self, now: datetime, expires_at: datetime) -> datetime:
