@@ -22,14 +22,15 @@ EXPORTS = {
     """,
     "fastapi_kit.auth": """
         BearerTransport CurrentUserDependency JWTService Key Keyring PasswordHasher PasswordPolicy TokenClaims TokenPolicy TokenVerifier
-        Transport UserDependency get_claims_factory get_current_user_factory require require_access
+        Transport UserDependency get_claims_factory get_current_user_factory jwks_router require require_access
     """,
     "fastapi_kit.auth.logins": """
         ClientInfo EndableLogins LoginInfo LoginRecord LoginStore Logins MemoryLoginStore StatelessLogins StoredLogins TokenPair
     """,
     "fastapi_kit.auth.passwords": "HashContext PasswordCheck PasswordHasher PasswordPolicy",
     "fastapi_kit.auth.requests": """
-        BearerTransport CurrentUserDependency Transport UserDependency get_claims_factory get_current_user_factory require require_access
+        BearerTransport CurrentUserDependency Transport UserDependency get_claims_factory get_current_user_factory jwks_router
+        require require_access
     """,
     "fastapi_kit.auth.tokens": """
         Algorithm Clock JWKSet JWTService Key Keyring TokenClaims TokenPolicy TokenType TokenVerifier

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fastapi_kit.auth.passwords.policy import PasswordPolicy
     from fastapi_kit.auth.requests.current_user import CurrentUserDependency, UserDependency, get_claims_factory, get_current_user_factory
     from fastapi_kit.auth.requests.guards import require, require_access
+    from fastapi_kit.auth.requests.jwks import jwks_router
     from fastapi_kit.auth.requests.transports import BearerTransport, Transport
     from fastapi_kit.auth.tokens.claims import TokenClaims
     from fastapi_kit.auth.tokens.keys import Key, Keyring
@@ -34,6 +35,7 @@ __all__ = [
     "UserDependency",
     "get_claims_factory",
     "get_current_user_factory",
+    "jwks_router",
     "require",
     "require_access",
 ]
@@ -47,6 +49,7 @@ _HOMES = {
         "UserDependency",
         "get_claims_factory",
         "get_current_user_factory",
+        "jwks_router",
         "require",
         "require_access",
     ],

@@ -2,6 +2,7 @@
 
 from fastapi_kit.auth.requests.current_user import CurrentUserDependency, UserDependency, get_claims_factory, get_current_user_factory
 from fastapi_kit.auth.requests.guards import require, require_access
+from fastapi_kit.auth.requests.jwks import jwks_router
 from fastapi_kit.auth.requests.transports import BearerTransport, Transport
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "UserDependency",
     "get_claims_factory",
     "get_current_user_factory",
+    "jwks_router",
     "require",
     "require_access",
 ]
