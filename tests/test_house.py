@@ -44,7 +44,9 @@ WEB_MEMBERS = "_masking _signals dependencies handlers health metrics logs tasks
 USER_TOOLS = frozenset({"auth.users.sql", "auth.users.superuser"})
 AUTH_WEB_MEMBERS = "auth.__init__ auth.requests auth.users.__init__ auth.users.router auth.users.schemas"
 # Import paths beside those of the rooms: they only pass names on.
-AUTH_PATHS = "auth.accounts auth.dependencies auth.flow auth.keys auth.router auth.schemas auth.sessions auth.sql auth.transports"
+AUTH_PATHS = (
+    "auth.accounts auth.dependencies auth.flow auth.keys auth.remote auth.router auth.schemas auth.sessions auth.sql auth.transports"
+)
 EVERYTHING_BUT_APP = ON_DATABASE | set(WEB_MEMBERS.split()) | {"auth"}
 
 PLACES = [
@@ -62,6 +64,7 @@ PLACES = [
     place("middleware", GROUND, f"{PYDANTIC} opentelemetry starlette"),
     place("cache", GROUND, f"{PYDANTIC} cashews redis"),
     place("auth.tokens", GROUND | {"_secrets"}, f"{PYDANTIC} cryptography jose"),
+    place("auth.tokens.remote", GROUND | TOKENS, f"{PYDANTIC} cryptography httpx"),
     place("auth.passwords", GROUND, f"{PYDANTIC} anyio argon2 bcrypt passlib"),
     place("auth.logins", GROUND | TOKENS, PYDANTIC),
     place("auth.logins.redis", GROUND | LOGINS, f"{PYDANTIC} redis"),

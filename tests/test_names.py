@@ -35,6 +35,7 @@ EXPORTS = {
     "fastapi_kit.auth.tokens": """
         Algorithm Clock JWKSet JWTService Key Keyring TokenClaims TokenPolicy TokenType TokenVerifier
     """,
+    "fastapi_kit.auth.tokens.remote": "Fetch RemoteIssuer",
     "fastapi_kit.auth.users": """
         Account Accounts AuthEndpoint AuthFlow LoginRead NoChanges NoStoreRoute PasswordForm RefreshRequest UserAccounts UserMixin
         UserProfile UserRegister auth_router normalize_email superuser_command

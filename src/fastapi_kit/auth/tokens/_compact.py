@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from fastapi_kit._text import MAX_DEPTH, is_deeper
 from fastapi_kit.errors import ConfigurationError, InvalidTokenError
 
-__all__ = ["JsonObject", "encode_segment", "read_object", "split_token", "write_object"]
+__all__ = ["Compact", "JsonObject", "decode_segment", "encode_segment", "read_object", "split_token", "write_object"]
 
 JsonObject: TypeAlias = dict[str, JsonValue]
 
