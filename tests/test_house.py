@@ -36,17 +36,19 @@ WEB = f"{PYDANTIC} anyio fastapi opentelemetry sqlalchemy starlette"
 
 GROUND = frozenset({"errors", "settings", "pagination", "schemas", "_text"})
 TOKENS, PASSWORDS, LOGINS = frozenset({"auth.tokens"}), frozenset({"auth.passwords"}), frozenset({"auth.logins"})
-FLOW_MEMBERS = "auth.users.accounts auth.users.flow"
+FACTOR = frozenset({"auth.second_factor"})
+FLOW_MEMBERS = "auth.users.accounts auth.users.flow auth.users.second_factor"
 FLOW = frozenset(FLOW_MEMBERS.split())
 TOOLS = GROUND | TOKENS | PASSWORDS | {"db", "middleware", "cache"}
 ON_DATABASE = TOOLS | {"crud"}
 WEB_MEMBERS = "_masking _signals dependencies handlers health metrics logs tasks etags idempotency ratelimit routing"
 USER_TOOLS = frozenset({"auth.users.sql", "auth.users.superuser"})
-AUTH_WEB_MEMBERS = "auth.__init__ auth.requests auth.users.__init__ auth.users.router auth.users.schemas"
+AUTH_WEB_MEMBERS = "auth.__init__ auth.requests auth.users.__init__ auth.users.router auth.users.schemas auth.users.second_factor_routes"
 # Import paths beside those of the rooms: they only pass names on.
-AUTH_PATHS = (
-    "auth.accounts auth.dependencies auth.flow auth.keys auth.remote auth.router auth.schemas auth.sessions auth.sql auth.transports"
-)
+AUTH_PATHS = """
+    auth.accounts auth.dependencies auth.flow auth.keys auth.remote auth.router auth.schemas auth.sessions auth.sql auth.totp
+    auth.transports
+"""
 EVERYTHING_BUT_APP = ON_DATABASE | set(WEB_MEMBERS.split()) | {"auth"}
 
 PLACES = [
@@ -68,7 +70,10 @@ PLACES = [
     place("auth.passwords", GROUND, f"{PYDANTIC} anyio argon2 bcrypt passlib"),
     place("auth.logins", GROUND | TOKENS, PYDANTIC),
     place("auth.logins.redis", GROUND | LOGINS, f"{PYDANTIC} redis"),
+    # it hands a session through
+    place("auth.second_factor", GROUND | TOKENS, f"{PYDANTIC} sqlalchemy"),
     # on the database
+    place("auth.second_factor.sql", GROUND | FACTOR | {"db"}, f"{PYDANTIC} sqlalchemy"),
     place("auth.logins.sql", GROUND | LOGINS | {"db"}, f"{PYDANTIC} sqlalchemy"),
     place("crud", GROUND | {"_compat", "db"}, f"{PYDANTIC} sqlalchemy"),
     place("crud.cached", GROUND | {"db", "cache", "crud"}, f"{PYDANTIC} sqlalchemy"),
@@ -77,13 +82,13 @@ PLACES = [
     # the web; auth is handed a loader and never imports db or crud
     place(WEB_MEMBERS, ON_DATABASE | {"_compat"}, f"{WEB} limits prometheus_client"),
     # it hands a session of SQLAlchemy through, and waits for its commit
-    place(FLOW_MEMBERS, GROUND | TOKENS | PASSWORDS | LOGINS | {"db"}, f"{PYDANTIC} sqlalchemy"),
+    place(FLOW_MEMBERS, GROUND | TOKENS | PASSWORDS | LOGINS | FACTOR | {"db"}, f"{PYDANTIC} sqlalchemy"),
     place(
         AUTH_WEB_MEMBERS,
-        TOOLS - {"db"} | LOGINS | FLOW | USER_TOOLS | {"_lazy", "dependencies", "handlers"},
+        TOOLS - {"db"} | LOGINS | FACTOR | FLOW | USER_TOOLS | {"_lazy", "dependencies", "handlers"},
         WEB,
     ),
-    place(AUTH_PATHS, TOKENS | LOGINS | FLOW | {"auth.requests", "auth.users"}),
+    place(AUTH_PATHS, TOKENS | LOGINS | FACTOR | FLOW | {"auth.requests", "auth.users"}),
     # the roof
     place("app", EVERYTHING_BUT_APP | {"_compat_web"}, WEB),
     place("testing", EVERYTHING_BUT_APP, None),

@@ -32,13 +32,17 @@ EXPORTS = {
         BearerTransport CurrentUserDependency Transport UserDependency get_claims_factory get_current_user_factory jwks_router
         require require_access
     """,
+    "fastapi_kit.auth.second_factor": """
+        Cipher CodeThrottle Enrolment FactorState FactorStore RecoveryCodes SecondFactor TOTP new_recovery_codes use_recovery_code
+    """,
     "fastapi_kit.auth.tokens": """
         Algorithm Clock JWKSet JWTService Key Keyring TokenClaims TokenPolicy TokenType TokenVerifier
     """,
     "fastapi_kit.auth.tokens.remote": "Fetch RemoteIssuer",
     "fastapi_kit.auth.users": """
         Account Accounts AuthEndpoint AuthFlow LoginRead NoChanges NoStoreRoute PasswordForm RefreshRequest UserAccounts UserMixin
-        UserProfile UserRegister auth_router normalize_email superuser_command
+        UserProfile UserRegister auth_router begin_second_factor confirm_second_factor disable_second_factor login_with_code
+        normalize_email superuser_command
     """,
     "fastapi_kit.cache": "Cache cached",
     "fastapi_kit.crud": "CRUDService FOR_UPDATE FilterSpec KeysetSpec QuerySpec ReadService RowLock Where any_of",

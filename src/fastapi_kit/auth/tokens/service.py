@@ -1,31 +1,22 @@
 """Signed tokens: each is created for one purpose and rejected for every other."""
 
-from collections.abc import Callable, Collection, Mapping
-from datetime import UTC, datetime, timedelta
-from typing import Protocol, Self, TypeAlias
+from collections.abc import Collection, Mapping
+from datetime import datetime, timedelta
+from typing import Protocol, Self
 
 from pydantic import JsonValue, SecretStr
 
-from fastapi_kit.auth.tokens._compact import JsonObject, encode_segment, split_token, write_object
-from fastapi_kit.auth.tokens._signed import read_kid, read_payload
+from fastapi_kit.auth.tokens._compact import JsonObject, encode_segment, read_kid, split_token, write_object
 from fastapi_kit.auth.tokens.claims import TOKEN_TYPES, TokenClaims, TokenType, read_claims, write_claims
-from fastapi_kit.auth.tokens.keys import Algorithm, JWKSet, Key, Keyring, check_algorithm
-from fastapi_kit.auth.tokens.policy import TokenPolicy, check_type
+from fastapi_kit.auth.tokens.keys import Algorithm, JWKSet, Key, Keyring, check_algorithm, read_payload
+from fastapi_kit.auth.tokens.policy import Clock, TokenPolicy, check_type, utc_now
 from fastapi_kit.errors import ConfigurationError
 from fastapi_kit.settings import KitSettings, check_settings
 
-__all__ = ["Clock", "JWTService", "TokenVerifier", "utc_now"]
-
-Clock: TypeAlias = Callable[[], datetime]
-"""Returns the current time, with a time zone."""
+__all__ = ["Clock", "JWTService", "TokenVerifier"]
 
 DEFAULT_POLICY = TokenPolicy()
 CLOCK_MESSAGE = "the clock must return a datetime with a time zone: datetime.now(UTC)"
-
-
-def utc_now() -> datetime:
-    """Return the current time in UTC."""
-    return datetime.now(UTC)
 
 
 class TokenVerifier(Protocol):

@@ -13,6 +13,7 @@ from sqlalchemy.orm import InstanceState
 from fastapi_kit.auth.logins.protocol import ClientInfo, EndableLogins, LoginInfo, Logins, TokenPair
 from fastapi_kit.auth.passwords.hasher import PasswordHasher
 from fastapi_kit.auth.passwords.policy import PasswordPolicy
+from fastapi_kit.auth.second_factor.steps import SecondFactor
 from fastapi_kit.auth.tokens.claims import TokenClaims
 from fastapi_kit.auth.users.accounts import Account, Accounts
 from fastapi_kit.db.transactions import unit_of_work
@@ -49,6 +50,7 @@ class AuthFlow(Generic[UserT, RegisterT]):
         policy: The rules for new passwords.
         scopes: Returns the scopes that a user may have. A login gets those of them that it asks for. Without it, a login has no scopes.
         identify: Finds the user by what the client typed, such as a user name or a phone number. Without it, by the e-mail address.
+        second_factor: Asks users who have enabled it for a code after the password. ``authenticate`` does not ask.
         guarded: The fields that users change only with their current password, beside the password: those that they log in with.
     """
 
@@ -58,6 +60,7 @@ class AuthFlow(Generic[UserT, RegisterT]):
     policy: PasswordPolicy = field(default_factory=PasswordPolicy)
     scopes: Callable[[UserT], Collection[str]] | None = None
     identify: Callable[[AsyncSession, str], Awaitable[UserT | None]] | None = None
+    second_factor: SecondFactor[UserT] | None = None
     guarded: Collection[str] = ("email",)
 
     async def authenticate(self, session: AsyncSession, *, email: str, password: str | SecretStr) -> UserT:
@@ -85,7 +88,7 @@ class AuthFlow(Generic[UserT, RegisterT]):
         scopes: Collection[str] = (),
         client: ClientInfo | None = None,
     ) -> TokenPair:
-        """Authenticate, and begin a login with those of *scopes* that the user may have. Raises InvalidCredentialsError.
+        """Authenticate, and begin a login with those of *scopes* that the user may have.
 
         Args:
             session: A session of your database.
@@ -93,10 +96,18 @@ class AuthFlow(Generic[UserT, RegisterT]):
             password: What the client sent.
             scopes: What the client asks for.
             client: Where the request comes from, for the list of logins. Logins without a store ignore it.
+
+        Raises:
+            InvalidCredentialsError: There is no such user, the password is wrong, or the user is not active.
+            SecondFactorRequiredError: ``login_with_code`` takes its challenge and a code.
         """
         logins = self._needed_logins()
         user, account = await self._authenticate(session, email, password)
         allowed = frozenset[str]() if self.scopes is None else frozenset(self.scopes(user))
+        if self.second_factor is not None:
+            stored = self.accounts(session).describe(user).hashed_password  # an outdated one was replaced
+            granted = allowed & frozenset(scopes)
+            await self.second_factor.require(session, user, subject=account.subject, hashed_password=stored, scopes=granted)
         if not isinstance(logins, EndableLogins):
             return await logins.start(account.subject, scopes=allowed & frozenset(scopes))
         pair = await logins.start(account.subject, scopes=allowed & frozenset(scopes), client=client)
@@ -149,9 +160,7 @@ class AuthFlow(Generic[UserT, RegisterT]):
         is_guarded = password is not None or any(changes[name] != getattr(user, name, None) for name in changes.keys() & set(self.guarded))
         new_hash = verified = None
         if confirm and is_guarded:
-            if current is None or not await self.passwords.verify(current, account.hashed_password):
-                raise wrong_password()
-            verified = account.hashed_password
+            verified = await self.confirm(session, user, current)
         if password is not None:
             known = [account.email, *changes.values(), *(getattr(user, name, None) for name in type(data).model_fields)]
             new_hash = await self.hash_password(password, similar_to=[text for text in known if isinstance(text, str)])
@@ -165,6 +174,16 @@ class AuthFlow(Generic[UserT, RegisterT]):
         if changed is None:
             raise wrong_password()
         return changed
+
+    async def confirm(self, session: AsyncSession, user: UserT, current: str | SecretStr | None) -> str:
+        """Return the hash of *user* if *current* is the password. Raises UserInputError if it is missing or wrong.
+
+        Call it before what a stolen token must not do. Then do that only if the same hash is still stored.
+        """
+        stored = self.accounts(session).describe(user).hashed_password
+        if current is None or stored is None or not await self.passwords.verify(current, stored):
+            raise wrong_password()
+        return stored
 
     async def refresh(self, session: AsyncSession, refresh_token: str) -> TokenPair:
         """Exchange a refresh token for a new pair, with the scopes that its user may still have.
@@ -215,16 +234,24 @@ class AuthFlow(Generic[UserT, RegisterT]):
             raise ConfigurationError("this AuthFlow has no logins: pass logins=StatelessLogins(tokens), or use authenticate()")
         return self.logins
 
+    async def still_has_hash(self, session: AsyncSession, user: UserT, hashed_password: str | None) -> bool:
+        """Return whether *hashed_password* is stored for *user* now."""
+        return await self._stored_hash(session, user) == hashed_password
+
     async def _still_has_password(self, session: AsyncSession, user: UserT, password: str | SecretStr) -> bool:
+        before = self.accounts(session).describe(user).hashed_password
+        stored = await self._stored_hash(session, user)
+        # Another login may have replaced an outdated hash of the same password.
+        return stored == before or await self.passwords.verify(password, stored)
+
+    async def _stored_hash(self, session: AsyncSession, user: UserT) -> str | None:
         accounts = self.accounts(session)
-        before = accounts.describe(user)
+        subject = accounts.describe(user).subject
         state = inspect(user, raiseerr=False)
         if isinstance(state, InstanceState) and state.session is session.sync_session and not state.modified:
             session.expire(user)  # so that it is read again
-        now = await accounts.get_account(before.subject)
-        stored = None if now is None else accounts.describe(now).hashed_password
-        # Another login may have replaced an outdated hash of the same password.
-        return stored == before.hashed_password or await self.passwords.verify(password, stored)
+        now = await accounts.get_account(subject)
+        return None if now is None else accounts.describe(now).hashed_password
 
     async def _authenticate(self, session: AsyncSession, email: str, password: str | SecretStr) -> tuple[UserT, Account]:
         accounts = self.accounts(session)

@@ -18,6 +18,8 @@ from fastapi_kit.auth.tokens.claims import TokenClaims
 from fastapi_kit.auth.users.accounts import PRIVILEGES
 from fastapi_kit.auth.users.flow import AuthFlow
 from fastapi_kit.auth.users.schemas import LoginRead, RefreshRequest
+from fastapi_kit.auth.users.second_factor import second_factor_of
+from fastapi_kit.auth.users.second_factor_routes import add_code_login, add_second_factor
 from fastapi_kit.dependencies import Dependency, as_depends, declare, while_connected
 from fastapi_kit.errors import ConfigurationError
 from fastapi_kit.handlers.openapi import problem_responses
@@ -52,6 +54,9 @@ class AuthEndpoint(enum.Flag):
     """``DELETE /logins/{id}``: 204, 404 if the user has no such login."""
     LOGINS = 240
     """The four that list and end logins. They need logins that can be ended: ``AuthEndpoint.ALL | AuthEndpoint.LOGINS``."""
+    SECOND_FACTOR = 8192
+    """``GET``, ``POST /second-factor``, ``/second-factor/confirm`` and ``/disable``: users enable and disable it. They need
+    ``AuthFlow(second_factor=...)``, with which ``POST /login/second-factor`` is there beside ``POST /login``."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,7 @@ def auth_router(
     Raises:
         ConfigurationError: *register* is missing, lacks a field, or has one with which users could grant themselves privileges, such as
             ``is_superuser`` or ``roles``; or the flow has no logins for the routes of tokens, or none that can be ended for those of
-            ``AuthEndpoint.LOGINS``.
+            ``AuthEndpoint.LOGINS``, or no second factor for those of ``AuthEndpoint.SECOND_FACTOR``.
     """
     if register is not None:
         needed = {"password", "email"} if flow.identify is None else {"password"}
@@ -119,6 +124,11 @@ def auth_router(
         add_register(router, flow, session, register, read)
     if AuthEndpoint.LOGIN in endpoints:
         add_login(router, flow, session)
+        if flow.second_factor is not None:
+            add_code_login(router, flow, session)
+    if AuthEndpoint.SECOND_FACTOR in endpoints:
+        second_factor_of(flow)
+        add_second_factor(router, flow, session, current_user)
     if AuthEndpoint.REFRESH in endpoints:
         add_refresh(router, flow, session)
     if AuthEndpoint.ME in endpoints:
@@ -180,10 +190,17 @@ def add_login(router: APIRouter, flow: AuthFlow[UserT, RegisterT], session: Depe
         dependencies=[while_connected],
         methods=["POST"],
         summary="Log in",
-        description=f"Exchange {name} and a password for tokens (OAuth2 password grant).",
+        description=f"Exchange {name} and a password for tokens (OAuth2 password grant)."
+        + ("" if flow.second_factor is None else CHALLENGE_DESCRIPTION),
         response_description="An access token and a refresh token",
         responses=problem_responses(400, 401, 413, 422, 503),
     )
+
+
+CHALLENGE_DESCRIPTION = (
+    " If the account has a second factor, a right password is a 401 with the code `second_factor_required`:"
+    " send the `challenge_token` in its `context` to `/login/second-factor`, with a code."
+)
 
 
 def add_refresh(router: APIRouter, flow: AuthFlow[UserT, RegisterT], session: Dependency[AsyncSession]) -> None:

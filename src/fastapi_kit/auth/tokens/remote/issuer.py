@@ -3,15 +3,13 @@
 from collections.abc import Collection
 from datetime import timedelta
 
-from fastapi_kit.auth.tokens._compact import split_token
-from fastapi_kit.auth.tokens._signed import read_kid, read_payload
+from fastapi_kit.auth.tokens._compact import read_kid, split_token
 from fastapi_kit.auth.tokens.claims import TokenClaims
-from fastapi_kit.auth.tokens.keys import Algorithm, check_algorithm
-from fastapi_kit.auth.tokens.policy import TokenPolicy, check_type
+from fastapi_kit.auth.tokens.keys import Algorithm, check_algorithm, read_payload
+from fastapi_kit.auth.tokens.policy import Clock, TokenPolicy, check_type, utc_now
 from fastapi_kit.auth.tokens.remote.claims import AudienceClaim, read_foreign_claims
 from fastapi_kit.auth.tokens.remote.fetch import Fetch, check_url, get_fetch
 from fastapi_kit.auth.tokens.remote.keys import RemoteKeys
-from fastapi_kit.auth.tokens.service import Clock, utc_now
 from fastapi_kit.errors import ConfigurationError, InvalidTokenError
 
 __all__ = ["RemoteIssuer"]

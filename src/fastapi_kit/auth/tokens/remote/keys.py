@@ -6,9 +6,9 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 
 from fastapi_kit.auth.tokens.keys import Algorithm, Key
+from fastapi_kit.auth.tokens.policy import Clock
 from fastapi_kit.auth.tokens.remote.document import Keys, read_keys
 from fastapi_kit.auth.tokens.remote.fetch import MAX_BYTES, Fetch, UnusableAnswerError
-from fastapi_kit.auth.tokens.service import Clock
 from fastapi_kit.errors import InvalidTokenError, UnavailableError
 
 __all__ = ["RemoteKeys"]
