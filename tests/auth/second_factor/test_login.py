@@ -18,7 +18,7 @@ from tests.auth.second_factor.site import EMAIL, FactorBase, Person, Site, User,
 from fastapi_kit.auth.logins import ClientInfo, StatelessLogins, StoredLogins, TokenPair
 from fastapi_kit.auth.passwords.contexts import bcrypt_context
 from fastapi_kit.auth.second_factor import TOTP, FactorState, SecondFactor
-from fastapi_kit.auth.second_factor.sql import SQLFactorStore
+from fastapi_kit.auth.second_factor.sql import SQLFactorStore, TOTPMixin
 from fastapi_kit.auth.users import (
     AuthEndpoint,
     AuthFlow,
@@ -122,11 +122,29 @@ async def test_a_code_works_once(ann: Person, site: Site) -> None:
     assert (await ann("GET", "/second-factor")).json() == {"enabled": True, "recovery_codes": 9}
 
 
+class AllRead(SQLFactorStore):
+    """Lets no request go on until all of *count* have read the same state."""
+
+    def __init__(self, count: int) -> None:
+        self.left = count
+        self.gate = asyncio.Event()
+
+    async def read(self, session: AsyncSession, user: TOTPMixin, /) -> FactorState:
+        state = await super().read(session, user)
+        self.left -= 1
+        if self.left == 0:
+            self.gate.set()
+        async with asyncio.timeout(30):
+            await self.gate.wait()
+        return state
+
+
 @pytest.mark.parametrize("kind", ["app", "recovery"])
 async def test_twenty_logins_with_one_code(ann: Person, site: Site, kind: str) -> None:
     """R46: of twenty logins at the same time with one code, exactly one succeeds."""
     code = site.code(ann.secret, later=1) if kind == "app" else ann.recovery_codes[0]
     challenges = [await ann.challenge() for _ in range(20)]
+    site.factor.store = AllRead(20)
 
     answers = await asyncio.gather(*(ann.send_code(challenge, code) for challenge in challenges))
 
@@ -137,6 +155,7 @@ async def test_two_codes_at_once(ann: Person, site: Site) -> None:
     """Two logins at the same moment with different codes both succeed."""
     codes = [site.code(ann.secret, later=1), *ann.recovery_codes[:2]]
     challenges = [await ann.challenge() for _ in codes]
+    site.factor.store = AllRead(3)
 
     answers = await asyncio.gather(*(ann.send_code(challenge, code) for challenge, code in zip(challenges, codes, strict=True)))
 
@@ -410,6 +429,7 @@ async def test_two_enrolments_at_once(bare: Person, site: Site) -> None:
     """Of several confirmations at once one succeeds, so the recovery codes that are shown are those that are stored."""
     await bare.begin()
     codes = [site.code(bare.secret, later=later) for later in (-1, 0, 1)] * 2
+    site.factor.store = AllRead(6)
 
     answers = await asyncio.gather(*(bare("POST", "/second-factor/confirm", json={"code": code}) for code in codes))
 

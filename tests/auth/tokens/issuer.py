@@ -41,6 +41,7 @@ class Issuer:
         self.body: Callable[[], bytes] = lambda: json.dumps({"keys": self.keys}).encode()
         self.status = 200
         self.headers: list[tuple[bytes, bytes]] = []
+        self.chunks_left = 0
         self.open = asyncio.Event()
         self.open.set()
         self.url = url
@@ -51,8 +52,25 @@ class Issuer:
         self.fetches += 1
         self.asked.set()
         await self.open.wait()
-        await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
+        status = 200 if scope["path"] == "/elsewhere" else self.status
+        await send({"type": "http.response.start", "status": status, "headers": self.headers})
+        if self.chunks_left:
+            await self.send_much(receive, send)
         await send({"type": "http.response.body", "body": self.body()})
+
+    async def send_much(self, receive: Receive, send: Send) -> None:
+        """Send chunk after chunk until the client leaves."""
+
+        async def wait_for_end() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
+        end = asyncio.create_task(wait_for_end())
+        while self.chunks_left and not end.done():
+            self.chunks_left -= 1
+            await send({"type": "http.response.body", "body": b" " * 65536, "more_body": True})
+            await asyncio.sleep(0)
+        end.cancel()
 
     async def fetch(self, url: str) -> bytes:
         """Return the document without a network."""

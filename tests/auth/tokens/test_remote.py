@@ -363,6 +363,16 @@ async def test_an_answer_that_cannot_be_used(served: Issuer, name: str, caplog: 
     assert all(record.levelno == logging.WARNING and "127.0.0.1" not in record.getMessage() for record in records)
 
 
+async def test_an_answer_without_end(served: Issuer) -> None:
+    """What is longer than the limit is not read to its end."""
+    served.chunks_left = 1000
+
+    with pytest.raises(UnavailableError):
+        await served.verifier().verify(served.token())
+
+    assert served.chunks_left > 0
+
+
 async def test_an_issuer_that_is_gone() -> None:
     """Old keys outlive their issuer for a while, and a new one is tried again soon."""
     async with running(Issuer()) as issuer:
@@ -394,8 +404,9 @@ async def test_a_slow_issuer(served: Issuer) -> None:
     """An issuer that does not answer is given up after the timeout."""
     served.open.clear()
 
-    with pytest.raises(UnavailableError):
-        await served.verifier(timeout=0.01).verify(served.token())
+    async with asyncio.timeout(30):
+        with pytest.raises(UnavailableError):
+            await served.verifier(timeout=0.01).verify(served.token())
 
 
 async def test_a_clock_that_is_set_back(issuer: Issuer) -> None:
@@ -432,7 +443,7 @@ async def test_a_fetch_of_ones_own() -> None:
 
 
 def test_another_event_loop() -> None:
-    """One verifier serves several event loops, one after the other."""
+    """A fetch that another event loop has begun, and does not end, delays nobody."""
     issuer = Issuer()
     gates = [asyncio.Event()]
 
@@ -447,10 +458,15 @@ def test_another_event_loop() -> None:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(verifier.verify(issuer.token()), 0.01)
 
-    asyncio.run(leave())
-    issuer.advance(seconds=6)
+    with asyncio.Runner() as other:
+        other.run(leave())
+        issuer.advance(seconds=6)
 
-    assert asyncio.run(verifier.verify(issuer.token())).sub == "auth0|7"
+        async def verify() -> TokenClaims:
+            async with asyncio.timeout(30):
+                return await verifier.verify(issuer.token())
+
+        assert asyncio.run(verify()).sub == "auth0|7"
 
 
 # --- Set-up ---
