@@ -36,7 +36,7 @@ TIMES = {59: "287082", 1111111109: "081804", 1111111111: "050471", 1234567890: "
 
 
 def test_the_vectors_of_hotp() -> None:
-    """R46: the codes are those of RFC 4226."""
+    """The codes are those of RFC 4226."""
     assert [hotp(KEY, counter) for counter in range(10)] == COUNTERS
 
 
@@ -56,7 +56,7 @@ def test_the_steps_around_now(totp: TOTP) -> None:
 
 
 def test_a_step_is_used_once(totp: TOTP, clock: FrozenClock) -> None:
-    """R46: a code that was used, and those before it, are rejected. The next one works."""
+    """A code that was used, and those before it, are rejected. The next one works."""
     assert totp.verify(SECRET, hotp(KEY, STEP), last_step=STEP) is None
     assert totp.verify(SECRET, hotp(KEY, STEP - 1), last_step=STEP) is None
     assert totp.verify(SECRET, hotp(KEY, STEP + 1), last_step=STEP) == STEP + 1
@@ -69,7 +69,7 @@ CODE = hotp(KEY, STEP)
 
 @pytest.mark.parametrize("code", [CODE, f" {CODE} ", f"{CODE[:3]} {CODE[3:]}", f"{CODE[:3]}-{CODE[3:]}", "\t".join(CODE)])
 def test_spaces_in_a_code(totp: TOTP, code: str) -> None:
-    """R46: apps show codes with a space in them; users may type it."""
+    """Apps show codes with a space in them; users may type it."""
     assert totp.verify(SECRET, code, last_step=None) == STEP
 
 
@@ -108,7 +108,7 @@ def test_what_is_no_code(totp: TOTP, code: Any) -> None:
 
 @pytest.mark.parametrize("secret", ["", "1", "not base32!", "é", SECRET[:-1], SECRET.lower(), None])
 def test_a_malformed_secret(totp: TOTP, secret: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """R46: a stored secret that is malformed fits no code, and is logged without its value."""
+    """A stored secret that is malformed fits no code, and is logged without its value."""
     assert totp.verify(secret, CODE, last_step=None) is None
 
     assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
@@ -117,7 +117,7 @@ def test_a_malformed_secret(totp: TOTP, secret: Any, caplog: pytest.LogCaptureFi
 
 
 def test_a_new_secret(totp: TOTP) -> None:
-    """R46: each secret is 160 random bits in base32."""
+    """Each secret is 160 random bits in base32."""
     secrets = {totp.new_secret() for _ in range(50)}
 
     assert len(secrets) == 50
@@ -126,7 +126,7 @@ def test_a_new_secret(totp: TOTP) -> None:
 
 @pytest.mark.parametrize("account", ["ann@example.com", "Ann Müller", "a&b=c?d#e/f%20", "a:b", "\ud800", "x" * 300, ""])
 def test_the_address_for_the_app(clock: FrozenClock, account: str) -> None:
-    """R46: the address has the issuer, the account and the secret, escaped so that an app reads the same."""
+    """The address has the issuer, the account and the secret, escaped so that an app reads the same."""
     uri = TOTP(issuer="Zenith & Söhne", clock=clock).uri(SECRET, account=account)
 
     parts = urlsplit(uri)
@@ -142,7 +142,7 @@ def test_the_address_for_the_app(clock: FrozenClock, account: str) -> None:
 
 @pytest.mark.parametrize("issuer", ["", " ", "a:b", "a\nb", "\ud800"])
 def test_an_impossible_issuer(issuer: str) -> None:
-    """R46: apps take what is before the colon for the issuer, so it has none."""
+    """Apps take what is before the colon for the issuer, so it has none."""
     with pytest.raises(ConfigurationError, match="issuer"):
         TOTP(issuer=issuer)
 
@@ -151,7 +151,7 @@ def test_an_impossible_issuer(issuer: str) -> None:
 
 
 def test_new_recovery_codes() -> None:
-    """R46: recovery codes have 80 random bits; the hashes show nothing of them, and neither does the repr."""
+    """Recovery codes have 80 random bits; the hashes show nothing of them, and neither does the repr."""
     made = new_recovery_codes()
 
     assert len({*made.codes, *made.hashes}) == 20
@@ -182,7 +182,7 @@ def test_a_recovery_code_is_used_once() -> None:
     ],
 )
 def test_how_a_recovery_code_may_be_typed(typed: Any) -> None:
-    """R46: case, spaces, hyphens, and letters that look like digits do not matter."""
+    """Case, spaces, hyphens, and letters that look like digits do not matter."""
     made = new_recovery_codes()
 
     assert all(use_recovery_code(typed(code), made.hashes) is not None for code in made.codes)
@@ -190,13 +190,13 @@ def test_how_a_recovery_code_may_be_typed(typed: Any) -> None:
 
 @pytest.mark.parametrize("code", [None, "", 7, b"x", "-", "x" * 16, "u" * 16, "0" * 15, "0" * 17, "0" * 100_000, "\ud800" * 16, "０" * 16])
 def test_what_is_no_recovery_code(code: Any) -> None:
-    """R46: no other input is accepted or raises."""
+    """No other input is accepted or raises."""
     assert use_recovery_code(code, new_recovery_codes().hashes) is None
     assert use_recovery_code(code, []) is None
 
 
 @pytest.mark.parametrize("count", [0, -1, 21])
 def test_an_impossible_number_of_codes(count: int) -> None:
-    """R46: there is at least one code, and no flood of them."""
+    """There is at least one code, and no flood of them."""
     with pytest.raises(ConfigurationError, match="from 1 to 20"):
         new_recovery_codes(count=count)

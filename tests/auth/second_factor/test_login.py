@@ -178,7 +178,7 @@ async def test_a_challenge_is_no_other_token(ann: Person, site: Site) -> None:
 
 
 async def test_a_challenge_that_is_too_old(ann: Person, site: Site) -> None:
-    """R46: a challenge is over after five minutes."""
+    """A challenge is over after five minutes."""
     challenge = await ann.challenge()
     site.clock.advance(timedelta(minutes=5, seconds=10))
 
@@ -218,7 +218,7 @@ async def test_a_deleted_user(ann: Person, site: Site) -> None:
 
 
 async def test_another_users_code(ann: Person, site: Site) -> None:
-    """R46: a challenge takes the codes of its own user only."""
+    """A challenge takes the codes of its own user only."""
     challenge = await ann.challenge()
     bob = await store_user(site.database, "bob@example.com")
     async with site.database.sessions() as session:
@@ -370,7 +370,7 @@ async def test_memory_is_bounded(ann: Person, site: Site, monkeypatch: pytest.Mo
 
 
 async def test_enrolment(bare: Person, site: Site) -> None:
-    """R46: a secret for the app needs the password, and a first code enables the factor and shows the recovery codes."""
+    """A secret for the app needs the password, and a first code enables the factor and shows the recovery codes."""
     await bare.begin()
     wrong = await bare("POST", "/second-factor/confirm", json={"code": "000000"})
     assert (wrong.status_code, wrong.json()["errors"][0]["code"]) == (422, "wrong_code")
@@ -411,7 +411,7 @@ async def test_a_stolen_access_token(ann: Person, site: Site) -> None:
 
 @pytest.mark.parametrize("kind", ["app", "recovery"])
 async def test_switching_it_off(ann: Person, site: Site, kind: str) -> None:
-    """R46: the password and a code, or a recovery code, switch it off: nothing of it is left, and it can begin anew."""
+    """The password and a code, or a recovery code, switch it off: nothing of it is left, and it can begin anew."""
     data = {"current_password": PASSWORD, "code": site.code(ann.secret, later=1) if kind == "app" else ann.recovery_codes[0]}
 
     assert (await ann("POST", "/second-factor/disable", json=data)).status_code == 204
@@ -530,7 +530,7 @@ async def test_a_hostile_code(ann: Person, code: Any) -> None:
 
 @pytest.mark.parametrize("lifetime", [timedelta(), timedelta(minutes=5, seconds=1)])
 def test_the_lifetime_of_a_challenge(site: Site, lifetime: timedelta) -> None:
-    """R46: a challenge lives at most five minutes."""
+    """A challenge lives at most five minutes."""
     with pytest.raises(ConfigurationError, match="5 minutes"):
         SecondFactor(site.tokens, TOTP(issuer="Zenith"), SQLFactorStore(), cipher=None, challenge_lifetime=lifetime)
 
