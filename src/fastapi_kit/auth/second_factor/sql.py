@@ -82,7 +82,7 @@ def mapper_of(user: object) -> Mapper[Any]:
 
 def key_of(user: object) -> list[ColumnElement[bool]]:
     """Return the conditions that find the row of a stored user."""
-    identity = cast("Any", inspect(user)).identity
+    identity: Any = inspect(user).identity
     return [column == value for column, value in zip(mapper_of(user).primary_key, identity, strict=True)]
 
 

@@ -119,7 +119,7 @@ def check_algorithms(algorithms: Collection[Algorithm]) -> frozenset[Algorithm]:
     """Return *algorithms*. Raises ConfigurationError, TypeError."""
     if isinstance(algorithms, str):
         raise TypeError("algorithms is a collection: write algorithms=['RS256']")
-    checked = frozenset(map(check_algorithm, algorithms))
+    checked = frozenset[Algorithm](check_algorithm(algorithm) for algorithm in algorithms)
     if not checked:
         raise ConfigurationError("name the algorithms that the issuer signs with")
     if any(algorithm.startswith("HS") for algorithm in checked):
