@@ -33,6 +33,8 @@ from fastapi_kit.errors import InvalidCredentialsError
 
 RP_ID = "example.org"  # the domain of your site, without https:// and port
 ORIGIN = "https://example.org"  # what the browser shows, exactly
+MALFORMED = (WebAuthnException, KeyError, TypeError, ValueError)
+"""What malformed credentials raise: not all of it is an error of py_webauthn."""
 
 
 class User(UserMixin, Base):
@@ -99,7 +101,7 @@ async def use_challenge(session: AsyncSession, credential: dict[str, Any], user_
     try:
         client_data = ClientData.model_validate_json(base64url_to_bytes(credential["response"]["clientDataJSON"]))
         value = base64url_to_bytes(client_data.challenge)
-    except (KeyError, TypeError, ValueError):
+    except MALFORMED:
         raise InvalidCredentialsError from None
     owned = Challenge.value == value, Challenge.user_id.is_not_distinct_from(user_id), Challenge.expires_at > datetime.now(UTC)
     found = await session.execute(delete(Challenge).where(*owned).returning(Challenge.value))
@@ -144,7 +146,7 @@ async def add_passkey(credential: Credential, user: CurrentUser, session: Sessio
             expected_origin=ORIGIN,
             require_user_verification=True,
         )
-    except (WebAuthnException, ValueError):
+    except MALFORMED:
         raise InvalidCredentialsError from None
     session.add(Passkey(id=made.credential_id, user_id=user.id, public_key=made.credential_public_key, sign_count=made.sign_count))
 
@@ -164,7 +166,7 @@ async def log_in(credential: Credential, session: Session) -> TokenPair:
     challenge = await use_challenge(session, credential, None)
     try:
         passkey = await session.get(Passkey, base64url_to_bytes(credential["rawId"]))
-    except (KeyError, TypeError, ValueError):
+    except MALFORMED:
         raise InvalidCredentialsError from None
     user = None if passkey is None else await session.get(User, passkey.user_id)
     if passkey is None or user is None or not user.is_active:
@@ -179,7 +181,7 @@ async def log_in(credential: Credential, session: Session) -> TokenPair:
             credential_current_sign_count=passkey.sign_count,
             require_user_verification=True,
         )
-    except (WebAuthnException, ValueError):
+    except MALFORMED:
         raise InvalidCredentialsError from None
     await session.execute(update(Passkey).where(Passkey.id == passkey.id).values(sign_count=answer.new_sign_count))
     return await logins.start(str(user.id))

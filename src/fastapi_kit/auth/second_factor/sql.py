@@ -82,8 +82,8 @@ def mapper_of(user: object) -> Mapper[Any]:
 
 def key_of(user: object) -> list[ColumnElement[bool]]:
     """Return the conditions that find the row of a stored user."""
-    identity: Any = inspect(user).identity
-    return [column == value for column, value in zip(mapper_of(user).primary_key, identity, strict=True)]
+    state: Any = inspect(user)
+    return [column == value for column, value in zip(mapper_of(user).primary_key, state.identity, strict=True)]
 
 
 def state_of(secret: bytes | None, last_step: int | None, hashes: str | None) -> FactorState:
