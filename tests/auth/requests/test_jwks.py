@@ -113,7 +113,7 @@ async def kids(client: AsyncClient) -> list[str]:
     return [key["kid"] for key in (await client.get("/.well-known/jwks.json")).json()["keys"]]
 
 
-async def test_a_new_key_logs_out_nobody(users: Database) -> None:
+async def test_a_new_key_ends_no_login(users: Database) -> None:
     """Publish the new public key, then sign with it, then remove the old key: instances of two neighbouring steps accept all tokens."""
     await store_user(users)
     new_public, old_public = Key(public_pem(NEW), "EdDSA", kid="2030"), Key(public_pem(OLD), "EdDSA", kid="2029")

@@ -95,7 +95,7 @@ async def test_a_login_without_a_factor(bare: Person) -> None:
 
 
 async def test_a_wrong_password_shows_nothing(ann: Person) -> None:
-    """Without the password nobody learns that the account has a second factor."""
+    """A client without the password does not learn that the account has a second factor."""
     answer = await ann.log_in(password="wrong horse battery")
 
     assert (answer.status_code, answer.json()["code"]) == (401, "invalid_credentials")

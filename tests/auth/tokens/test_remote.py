@@ -443,7 +443,7 @@ async def test_a_fetch_of_ones_own() -> None:
 
 
 def test_another_event_loop() -> None:
-    """A fetch that another event loop has begun, and does not end, delays nobody."""
+    """A fetch that another event loop has begun, and does not end, delays no request."""
     issuer = Issuer()
     gates = [asyncio.Event()]
 
