@@ -90,15 +90,7 @@ class CapturedMail:
 
 @contextmanager
 def captured_mails(mail: MailFlow[Any, Any]) -> Generator[list[CapturedMail]]:
-    """Collect the mails of *mail* inside the block instead of sending them. The functions of your application are not called.
-
-    Example:
-        ```python
-        with captured_mails(mail) as mails:
-            await client.post("/auth/password/forgot", json={"email": "ada@example.org"})
-        token = mails[-1].token
-        ```
-    """
+    """Collect the mails of *mail* inside the block instead of sending them. The functions of your application are not called."""
     mails: list[CapturedMail] = []
 
     def capture(kind: str) -> SendLink:

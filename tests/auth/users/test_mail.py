@@ -118,7 +118,7 @@ async def test_a_forgotten_password(client: AsyncClient, site: MailSite, mails: 
 
 
 async def test_a_reset_works_once(client: AsyncClient, site: MailSite, mails: list[CapturedMail]) -> None:
-    """A used link, and every other link that was sent before, is rejected."""
+    """R48: a used link, and every other link that was sent before, is rejected."""
     await store_user(site.database)
     for _ in range(2):
         await post(client, "/password/forgot", email=ANN)
@@ -131,7 +131,7 @@ async def test_a_reset_works_once(client: AsyncClient, site: MailSite, mails: li
 
 
 async def test_one_of_twenty_resets(site: MailSite, mails: list[CapturedMail]) -> None:
-    """Of twenty resets at the same time with one link, one sets the password."""
+    """R48: of twenty resets at the same time with one link, one sets the password."""
     user = await store_user(site.database)
     async with site.database.sessions() as session:
         await (await site.mail.request_reset(session, email=ANN))()
@@ -149,7 +149,7 @@ async def test_one_of_twenty_resets(site: MailSite, mails: list[CapturedMail]) -
 
 
 async def test_a_reset_expires(client: AsyncClient, site: MailSite, mails: list[CapturedMail]) -> None:
-    """The link to reset a password works for an hour."""
+    """R48: the link to reset a password works for an hour."""
     await store_user(site.database)
     await post(client, "/password/forgot", email=ANN)
 
@@ -162,7 +162,7 @@ async def test_a_reset_expires(client: AsyncClient, site: MailSite, mails: list[
 async def test_a_reset_after_a_change(
     client: AsyncClient, site: MailSite, mails: list[CapturedMail], change: dict[str, object] | None
 ) -> None:
-    """A link ends when the password or the address changes, and when the user is deactivated or deleted."""
+    """R48: a link ends when the password or the address changes, and when the user is deactivated or deleted."""
     user = await store_user(site.database)
     await post(client, "/password/forgot", email=ANN)
     async with site.database.begin() as session:
@@ -183,7 +183,7 @@ async def test_a_weak_new_password(client: AsyncClient, site: MailSite, mails: l
 
 
 async def test_every_other_token_is_no_reset(client: AsyncClient, site: MailSite, mails: list[CapturedMail]) -> None:
-    """Access, refresh and verification tokens do not reset a password, and a link of a mail does not log in."""
+    """R48: access, refresh and verification tokens do not reset a password, and a link of a mail does not log in."""
     user = await store_user(site.database)
     pair = (await log_in(client)).json()
     await post(client, "/email/verification", email=ANN)
@@ -221,7 +221,7 @@ FORGET = ["/password/forgot", "/email/verification"]
 @pytest.mark.parametrize("path", FORGET)
 @pytest.mark.parametrize("email", [UNKNOWN, "not an address", "a@b", "\x00", "x" * 320, "ann@example.com\u200b", "inactive@example.com"])
 async def test_unknown_addresses(client: AsyncClient, site: MailSite, mails: list[CapturedMail], path: str, email: str) -> None:
-    """The answer is the same for every address, and only a user's own address gets a mail."""
+    """R37: the answer is the same for every address, and only a user's own address gets a mail."""
     await store_user(site.database)
     await store_user(site.database, "inactive@example.com", is_active=False)
     known = await post(client, path, email=ANN)
@@ -238,7 +238,7 @@ async def test_unknown_addresses(client: AsyncClient, site: MailSite, mails: lis
 
 @pytest.mark.parametrize("path", FORGET)
 async def test_the_same_statements(client: AsyncClient, site: MailSite, mails: list[CapturedMail], path: str) -> None:
-    """A known and an unknown address cost the same statements: one."""
+    """R37: a known and an unknown address cost the same statements: one."""
     await store_user(site.database)
 
     for email in (ANN, UNKNOWN):
@@ -249,7 +249,7 @@ async def test_the_same_statements(client: AsyncClient, site: MailSite, mails: l
 
 @pytest.mark.parametrize("path", FORGET)
 async def test_the_answer_comes_before_the_mail(site: MailSite, path: str) -> None:
-    """The mail is sent, and its token created, after the response: a slow mail server does not show that an address is known."""
+    """R37: the mail is sent, and its token created, after the response: a slow mail server does not show that an address is known."""
     await store_user(site.database)
     events: list[str] = []
 
@@ -294,7 +294,7 @@ async def test_a_mail_that_fails(client: AsyncClient, site: MailSite, caplog: py
 
 
 async def test_a_registration_is_verified(client: AsyncClient, site: MailSite, mails: list[CapturedMail]) -> None:
-    """A registration sends a link, which verifies the address once."""
+    """R48: a registration sends a link, which verifies the address once."""
     answer = await post(client, "/register", email=ANN, password=PASSWORD)
     user = answer.json()
     assert [(mail.kind, mail.to) for mail in mails] == [("verify", ANN)]
@@ -388,7 +388,7 @@ async def test_a_new_address_after_a_new_password(client: AsyncClient, site: Mai
 
 
 async def test_a_taken_address(hidden: MailSite) -> None:
-    """New and taken addresses have the same answer; the mail to the owner tells them. A login shows nothing either."""
+    """R37: new and taken addresses have the same answer; the mail to the owner tells them. A login shows nothing either."""
     await store_user(hidden.database, is_verified=True)
     with captured_mails(hidden.mail) as mails:
         async with app_client(hidden.app) as client:
@@ -434,7 +434,7 @@ async def test_another_unique_field(hidden: MailSite) -> None:
 
 
 async def test_a_changed_password(client: AsyncClient, site: MailSite) -> None:
-    """With the current password a user sets a new one. The other logins end, this one goes on."""
+    """R36: with the current password a user sets a new one. The other logins end, this one goes on."""
     await store_user(site.database)
     laptop, phone = await access(client), await access(client)
 
