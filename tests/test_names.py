@@ -58,6 +58,7 @@ EXPORTS = {
         AccessLogMiddleware BodyLimitMiddleware RequestIdMiddleware SecurityHeadersMiddleware ServerTimingMiddleware
         UnhandledErrorMiddleware get_request_id timed
     """,
+    "fastapi_kit.ratelimit": "AttemptCounter MemoryCounter RateLimiter client_address client_key",
     "fastapi_kit.routing": ("Endpoint RouterOptions check_operation_ids crud_router get_row_factory operation_id set_link_header"),
     "fastapi_kit.testing": "FrozenClock QueryLog app_client assert_max_queries assert_no_n_plus_one bearer cheap_hasher isolated login_as",
 }
@@ -123,6 +124,7 @@ LAZY = {
     "fastapi_kit": "fastapi_kit.errors.NotFoundError",
     "fastapi_kit.auth": "fastapi_kit.auth.tokens.JWTService",
     "fastapi_kit.auth.users": "fastapi_kit.auth.users.sql.UserMixin",
+    "fastapi_kit.ratelimit": "fastapi_kit.ratelimit.counters.MemoryCounter",
 }
 
 
