@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fastapi_kit.auth.users.schemas import LoginRead, RefreshRequest, UserProfile, UserRegister
     from fastapi_kit.auth.users.sql import NoChanges, UserAccounts, UserMixin
     from fastapi_kit.auth.users.superuser import superuser_command
+    from fastapi_kit.auth.users.throttle import LoginThrottle
 
 __all__ = [
     "Account",
@@ -21,6 +22,7 @@ __all__ = [
     "AuthEndpoint",
     "AuthFlow",
     "LoginRead",
+    "LoginThrottle",
     "NoChanges",
     "NoStoreRoute",
     "PasswordForm",
@@ -41,6 +43,7 @@ _HOMES = {
     "schemas": ["LoginRead", "RefreshRequest", "UserProfile", "UserRegister"],
     "sql": ["NoChanges", "UserAccounts", "UserMixin"],
     "superuser": ["superuser_command"],
+    "throttle": ["LoginThrottle"],
 }
 
 # Hidden from the type checkers, which would otherwise accept any name.

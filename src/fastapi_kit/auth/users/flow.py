@@ -14,7 +14,8 @@ from fastapi_kit.auth.logins.protocol import ClientInfo, EndableLogins, LoginInf
 from fastapi_kit.auth.passwords.hasher import PasswordHasher
 from fastapi_kit.auth.passwords.policy import PasswordPolicy
 from fastapi_kit.auth.tokens.claims import TokenClaims
-from fastapi_kit.auth.users.accounts import Account, Accounts
+from fastapi_kit.auth.users.accounts import Account, Accounts, normalize_email
+from fastapi_kit.auth.users.throttle import LoginThrottle
 from fastapi_kit.db.transactions import unit_of_work
 from fastapi_kit.errors import (
     ConfigurationError,
@@ -50,6 +51,7 @@ class AuthFlow(Generic[UserT, RegisterT]):
         scopes: Returns the scopes that a user may have. A login gets those of them that it asks for. Without it, a login has no scopes.
         identify: Finds the user by what the client typed, such as a user name or a phone number. Without it, by the e-mail address.
         guarded: The fields that users change only with their current password, beside the password: those that they log in with.
+        throttle: Limits guesses at passwords, in logins and in changes. Without it, they are not limited.
     """
 
     accounts: Callable[[AsyncSession], Accounts[UserT, RegisterT]]
@@ -59,21 +61,26 @@ class AuthFlow(Generic[UserT, RegisterT]):
     scopes: Callable[[UserT], Collection[str]] | None = None
     identify: Callable[[AsyncSession, str], Awaitable[UserT | None]] | None = None
     guarded: Collection[str] = ("email",)
+    throttle: LoginThrottle | None = None
 
-    async def authenticate(self, session: AsyncSession, *, email: str, password: str | SecretStr) -> UserT:
+    async def authenticate(
+        self, session: AsyncSession, *, email: str, password: str | SecretStr, client: ClientInfo | None = None
+    ) -> UserT:
         """Return the user with this address and password, and replace an outdated hash.
 
-        It takes one password verification, whatever the outcome.
+        It takes one password verification, whatever the outcome, and none if there were too many attempts.
 
         Args:
             session: A session of your database.
             email: The address, or what *identify* takes.
             password: What the client sent.
+            client: Where the request comes from. Without it, *throttle* counts only the attempts on the account.
 
         Raises:
             InvalidCredentialsError: There is no such user, the password is wrong, or the user is not active.
+            RateLimitedError: The account or the client had too many attempts.
         """
-        user, _ = await self._authenticate(session, email, password)
+        user, _ = await self._authenticate(session, email, password, client)
         return user
 
     async def login(
@@ -85,17 +92,17 @@ class AuthFlow(Generic[UserT, RegisterT]):
         scopes: Collection[str] = (),
         client: ClientInfo | None = None,
     ) -> TokenPair:
-        """Authenticate, and begin a login with those of *scopes* that the user may have. Raises InvalidCredentialsError.
+        """Authenticate, and begin a login with those of *scopes* that the user may have. Raises as ``authenticate`` does.
 
         Args:
             session: A session of your database.
             email: The address, or what *identify* takes.
             password: What the client sent.
             scopes: What the client asks for.
-            client: Where the request comes from, for the list of logins. Logins without a store ignore it.
+            client: Where the request comes from, for *throttle* and for the list of logins.
         """
         logins = self._needed_logins()
-        user, account = await self._authenticate(session, email, password)
+        user, account = await self._authenticate(session, email, password, client)
         allowed = frozenset[str]() if self.scopes is None else frozenset(self.scopes(user))
         if not isinstance(logins, EndableLogins):
             return await logins.start(account.subject, scopes=allowed & frozenset(scopes))
@@ -140,6 +147,7 @@ class AuthFlow(Generic[UserT, RegisterT]):
 
         Raises:
             UserInputError: The new password is too weak, or the current one is missing, wrong, or was changed meanwhile.
+            RateLimitedError: The user had too many attempts at the current password.
             ConflictError: The address is taken.
         """
         accounts = self.accounts(session)
@@ -149,8 +157,7 @@ class AuthFlow(Generic[UserT, RegisterT]):
         is_guarded = password is not None or any(changes[name] != getattr(user, name, None) for name in changes.keys() & set(self.guarded))
         new_hash = verified = None
         if confirm and is_guarded:
-            if current is None or not await self.passwords.verify(current, account.hashed_password):
-                raise wrong_password()
+            await self._verify_current(account, current)
             verified = account.hashed_password
         if password is not None:
             known = [account.email, *changes.values(), *(getattr(user, name, None) for name in type(data).model_fields)]
@@ -226,7 +233,29 @@ class AuthFlow(Generic[UserT, RegisterT]):
         # Another login may have replaced an outdated hash of the same password.
         return stored == before.hashed_password or await self.passwords.verify(password, stored)
 
-    async def _authenticate(self, session: AsyncSession, email: str, password: str | SecretStr) -> tuple[UserT, Account]:
+    async def _verify_current(self, account: Account, current: str | SecretStr | None) -> None:
+        """Raise UserInputError unless *current* is the password of *account*."""
+        # Counted apart from logins: strangers who guess at an address must not keep its owner from a new password.
+        name = f"user {account.subject}"
+        if current is not None and self.throttle is not None:
+            await self.throttle.attempt(account=name, client=None)
+        if current is None or not await self.passwords.verify(current, account.hashed_password):
+            raise wrong_password()
+        if self.throttle is not None:
+            await self.throttle.succeeded(account=name)
+
+    def _typed(self, email: str) -> str:
+        """Return the account that a client means, in the form in which it is looked up."""
+        try:
+            return email if self.identify is not None else normalize_email(email)
+        except UserInputError:
+            return email
+
+    async def _authenticate(
+        self, session: AsyncSession, email: str, password: str | SecretStr, client: ClientInfo | None
+    ) -> tuple[UserT, Account]:
+        if self.throttle is not None:
+            await self.throttle.attempt(account=self._typed(email), client=client and client.address)
         accounts = self.accounts(session)
         try:
             user = await (accounts.get_account_by_email(email) if self.identify is None else self.identify(session, email))
@@ -236,6 +265,8 @@ class AuthFlow(Generic[UserT, RegisterT]):
         check = await self.passwords.verify_and_update(password, None if account is None else account.hashed_password)
         if user is None or account is None or not check.ok or not account.is_active:
             raise InvalidCredentialsError
+        if self.throttle is not None:
+            await self.throttle.succeeded(account=self._typed(email))
         if check.new_hash is not None:
             try:
                 # Only over the hash that was verified: a password that was changed meanwhile stays changed.

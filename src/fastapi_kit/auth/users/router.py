@@ -182,7 +182,7 @@ def add_login(router: APIRouter, flow: AuthFlow[UserT, RegisterT], session: Depe
         summary="Log in",
         description=f"Exchange {name} and a password for tokens (OAuth2 password grant).",
         response_description="An access token and a refresh token",
-        responses=problem_responses(400, 401, 413, 422, 503),
+        responses=problem_responses(400, 401, 413, 422, *(() if flow.throttle is None else (429,)), 503),
     )
 
 
