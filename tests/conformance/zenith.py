@@ -23,6 +23,7 @@ UNGUESSED = frozenset(
         "DELETE /api/v1/auth/logins/{id}",
         "POST /api/v1/users",
         f"POST {_MEMBERS}",
+        f"PATCH {_MEMBERS}/{{user_id}}",
         f"DELETE {_MEMBERS}/{{user_id}}",
     }
 )

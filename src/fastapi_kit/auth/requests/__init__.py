@@ -2,11 +2,13 @@
 
 from fastapi_kit.auth.requests.current_user import CurrentUserDependency, UserDependency, get_claims_factory, get_current_user_factory
 from fastapi_kit.auth.requests.guards import require, require_access
+from fastapi_kit.auth.requests.roles import Roles
 from fastapi_kit.auth.requests.transports import BearerTransport, Transport
 
 __all__ = [
     "BearerTransport",
     "CurrentUserDependency",
+    "Roles",
     "Transport",
     "UserDependency",
     "get_claims_factory",

@@ -255,7 +255,7 @@ class AuthFlow(Generic[UserT, RegisterT]):
         self, session: AsyncSession, email: str, password: str | SecretStr, client: ClientInfo | None
     ) -> tuple[UserT, Account]:
         if self.throttle is not None:
-            await self.throttle.attempt(account=self._typed(email), client=client and client.address)
+            await self.throttle.attempt(account=self._typed(email), client=None if client is None else client.address)
         accounts = self.accounts(session)
         try:
             user = await (accounts.get_account_by_email(email) if self.identify is None else self.identify(session, email))
