@@ -36,7 +36,7 @@ WEB = f"{PYDANTIC} anyio fastapi opentelemetry sqlalchemy starlette"
 
 GROUND = frozenset({"errors", "settings", "pagination", "schemas", "_text"})
 TOKENS, PASSWORDS, LOGINS = frozenset({"auth.tokens"}), frozenset({"auth.passwords"}), frozenset({"auth.logins"})
-FLOW_MEMBERS = "auth.users.accounts auth.users.flow auth.users.throttle"
+FLOW_MEMBERS = "auth.users.accounts auth.users.flow auth.users.throttle auth.users.impersonation"
 FLOW = frozenset(FLOW_MEMBERS.split())
 TOOLS = GROUND | TOKENS | PASSWORDS | {"db", "middleware", "cache"}
 ON_DATABASE = TOOLS | {"crud"}

@@ -36,8 +36,9 @@ EXPORTS = {
         Algorithm Clock JWKSet JWTService Key Keyring TokenClaims TokenPolicy TokenType TokenVerifier
     """,
     "fastapi_kit.auth.users": """
-        Account Accounts AuthEndpoint AuthFlow LoginRead LoginThrottle NoChanges NoStoreRoute PasswordForm RefreshRequest UserAccounts
-        UserMixin UserProfile UserRegister auth_router normalize_email superuser_command
+        Account Accounts AuthEndpoint AuthFlow Impersonation ImpersonationStart ImpersonationToken LoginRead LoginThrottle NoChanges
+        NoStoreRoute PasswordForm RefreshRequest UserAccounts UserMixin UserProfile UserRegister auth_router
+        normalize_email superuser_command
     """,
     "fastapi_kit.cache": "Cache cached",
     "fastapi_kit.crud": "CRUDService FOR_UPDATE FilterSpec KeysetSpec QuerySpec ReadService RowLock Where any_of",

@@ -16,7 +16,8 @@ KitError
 │   ├── InvalidCredentialsError   the login failed; one error for every reason
 │   └── InvalidTokenError         the token is malformed, expired, revoked or of another type
 ├── PermissionDeniedError         the caller is known, and not allowed to do this
-│   └── InsufficientScopeError    the token does not have the needed scopes
+│   ├── InsufficientScopeError    the token does not have the needed scopes
+│   └── ImpersonatedError         only the user may do this, and another one acts as the user
 ├── RateLimitedError              too many attempts; try again later
 ├── UnavailableError              the database cannot answer now; try again later
 └── ConfigurationError            a mistake in the application's code, never the client's (also a RuntimeError)
@@ -34,6 +35,7 @@ __all__ = [
     "ConfigurationError",
     "ConflictError",
     "FieldError",
+    "ImpersonatedError",
     "InsufficientScopeError",
     "InvalidCredentialsError",
     "InvalidDataError",
@@ -282,6 +284,16 @@ class InsufficientScopeError(PermissionDeniedError):
     def __init__(self, scopes: frozenset[str]) -> None:
         super().__init__(f"the token does not have all of {', '.join(sorted(scopes))}")
         self.scopes = scopes
+
+
+class ImpersonatedError(PermissionDeniedError):
+    """Only the user may do this, and the token is that of another user who acts as the user."""
+
+    code = "impersonated"
+    detail = "Not allowed while you act as another user."
+
+    def __init__(self) -> None:
+        super().__init__("the token has an actor")
 
 
 class RateLimitedError(KitError):

@@ -10,6 +10,7 @@ from fastapi_kit._lazy import names_of
 if TYPE_CHECKING:
     from fastapi_kit.auth.users.accounts import Account, Accounts, normalize_email
     from fastapi_kit.auth.users.flow import AuthFlow
+    from fastapi_kit.auth.users.impersonation import Impersonation, ImpersonationStart, ImpersonationToken
     from fastapi_kit.auth.users.router import AuthEndpoint, NoStoreRoute, PasswordForm, auth_router
     from fastapi_kit.auth.users.schemas import LoginRead, RefreshRequest, UserProfile, UserRegister
     from fastapi_kit.auth.users.sql import NoChanges, UserAccounts, UserMixin
@@ -21,6 +22,9 @@ __all__ = [
     "Accounts",
     "AuthEndpoint",
     "AuthFlow",
+    "Impersonation",
+    "ImpersonationStart",
+    "ImpersonationToken",
     "LoginRead",
     "LoginThrottle",
     "NoChanges",
@@ -39,6 +43,7 @@ __all__ = [
 _HOMES = {
     "accounts": ["Account", "Accounts", "normalize_email"],
     "flow": ["AuthFlow"],
+    "impersonation": ["Impersonation", "ImpersonationStart", "ImpersonationToken"],
     "router": ["AuthEndpoint", "NoStoreRoute", "PasswordForm", "auth_router"],
     "schemas": ["LoginRead", "RefreshRequest", "UserProfile", "UserRegister"],
     "sql": ["NoChanges", "UserAccounts", "UserMixin"],

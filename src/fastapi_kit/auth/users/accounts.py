@@ -5,10 +5,10 @@ from typing import Protocol, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from fastapi_kit.errors import FieldError, UserInputError
+from fastapi_kit.errors import ConfigurationError, FieldError, UserInputError
 from fastapi_kit.schemas import Email
 
-__all__ = ["PRIVILEGES", "Account", "Accounts", "normalize_email"]
+__all__ = ["PRIVILEGES", "Account", "Accounts", "is_superuser", "normalize_email"]
 
 UserT = TypeVar("UserT")
 RegisterT_contra = TypeVar("RegisterT_contra", bound=BaseModel, contravariant=True)
@@ -94,6 +94,14 @@ class Accounts(Protocol[UserT, RegisterT_contra]):
         With *replacing*, return None and store nothing unless that hash is stored. Raises ConflictError if the address is taken.
         """
         ...
+
+
+def is_superuser(user: object) -> bool:
+    """Return ``user.is_superuser``, or False without such an attribute. Raises ConfigurationError for a method, which is always true."""
+    flag = getattr(user, "is_superuser", False)
+    if callable(flag):
+        raise ConfigurationError(f"{type(user).__name__}.is_superuser is a method: make it a property")
+    return bool(flag)
 
 
 EMAIL: TypeAdapter[str] = TypeAdapter(Email)

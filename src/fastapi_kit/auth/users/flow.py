@@ -20,6 +20,7 @@ from fastapi_kit.db.transactions import unit_of_work
 from fastapi_kit.errors import (
     ConfigurationError,
     FieldError,
+    ImpersonatedError,
     InvalidCredentialsError,
     InvalidTokenError,
     NotFoundError,
@@ -129,7 +130,16 @@ class AuthFlow(Generic[UserT, RegisterT]):
         others = [value for name, value in data if name != "password" and isinstance(value, str)]
         return await self.accounts(session).register(data, hashed_password=await self.hash_password(password, similar_to=others))
 
-    async def change(self, session: AsyncSession, user: UserT, data: BaseModel, *, confirm: bool = True, keep: str | None = None) -> UserT:
+    async def change(
+        self,
+        session: AsyncSession,
+        user: UserT,
+        data: BaseModel,
+        *,
+        confirm: bool = True,
+        keep: str | None = None,
+        actor: str | None = None,
+    ) -> UserT:
         """Change the data of *user* to the fields that *data* sets, in one write, and return the user.
 
         A new ``password`` is checked against the policy and hashed before the write begins. A new password, and another value of a field
@@ -144,10 +154,12 @@ class AuthFlow(Generic[UserT, RegisterT]):
             data: What the client sent, such as a ``partial_model``.
             confirm: False for a change by another user, such as a superuser: it needs no current password.
             keep: The ``sid`` of the claims of the request, so that the user stays logged in there.
+            actor: The ``actor`` of the claims of the request, who may not change the password or what needs it.
 
         Raises:
             UserInputError: The new password is too weak, or the current one is missing, wrong, or was changed meanwhile.
             RateLimitedError: The user had too many attempts at the current password.
+            ImpersonatedError: *actor* would change the password, or what needs it.
             ConflictError: The address is taken.
         """
         accounts = self.accounts(session)
@@ -155,6 +167,8 @@ class AuthFlow(Generic[UserT, RegisterT]):
         changes = {name: getattr(data, name) for name in data.model_fields_set}
         password, current = changes.pop("password", None), changes.pop("current_password", None)
         is_guarded = password is not None or any(changes[name] != getattr(user, name, None) for name in changes.keys() & set(self.guarded))
+        if is_guarded and actor is not None:
+            raise ImpersonatedError
         new_hash = verified = None
         if confirm and is_guarded:
             await self._verify_current(account, current)
@@ -196,22 +210,24 @@ class AuthFlow(Generic[UserT, RegisterT]):
             claims: The claims of the request: ``Depends(get_current_user.claims)``.
         """
         if claims.sid is not None:
-            await self._endable_logins().end(claims.sub, claims.sid)
+            await self._endable_logins(claims).end(claims.sub, claims.sid)
 
     async def logout_everywhere(self, claims: TokenClaims) -> None:
         """End all logins of the user of a token, the one of the request included."""
-        await self._endable_logins().end_all(claims.sub)
+        await self._endable_logins(claims).end_all(claims.sub)
 
     async def list_logins(self, claims: TokenClaims) -> Sequence[LoginInfo]:
         """Return the logins of the user of a token that are not over, the last used one first."""
-        return await self._endable_logins().list_logins(claims.sub)
+        return await self._endable_logins(claims).list_logins(claims.sub)
 
     async def end_login(self, claims: TokenClaims, sid: str) -> None:
         """End the login *sid* of the user of a token. Raises NotFoundError if the user has no such login."""
-        if not await self._endable_logins().end(claims.sub, sid):
+        if not await self._endable_logins(claims).end(claims.sub, sid):
             raise NotFoundError(LoginInfo, sid)
 
-    def _endable_logins(self) -> EndableLogins:
+    def _endable_logins(self, claims: TokenClaims) -> EndableLogins:
+        if claims.actor is not None:
+            raise ImpersonatedError
         logins = self._needed_logins()
         if not isinstance(logins, EndableLogins):
             raise ConfigurationError(f"{type(logins).__name__} cannot list or end logins: pass logins=StoredLogins(tokens, store)")

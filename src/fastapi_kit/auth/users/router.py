@@ -252,7 +252,7 @@ def add_logins(
     async def end_login(id: Annotated[SafeText, Path(max_length=64)], claims: Annotated[TokenClaims, Depends(get_claims)]) -> None:
         await flow.end_login(claims, id)
 
-    # The user is loaded, too: a deleted or inactive user is a 401 here as everywhere.
+    # A user whom another one acts as is a 403. The user is loaded, too: a deleted or inactive user is a 401 here as everywhere.
     def add(
         endpoint: AuthEndpoint, method: str, path: str, serve: Callable[..., Awaitable[object]], summary: str, description: str
     ) -> None:
@@ -267,7 +267,7 @@ def add_logins(
             summary=summary,
             description=description,
             response_description="The logins" if method == "GET" else "Done",
-            responses=problem_responses(*([401, 404, 422, 503] if method == "DELETE" else [401, 503])),
+            responses=problem_responses(*([401, 403, 404, 422, 503] if method == "DELETE" else [401, 403, 503])),
         )
 
     add(AuthEndpoint.LOGOUT, "POST", "/logout", logout, "Log out", "End this login. Its refresh token cannot be used again.")
