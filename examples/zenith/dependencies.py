@@ -17,6 +17,7 @@ from .services import OrganizationService, UserService, load_user, logins
 
 __all__ = [
     "AfterResponse",
+    "Claims",
     "CurrentUser",
     "Organizations",
     "Session",
@@ -24,6 +25,7 @@ __all__ = [
     "get_db",
     "get_organizations",
     "get_users",
+    "require_no_impersonation",
     "require_self_or_superuser",
     "require_superuser",
     "runner",
@@ -33,6 +35,7 @@ runner = TaskRunner()
 bearer = BearerTransport(token_url=f"{settings.API_V1_STR.lstrip('/')}/auth/login")
 get_current_user = get_current_user_factory(logins, load_user, session=db.session, transports=[bearer])
 require_superuser = require(get_current_user, superuser=True)
+require_no_impersonation = require(get_current_user, impersonated=False)
 
 Session = Annotated[AsyncSession, db.session]
 CurrentUser = Annotated[User, Depends(get_current_user)]
@@ -48,7 +51,7 @@ async def require_self_or_superuser(id: Annotated[str, Path(include_in_schema=Fa
 
 
 async def get_users(session: Session, user: CurrentUser, claims: Claims) -> UserService:
-    return UserService(session, actor=user, sid=claims.sid)
+    return UserService(session, actor=user, claims=claims)
 
 
 @answering(403)  # for members who are not owners

@@ -45,7 +45,7 @@ async def test_document(client: AsyncClient) -> None:
     operations = {(path, method): each for path, item in document["paths"].items() for method, each in item.items()}
     ids = [each["operationId"] for each in operations.values()]
 
-    assert len(ids) == len(set(ids)) == 23
+    assert len(ids) == len(set(ids)) == 24
     for (path, method), operation in operations.items():
         needed = {"503"} if path in OPEN else {"401", "503"}
         needed |= {"403"} if not path.startswith("/api/v1/auth") else set()
@@ -162,6 +162,21 @@ async def test_audit(client: AsyncClient, ada: Person, caplog: pytest.LogCapture
     ]
 
 
+async def test_audit_of_an_impersonation(ada: Person, root: Person, caplog: pytest.LogCaptureFixture) -> None:
+    """R50: the log shows who acts as whom, from the start on."""
+    caplog.set_level(logging.INFO)
+
+    token = (await root("POST", f"/users/{ada.id}/impersonate")).json()["access_token"]
+    await root.client.post("/api/v1/organizations", json={"name": "Teapots"}, headers={"Authorization": f"Bearer {token}"})
+
+    lines = [record.getMessage() for record in caplog.records if record.name in {"zenith.audit", "fastapi_kit.auth.users.impersonation"}]
+    assert lines[0].startswith(f"User {root.id} acts as user {ada.id} until ")
+    assert lines[1:] == [
+        f"{root.id} POST /api/v1/users/{{id}}/impersonate 200",
+        f"{root.id} as {ada.id} POST /api/v1/organizations 201",
+    ]
+
+
 async def test_nothing_secret_is_logged(client: AsyncClient, caplog: pytest.LogCaptureFixture) -> None:
     """R28: no log record shows a password, token, hash or address."""
     caplog.set_level(logging.INFO)
@@ -232,10 +247,11 @@ async def test_twenty_logins_and_a_pool_of_one(database_url: str, import_zenith:
             await open_the_gate.wait()
             return await verify(password, hashed)
 
-        await client.post("/api/v1/auth/register", json=REGISTRATION)
+        for number in range(2):
+            await client.post("/api/v1/auth/register", json={**REGISTRATION, "email": f"eve{number}@example.org"})
         monkeypatch.setattr(hasher, "verify_and_update", verify_later)
-        form = {"username": "eve@example.org", "password": PASSWORD}
-        logins = [asyncio.create_task(client.post("/api/v1/auth/login", data=form)) for _ in range(20)]
+        forms = [{"username": f"eve{number % 2}@example.org", "password": PASSWORD} for number in range(20)]
+        logins = [asyncio.create_task(client.post("/api/v1/auth/login", data=form)) for form in forms]
         for _ in logins:
             await waiting.acquire()
         await zenith.db.ping()
