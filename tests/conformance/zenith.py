@@ -22,7 +22,6 @@ UNGUESSED = frozenset(
         "POST /api/v1/auth/refresh",
         "DELETE /api/v1/auth/logins/{id}",
         "POST /api/v1/users",
-        "POST /api/v1/users/{id}/impersonate",
         f"POST {_MEMBERS}",
         f"PATCH {_MEMBERS}/{{user_id}}",
         f"DELETE {_MEMBERS}/{{user_id}}",

@@ -111,7 +111,7 @@ class Impersonation(Generic[UserT, RegisterT]):
         return ImpersonationToken(access_token=token, expires_in=int(self.lifetime.total_seconds()), scope=" ".join(sorted(granted)))
 
     async def _report(self, claims: TokenClaims) -> None:
-        logger.warning("User %s acts as user %s until %s", claims.actor, claims.sub, claims.exp)
+        logger.info("User %s acts as user %s until %s", claims.actor, claims.sub, claims.exp)
         if self.on_start is not None:
             start = ImpersonationStart(actor=claims.actor or "", subject=claims.sub, jti=claims.jti, expires_at=claims.exp)
             result = self.on_start(start)
