@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import pytest
-from fastapi import Depends, FastAPI, Request, Response, WebSocket
+from fastapi import APIRouter, Depends, FastAPI, Request, Response, WebSocket
 from httpx import ASGITransport, AsyncClient
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp
@@ -74,6 +74,27 @@ async def test_each_route_alone() -> None:
         assert await statuses(client, "/others", 3) == [200, 200, 429]
     async with client_at(app_with(limiter.limit("2/minute", name="find"))) as client:
         assert await statuses(client, "/search", 1) + await statuses(client, "/others", 2) == [200, 200, 429]
+
+
+async def test_the_methods_of_a_route() -> None:
+    """A route counts all its methods together, and routes with one path, or with one name in two routers, count apart."""
+    app, limit = FastAPI(), RateLimiter().limit("2/minute")
+    register_exception_handlers(app)
+    router = APIRouter(dependencies=[Depends(limit)])
+
+    @router.api_route("/items", methods=["GET", "HEAD", "PUT"])
+    async def items() -> None: ...
+
+    @router.post("/items")
+    async def create() -> None: ...
+
+    for prefix in ("/a", "/b"):
+        app.include_router(router, prefix=prefix)
+
+    async with client_at(app) as client:
+        found = [(await client.request(method, "/a/items")).status_code for method in ("GET", "HEAD", "PUT", "GET", "POST", "POST", "POST")]
+        assert found == [200, 200, 429, 429, 200, 200, 429]
+        assert await statuses(client, "/b/items", 3) == [200, 200, 429]
 
 
 async def test_two_limits() -> None:
@@ -205,9 +226,9 @@ async def test_a_flood_of_addresses() -> None:
     assert len(limiter._counter) == 100  # type: ignore[arg-type]
 
 
-def test_the_address_of_a_client() -> None:
+async def test_the_address_of_a_client() -> None:
     """``client_address`` can be a part of a ``by`` of your own."""
     scope: dict[str, Any] = {"type": "http", "headers": [(b"x-forwarded-for", b"6.6.6.6")], "client": ("2001:db8::1", 1)}
 
-    assert client_address(Request(scope)) == "2001:db8::/64"
-    assert client_address(Request({**scope, "client": None})) == ""
+    assert await client_address(Request(scope)) == "2001:db8::/64"
+    assert await client_address(Request({**scope, "client": None})) == ""

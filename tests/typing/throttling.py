@@ -5,10 +5,12 @@ from datetime import timedelta
 from enum import StrEnum, auto
 from typing import assert_type
 
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
-from fastapi_kit.auth import Roles
-from fastapi_kit.auth.users import AuthFlow, LoginThrottle, UserAccounts, UserMixin, UserRegister
+from fastapi_kit.auth import JWTService, Roles, TokenClaims
+from fastapi_kit.auth.logins import ClientInfo
+from fastapi_kit.auth.users import AuthFlow, Impersonation, ImpersonationToken, LoginThrottle, UserAccounts, UserMixin, UserRegister
 from fastapi_kit.db import Base
 from fastapi_kit.ratelimit import AttemptCounter, MemoryCounter, RateLimiter
 
@@ -45,3 +47,11 @@ class Users(UserAccounts[User, UserRegister]): ...
 
 
 flow = AuthFlow(accounts=Users, throttle=throttle)
+impersonation = Impersonation(flow=flow, tokens=JWTService(secret_key=b""))
+assert_type(impersonation, Impersonation[User, UserRegister])
+
+
+async def act(session: AsyncSession, claims: TokenClaims) -> None:
+    assert_type(await impersonation.start(session, claims, "1", scopes=["a"]), ImpersonationToken)
+    assert_type(claims.actor, str | None)
+    assert_type(await flow.authenticate(session, email="", password="", client=ClientInfo(address="")), User)

@@ -3,7 +3,7 @@
 # No ``from __future__ import annotations`` here: FastAPI reads the signatures of the closures below.
 import inspect
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from time import monotonic
@@ -28,7 +28,7 @@ PAUSE = 1.0
 _logger = logging.getLogger("fastapi_kit.ratelimit")
 
 
-def client_address(connection: HTTPConnection) -> str:
+async def client_address(connection: HTTPConnection) -> str:
     """Return the address of the client as the server says it, or the /64 of an IPv6 address. Headers are not read.
 
     Behind a proxy the server must be told which proxies to trust: ``uvicorn --forwarded-allow-ips``.
@@ -194,6 +194,7 @@ def check_is_dependency(by: Callable[..., object]) -> None:
 
 
 def route_of(connection: HTTPConnection) -> str:
-    """Return the method and the template of the route."""
-    template = getattr(effective_route(connection.scope), "path_format", "")
-    return f"{connection.scope.get('method', 'WEBSOCKET')} {template}"
+    """Return the methods and the template of the route."""
+    route = effective_route(connection.scope)
+    methods: Collection[str] = getattr(route, "methods", None) or ()
+    return f"{' '.join(sorted(methods))} {getattr(route, 'path_format', '')}"
