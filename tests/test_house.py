@@ -36,7 +36,7 @@ WEB = f"{PYDANTIC} anyio fastapi opentelemetry sqlalchemy starlette"
 
 GROUND = frozenset({"errors", "settings", "pagination", "schemas", "_text"})
 TOKENS, PASSWORDS, LOGINS = frozenset({"auth.tokens"}), frozenset({"auth.passwords"}), frozenset({"auth.logins"})
-FLOW_MEMBERS = "auth.users.accounts auth.users.flow auth.users.mail"
+FLOW_MEMBERS = "auth.users.accounts auth.users.flow auth.users.throttle auth.users.mail auth.users.impersonation"
 FLOW = frozenset(FLOW_MEMBERS.split())
 TOOLS = GROUND | TOKENS | PASSWORDS | {"db", "middleware", "cache"}
 ON_DATABASE = TOOLS | {"crud"}
@@ -54,6 +54,9 @@ PLACES = [
     place("settings _secrets", frozenset({"errors"}), PYDANTIC),
     place("pagination _partial", frozenset({"errors"}), PYDANTIC),
     place("schemas", frozenset({"errors", "_partial", "_text"}), PYDANTIC),
+    place("_redis", frozenset({"errors"}), "redis"),
+    place("ratelimit.counters ratelimit.fields", frozenset({"errors"})),
+    place("ratelimit.redis", frozenset({"_redis", "ratelimit.counters"}), "limits"),
     # tools: the ground and one third-party world each, never a neighbour
     place("_compat", frozenset(), "pydantic_core sqlalchemy"),
     place("_compat_web", frozenset(), "fastapi"),
@@ -64,7 +67,7 @@ PLACES = [
     place("auth.tokens", GROUND | {"_secrets"}, f"{PYDANTIC} cryptography jose"),
     place("auth.passwords", GROUND, f"{PYDANTIC} anyio argon2 bcrypt passlib"),
     place("auth.logins", GROUND | TOKENS, PYDANTIC),
-    place("auth.logins.redis", GROUND | LOGINS, f"{PYDANTIC} redis"),
+    place("auth.logins.redis", GROUND | LOGINS | {"_redis"}, PYDANTIC),
     # on the database
     place("auth.logins.sql", GROUND | LOGINS | {"db"}, f"{PYDANTIC} sqlalchemy"),
     place("crud", GROUND | {"_compat", "db"}, f"{PYDANTIC} sqlalchemy"),
@@ -72,9 +75,9 @@ PLACES = [
     place("auth.users.sql", GROUND | FLOW | {"_compat", "db", "crud"}, f"{PYDANTIC} sqlalchemy"),
     place("auth.users.superuser", GROUND | FLOW | {"auth.users.sql", "db"}, PYDANTIC),
     # the web; auth is handed a loader and never imports db or crud
-    place(WEB_MEMBERS, ON_DATABASE | {"_compat"}, f"{WEB} limits prometheus_client"),
+    place(WEB_MEMBERS, ON_DATABASE | {"_compat", "_lazy"}, f"{WEB} limits prometheus_client"),
     # it hands a session of SQLAlchemy through, and waits for its commit
-    place(FLOW_MEMBERS, GROUND | TOKENS | PASSWORDS | LOGINS | {"db"}, f"{PYDANTIC} sqlalchemy"),
+    place(FLOW_MEMBERS, GROUND | TOKENS | PASSWORDS | LOGINS | {"db", "ratelimit.counters"}, f"{PYDANTIC} sqlalchemy"),
     place(
         AUTH_WEB_MEMBERS,
         TOOLS - {"db"} | LOGINS | FLOW | USER_TOOLS | {"_lazy", "dependencies", "handlers"},

@@ -15,6 +15,7 @@ from .models import User
 from .services import OrganizationService, UserService, load_user, logins
 
 __all__ = [
+    "Claims",
     "CurrentUser",
     "Organizations",
     "Session",
@@ -22,6 +23,7 @@ __all__ = [
     "get_db",
     "get_organizations",
     "get_users",
+    "require_no_impersonation",
     "require_self_or_superuser",
     "require_superuser",
 ]
@@ -29,6 +31,7 @@ __all__ = [
 bearer = BearerTransport(token_url=f"{settings.API_V1_STR.lstrip('/')}/auth/login")
 get_current_user = get_current_user_factory(logins, load_user, session=db.session, transports=[bearer])
 require_superuser = require(get_current_user, superuser=True)
+require_no_impersonation = require(get_current_user, impersonated=False)
 
 Session = Annotated[AsyncSession, db.session]
 CurrentUser = Annotated[User, Depends(get_current_user)]
@@ -43,7 +46,7 @@ async def require_self_or_superuser(id: Annotated[str, Path(include_in_schema=Fa
 
 
 async def get_users(session: Session, user: CurrentUser, claims: Claims) -> UserService:
-    return UserService(session, actor=user, sid=claims.sid)
+    return UserService(session, actor=user, claims=claims)
 
 
 @answering(403)  # for members who are not owners

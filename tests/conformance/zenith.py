@@ -28,6 +28,7 @@ UNGUESSED = frozenset(
         "POST /api/v1/auth/me/delete",
         "POST /api/v1/users",
         f"POST {_MEMBERS}",
+        f"PATCH {_MEMBERS}/{{user_id}}",
         f"DELETE {_MEMBERS}/{{user_id}}",
     }
 )

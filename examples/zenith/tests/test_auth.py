@@ -287,3 +287,14 @@ async def test_a_deleted_account(client: AsyncClient, ada: Person, root: Person)
 
     assert statuses == [422, 204]
     assert (await root("GET", f"/users/{ada.id}")).status_code == 404
+
+
+async def test_guesses(client: AsyncClient, ada: Person, bob: Person) -> None:
+    """R47: after ten wrong passwords an account is closed for a while, also to the right one. Other accounts are open."""
+    guesses = [(await login(client, ada.email, f"guess {number}")).status_code for number in range(11)]
+    right = await login(client, ada.email)
+
+    assert guesses == [*10 * [401], 429]
+    assert (right.status_code, right.json()["code"]) == (429, "rate_limited")
+    assert int(right.headers["retry-after"]) > 0
+    assert (await login(client, bob.email)).status_code == 200

@@ -15,7 +15,7 @@ from tests.auth.accounts import PASSWORD, Registration, Site, User, Users, store
 from tests.auth.logins.stores import Login, LoginsBase
 
 from fastapi_kit.auth.logins.sql import SQLLoginStore
-from fastapi_kit.auth.users import Account, AuthEndpoint, AuthFlow, MailFlow
+from fastapi_kit.auth.users import Account, AuthEndpoint, AuthFlow, LoginThrottle, MailFlow
 from fastapi_kit.db import Database
 from fastapi_kit.errors import ConfigurationError, ConflictError, UserInputError
 from fastapi_kit.handlers import register_exception_handlers
@@ -33,8 +33,8 @@ async def send(*args: object) -> None:
 class MailSite(Site):
     """The app with logins in SQL, and every route that sends mails. *hidden*: a registration does not show taken addresses."""
 
-    def __init__(self, database: Database, *, hidden: bool = False) -> None:
-        super().__init__(database, store=SQLLoginStore(database.sessions, Login), check_access=True)
+    def __init__(self, database: Database, *, hidden: bool = False, throttle: LoginThrottle | None = None) -> None:
+        super().__init__(database, store=SQLLoginStore(database.sessions, Login), check_access=True, throttle=throttle)
         self.flow = replace(self.flow, verified=hidden)
         self.mail: MailFlow[User, Registration] = MailFlow(
             flow=self.flow, tokens=self.tokens, verify=send, reset=send, taken=send if hidden else None
@@ -526,5 +526,66 @@ async def test_the_document(client: AsyncClient) -> None:
     assert {path: sorted(paths[f"/auth{path}"]["post"]["responses"]) for path in ("/password/forgot", "/password/reset", "/email")} == {
         "/password/forgot": ["202", "400", "413", "422", "503", "default"],
         "/password/reset": ["204", "400", "413", "422", "503", "default"],
-        "/email": ["202", "400", "401", "413", "422", "503", "default"],
+        "/email": ["202", "400", "401", "403", "413", "422", "503", "default"],
     }
+
+
+# --- Throttling, and who acts as a user ---
+
+
+@pytest.mark.parametrize("path", FORGET)
+async def test_a_mailbox_is_not_filled(site: MailSite, path: str) -> None:
+    """R47: an address gets a few mails in the window, in any form of it, and unknown addresses have the same limit."""
+    await store_user(site.database)
+    site.mail.throttle = LoginThrottle(name="mail", per_account=2)
+    async with app_client(site.app) as client:
+        with captured_mails(site.mail) as mails:
+            for names in ((ANN, " Ann@Example.com", "ANN@EXAMPLE.COM"), (UNKNOWN,) * 3):
+                answers = [await post(client, path, email=name) for name in names]
+                assert [answer.status_code for answer in answers] == [202, 202, 429]
+                assert int(answers[2].headers["retry-after"]) > 0
+    assert len(mails) == 2
+
+
+async def test_a_client_causes_few_mails(hidden: MailSite) -> None:
+    """R47: a client causes a few mails in the window, whatever the addresses, also by registrations."""
+    hidden.mail.throttle = LoginThrottle(name="mail", per_client=3)
+    async with app_client(hidden.app) as client:
+        with captured_mails(hidden.mail) as mails:
+            answers = [await post(client, "/register", email=f"{name}@example.com", password=NEW) for name in ("ann", "bob")]
+            answers += [await post(client, "/password/forgot", email=f"{name}@example.com") for name in ("ann", "eve")]
+    assert [answer.status_code for answer in answers] == [202, 202, 202, 429]
+    assert [mail.kind for mail in mails] == ["verify", "verify", "reset"]
+
+
+async def test_guesses_at_the_current_password(site: MailSite) -> None:
+    """R47: a stolen token does not guess the password, by whichever route."""
+    await store_user(site.database)
+    site = MailSite(site.database, throttle=LoginThrottle(per_account=3))
+    async with app_client(site.app) as client:
+        token = await access(client)
+        answers = [
+            await post(client, "/password", token, current_password="wrong 1", password=NEW),
+            await post(client, "/email", token, current_password="wrong 2", email=BOB),
+            await post(client, "/me/delete", token, current_password="wrong 3"),
+            await post(client, "/me/delete", token, current_password=PASSWORD),
+        ]
+        assert [answer.status_code for answer in answers] == [422, 422, 422, 429]
+        assert (await log_in(client)).status_code == 200
+
+
+async def test_who_acts_as_a_user(client: AsyncClient, site: MailSite, mails: list[CapturedMail]) -> None:
+    """R50: a superuser who acts as a user changes neither the password nor the address, and does not delete the account."""
+    user = await store_user(site.database)
+    boss = await store_user(site.database, BOB, is_superuser=True)
+    sid = site.tokens.decode((await log_in(client, BOB)).json()["access_token"]).sid
+    site.logins.check_access = False  # type: ignore[union-attr]
+    token = site.tokens.create_access_token(str(user.id), sid=sid, actor=str(boss.id))
+
+    answers = [
+        await post(client, "/password", token, current_password=PASSWORD, password=NEW),
+        await post(client, "/email", token, current_password=PASSWORD, email=UNKNOWN),
+        await post(client, "/me/delete", token, current_password=PASSWORD),
+    ]
+    assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(403, "impersonated")] * 3
+    assert mails == []

@@ -121,6 +121,7 @@ class JWTService:
         scopes: Collection[str] = (),
         lifetime: timedelta | None = None,
         sid: str | None = None,
+        actor: str | None = None,
         extra: Mapping[str, JsonValue] | None = None,
     ) -> str:
         """Return an access token.
@@ -130,6 +131,7 @@ class JWTService:
             scopes: What the token allows (RFC 6749, 3.3).
             lifetime: Without it, the policy's ``access_lifetime``.
             sid: The id of the login that the token belongs to.
+            actor: The id of another user, who acts as *subject*. See ``Impersonation``.
             extra: Claims of your own, as plain JSON.
 
         Raises:
@@ -138,7 +140,7 @@ class JWTService:
             TypeError: An argument has another type.
         """
         lifetime = self.policy.access_lifetime if lifetime is None else lifetime
-        return self._create(subject, "access", lifetime, scopes=scopes, sid=sid, extra=extra)
+        return self._create(subject, "access", lifetime, scopes=scopes, sid=sid, actor=actor, extra=extra)
 
     def create_refresh_token(
         self,
@@ -200,6 +202,7 @@ class JWTService:
         scopes: Collection[str] = (),
         sid: str | None = None,
         jti: str | None = None,
+        actor: str | None = None,
         extra: Mapping[str, JsonValue] | None = None,
     ) -> str:
         key = self._keyring.keys[0]
@@ -207,7 +210,16 @@ class JWTService:
         if key.kid is not None:
             header["kid"] = key.kid
         claims = write_claims(
-            subject, type=type, lifetime=lifetime, now=self.now(), policy=self.policy, scopes=scopes, sid=sid, jti=jti, extra=extra
+            subject,
+            type=type,
+            lifetime=lifetime,
+            now=self.now(),
+            policy=self.policy,
+            scopes=scopes,
+            sid=sid,
+            jti=jti,
+            actor=actor,
+            extra=extra,
         )
         signing_input = encode_segment(write_object(header)) + b"." + encode_segment(write_object(claims))
         token = signing_input + b"." + encode_segment(key.sign(signing_input))

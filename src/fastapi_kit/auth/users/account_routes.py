@@ -4,10 +4,11 @@
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from fastapi import APIRouter, BackgroundTasks, Depends, Response
+from fastapi import APIRouter, BackgroundTasks, Depends, Request, Response
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from fastapi_kit.auth.requests.clients import client_of
 from fastapi_kit.auth.tokens.claims import TokenClaims
 from fastapi_kit.auth.users.schemas import AccountDelete, AccountName, EmailChange, LinkToken, PasswordChange, PasswordReset
 from fastapi_kit.dependencies import Dependency, as_depends, while_connected
@@ -18,7 +19,15 @@ if TYPE_CHECKING:
     from fastapi_kit.auth.users.flow import AuthFlow
     from fastapi_kit.auth.users.mail import Mail, MailFlow
 
-__all__ = ["accepted", "add_account_routes", "add_email_change", "add_email_confirmation", "add_email_verification", "add_password_reset"]
+__all__ = [
+    "accepted",
+    "add_account_routes",
+    "add_email_change",
+    "add_email_confirmation",
+    "add_email_verification",
+    "add_password_reset",
+    "limited",
+]
 
 UserT = TypeVar("UserT")
 RegisterT = TypeVar("RegisterT", bound=BaseModel)
@@ -55,24 +64,35 @@ def add_account_routes(
 
     if password:
         text = "Set a new password. It needs the current one, and ends the other logins of the account."
-        add(router, "/password", change_password, 204, "Change the password", text, 401)
+        add(router, "/password", change_password, 204, "Change the password", text, 401, 403, *limited(flow))
     if delete:
-        add(router, "/me/delete", delete_account, 204, "Delete the account", "Delete the account. It needs the password.", 401, 409)
+        add(
+            router,
+            "/me/delete",
+            delete_account,
+            204,
+            "Delete the account",
+            "Delete the account. It needs the password.",
+            401,
+            403,
+            409,
+            *limited(flow),
+        )
 
 
 def add_password_reset(router: APIRouter, mail: "MailFlow[UserT, RegisterT]", session: Dependency[AsyncSession]) -> None:
     """Add ``POST /password/forgot`` and ``POST /password/reset``."""
 
     async def forgot_password(
-        data: AccountName, session: Annotated[AsyncSession, as_depends(session)], background: BackgroundTasks
+        data: AccountName, session: Annotated[AsyncSession, as_depends(session)], request: Request, background: BackgroundTasks
     ) -> Response:
-        return accepted(background, await mail.request_reset(session, email=data.email))
+        return accepted(background, await mail.request_reset(session, email=data.email, client=client_of(request)))
 
     async def reset_password(data: PasswordReset, session: Annotated[AsyncSession, as_depends(session)]) -> None:
         await mail.reset_password(session, data.token.get_secret_value(), new=data.password)
 
     text = "Send a link to set a new password. The answer is the same if there is no such account."
-    add(router, "/password/forgot", forgot_password, 202, "Forgot the password", text)
+    add(router, "/password/forgot", forgot_password, 202, "Forgot the password", text, *limited(mail))
     text = "Set a new password with the link of a mail. It ends all logins of the account."
     add(router, "/password/reset", reset_password, 204, "Reset the password", text)
 
@@ -81,12 +101,12 @@ def add_email_verification(router: APIRouter, mail: "MailFlow[UserT, RegisterT]"
     """Add ``POST /email/verification``."""
 
     async def request_verification(
-        data: AccountName, session: Annotated[AsyncSession, as_depends(session)], background: BackgroundTasks
+        data: AccountName, session: Annotated[AsyncSession, as_depends(session)], request: Request, background: BackgroundTasks
     ) -> Response:
-        return accepted(background, await mail.request_verification(session, email=data.email))
+        return accepted(background, await mail.request_verification(session, email=data.email, client=client_of(request)))
 
     text = "Send the link to verify the address again. The answer is the same if there is no such account."
-    add(router, "/email/verification", request_verification, 202, "Verify the address", text)
+    add(router, "/email/verification", request_verification, 202, "Verify the address", text, *limited(mail))
 
 
 def add_email_change(
@@ -101,12 +121,14 @@ def add_email_change(
         data: EmailChange,
         user: Annotated[Any, Depends(current_user)],
         session: Annotated[AsyncSession, as_depends(session)],
+        request: Request,
         background: BackgroundTasks,
     ) -> Response:
-        return accepted(background, await mail.request_email(session, user, email=data.email, current=data.current_password))
+        client, current = client_of(request), data.current_password
+        return accepted(background, await mail.request_email(session, user, email=data.email, current=current, client=client))
 
     text = "Send a link to a new address, which becomes the address of the account when it is confirmed. It needs the password."
-    add(router, "/email", change_email, 202, "Change the address", text, 401)
+    add(router, "/email", change_email, 202, "Change the address", text, 401, 403, *limited(mail), *limited(mail.flow))
 
 
 def add_email_confirmation(router: APIRouter, mail: "MailFlow[UserT, RegisterT]", session: Dependency[AsyncSession]) -> None:
@@ -122,6 +144,11 @@ def accepted(background: BackgroundTasks, mail: "Mail") -> Response:
     """Return the answer of every route that sends a mail, and send it afterwards."""
     background.add_task(mail)
     return Response(status_code=202)
+
+
+def limited(flow: "AuthFlow[Any, Any] | MailFlow[Any, Any] | None") -> tuple[int, ...]:
+    """Return 429 if the steps of *flow* have a throttle."""
+    return () if flow is None or flow.throttle is None else (429,)
 
 
 def add(

@@ -5,10 +5,10 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from fastapi_kit.errors import FieldError, UserInputError
+from fastapi_kit.errors import ConfigurationError, FieldError, UserInputError
 from fastapi_kit.schemas import Email
 
-__all__ = ["PRIVILEGES", "Account", "Accounts", "EditableAccounts", "normalize_email"]
+__all__ = ["PRIVILEGES", "Account", "Accounts", "EditableAccounts", "is_superuser", "normalize_email"]
 
 UserT = TypeVar("UserT")
 RegisterT_contra = TypeVar("RegisterT_contra", bound=BaseModel, contravariant=True)
@@ -114,6 +114,14 @@ class EditableAccounts(Accounts[UserT, RegisterT_contra], Protocol[UserT, Regist
     async def remove(self, user: UserT, /) -> None:
         """Delete the user. Raises StillReferencedError if other rows reference it."""
         ...
+
+
+def is_superuser(user: object) -> bool:
+    """Return ``user.is_superuser``, or False without such an attribute. Raises ConfigurationError for a method, which is always true."""
+    flag = getattr(user, "is_superuser", False)
+    if callable(flag):
+        raise ConfigurationError(f"{type(user).__name__}.is_superuser is a method: make it a property")
+    return bool(flag)
 
 
 EMAIL: TypeAdapter[str] = TypeAdapter(Email)

@@ -12,11 +12,12 @@ from typing import Generic, TypeAlias, TypeVar
 from pydantic import BaseModel, SecretStr
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from fastapi_kit.auth.logins.protocol import EndableLogins
+from fastapi_kit.auth.logins.protocol import ClientInfo, EndableLogins
 from fastapi_kit.auth.tokens.claims import TokenClaims, TokenType
 from fastapi_kit.auth.tokens.service import JWTService
 from fastapi_kit.auth.users.accounts import Account, EditableAccounts, normalize_email
 from fastapi_kit.auth.users.flow import AuthFlow, editable
+from fastapi_kit.auth.users.throttle import LoginThrottle
 from fastapi_kit.db.transactions import unit_of_work
 from fastapi_kit.errors import ConfigurationError, ConflictError, FieldError, InvalidTokenError, UserInputError
 
@@ -44,8 +45,9 @@ class MailFlow(Generic[UserT, RegisterT]):
     Each link works once. It ends with its lifetime, and as soon as the password or the address of its user changes. A link that verifies an
     address ends as soon as an address is verified.
 
-    A method that may send a mail returns a call, which you make after the response. The answer to a client is then the same for known and
-    unknown addresses, and takes the same time. A mail that cannot be sent is logged as an error, by the type of the exception.
+    A method that may send a mail takes where the request comes from, for *throttle*. It returns a call, which you make after the response.
+    The answer to a client is then the same for known and unknown addresses, and takes the same time. A mail that cannot be sent is logged
+    as an error, by the type of the exception.
 
     *accounts* of the flow must have the methods of ``EditableAccounts``. Writes commit, unless a transaction was opened.
 
@@ -59,6 +61,8 @@ class MailFlow(Generic[UserT, RegisterT]):
             registration shows it.
         verify_lifetime: How long the link works: 24 hours at most.
         reset_lifetime: How long the link works: 1 hour at most.
+        throttle: Limits how many mails an address gets and a client causes: ``LoginThrottle(name="mail", per_account=5)``. Without it,
+            they are not limited.
 
     Raises:
         ConfigurationError: A lifetime is out of bounds, or *taken* is given without ``verified=True`` or without *verify*.
@@ -71,6 +75,7 @@ class MailFlow(Generic[UserT, RegisterT]):
     taken: Callable[[str], Awaitable[object]] | None = None
     verify_lifetime: timedelta = LONGEST_VERIFY
     reset_lifetime: timedelta = LONGEST_RESET
+    throttle: LoginThrottle | None = None
 
     def __post_init__(self) -> None:
         for name, longest in {"verify_lifetime": LONGEST_VERIFY, "reset_lifetime": LONGEST_RESET}.items():
@@ -79,13 +84,17 @@ class MailFlow(Generic[UserT, RegisterT]):
         if self.taken is not None and not (self.flow.verified and self.verify):
             raise ConfigurationError("taken= hides which addresses are registered: it needs verify= and AuthFlow(verified=True)")
 
-    async def register(self, session: AsyncSession, data: RegisterT, *, password: str | SecretStr) -> Mail:
+    async def register(
+        self, session: AsyncSession, data: RegisterT, *, password: str | SecretStr, client: ClientInfo | None = None
+    ) -> Mail:
         """Create the user, and return the mail that verifies the address, or the mail *taken* to the owner of a taken address.
 
         Raises:
             UserInputError: The password is too weak, or similar to another field of *data*.
             ConflictError: The address is taken, and there is no *taken*.
+            RateLimitedError: The address got, or the client caused, too many mails.
         """
+        await self._limit(getattr(data, "email", ""), client)
         try:
             user = await self.flow.register(session, data, password=password)
         except ConflictError as error:
@@ -101,22 +110,31 @@ class MailFlow(Generic[UserT, RegisterT]):
         account = self._accounts(session).describe(user)
         return nothing if account.is_verified or not account.email else self._verify_mail(account, account.email)
 
-    async def request_verification(self, session: AsyncSession, *, email: str) -> Mail:
-        """Return the mail that verifies an address. It does nothing if no active user has it, or if it is verified."""
+    async def request_verification(self, session: AsyncSession, *, email: str, client: ClientInfo | None = None) -> Mail:
+        """Return the mail that verifies an address. It does nothing if no active user has it, or if it is verified.
+
+        Raises:
+            RateLimitedError: The address got, or the client caused, too many mails.
+        """
+        await self._limit(email, client)
         user = await self.flow.find(session, email)
         return nothing if user is None or not self._accounts(session).describe(user).is_active else self.verification(session, user)
 
-    async def request_email(self, session: AsyncSession, user: UserT, *, email: str, current: str | SecretStr) -> Mail:
+    async def request_email(
+        self, session: AsyncSession, user: UserT, *, email: str, current: str | SecretStr, client: ClientInfo | None = None
+    ) -> Mail:
         """Return the mail to a new address of *user*. Its link makes it the address, verified; until then the old one stays.
 
         A taken address is not shown: the mail is *taken*, or does nothing.
 
         Raises:
             UserInputError: The current password is wrong, or *email* is not an address.
+            RateLimitedError: The address got, or the client caused, too many mails, or the user had too many attempts at the password.
         """
         accounts = self._accounts(session)
         email = normalize_email(email)
         await self.flow.confirm(session, user, current)
+        await self._limit(email, client)
         if await accounts.get_account_by_email(email) is None:
             return self._verify_mail(accounts.describe(user), email)
         own = accounts.describe(user)
@@ -140,8 +158,13 @@ class MailFlow(Generic[UserT, RegisterT]):
             await accounts.set_email(user, email=email)
         return user
 
-    async def request_reset(self, session: AsyncSession, *, email: str) -> Mail:
-        """Return the mail to reset a password. It does nothing if no active user with a password has this address."""
+    async def request_reset(self, session: AsyncSession, *, email: str, client: ClientInfo | None = None) -> Mail:
+        """Return the mail to reset a password. It does nothing if no active user with a password has this address.
+
+        Raises:
+            RateLimitedError: The address got, or the client caused, too many mails.
+        """
+        await self._limit(email, client)
         user = await self.flow.find(session, email)
         if user is None or self._accounts(session).describe(user).hashed_password is None:
             return nothing
@@ -175,6 +198,10 @@ class MailFlow(Generic[UserT, RegisterT]):
             if isinstance(self.flow.logins, EndableLogins):
                 unit.on_commit(self.flow.logins.end_all, account.subject)
         return user
+
+    async def _limit(self, email: str, client: ClientInfo | None) -> None:
+        if self.throttle is not None:
+            await self.throttle.attempt(account=self.flow.account_name(email), client=None if client is None else client.address)
 
     def _accounts(self, session: AsyncSession) -> EditableAccounts[UserT, RegisterT]:
         return editable(self.flow.accounts(session))

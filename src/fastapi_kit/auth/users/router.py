@@ -13,7 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.datastructures import MutableHeaders
 from starlette.types import Message, Receive, Scope, Send
 
-from fastapi_kit.auth.logins.protocol import ClientInfo, EndableLogins, TokenPair
+from fastapi_kit.auth.logins.protocol import EndableLogins, TokenPair
+from fastapi_kit.auth.requests.clients import client_of
+from fastapi_kit.auth.requests.guards import require
 from fastapi_kit.auth.tokens.claims import TokenClaims
 from fastapi_kit.auth.users.account_routes import (
     accepted,
@@ -22,6 +24,7 @@ from fastapi_kit.auth.users.account_routes import (
     add_email_confirmation,
     add_email_verification,
     add_password_reset,
+    limited,
 )
 from fastapi_kit.auth.users.accounts import PRIVILEGES
 from fastapi_kit.auth.users.flow import AuthFlow
@@ -137,6 +140,8 @@ def auth_router(
     if endpoints & AuthEndpoint.LOGINS and not isinstance(flow.logins, EndableLogins):
         raise ConfigurationError("the routes that list and end logins need logins in a store: AuthFlow(logins=StoredLogins(tokens, store))")
     check_mail(mail, endpoints)
+    # Who acts as a user changes neither the password nor the address, and does not delete the account.
+    own_user = require(current_user, impersonated=False) if hasattr(current_user, "claims") else current_user
     router = APIRouter(route_class=NoStoreRoute)
     if AuthEndpoint.REGISTER in endpoints:
         if register is None:
@@ -154,9 +159,9 @@ def auth_router(
         add_logins(router, flow, current_user, endpoints)
     if endpoints & AuthEndpoint.ACCOUNT:
         password, delete = AuthEndpoint.CHANGE_PASSWORD in endpoints, AuthEndpoint.DELETE_ACCOUNT in endpoints
-        add_account_routes(router, flow, session, current_user, password=password, delete=delete)
+        add_account_routes(router, flow, session, own_user, password=password, delete=delete)
     if mail is not None:
-        add_mail_routes(router, mail, session, current_user, endpoints)
+        add_mail_routes(router, mail, session, own_user, endpoints)
     return router
 
 
@@ -212,9 +217,11 @@ def add_register(
     if mail is not None and mail.verify is None:
         mail = None
 
-    async def register(__data__: Any, session: Annotated[AsyncSession, as_depends(session)], background: BackgroundTasks) -> Any:
+    async def register(
+        __data__: Any, session: Annotated[AsyncSession, as_depends(session)], request: Request, background: BackgroundTasks
+    ) -> Any:
         if mail is not None and mail.taken is not None:
-            return accepted(background, await mail.register(session, __data__, password=__data__.password))
+            return accepted(background, await mail.register(session, __data__, password=__data__.password, client=client_of(request)))
         user = await flow.register(session, __data__, password=__data__.password)
         if mail is not None:
             background.add_task(mail.verification(session, user))
@@ -232,7 +239,7 @@ def add_register(
         + ("The answer is the same if the address is taken." if hidden else "The address must not be taken.")
         + " The password must not be easy to guess.",
         response_description="A mail is sent" if hidden else "The new account",
-        responses=problem_responses(400, *([] if hidden else [409]), 413, 422, 503),
+        responses=problem_responses(400, *([*limited(mail)] if hidden else [409]), 413, 422, 503),
         **options,
     )
 
@@ -244,7 +251,7 @@ def add_login(router: APIRouter, flow: AuthFlow[UserT, RegisterT], session: Depe
     async def login(
         form: Annotated[PasswordForm, Depends()], session: Annotated[AsyncSession, as_depends(session)], request: Request
     ) -> TokenPair:
-        client = ClientInfo(address=request.client and request.client.host, user_agent=request.headers.get("user-agent"))
+        client = client_of(request)
         return await flow.login(session, email=form.username, password=form.password, scopes=form.scopes, client=client)
 
     router.add_api_route(
@@ -255,7 +262,7 @@ def add_login(router: APIRouter, flow: AuthFlow[UserT, RegisterT], session: Depe
         summary="Log in",
         description=f"Exchange {name} and a password for tokens (OAuth2 password grant).",
         response_description="An access token and a refresh token",
-        responses=problem_responses(400, 401, 413, 422, 503),
+        responses=problem_responses(400, 401, 413, 422, *limited(flow), 503),
     )
 
 
@@ -325,7 +332,7 @@ def add_logins(
     async def end_login(id: Annotated[SafeText, Path(max_length=64)], claims: Annotated[TokenClaims, Depends(get_claims)]) -> None:
         await flow.end_login(claims, id)
 
-    # The user is loaded, too: a deleted or inactive user is a 401 here as everywhere.
+    # A user whom another one acts as is a 403. The user is loaded, too: a deleted or inactive user is a 401 here as everywhere.
     def add(
         endpoint: AuthEndpoint, method: str, path: str, serve: Callable[..., Awaitable[object]], summary: str, description: str
     ) -> None:
@@ -340,7 +347,7 @@ def add_logins(
             summary=summary,
             description=description,
             response_description="The logins" if method == "GET" else "Done",
-            responses=problem_responses(*([401, 404, 422, 503] if method == "DELETE" else [401, 503])),
+            responses=problem_responses(*([401, 403, 404, 422, 503] if method == "DELETE" else [401, 403, 503])),
         )
 
     add(AuthEndpoint.LOGOUT, "POST", "/logout", logout, "Log out", "End this login. Its refresh token cannot be used again.")
