@@ -1,6 +1,6 @@
 """The operations of the application, without HTTP."""
 
-from .auth_service import load_user, send_welcome
+from .auth_service import load_user, mail
 from .organization_service import MembershipService, OrganizationService
 from .user_service import UserService, attempts, flow, impersonation, logins
 
@@ -13,5 +13,5 @@ __all__ = [
     "impersonation",
     "load_user",
     "logins",
-    "send_welcome",
+    "mail",
 ]

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from fastapi_kit._lazy import names_of
 
 if TYPE_CHECKING:
-    from fastapi_kit.auth.users.accounts import Account, Accounts, normalize_email
+    from fastapi_kit.auth.users.accounts import Account, Accounts, EditableAccounts, normalize_email
     from fastapi_kit.auth.users.flow import AuthFlow
     from fastapi_kit.auth.users.impersonation import Impersonation, ImpersonationStart, ImpersonationToken
+    from fastapi_kit.auth.users.mail import Mail, MailFlow, SendLink
     from fastapi_kit.auth.users.router import AuthEndpoint, NoStoreRoute, PasswordForm, auth_router
     from fastapi_kit.auth.users.schemas import LoginRead, RefreshRequest, UserProfile, UserRegister
     from fastapi_kit.auth.users.sql import NoChanges, UserAccounts, UserMixin
@@ -22,15 +23,19 @@ __all__ = [
     "Accounts",
     "AuthEndpoint",
     "AuthFlow",
+    "EditableAccounts",
     "Impersonation",
     "ImpersonationStart",
     "ImpersonationToken",
     "LoginRead",
     "LoginThrottle",
+    "Mail",
+    "MailFlow",
     "NoChanges",
     "NoStoreRoute",
     "PasswordForm",
     "RefreshRequest",
+    "SendLink",
     "UserAccounts",
     "UserMixin",
     "UserProfile",
@@ -41,9 +46,10 @@ __all__ = [
 ]
 
 _HOMES = {
-    "accounts": ["Account", "Accounts", "normalize_email"],
+    "accounts": ["Account", "Accounts", "EditableAccounts", "normalize_email"],
     "flow": ["AuthFlow"],
     "impersonation": ["Impersonation", "ImpersonationStart", "ImpersonationToken"],
+    "mail": ["Mail", "MailFlow", "SendLink"],
     "router": ["AuthEndpoint", "NoStoreRoute", "PasswordForm", "auth_router"],
     "schemas": ["LoginRead", "RefreshRequest", "UserProfile", "UserRegister"],
     "sql": ["NoChanges", "UserAccounts", "UserMixin"],
