@@ -15,7 +15,7 @@ from tests.auth.accounts import PASSWORD, Registration, Site, User, Users, store
 
 from fastapi_kit.auth import TokenClaims, require
 from fastapi_kit.auth.logins import MemoryLoginStore
-from fastapi_kit.auth.users import AuthEndpoint, Impersonation, ImpersonationStart, ImpersonationToken
+from fastapi_kit.auth.users import AuthEndpoint, Impersonation, ImpersonationStart, ImpersonationToken, MailFlow
 from fastapi_kit.db import Database
 from fastapi_kit.errors import ConfigurationError, ImpersonatedError, InvalidTokenError, PermissionDeniedError
 from fastapi_kit.testing import app_client
@@ -23,14 +23,19 @@ from fastapi_kit.testing import app_client
 ROOT, ANN, CHIEF = "1", "2", "3"
 
 
+async def send(*args: object) -> None: ...
+
+
 class Office:
     """An app with a superuser, Ann, and another superuser, and the tokens of logins of theirs."""
 
     def __init__(self, users: Database, *, check_access: bool = True) -> None:
-        endpoints = AuthEndpoint.ALL | AuthEndpoint.LOGINS
+        endpoints = AuthEndpoint.ALL | AuthEndpoint.LOGINS | AuthEndpoint.ACCOUNT
         scopes = ["notes:read", "notes:write"]
         site = Site(users, scopes=scopes, endpoints=endpoints, store=MemoryLoginStore(), check_access=check_access)
         self.site, self.users = site, users
+        mail: MailFlow[User, Registration] = MailFlow(flow=site.flow, tokens=site.tokens, verify=send)
+        site.app.include_router(site.router(AuthEndpoint.CHANGE_EMAIL, mail), prefix="/auth")
         self.started: list[ImpersonationStart] = []
         self.impersonation: Impersonation[User, Registration] = Impersonation(
             flow=site.flow, tokens=site.tokens, on_start=self.started.append
@@ -215,17 +220,29 @@ async def test_it_ends_with_the_login(office: Office) -> None:
         ("GET", "/auth/logins"),
         ("DELETE", "/auth/logins/x"),
         ("DELETE", "/account"),
+        ("POST", "/auth/password"),
+        ("POST", "/auth/email"),
+        ("POST", "/auth/me/delete"),
     ],
 )
 async def test_what_only_the_user_may(office: Office, method: str, path: str) -> None:
-    """R50: the logins of the user, and routes with ``require(impersonated=False)``, are closed; for the user they are open."""
+    """R50: password, address, account and logins of the user are closed, and routes with ``require(impersonated=False)``.
+
+    For the user they are open.
+    """
     _, token = await acting(office)
     ann = await office.login(ANN)
+    data = {"current_password": PASSWORD}
+    body = {
+        "/auth/password": {**data, "password": "another horse battery"},
+        "/auth/email": {**data, "email": "eve@example.com"},
+        "/auth/me/delete": data,
+    }.get(path)
 
-    answer = await office.ask(token, path, method)
+    answer = await office.ask(token, path, method, json=body)
 
     assert (answer.status_code, answer.json()["code"]) == (403, "impersonated")
-    assert (await office.ask(ann, path, method)).status_code in {200, 204, 404}
+    assert (await office.ask(ann, path, method, json=body)).status_code in {200, 202, 204, 404}
     responses = office.site.app.openapi()["paths"][path.replace("/x", "/{id}")][method.lower()]["responses"]
     assert "403" in responses
 

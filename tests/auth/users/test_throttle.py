@@ -20,7 +20,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from fastapi_kit.auth.logins import ClientInfo
 from fastapi_kit.auth.passwords import PasswordHasher
-from fastapi_kit.auth.users import LoginThrottle
+from fastapi_kit.auth.users import AuthEndpoint, LoginThrottle
 from fastapi_kit.db import Database
 from fastapi_kit.errors import ConfigurationError, InvalidCredentialsError, RateLimitedError, UnavailableError, UserInputError
 from fastapi_kit.ratelimit import AttemptCounter, MemoryCounter, RateLimiter
@@ -53,7 +53,7 @@ class Guarded:
         self.site = Site(users, throttle=throttle)
         self.site.flow = replace(self.site.flow, passwords=PasswordHasher(context=self.verifications))
         self.site.app.router.routes.clear()
-        self.site.app.include_router(self.site.router(), prefix="/auth")
+        self.site.app.include_router(self.site.router(AuthEndpoint.ALL | AuthEndpoint.ACCOUNT), prefix="/auth")
 
     async def guess(self, password: str = "wrong", email: str = "ann@example.com", client: ClientInfo | None = HOME) -> str:
         """Return what a login ends with: ``in``, ``wrong`` or ``limited``."""
@@ -269,6 +269,21 @@ async def test_guesses_at_the_current_password(guarded: Guarded) -> None:
     assert found == 10 * ["wrong"] + 10 * ["limited"]
     assert guarded.verifications.count == 10
     assert await change(guarded, full_name="Ann") == "changed"
+
+
+async def test_the_routes_that_need_the_current_password(in_memory: Guarded) -> None:
+    """R47: the ready routes to change the password and to delete the account share the limit. OpenAPI shows their 429."""
+    async with in_memory.client() as client:
+        pair = (await client.post("/auth/login", data={"username": "ann@example.com", "password": PASSWORD})).json()
+        headers = {"Authorization": f"Bearer {pair['access_token']}"}
+        found = list[int]()
+        for path, times in (("password", 6), ("me/delete", 5)):
+            data = {"current_password": "wrong", **({"password": NEW} if path == "password" else {})}
+            found += [(await client.post(f"/auth/{path}", json=data, headers=headers)).status_code for _ in range(times)]
+
+    assert found == [*10 * [422], 429]
+    paths = in_memory.site.app.openapi()["paths"]
+    assert all("429" in paths[f"/auth/{path}"]["post"]["responses"] for path in ("password", "me/delete"))
 
 
 async def test_strangers_do_not_keep_the_owner_from_a_new_password(in_memory: Guarded) -> None:
