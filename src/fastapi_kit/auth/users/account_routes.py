@@ -48,18 +48,17 @@ def add_account_routes(
     get_claims: Callable[..., Awaitable[TokenClaims]] | None = getattr(current_user, "claims", None)
     if get_claims is None:
         raise ConfigurationError("the route to change the password needs current_user.claims: use get_current_user_factory")
-    get_user, limited = own(current_user), [] if flow.throttle is None else [429]
 
     async def change_password(
         data: PasswordChange,
-        user: Annotated[Any, Depends(get_user)],
+        user: Annotated[Any, Depends(current_user)],
         claims: Annotated[TokenClaims, Depends(get_claims)],
         session: Annotated[AsyncSession, as_depends(session)],
     ) -> None:
         await flow.change(session, user, data, keep=claims.sid)
 
     async def delete_account(
-        data: AccountDelete, user: Annotated[Any, Depends(get_user)], session: Annotated[AsyncSession, as_depends(session)]
+        data: AccountDelete, user: Annotated[Any, Depends(current_user)], session: Annotated[AsyncSession, as_depends(session)]
     ) -> None:
         await flow.delete_account(session, user, current=data.current_password)
 
@@ -117,11 +116,10 @@ def add_email_change(
     current_user: Callable[..., Awaitable[UserT]],
 ) -> None:
     """Add ``POST /email``."""
-    get_user, limited = own(current_user), [] if mail.flow.throttle is None else [429]
 
     async def change_email(
         data: EmailChange,
-        user: Annotated[Any, Depends(get_user)],
+        user: Annotated[Any, Depends(current_user)],
         session: Annotated[AsyncSession, as_depends(session)],
         request: Request,
         background: BackgroundTasks,
@@ -140,11 +138,6 @@ def add_email_confirmation(router: APIRouter, mail: "MailFlow[UserT, RegisterT]"
         await mail.confirm_email(session, data.token.get_secret_value())
 
     add(router, "/email/confirm", confirm_email, 204, "Confirm the address", "Confirm an address with the link of a mail.", 409)
-
-
-def own(current_user: Callable[..., Awaitable[UserT]]) -> Callable[..., Awaitable[UserT]]:
-    """Return the dependency that gives the user, and rejects another user who acts as the user, if there are claims that say so."""
-    return require(current_user, impersonated=False) if hasattr(current_user, "claims") else current_user
 
 
 def accepted(background: BackgroundTasks, mail: "Mail") -> Response:
