@@ -17,7 +17,9 @@ KitError
 │   ├── SecondFactorRequiredError the password is right, and a code is needed, too
 │   └── InvalidTokenError         the token is malformed, expired, revoked or of another type
 ├── PermissionDeniedError         the caller is known, and not allowed to do this
-│   └── InsufficientScopeError    the token does not have the needed scopes
+│   ├── InsufficientScopeError    the token does not have the needed scopes
+│   └── ImpersonatedError         only the user may do this, and another one acts as the user
+├── RateLimitedError              too many attempts; try again later
 ├── UnavailableError              the database cannot answer now; try again later
 └── ConfigurationError            a mistake in the application's code, never the client's (also a RuntimeError)
     ├── NotLoadedError            an attribute was read that the query did not load
@@ -34,6 +36,7 @@ __all__ = [
     "ConfigurationError",
     "ConflictError",
     "FieldError",
+    "ImpersonatedError",
     "InsufficientScopeError",
     "InvalidCredentialsError",
     "InvalidDataError",
@@ -47,6 +50,7 @@ __all__ = [
     "PermissionDeniedError",
     "PreconditionFailedError",
     "PreconditionRequiredError",
+    "RateLimitedError",
     "SecondFactorRequiredError",
     "StaleVersionError",
     "StillReferencedError",
@@ -297,6 +301,32 @@ class InsufficientScopeError(PermissionDeniedError):
     def __init__(self, scopes: frozenset[str]) -> None:
         super().__init__(f"the token does not have all of {', '.join(sorted(scopes))}")
         self.scopes = scopes
+
+
+class ImpersonatedError(PermissionDeniedError):
+    """Only the user may do this, and the token is that of another user who acts as the user."""
+
+    code = "impersonated"
+    detail = "Not allowed while you act as another user."
+
+    def __init__(self) -> None:
+        super().__init__("the token has an actor")
+
+
+class RateLimitedError(KitError):
+    """Too many attempts. The client may try again in *retry_after* seconds.
+
+    *limit* attempts in *window* seconds are allowed. Both are sent to the client; leave them out if it must not know them.
+    """
+
+    code = "rate_limited"
+    detail = "Too many requests. Try again later."
+
+    def __init__(self, retry_after: float, *, limit: int | None = None, window: float | None = None) -> None:
+        super().__init__("too many attempts")
+        self.retry_after = retry_after
+        self.limit = limit
+        self.window = window
 
 
 class UnavailableError(KitError):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fastapi_kit.auth.requests.current_user import CurrentUserDependency, UserDependency, get_claims_factory, get_current_user_factory
     from fastapi_kit.auth.requests.guards import require, require_access
     from fastapi_kit.auth.requests.jwks import jwks_router
+    from fastapi_kit.auth.requests.roles import Roles
     from fastapi_kit.auth.requests.transports import BearerTransport, Transport
     from fastapi_kit.auth.tokens.claims import TokenClaims
     from fastapi_kit.auth.tokens.keys import Key, Keyring
@@ -29,6 +30,7 @@ __all__ = [
     "Keyring",
     "PasswordHasher",
     "PasswordPolicy",
+    "Roles",
     "TokenClaims",
     "TokenPolicy",
     "TokenVerifier",
@@ -46,6 +48,7 @@ _HOMES = {
     "requests": [
         "BearerTransport",
         "CurrentUserDependency",
+        "Roles",
         "Transport",
         "UserDependency",
         "get_claims_factory",

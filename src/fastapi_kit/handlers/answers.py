@@ -1,6 +1,5 @@
 """Status, code, text and headers for each error."""
 
-import math
 import re
 import traceback
 from collections.abc import Mapping, Sequence
@@ -31,6 +30,7 @@ from fastapi_kit.errors import (
     PermissionDeniedError,
     PreconditionFailedError,
     PreconditionRequiredError,
+    RateLimitedError,
     SecondFactorRequiredError,
     StaleVersionError,
     UnavailableError,
@@ -40,6 +40,7 @@ from fastapi_kit.handlers.problems import INVALID_REQUEST, Answer, code_of, titl
 from fastapi_kit.handlers.validation import field_errors, known_words, shown_names
 from fastapi_kit.middleware.errors import closing_headers
 from fastapi_kit.middleware.routes import app_path
+from fastapi_kit.ratelimit.fields import rate_limit_headers, whole_seconds
 
 __all__ = [
     "STATUSES",
@@ -63,6 +64,7 @@ STATUSES: Mapping[type[Exception], int] = {
     PreconditionRequiredError: 428,
     AuthenticationError: 401,
     PermissionDeniedError: 403,
+    RateLimitedError: 429,
     UnavailableError: 503,
     ConfigurationError: 500,
 }
@@ -169,8 +171,11 @@ def headers_of(error: KitError, challenges: Sequence[str]) -> dict[str, str] | N
     """Return ``Retry-After`` or ``WWW-Authenticate`` for *error*, or None. The last of *challenges* is that of the token."""
     match error:
         case UnavailableError():
-            seconds = error.retry_after
-            return {"Retry-After": str(math.ceil(seconds) if math.isfinite(seconds) and seconds > 0 else 1)}
+            return {"Retry-After": whole_seconds(error.retry_after)}
+        case RateLimitedError(limit=int(limit), window=float() | int() as window):
+            return {"Retry-After": whole_seconds(error.retry_after), **rate_limit_headers(limit, window, 0, error.retry_after)}
+        case RateLimitedError():
+            return {"Retry-After": whole_seconds(error.retry_after)}
         case InvalidTokenError():
             return {"WWW-Authenticate": f'{", ".join(challenges)} error="invalid_token"', **_NOT_STORED}
         case AuthenticationError():

@@ -28,7 +28,11 @@ _METHODS = METHODS_WITH_BODY | {"OPTIONS", "TRACE"}
 
 _WAIT = {"Retry-After": {"description": "Seconds to wait before the next attempt", "schema": {"type": "integer"}}}
 _CHALLENGE = {"WWW-Authenticate": {"description": "What is wrong with the credentials (RFC 6750, 3)", "schema": {"type": "string"}}}
-_HEADERS: Mapping[int, Json] = {401: _CHALLENGE, 429: _WAIT, 503: _WAIT}
+_LIMITS = {
+    "RateLimit-Policy": {"description": "How many requests are allowed in how many seconds", "schema": {"type": "string"}},
+    "RateLimit": {"description": "How many requests are left", "schema": {"type": "string"}},
+}
+_HEADERS: Mapping[int, Json] = {401: _CHALLENGE, 429: _WAIT | _LIMITS, 503: _WAIT}
 
 _EXAMPLES = {"4XX": 400, "5XX": 500, "default": 500}
 _REQUEST_ID = "0b9dd5b4-3a1c-4f0f-9e06-5d3c8a1f2b77"

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -22,6 +23,7 @@ from fastapi_kit.auth.second_factor.sql import SQLFactorStore, TOTPMixin
 from fastapi_kit.auth.users import (
     AuthEndpoint,
     AuthFlow,
+    LoginThrottle,
     UserProfile,
     auth_router,
     begin_second_factor,
@@ -310,50 +312,37 @@ async def test_a_challenge_takes_five_codes(ann: Person, site: Site) -> None:
     assert (await ann.send_code(await ann.challenge(), right)).status_code == 200
 
 
-class TooManyError(InvalidCredentialsError):
-    code = "too_many"
-
-
-class Throttle:
-    """Notes the attempts, and rejects those of *blocked* clients."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[str, str | None]] = []
-        self.forgotten: list[str] = []
-        self.blocked = False
-
-    async def attempt(self, *, account: str, client: str | None) -> None:
-        self.seen.append((account, client))
-        if self.blocked:
-            raise TooManyError
-
-    async def succeeded(self, *, account: str) -> None:
-        self.forgotten.append(account)
-
-
-async def test_a_throttle(users: Database) -> None:
-    """R46: each code is counted for the user and the client before it is checked, also while the factor is enabled and disabled."""
-    throttle = Throttle()
-    site = Site(users, throttle=throttle)
-    await store_user(users)
-    async with app_client(site.app) as client:
-        ann = Person(site, client)
-        await ann.enrol()
-        assert (throttle.seen, throttle.forgotten) == ([("code 1", None)], ["code 1"])
-
-        challenge = await ann.challenge()
-        await ann.send_code(challenge, "000000")
-        assert (throttle.seen[1:], throttle.forgotten[1:]) == ([("code 1", "127.0.0.1")], [])
-
-        throttle.blocked = True
-        right = site.code(ann.secret, later=1)
-        assert (await ann.send_code(challenge, right)).json()["code"] == "too_many"
+async def test_a_throttle(ann: Person, site: Site) -> None:
+    """R46: codes are limited for each user, over all challenges, before they are checked. A right password gives no new attempts."""
+    site.flow = replace(site.flow, throttle=LoginThrottle(per_account=3))
+    app = FastAPI()
+    register_exception_handlers(app)
+    site.add_routes(app, site.flow)
+    right = site.code(ann.secret, later=1)
+    async with app_client(app) as client:
+        thief = Person(site, client)
+        guesses = [await thief.send_code(await thief.challenge(), "000000") for _ in range(3)]
+        late = await thief.send_code(await thief.challenge(), right)
         disable = {"current_password": PASSWORD, "code": right}
-        assert (await ann("POST", "/second-factor/disable", json=disable)).json()["code"] == "too_many"
+        thief.pair = ann.pair
+        disabled = await thief("POST", "/second-factor/disable", json=disable)
 
-        throttle.blocked = False
-        assert (await ann.send_code(challenge, right)).status_code == 200
-        assert throttle.forgotten[1:] == ["code 1"]
+    assert [answer.status_code for answer in guesses] == [401] * 3
+    assert (late.status_code, late.json()["code"], "retry-after" in late.headers) == (429, "rate_limited", True)
+    assert disabled.status_code == 429
+    assert (await ann.send_code(await ann.challenge(), right)).status_code == 200
+
+
+async def test_a_right_code_gives_the_attempts_back(ann: Person, site: Site) -> None:
+    """After a right code the user has all attempts again."""
+    flow = replace(site.flow, throttle=LoginThrottle(per_account=2))
+    async with site.database.sessions() as session:
+        for code in ("000000", ann.recovery_codes[0], "000000", ann.recovery_codes[1]):
+            challenge = await ann.challenge()
+            with suppress(InvalidCredentialsError):
+                await login_with_code(flow, session, challenge_token=challenge, code=code)
+
+    assert (await ann("GET", "/second-factor")).json()["recovery_codes"] == 8
 
 
 async def test_memory_is_bounded(ann: Person, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

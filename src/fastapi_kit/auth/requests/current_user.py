@@ -2,6 +2,7 @@
 
 # No ``from __future__ import annotations`` here: FastAPI reads the signatures of the closures below.
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal, Protocol, TypeVar, cast, overload
 
@@ -13,6 +14,7 @@ from starlette.requests import HTTPConnection
 from fastapi_kit.auth.requests.transports import BearerTransport, Transport
 from fastapi_kit.auth.tokens.claims import TokenClaims
 from fastapi_kit.auth.tokens.service import TokenVerifier
+from fastapi_kit.auth.users.accounts import is_superuser
 from fastapi_kit.dependencies import CHALLENGES, OPTIONAL, Dependency, as_depends
 from fastapi_kit.errors import AuthenticationError, ConfigurationError, InsufficientScopeError, InvalidTokenError
 
@@ -94,7 +96,8 @@ def get_current_user_factory(
     works in WebSocket routes, before ``accept()``. ``Security(get_current_user, scopes=[...])`` requires scopes of the token.
 
     The dependency raises AuthenticationError (401) without a token. It raises InvalidTokenError (401) if the token is not valid, or if its
-    user does not exist or is not active. Errors of the loader are not translated.
+    user does not exist or is not active. Errors of the loader are not translated. For a token with an actor, the actor is loaded in the
+    same way, and must be a superuser who acts as a user who is none.
 
     Args:
         tokens: Verifies the token: a ``JWTService``, or logins.
@@ -138,12 +141,20 @@ def get_current_user_factory(
     """
 
     async def load(connection: HTTPConnection, claims: TokenClaims, session: SessionT, needed: SecurityScopes) -> UserT:
+        user = await load_active(connection, claims, session)
+        if claims.actor is not None:
+            actor = await load_active(connection, replace(claims, sub=claims.actor, actor=None), session)
+            if not is_superuser(actor) or is_superuser(user):
+                raise InvalidTokenError("its actor may not act as its user")
+        check_scopes(claims, needed.scopes)
+        return user
+
+    async def load_active(connection: HTTPConnection, claims: TokenClaims, session: SessionT) -> UserT:
         user = await once(connection, (load_user, session, claims), partial(load_user, session, claims))
         if user is None:
             raise InvalidTokenError("its user does not exist")
         if not active(user):
             raise InvalidTokenError("its user is not active")
-        check_scopes(claims, needed.scopes)
         return user
 
     # The claims come first: a request without a token needs no session.

@@ -11,7 +11,7 @@ from fastapi.security import SecurityScopes
 from fastapi_kit.auth.requests.current_user import UserDependency, with_claims
 from fastapi_kit.auth.tokens.claims import TokenClaims
 from fastapi_kit.dependencies import OPTIONAL, answering
-from fastapi_kit.errors import AuthenticationError, ConfigurationError, PermissionDeniedError
+from fastapi_kit.errors import AuthenticationError, ConfigurationError, ImpersonatedError, PermissionDeniedError
 
 __all__ = ["require", "require_access"]
 
@@ -27,6 +27,7 @@ def require(
     permissions: Collection[str] = (),
     verified: bool = False,
     superuser: bool = False,
+    impersonated: bool = True,
     check: Callable[[UserT], bool | Awaitable[bool]] | None = None,
 ) -> UserDependency[UserT]:
     """Build the dependency that gives the user if every condition holds.
@@ -41,10 +42,12 @@ def require(
         permissions: ``user.permissions`` has all of them.
         verified: ``user.is_verified`` is true.
         superuser: ``user.is_superuser`` is true.
+        impersonated: Whether another user may pass who acts as the user. With False the guard raises ImpersonatedError (403) then.
         check: Called with the user, sync or async; returns whether the user may pass.
 
     Raises:
-        TypeError: *scopes* are given, but no factory built *get_current_user*; or a condition is one string instead of a collection.
+        TypeError: *scopes* or *impersonated* are given, but no factory built *get_current_user*; or a condition is one string instead of
+            a collection.
 
     Example:
         ```python
@@ -83,8 +86,12 @@ def require(
         if claims is None:
             raise TypeError("scopes belong to a token: give require() a dependency from get_current_user_factory()")
         get_user = with_scopes(get_current_user, claims, scopes)
+    if not impersonated:
+        if claims is None:
+            raise TypeError("an actor belongs to a token: give require() a dependency from get_current_user_factory()")
+        get_user = without_actor(get_user, claims)
 
-    statuses = {403} if scopes or roles or permissions or flags or check else set[int]()
+    statuses = {403} if scopes or roles or permissions or flags or check or not impersonated else set[int]()
 
     @answering(*statuses, *statuses_over(get_current_user))
     async def get_permitted_user(user: Annotated[Any, Depends(get_user)], needed: SecurityScopes) -> UserT:
@@ -146,6 +153,19 @@ def with_scopes(
         return cast("UserT", user)
 
     return get_user_with_scopes
+
+
+def without_actor(get_current_user: Callable[..., Awaitable[UserT]], get_claims: Callable[..., object]) -> Callable[..., Awaitable[UserT]]:
+    """Return a dependency that gives the user if the token is the user's own."""
+
+    async def get_user_without_actor(
+        user: Annotated[Any, Depends(get_current_user)], claims: Annotated[TokenClaims, Depends(get_claims)]
+    ) -> UserT:
+        if claims.actor is not None:
+            raise ImpersonatedError
+        return cast("UserT", user)
+
+    return get_user_without_actor
 
 
 def check_scopes_are_read(claims: object, needed: SecurityScopes) -> None:

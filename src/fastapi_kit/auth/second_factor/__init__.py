@@ -5,13 +5,12 @@ The columns for a table of users are in ``fastapi_kit.auth.second_factor.sql``.
 
 from fastapi_kit.auth.second_factor.recovery import RecoveryCodes, new_recovery_codes, use_recovery_code
 from fastapi_kit.auth.second_factor.state import Cipher, FactorState, FactorStore
-from fastapi_kit.auth.second_factor.steps import CodeThrottle, Enrolment, SecondFactor
+from fastapi_kit.auth.second_factor.steps import Enrolment, SecondFactor
 from fastapi_kit.auth.second_factor.totp import TOTP
 
 __all__ = [
     "TOTP",
     "Cipher",
-    "CodeThrottle",
     "Enrolment",
     "FactorState",
     "FactorStore",

@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -24,7 +24,7 @@ from fastapi_kit.errors import (
     UserInputError,
 )
 
-__all__ = ["CodeThrottle", "Enrolment", "SecondFactor", "scopes_of"]
+__all__ = ["Enrolment", "SecondFactor", "scopes_of"]
 
 UserT = TypeVar("UserT")
 
@@ -32,18 +32,6 @@ LONGEST_CHALLENGE = timedelta(minutes=5)
 ATTEMPTS = 5
 """How many codes one challenge may try."""
 MOST_CHALLENGES = 10_000
-
-
-class CodeThrottle(Protocol):
-    """Limits how often codes are tried. A ``LoginThrottle`` fits."""
-
-    async def attempt(self, *, account: str, client: str | None) -> None:
-        """Count one attempt, before the code is checked. Raises an error for one too many."""
-        ...
-
-    async def succeeded(self, *, account: str) -> None:
-        """Forget the attempts on *account*."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +49,7 @@ class SecondFactor(Generic[UserT]):
     with it. It ends after *challenge_lifetime*, with a new password, and with a new factor.
 
     Each code works once: one conditional write decides which of several requests wins. A challenge takes 5 codes, counted in this process.
-    Because who knows the password gets new challenges, pass a *throttle*, too.
+    Because who knows the password gets new challenges, give the ``AuthFlow`` a throttle.
 
     Args:
         tokens: Signs the challenges.
@@ -69,7 +57,6 @@ class SecondFactor(Generic[UserT]):
         store: A ``SQLFactorStore``, or a class of your own.
         cipher: Encrypts the secrets that are stored, such as ``Fernet(key)``. With None they are stored as they are: then who reads your
             database or a backup can make codes.
-        throttle: Limits the codes for each user and each client.
         challenge_lifetime: 1 second to 5 minutes.
 
     Raises:
@@ -83,7 +70,6 @@ class SecondFactor(Generic[UserT]):
         store: FactorStore[UserT],
         *,
         cipher: Cipher | None,
-        throttle: CodeThrottle | None = None,
         challenge_lifetime: timedelta = LONGEST_CHALLENGE,
     ) -> None:
         if not timedelta(seconds=1) <= challenge_lifetime <= LONGEST_CHALLENGE:
@@ -92,7 +78,6 @@ class SecondFactor(Generic[UserT]):
         self.totp = totp
         self.store = store
         self.cipher = cipher
-        self.throttle = throttle
         self.challenge_lifetime = challenge_lifetime
         self._tried: OrderedDict[str, int] = OrderedDict()
 
@@ -128,7 +113,6 @@ class SecondFactor(Generic[UserT]):
         code: str,
         *,
         hashed_password: str | None,
-        client: str | None = None,
     ) -> None:
         """Use up *code* for a challenge.
 
@@ -138,7 +122,6 @@ class SecondFactor(Generic[UserT]):
             challenge: From ``decode``.
             code: A code of the app, or a recovery code.
             hashed_password: The hash that is stored now.
-            client: The address of the client, for the throttle.
 
         Raises:
             InvalidTokenError: The challenge is over: log in again.
@@ -148,10 +131,8 @@ class SecondFactor(Generic[UserT]):
         if challenge.extra.get("state") != fingerprint(state, hashed_password):
             raise InvalidTokenError("the password or the second factor was changed")
         self._count(challenge.jti)
-        await self._attempt(challenge.sub, client)
         if not await self._use(session, user, state, code):
             raise InvalidCredentialsError
-        await self._succeeded(challenge.sub)
 
     # --- With a login ---
 
@@ -172,14 +153,13 @@ class SecondFactor(Generic[UserT]):
             raise ConflictError
         return Enrolment(secret=secret, uri=self.totp.uri(secret, account=account))
 
-    async def confirm(self, session: AsyncSession, user: UserT, code: str, *, subject: str) -> Sequence[str]:
+    async def confirm(self, session: AsyncSession, user: UserT, code: str) -> Sequence[str]:
         """Enable the factor with a first code of the app, and return the recovery codes, which are shown once.
 
         Raises:
             UserInputError: The code is wrong.
             ConflictError: There is nothing to confirm.
         """
-        await self._attempt(subject, None)
         old = await self.store.read(session, user)
         if old.secret is None or old.is_enabled:
             raise ConflictError
@@ -189,17 +169,15 @@ class SecondFactor(Generic[UserT]):
         recovery = new_recovery_codes()
         if not await self.store.replace(session, user, replace(old, last_step=step, recovery_hashes=recovery.hashes), old=old):
             raise ConflictError
-        await self._succeeded(subject)
         return recovery.codes
 
-    async def disable(self, session: AsyncSession, user: UserT, code: str, *, subject: str) -> None:
+    async def disable(self, session: AsyncSession, user: UserT, code: str) -> None:
         """Switch the factor off with a code, which may be a recovery code. Ask for the password before.
 
         Raises:
             UserInputError: The code is wrong, or was used.
             ConflictError: The factor is not enabled.
         """
-        await self._attempt(subject, None)
         old = await self.store.read(session, user)
         if not old.is_enabled:
             raise ConflictError
@@ -207,7 +185,6 @@ class SecondFactor(Generic[UserT]):
             raise wrong_code()
         if not await self.store.replace(session, user, FactorState(), old=old):
             raise ConflictError
-        await self._succeeded(subject)
 
     async def _use(self, session: AsyncSession, user: UserT, state: FactorState, code: str) -> bool:
         """Use up a code, and return whether it was good."""
@@ -230,14 +207,6 @@ class SecondFactor(Generic[UserT]):
             return None if step is None else replace(state, last_step=step)
         left = use_recovery_code(code, state.recovery_hashes)
         return None if left is None else replace(state, recovery_hashes=left)
-
-    async def _attempt(self, subject: str, client: str | None) -> None:
-        if self.throttle is not None:
-            await self.throttle.attempt(account=throttled(subject), client=client)
-
-    async def _succeeded(self, subject: str) -> None:
-        if self.throttle is not None:
-            await self.throttle.succeeded(account=throttled(subject))
 
     def _count(self, jti: str) -> None:
         """Count a code for one challenge. Raises InvalidTokenError for one too many."""
@@ -266,11 +235,6 @@ def scopes_of(challenge: TokenClaims) -> frozenset[str]:
 def fingerprint(state: FactorState, hashed_password: str | None) -> str:
     """Return what changes with the password and with the factor, without showing either."""
     return hashlib.sha256(b"\0".join([(hashed_password or "").encode(errors="replace"), state.secret or b""])).hexdigest()
-
-
-def throttled(subject: str) -> str:
-    """Return the name under which the codes of a user are counted, apart from passwords."""
-    return f"code {subject}"
 
 
 def wrong_code() -> UserInputError:

@@ -116,6 +116,7 @@ class JWTService:
         scopes: Collection[str] = (),
         lifetime: timedelta | None = None,
         sid: str | None = None,
+        actor: str | None = None,
         extra: Mapping[str, JsonValue] | None = None,
     ) -> str:
         """Return an access token.
@@ -125,6 +126,7 @@ class JWTService:
             scopes: What the token allows (RFC 6749, 3.3).
             lifetime: Without it, the policy's ``access_lifetime``.
             sid: The id of the login that the token belongs to.
+            actor: The id of another user, who acts as *subject*. See ``Impersonation``.
             extra: Claims of your own, as plain JSON.
 
         Raises:
@@ -133,7 +135,7 @@ class JWTService:
             TypeError: An argument has another type.
         """
         lifetime = self.policy.access_lifetime if lifetime is None else lifetime
-        return self._create(subject, "access", lifetime, scopes=scopes, sid=sid, extra=extra)
+        return self._create(subject, "access", lifetime, scopes=scopes, sid=sid, actor=actor, extra=extra)
 
     def create_refresh_token(
         self,
@@ -193,6 +195,7 @@ class JWTService:
         scopes: Collection[str] = (),
         sid: str | None = None,
         jti: str | None = None,
+        actor: str | None = None,
         extra: Mapping[str, JsonValue] | None = None,
     ) -> str:
         key = self._keyring.keys[0]
@@ -200,7 +203,16 @@ class JWTService:
         if key.kid is not None:
             header["kid"] = key.kid
         claims = write_claims(
-            subject, type=type, lifetime=lifetime, now=self.now(), policy=self.policy, scopes=scopes, sid=sid, jti=jti, extra=extra
+            subject,
+            type=type,
+            lifetime=lifetime,
+            now=self.now(),
+            policy=self.policy,
+            scopes=scopes,
+            sid=sid,
+            jti=jti,
+            actor=actor,
+            extra=extra,
         )
         signing_input = encode_segment(write_object(header)) + b"." + encode_segment(write_object(claims))
         token = signing_input + b"." + encode_segment(key.sign(signing_input))

@@ -1,6 +1,7 @@
 """The steps of a login with a second factor, without HTTP."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, SecretStr
@@ -32,8 +33,10 @@ async def login_with_code(
         client: Where the request comes from, for the list of logins and for the throttle.
 
     Raises:
-        InvalidTokenError: The challenge is over, or its user does not exist, is not active, or has another password or factor now.
+        InvalidTokenError: The challenge is over, or its user does not exist, may not log in, or has another password or factor
+            now.
         InvalidCredentialsError: The code is wrong, or was used.
+        RateLimitedError: The user or the client had too many attempts.
     """
     factor, logins, accounts = second_factor_of(flow), flow.logins, flow.accounts(session)
     if logins is None:
@@ -41,10 +44,11 @@ async def login_with_code(
     challenge = factor.decode(challenge_token)
     user = await accounts.get_account(challenge.sub)
     account = None if user is None else accounts.describe(user)
-    if user is None or account is None or not account.is_active:
-        raise InvalidTokenError("its user does not exist or is not active")
-    stored, address = account.hashed_password, None if client is None else client.address
-    await factor.answer(session, user, challenge, code, hashed_password=stored, client=address)
+    if user is None or account is None or not flow.may_log_in(account):
+        raise InvalidTokenError("its user does not exist or may not log in")
+    stored = account.hashed_password
+    async with limited(flow, account.subject, client):
+        await factor.answer(session, user, challenge, code, hashed_password=stored)
     scopes = scopes_of(challenge) & frozenset(() if flow.scopes is None else flow.scopes(user))
     if not isinstance(logins, EndableLogins):
         return await logins.start(account.subject, scopes=scopes)
@@ -80,7 +84,8 @@ async def confirm_second_factor(flow: "AuthFlow[UserT, RegisterT]", session: Asy
         ConflictError: There is nothing to confirm.
     """
     subject = flow.accounts(session).describe(user).subject
-    return await second_factor_of(flow).confirm(session, user, code, subject=subject)
+    async with limited(flow, subject):
+        return await second_factor_of(flow).confirm(session, user, code)
 
 
 async def disable_second_factor(
@@ -94,7 +99,20 @@ async def disable_second_factor(
     """
     factor = second_factor_of(flow)
     await flow.confirm(session, user, current_password)
-    await factor.disable(session, user, code, subject=flow.accounts(session).describe(user).subject)
+    async with limited(flow, flow.accounts(session).describe(user).subject):
+        await factor.disable(session, user, code)
+
+
+@asynccontextmanager
+async def limited(flow: "AuthFlow[UserT, RegisterT]", subject: str, client: ClientInfo | None = None) -> AsyncGenerator[None]:
+    """Count an attempt before the code in the block is checked, and forget it if the code is right. Raises RateLimitedError."""
+    # Counted apart from passwords: who knows the password must not get new attempts with each login.
+    name = f"code {subject}"
+    if flow.throttle is not None:
+        await flow.throttle.attempt(account=name, client=None if client is None else client.address)
+    yield
+    if flow.throttle is not None:
+        await flow.throttle.succeeded(account=name)
 
 
 def second_factor_of(flow: "AuthFlow[UserT, RegisterT]") -> SecondFactor[UserT]:

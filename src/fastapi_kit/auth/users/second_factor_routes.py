@@ -8,7 +8,9 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from fastapi_kit.auth.logins.protocol import ClientInfo, TokenPair
+from fastapi_kit.auth.logins.protocol import TokenPair
+from fastapi_kit.auth.requests.clients import client_of
+from fastapi_kit.auth.users.account_routes import limited
 from fastapi_kit.auth.users.second_factor import (
     begin_second_factor,
     confirm_second_factor,
@@ -89,9 +91,8 @@ def add_code_login(router: APIRouter, flow: "AuthFlow[UserT, RegisterT]", sessio
     """Add ``POST /login/second-factor``."""
 
     async def login_second_factor(data: CodeLogin, session: Annotated[AsyncSession, as_depends(session)], request: Request) -> TokenPair:
-        client = ClientInfo(address=request.client and request.client.host, user_agent=request.headers.get("user-agent"))
         token, code = data.challenge_token.get_secret_value(), data.code.get_secret_value()
-        return await login_with_code(flow, session, challenge_token=token, code=code, client=client)
+        return await login_with_code(flow, session, challenge_token=token, code=code, client=client_of(request))
 
     router.add_api_route(
         "/login/second-factor",
@@ -101,7 +102,7 @@ def add_code_login(router: APIRouter, flow: "AuthFlow[UserT, RegisterT]", sessio
         description="Exchange the challenge of a login and a code for tokens. "
         "`invalid_credentials` is a wrong code; `invalid_token` is a challenge that is over: log in again.",
         response_description="An access token and a refresh token",
-        responses=problem_responses(400, 401, 413, 422, 503),
+        responses=problem_responses(400, 401, 413, 422, *limited(flow), 503),
     )
 
 
@@ -147,7 +148,7 @@ def add_second_factor(
             summary=summary,
             description=description,
             response_description=answer,
-            responses=problem_responses(400, 401, 409, 413, 422, 503),
+            responses=problem_responses(400, 401, 409, 413, 422, *limited(flow), 503),
         )
 
     router.add_api_route(
