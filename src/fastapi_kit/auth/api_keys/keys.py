@@ -8,12 +8,11 @@ import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
-from functools import partial
 
 from fastapi_kit.auth.api_keys.store import APIKeyInfo, APIKeyRecord, APIKeyStore
 from fastapi_kit.auth.tokens.claims import TokenClaims, join_scopes
 from fastapi_kit.auth.tokens.policy import check_type, is_printable
-from fastapi_kit.auth.tokens.service import Clock
+from fastapi_kit.auth.tokens.service import Clock, utc_now
 from fastapi_kit.errors import ConfigurationError, FieldError, InvalidTokenError, NotFoundError, UserInputError
 
 __all__ = ["APIKeys", "NewAPIKey"]
@@ -57,7 +56,7 @@ class APIKeys:
         ConfigurationError: *prefix* or *max_keys* is out of bounds.
     """
 
-    def __init__(self, store: APIKeyStore, *, prefix: str, max_keys: int = 100, clock: Clock = partial(datetime.now, UTC)) -> None:
+    def __init__(self, store: APIKeyStore, *, prefix: str, max_keys: int = 100, clock: Clock = utc_now) -> None:
         if not PREFIX.fullmatch(prefix):
             raise ConfigurationError("the prefix of API keys is 1 to 32 letters, digits and _, and begins with a letter")
         if max_keys < 1:
@@ -68,9 +67,7 @@ class APIKeys:
         self._clock = clock
         self._form = re.compile(rf"{prefix}_([0-9a-f]{{32}})_([0-9a-f]{{64}})", re.ASCII)
 
-    async def create(
-        self, subject: str, *, name: str, scopes: Collection[str] = (), expires_at: datetime | None = None
-    ) -> NewAPIKey:
+    async def create(self, subject: str, *, name: str, scopes: Collection[str] = (), expires_at: datetime | None = None) -> NewAPIKey:
         """Create and store a key. Its text is only in what this method returns.
 
         Args:
@@ -142,9 +139,7 @@ class APIKeys:
             raise InvalidTokenError("the API key has expired")
         if key.last_used_at is None or now - key.last_used_at >= BETWEEN_TOUCHES:
             await self._touch(key, now)
-        return TokenClaims(
-            sub=key.subject, type="api", jti=key.id, iat=key.created_at, exp=key.expires_at or NEVER, scopes=key.scopes
-        )
+        return TokenClaims(sub=key.subject, type="api", jti=key.id, iat=key.created_at, exp=key.expires_at or NEVER, scopes=key.scopes)
 
     def _parts_of(self, token: object) -> tuple[str, str]:
         parts = self._form.fullmatch(token) if isinstance(token, str) else None

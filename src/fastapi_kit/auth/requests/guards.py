@@ -46,7 +46,8 @@ def require(
         check: Called with the user, sync or async; returns whether the user may pass.
 
     Raises:
-        TypeError: *scopes* or *login* are given, but no factory built *get_current_user*; or a condition is one string instead of a collection.
+        TypeError: *scopes* or *login* are given, but no factory built *get_current_user*; or a condition is one string instead of a
+            collection.
 
     Example:
         ```python

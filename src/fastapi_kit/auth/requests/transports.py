@@ -13,10 +13,12 @@ from fastapi_kit.auth.tokens.claims import TokenClaims
 from fastapi_kit.auth.tokens.service import TokenVerifier
 from fastapi_kit.errors import ConfigurationError, InvalidTokenError
 
-__all__ = ["APIKeyTransport", "BearerTransport", "Transport"]
+__all__ = ["APIKeyTransport", "BearerTransport", "Transport", "is_word"]
 
-TOKEN = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
-"""A word of HTTP, such as the name of a header (RFC 9110, 5.6.2)."""
+
+def is_word(text: str) -> bool:
+    """Return whether HTTP takes *text* for a name, such as that of a header (RFC 9110, 5.6.2)."""
+    return re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", text, re.ASCII) is not None
 
 
 class Transport(ABC):
@@ -61,7 +63,7 @@ class BearerTransport(Transport):
     scheme_name: str = ""
 
     def __post_init__(self) -> None:
-        if not TOKEN.fullmatch(self.word):
+        if not is_word(self.word):
             raise ConfigurationError(f"{self.word!r} cannot be the word before a token")
 
     @property
@@ -106,7 +108,7 @@ class APIKeyTransport(Transport):
     scheme_name: str = "APIKey"
 
     def __post_init__(self) -> None:
-        if not TOKEN.fullmatch(self.header) or self.header.lower() == "authorization":
+        if not is_word(self.header) or self.header.lower() == "authorization":
             raise ConfigurationError(f"{self.header!r} cannot be the header of API keys")
 
     @property

@@ -13,9 +13,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.datastructures import MutableHeaders
 from starlette.types import Message, Receive, Scope, Send
 
-from fastapi_kit.auth.logins.protocol import ClientInfo, EndableLogins, TokenPair
+from fastapi_kit.auth.logins.protocol import ClientInfo, EndableLogins, Logins, TokenPair
+from fastapi_kit.auth.requests.cookies import CookieTransport
+from fastapi_kit.auth.requests.guards import require
 from fastapi_kit.auth.tokens.claims import TokenClaims
 from fastapi_kit.auth.users.accounts import PRIVILEGES
+from fastapi_kit.auth.users.cookie_routes import add_cookie_login, add_cookie_logout, add_cookie_refresh
 from fastapi_kit.auth.users.flow import AuthFlow
 from fastapi_kit.auth.users.schemas import LoginRead, RefreshRequest
 from fastapi_kit.dependencies import Dependency, as_depends, declare, while_connected
@@ -81,6 +84,7 @@ def auth_router(
     read: type[BaseModel],
     register: type[RegisterT] | None = None,
     endpoints: AuthEndpoint = AuthEndpoint.ALL,
+    cookie: CookieTransport | None = None,
 ) -> APIRouter:
     """Build the routes. Leave one out to declare your own on the router.
 
@@ -94,6 +98,7 @@ def auth_router(
         read: The schema of a user in an answer.
         register: The schema of a registration, with ``password`` and, unless the flow has *identify*, ``email``.
         endpoints: The routes to build.
+        cookie: Log in, refresh and log out with cookies, for browsers: no answer contains a token. Without it, with tokens.
 
     Raises:
         ConfigurationError: *register* is missing, lacks a field, or has one with which users could grant themselves privileges, such as
@@ -110,6 +115,8 @@ def auth_router(
         raise ConfigurationError("the routes for login and refresh need AuthFlow(logins=...), or leave them out of endpoints=")
     if endpoints & AuthEndpoint.LOGINS and not isinstance(flow.logins, EndableLogins):
         raise ConfigurationError("the routes that list and end logins need logins in a store: AuthFlow(logins=StoredLogins(tokens, store))")
+    # An API key neither lists nor ends logins. A dependency of your own, without claims, knows no keys.
+    login_user = require(current_user, login=True) if hasattr(current_user, "claims") else current_user
     router = APIRouter(route_class=NoStoreRoute)
     if AuthEndpoint.REGISTER in endpoints:
         if register is None:
@@ -117,6 +124,9 @@ def auth_router(
                 "the route to register needs register=; without it, pass endpoints=AuthEndpoint.ALL & ~AuthEndpoint.REGISTER"
             )
         add_register(router, flow, session, register, read)
+    if cookie is not None and flow.logins is not None:
+        add_cookie_routes(router, flow, flow.logins, session, cookie, endpoints)
+        endpoints &= ~IN_COOKIES
     if AuthEndpoint.LOGIN in endpoints:
         add_login(router, flow, session)
     if AuthEndpoint.REFRESH in endpoints:
@@ -124,8 +134,31 @@ def auth_router(
     if AuthEndpoint.ME in endpoints:
         add_me(router, current_user, read)
     if endpoints & AuthEndpoint.LOGINS:
-        add_logins(router, flow, current_user, endpoints)
+        add_logins(router, flow, login_user, endpoints)
     return router
+
+
+IN_COOKIES = AuthEndpoint.LOGIN | AuthEndpoint.REFRESH | AuthEndpoint.LOGOUT | AuthEndpoint.LOGOUT_EVERYWHERE
+"""The routes that set, read or delete cookies."""
+
+
+def add_cookie_routes(
+    router: APIRouter,
+    flow: AuthFlow[UserT, RegisterT],
+    logins: Logins,
+    session: Dependency[AsyncSession],
+    cookie: CookieTransport,
+    endpoints: AuthEndpoint,
+) -> None:
+    """Add those of ``IN_COOKIES``."""
+    if AuthEndpoint.LOGIN in endpoints:
+        add_cookie_login(router, flow, logins, session, cookie, PasswordForm)
+    if AuthEndpoint.REFRESH in endpoints:
+        add_cookie_refresh(router, flow, logins, session, cookie)
+    if AuthEndpoint.LOGOUT in endpoints:
+        add_cookie_logout(router, flow, logins, cookie, everywhere=False)
+    if AuthEndpoint.LOGOUT_EVERYWHERE in endpoints:
+        add_cookie_logout(router, flow, logins, cookie, everywhere=True)
 
 
 class NoStoreRoute(APIRoute):
@@ -267,7 +300,7 @@ def add_logins(
             summary=summary,
             description=description,
             response_description="The logins" if method == "GET" else "Done",
-            responses=problem_responses(*([401, 404, 422, 503] if method == "DELETE" else [401, 503])),
+            responses=problem_responses(*([401, 403, 404, 422, 503] if method == "DELETE" else [401, 403, 503])),
         )
 
     add(AuthEndpoint.LOGOUT, "POST", "/logout", logout, "Log out", "End this login. Its refresh token cannot be used again.")
