@@ -76,7 +76,9 @@ class Site:
         self.app = app_with(self.build)
 
     def build(self, app: FastAPI) -> None:
-        @app.api_route("/me", methods=["GET", "HEAD", "OPTIONS", "TRACE", "POST", "PUT", "PATCH", "DELETE", "PURGE"], include_in_schema=False)
+        @app.api_route(
+            "/me", methods=["GET", "HEAD", "OPTIONS", "TRACE", "POST", "PUT", "PATCH", "DELETE", "PURGE"], include_in_schema=False
+        )
         async def me(user: Annotated[Person, Depends(self.get_user)]) -> int:
             self.runs += 1
             return user.id
