@@ -1,6 +1,6 @@
 """Who makes a request, and what they may do, with the users of your application.
 
-Five rooms: ``passwords``, ``tokens``, ``logins``, ``users`` and ``requests``. The names that applications use most are here. They are
+Six rooms: ``passwords``, ``tokens``, ``logins``, ``api_keys``, ``users`` and ``requests``. The names that applications use most are here. They are
 imported on first use (PEP 562), so that a script that creates tokens or hashes passwords loads neither FastAPI nor SQLAlchemy.
 """
 
