@@ -1,7 +1,8 @@
 """Who makes a request, and what they may do, with the users of your application.
 
-Six rooms: ``passwords``, ``tokens``, ``logins``, ``api_keys``, ``users`` and ``requests``. The names that applications use most are here. They are
-imported on first use (PEP 562), so that a script that creates tokens or hashes passwords loads neither FastAPI nor SQLAlchemy.
+Six rooms: ``passwords``, ``tokens``, ``logins``, ``api_keys``, ``users`` and ``requests``. The names that applications use most are
+here. They are imported on first use (PEP 562), so that a script that creates tokens or hashes passwords loads neither FastAPI nor
+SQLAlchemy.
 """
 
 from typing import TYPE_CHECKING

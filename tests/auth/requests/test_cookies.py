@@ -14,12 +14,14 @@ from httpx import AsyncClient
 from httpx import Response as HttpResponse
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 from starlette.requests import HTTPConnection
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 from tests.auth.people import People, Person, app_with, client_of, no_session, tokens
 from tests.auth.tokens.hostile_tokens import hostile_tokens
 
+from fastapi_kit import KitSettings
 from fastapi_kit.auth import BearerTransport, CookieTransport, Transport, get_current_user_factory
 from fastapi_kit.auth.logins import StatelessLogins, TokenPair
 from fastapi_kit.auth.requests.cookies import cookies_named
@@ -86,6 +88,9 @@ class Site:
         @app.get("/optional")
         async def optional(user: Annotated[Person | None, Depends(self.get_user.optional)]) -> int | None:
             return user and user.id
+
+        @app.post("/optional")
+        async def post_optional(user: Annotated[Person | None, Depends(self.get_user.optional)]) -> None: ...
 
         @app.get("/csrf")
         async def csrf(request: Request) -> str | None:
@@ -221,6 +226,25 @@ def test_a_wrong_configuration(options: dict[str, Any], message: str) -> None:
     """R44: what would weaken the defence is rejected when the transport is made."""
     with pytest.raises(ConfigurationError, match=message):
         CookieTransport(**{"csrf_key": KEY, **options})
+
+
+async def test_from_settings() -> None:
+    """R44: the key comes from SECRET_KEY, without being it, and the origins of CORS are trusted; a wildcard is rejected."""
+    secret = SecretStr("o3Q9vK1cXf7mZ2rT8yLwB5nH4dJ6sGaE")
+    settings = KitSettings(SECRET_KEY=secret, ALLOWED_ORIGINS=["https://app.example.com"])
+    cookie = CookieTransport.from_settings(settings)
+
+    assert cookie == CookieTransport.from_settings(settings)
+    assert (len(cookie.csrf_key), cookie.csrf_key in secret.get_secret_value().encode()) == (32, False)
+    assert cookie.trusted_origins == {"https://app.example.com"}
+    with pytest.raises(ConfigurationError, match="wildcard"):
+        CookieTransport.from_settings(KitSettings(SECRET_KEY=secret, ALLOWED_ORIGINS=["*"]))
+
+
+def test_a_key_that_is_no_bytes() -> None:
+    """R44: a key of another type is a TypeError when the transport is made."""
+    with pytest.raises(TypeError):
+        CookieTransport(csrf_key="x" * 32)  # type: ignore[arg-type]
 
 
 def test_the_repr() -> None:
@@ -509,6 +533,8 @@ async def test_the_document() -> None:
     shown = document["components"]["securitySchemes"]["Cookie"]
     assert (shown["type"], shown["in"], shown["name"]) == ("apiKey", "cookie", NAMES[0])
     assert "X-CSRF-Token" in shown["description"]
+    operations = document["paths"]["/optional"]
+    assert {method: "403" in operation["responses"] for method, operation in operations.items()} == {"get": False, "post": True}
 
 
 @pytest.mark.parametrize("same_site", ["lax", "strict", "none"])

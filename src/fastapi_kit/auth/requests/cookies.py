@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 from fastapi.security import APIKeyCookie
 from fastapi.security.base import SecurityBase
@@ -17,8 +17,11 @@ from fastapi_kit.auth.logins.protocol import TokenPair
 from fastapi_kit.auth.requests.origins import check_origin, trusted_origin
 from fastapi_kit.auth.requests.transports import Transport, is_word
 from fastapi_kit.auth.tokens.claims import TokenClaims
+from fastapi_kit.auth.tokens.policy import check_type
 from fastapi_kit.auth.tokens.service import TokenVerifier
+from fastapi_kit.dependencies import SAFE_METHODS
 from fastapi_kit.errors import AuthenticationError, ConfigurationError, CrossSiteRequestError, InvalidTokenError
+from fastapi_kit.settings import KitSettings, check_settings
 
 __all__ = ["CookieTransport"]
 
@@ -26,8 +29,6 @@ PREFIX = "__Host-"
 MIN_KEY = 32
 MAX_COOKIE = 4096
 """What a browser stores of one cookie, in bytes (RFC 6265bis, 5.6). It ignores a longer one."""
-SAFE_METHODS = {"GET", "HEAD", "OPTIONS", "TRACE"}
-"""RFC 9110, 9.2.1. A method that is not known here counts as unsafe."""
 VALUE = re.compile(r"[A-Za-z0-9._~+/=-]+", re.ASCII)
 
 
@@ -67,6 +68,7 @@ class CookieTransport(Transport):
     Raises:
         ConfigurationError: The key is too short, a name cannot be used, an origin is malformed or a wildcard, or ``same_site="none"`` is
             combined with *allow_insecure_http*.
+        TypeError: The key is not bytes.
     """
 
     csrf_key: bytes = field(repr=False)
@@ -78,6 +80,7 @@ class CookieTransport(Transport):
     scheme_name: str = "Cookie"
 
     def __post_init__(self) -> None:
+        check_type(self.csrf_key, bytes, "csrf_key must be bytes")
         if len(self.csrf_key) < MIN_KEY:
             raise ConfigurationError(f"csrf_key must be {MIN_KEY} random bytes or more")
         if not self.name.startswith(PREFIX) or not is_word(self.name.removeprefix(PREFIX)):
@@ -91,6 +94,16 @@ class CookieTransport(Transport):
         if isinstance(self.trusted_origins, str):
             raise ConfigurationError("trusted_origins is a collection of origins, not one string")
         object.__setattr__(self, "trusted_origins", frozenset(map(trusted_origin, self.trusted_origins)))
+
+    @classmethod
+    def from_settings(cls, settings: KitSettings) -> Self:
+        """Build a transport with a key that is derived from SECRET_KEY, and with ALLOWED_ORIGINS as the trusted origins.
+
+        For other options use ``dataclasses.replace``. Raises ConfigurationError if ALLOWED_ORIGINS has a wildcard.
+        """
+        check_settings(settings, "SECRET_KEY", "ALLOWED_ORIGINS")
+        key = hmac.digest(settings.SECRET_KEY.get_secret_value().encode(), b"the CSRF tokens of fastapi_kit", "sha256")
+        return cls(csrf_key=key, trusted_origins=settings.ALLOWED_ORIGINS)
 
     @property
     def scheme(self) -> SecurityBase:

@@ -10,10 +10,11 @@ from fastapi.security import SecurityScopes
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 
+from fastapi_kit.auth.requests.cookies import CookieTransport
 from fastapi_kit.auth.requests.transports import BearerTransport, Transport
 from fastapi_kit.auth.tokens.claims import TokenClaims
 from fastapi_kit.auth.tokens.service import TokenVerifier
-from fastapi_kit.dependencies import CHALLENGES, OPTIONAL, Dependency, as_depends
+from fastapi_kit.dependencies import CHALLENGES, CROSS_SITE, OPTIONAL, Dependency, as_depends
 from fastapi_kit.errors import AuthenticationError, ConfigurationError, InsufficientScopeError, InvalidTokenError
 
 __all__ = ["CurrentUserDependency", "UserDependency", "get_claims_factory", "get_current_user_factory", "with_claims"]
@@ -211,6 +212,7 @@ class ClaimsReader(SecurityBase):
         self._tokens = tokens
         self._transports = tuple(transports)
         self._optional = optional
+        vars(self)[CROSS_SITE] = any(isinstance(transport, CookieTransport) for transport in transports)
 
     async def __call__(self, connection: HTTPConnection) -> TokenClaims | None:
         """Return the claims of the first token found. Raises AuthenticationError without one, unless it is optional."""
