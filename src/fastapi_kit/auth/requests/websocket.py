@@ -136,7 +136,10 @@ async def accept_websocket(socket: WebSocket, *, subprotocols: Sequence[str] = (
 
 def offered_by(connection: HTTPConnection) -> list[str]:
     """Return the subprotocols that the client of a handshake offers."""
-    return list(connection.scope.get("subprotocols") or ()) if connection.scope["type"] == "websocket" else []
+    if connection.scope["type"] != "websocket":
+        return []
+    # Some servers pass the values of the header on as they are.
+    return [name.strip() for value in connection.scope.get("subprotocols") or () for name in value.split(",")]
 
 
 def check_subprotocols(names: Sequence[str]) -> None:
