@@ -104,9 +104,10 @@ def test_a_subprotocol(offered: list[str], accepted: str) -> None:
         ["chat", "bearer"],
         ["bearer", "bearer", GOOD],
         ["bearer", GOOD, "bearer"],
+        ["bearer", GOOD, "bearer", GOOD],
         [],
     ],
-    ids=range(len(BAD) + 5),
+    ids=range(len(BAD) + 6),
 )
 def test_a_wrong_subprotocol(offered: list[str]) -> None:
     """R49: without one valid token the handshake is rejected with the 401 of HTTP, before it is accepted."""
@@ -208,7 +209,7 @@ MESSAGES = {
     "surrogate": '{"type": "auth", "token": "\\ud800"}',
     "raw surrogate": auth("x").replace("x", "\ud800"),
     "NUL": auth("\0"),
-    "long": auth(GOOD) + " " * 10_000,
+    "a long one": auth(GOOD) + " " * 10_000,
     "two": auth(GOOD) + auth(GOOD),
     "not json": "{'type': 'auth'}",
     **{name: auth(token) for name, token in BAD.items()},
@@ -220,6 +221,7 @@ def test_a_wrong_first_message(message: str, caplog: pytest.LogCaptureFixture) -
     """R28, R49: any other first message closes the WebSocket with 1008, and is neither logged nor shown."""
     with caplog.at_level(logging.DEBUG, "fastapi_kit"), TestClient(site(FIRST)) as client, client.websocket_connect("/talk") as socket:
         socket.send_text(message)
+        socket.send_text("hello")  # which the route would answer
         with pytest.raises(WebSocketDisconnect) as caught:
             socket.receive_text()
     assert (caught.value.code, caught.value.reason) == (1008, "invalid_token")
@@ -231,6 +233,7 @@ def test_a_binary_message() -> None:
     for content in (auth(GOOD).encode(), b"", b"\xff"):
         with TestClient(site(FIRST)) as client, client.websocket_connect("/talk") as socket:
             socket.send_bytes(content)
+            socket.send_text("hello")
             with pytest.raises(WebSocketDisconnect) as caught:
                 socket.receive_text()
             assert (caught.value.code, caught.value.reason) == (1008, "not_authenticated")
@@ -306,8 +309,9 @@ async def address() -> AsyncIterator[str]:
 
 
 async def closed(socket: ClientConnection) -> tuple[int, str]:
-    with pytest.raises(ConnectionClosed) as caught:
-        await socket.recv()
+    async with asyncio.timeout(30):
+        with pytest.raises(ConnectionClosed) as caught:
+            await socket.recv()
     assert caught.value.rcvd is not None
     return caught.value.rcvd.code, caught.value.rcvd.reason
 
