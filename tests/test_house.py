@@ -37,13 +37,16 @@ WEB = f"{PYDANTIC} anyio fastapi opentelemetry sqlalchemy starlette"
 GROUND = frozenset({"errors", "settings", "pagination", "schemas", "_text"})
 TOKENS, PASSWORDS, LOGINS = frozenset({"auth.tokens"}), frozenset({"auth.passwords"}), frozenset({"auth.logins"})
 API_KEYS = frozenset({"auth.api_keys"})
-FLOW_MEMBERS = "auth.users.accounts auth.users.flow"
+FLOW_MEMBERS = "auth.users.accounts auth.users.flow auth.users.mail"
 FLOW = frozenset(FLOW_MEMBERS.split())
 TOOLS = GROUND | TOKENS | PASSWORDS | {"db", "middleware", "cache"}
 ON_DATABASE = TOOLS | {"crud"}
 WEB_MEMBERS = "_masking _signals dependencies handlers health metrics logs tasks etags idempotency ratelimit routing"
 USER_TOOLS = frozenset({"auth.users.sql", "auth.users.superuser"})
-AUTH_WEB_MEMBERS = "auth.__init__ auth.requests auth.users.__init__ auth.users.router auth.users.schemas auth.users.cookie_routes"
+AUTH_WEB_MEMBERS = (
+    "auth.__init__ auth.requests auth.users.__init__ auth.users.account_routes auth.users.cookie_routes auth.users.router"
+    " auth.users.schemas"
+)
 # Import paths beside those of the rooms: they only pass names on.
 AUTH_PATHS = (
     "auth.accounts auth.dependencies auth.flow auth.keys auth.router auth.schemas auth.sessions auth.sql auth.transports auth.websocket"

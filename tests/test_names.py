@@ -38,8 +38,8 @@ EXPORTS = {
         Algorithm Clock JWKSet JWTService Key Keyring TokenClaims TokenPolicy TokenType TokenVerifier
     """,
     "fastapi_kit.auth.users": """
-        Account Accounts AuthEndpoint AuthFlow LoginRead NoChanges NoStoreRoute PasswordForm RefreshRequest UserAccounts UserMixin
-        UserProfile UserRegister auth_router normalize_email superuser_command
+        Account Accounts AuthEndpoint AuthFlow EditableAccounts LoginRead Mail MailFlow NoChanges NoStoreRoute PasswordForm RefreshRequest
+        SendLink UserAccounts UserMixin UserProfile UserRegister auth_router normalize_email superuser_command
     """,
     "fastapi_kit.cache": "Cache cached",
     "fastapi_kit.crud": "CRUDService FOR_UPDATE FilterSpec KeysetSpec QuerySpec ReadService RowLock Where any_of",
@@ -62,7 +62,10 @@ EXPORTS = {
         UnhandledErrorMiddleware get_request_id timed
     """,
     "fastapi_kit.routing": ("Endpoint RouterOptions check_operation_ids crud_router get_row_factory operation_id set_link_header"),
-    "fastapi_kit.testing": "FrozenClock QueryLog app_client assert_max_queries assert_no_n_plus_one bearer cheap_hasher isolated login_as",
+    "fastapi_kit.testing": """
+        CapturedMail FrozenClock QueryLog app_client assert_max_queries assert_no_n_plus_one bearer captured_mails cheap_hasher isolated
+        login_as
+    """,
 }
 
 FOUND = [info for info in pkgutil.walk_packages(fastapi_kit.__path__, "fastapi_kit.") if "._" not in info.name]

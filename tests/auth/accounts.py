@@ -12,7 +12,7 @@ from tests.auth.people import SECRET
 
 from fastapi_kit.auth import BearerTransport, JWTService, TokenClaims, get_current_user_factory
 from fastapi_kit.auth.logins import LoginInfo, LoginStore, StatelessLogins, StoredLogins
-from fastapi_kit.auth.users import AuthEndpoint, AuthFlow, UserAccounts, UserMixin, UserRegister, auth_router
+from fastapi_kit.auth.users import AuthEndpoint, AuthFlow, MailFlow, UserAccounts, UserMixin, UserRegister, auth_router
 from fastapi_kit.db import NAMING_CONVENTION, Database
 from fastapi_kit.handlers import register_exception_handlers
 from fastapi_kit.testing import FrozenClock, cheap_hasher
@@ -79,7 +79,7 @@ class Site:
         register_exception_handlers(self.app)
         self.app.include_router(self.router(endpoints), prefix="/auth", tags=["auth"])
 
-    def router(self, endpoints: AuthEndpoint = AuthEndpoint.ALL) -> APIRouter:
+    def router(self, endpoints: AuthEndpoint = AuthEndpoint.ALL, mail: MailFlow[User, Registration] | None = None) -> APIRouter:
         return auth_router(
             self.flow,
             session=self.database.session,
@@ -87,6 +87,7 @@ class Site:
             read=UserRead,
             register=Registration,
             endpoints=endpoints,
+            mail=mail,
         )
 
 

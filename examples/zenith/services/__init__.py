@@ -1,7 +1,7 @@
 """The operations of the application, without HTTP."""
 
-from .auth_service import load_user, send_welcome
+from .auth_service import load_user, mail
 from .organization_service import MembershipService, OrganizationService
 from .user_service import UserService, flow, logins
 
-__all__ = ["MembershipService", "OrganizationService", "UserService", "flow", "load_user", "logins", "send_welcome"]
+__all__ = ["MembershipService", "OrganizationService", "UserService", "flow", "load_user", "logins", "mail"]

@@ -67,7 +67,7 @@ async def site(users: Database) -> Site:
     await users.create_tables(LoginsBase.metadata)
     await users.create_tables(KeysBase.metadata)
     store = SQLLoginStore(users.sessions, Login)
-    return KeySite(users, endpoints=AuthEndpoint.ALL | AuthEndpoint.LOGINS, store=store, scopes=SCOPES)
+    return KeySite(users, endpoints=AuthEndpoint.ALL | AuthEndpoint.LOGINS | AuthEndpoint.ACCOUNT, store=store, scopes=SCOPES)
 
 
 class Person:
@@ -243,6 +243,18 @@ async def test_a_key_ends_no_login(ann: Person, site: Site) -> None:
     assert [answer.status_code for answer in answers] == [403] * 4
     assert await site.logins.list_logins("1") == [login]  # type: ignore[union-attr]
     assert (await ann.client.post("/auth/logout", headers=ann.login)).status_code == 204
+
+
+async def test_a_key_changes_no_account(ann: Person) -> None:
+    """R36, R45: a key neither changes the password nor deletes the account, also with the right password. A login does."""
+    key = header((await ann.create(scopes=SCOPES))["key"])
+    change = {"password": "another horse battery", "current_password": PASSWORD}
+
+    for headers, status in ((key, 403), (ann.login, 204)):
+        answer = await ann.client.post("/auth/password", json=change, headers=headers)
+        assert answer.status_code == status
+    answer = await ann.client.post("/auth/me/delete", json={"current_password": "another horse battery"}, headers=key)
+    assert answer.status_code == 403
 
 
 async def test_what_needs_a_login(ann: Person) -> None:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from fastapi_kit._lazy import names_of
 
 if TYPE_CHECKING:
-    from fastapi_kit.auth.users.accounts import Account, Accounts, normalize_email
+    from fastapi_kit.auth.users.accounts import Account, Accounts, EditableAccounts, normalize_email
     from fastapi_kit.auth.users.flow import AuthFlow
+    from fastapi_kit.auth.users.mail import Mail, MailFlow, SendLink
     from fastapi_kit.auth.users.router import AuthEndpoint, NoStoreRoute, PasswordForm, auth_router
     from fastapi_kit.auth.users.schemas import LoginRead, RefreshRequest, UserProfile, UserRegister
     from fastapi_kit.auth.users.sql import NoChanges, UserAccounts, UserMixin
@@ -20,11 +21,15 @@ __all__ = [
     "Accounts",
     "AuthEndpoint",
     "AuthFlow",
+    "EditableAccounts",
     "LoginRead",
+    "Mail",
+    "MailFlow",
     "NoChanges",
     "NoStoreRoute",
     "PasswordForm",
     "RefreshRequest",
+    "SendLink",
     "UserAccounts",
     "UserMixin",
     "UserProfile",
@@ -35,8 +40,9 @@ __all__ = [
 ]
 
 _HOMES = {
-    "accounts": ["Account", "Accounts", "normalize_email"],
+    "accounts": ["Account", "Accounts", "EditableAccounts", "normalize_email"],
     "flow": ["AuthFlow"],
+    "mail": ["Mail", "MailFlow", "SendLink"],
     "router": ["AuthEndpoint", "NoStoreRoute", "PasswordForm", "auth_router"],
     "schemas": ["LoginRead", "RefreshRequest", "UserProfile", "UserRegister"],
     "sql": ["NoChanges", "UserAccounts", "UserMixin"],

@@ -14,7 +14,7 @@ from fastapi_kit.auth.logins.protocol import ClientInfo, EndableLogins, LoginInf
 from fastapi_kit.auth.passwords.hasher import PasswordHasher
 from fastapi_kit.auth.passwords.policy import PasswordPolicy
 from fastapi_kit.auth.tokens.claims import TokenClaims
-from fastapi_kit.auth.users.accounts import Account, Accounts
+from fastapi_kit.auth.users.accounts import Account, Accounts, EditableAccounts
 from fastapi_kit.db.transactions import unit_of_work
 from fastapi_kit.errors import (
     ConfigurationError,
@@ -25,7 +25,7 @@ from fastapi_kit.errors import (
     UserInputError,
 )
 
-__all__ = ["AuthFlow"]
+__all__ = ["AuthFlow", "editable"]
 
 UserT = TypeVar("UserT")
 RegisterT = TypeVar("RegisterT", bound=BaseModel)
@@ -49,6 +49,7 @@ class AuthFlow(Generic[UserT, RegisterT]):
         policy: The rules for new passwords.
         scopes: Returns the scopes that a user may have. A login gets those of them that it asks for. Without it, a login has no scopes.
         identify: Finds the user by what the client typed, such as a user name or a phone number. Without it, by the e-mail address.
+        verified: Only users with a verified address can log in and refresh. For others the answer is that of a wrong password.
         guarded: The fields that users change only with their current password, beside the password: those that they log in with.
     """
 
@@ -58,6 +59,7 @@ class AuthFlow(Generic[UserT, RegisterT]):
     policy: PasswordPolicy = field(default_factory=PasswordPolicy)
     scopes: Callable[[UserT], Collection[str]] | None = None
     identify: Callable[[AsyncSession, str], Awaitable[UserT | None]] | None = None
+    verified: bool = False
     guarded: Collection[str] = ("email",)
 
     async def authenticate(self, session: AsyncSession, *, email: str, password: str | SecretStr) -> UserT:
@@ -71,7 +73,7 @@ class AuthFlow(Generic[UserT, RegisterT]):
             password: What the client sent.
 
         Raises:
-            InvalidCredentialsError: There is no such user, the password is wrong, or the user is not active.
+            InvalidCredentialsError: There is no such user, the password is wrong, or the user may not log in.
         """
         user, _ = await self._authenticate(session, email, password)
         return user
@@ -149,9 +151,7 @@ class AuthFlow(Generic[UserT, RegisterT]):
         is_guarded = password is not None or any(changes[name] != getattr(user, name, None) for name in changes.keys() & set(self.guarded))
         new_hash = verified = None
         if confirm and is_guarded:
-            if current is None or not await self.passwords.verify(current, account.hashed_password):
-                raise wrong_password()
-            verified = account.hashed_password
+            verified = await self.confirm(session, user, current)
         if password is not None:
             known = [account.email, *changes.values(), *(getattr(user, name, None) for name in type(data).model_fields)]
             new_hash = await self.hash_password(password, similar_to=[text for text in known if isinstance(text, str)])
@@ -166,18 +166,53 @@ class AuthFlow(Generic[UserT, RegisterT]):
             raise wrong_password()
         return changed
 
+    async def confirm(self, session: AsyncSession, user: UserT, current: str | SecretStr | None) -> str:
+        """Return the hash of *user* if *current* is the password. Raises UserInputError if it is missing or wrong.
+
+        Call it before what a stolen token must not do. Then do that only if the same hash is still stored.
+        """
+        stored = self.accounts(session).describe(user).hashed_password
+        if current is None or stored is None or not await self.passwords.verify(current, stored):
+            raise wrong_password()
+        return stored
+
+    async def delete_account(self, session: AsyncSession, user: UserT, *, current: str | SecretStr) -> None:
+        """Delete *user*, and end the stored logins after the commit.
+
+        It commits, unless a transaction was opened.
+
+        Args:
+            session: A session of your database.
+            user: The user as stored now.
+            current: The current password.
+
+        Raises:
+            UserInputError: The current password is wrong, or was changed meanwhile.
+            StillReferencedError: Other rows reference the user.
+            ConfigurationError: *accounts* cannot delete users.
+        """
+        accounts = editable(self.accounts(session))
+        verified = await self.confirm(session, user, current)
+        async with unit_of_work(session) as unit:
+            stored = await accounts.lock_account(accounts.describe(user).subject)
+            if stored is None or accounts.describe(stored).hashed_password != verified:
+                raise wrong_password()
+            await accounts.remove(stored)
+            if isinstance(self.logins, EndableLogins):
+                unit.on_commit(self.logins.end_all, accounts.describe(user).subject)
+
     async def refresh(self, session: AsyncSession, refresh_token: str) -> TokenPair:
         """Exchange a refresh token for a new pair, with the scopes that its user may still have.
 
         Raises:
-            InvalidTokenError: The token is not valid, or its user does not exist or is not active.
+            InvalidTokenError: The token is not valid, or its user does not exist or may not log in.
         """
         logins = self._needed_logins()
         claims = await logins.decode_refresh_token(refresh_token)
         accounts = self.accounts(session)
         user = await accounts.get_account(claims.sub)
-        if user is None or not accounts.describe(user).is_active:
-            raise InvalidTokenError("its user does not exist or is not active")
+        if user is None or not self.may_log_in(accounts.describe(user)):
+            raise InvalidTokenError("its user does not exist or may not log in")
         return await logins.renew(claims, scopes=claims.scopes if self.scopes is None else self.scopes(user))
 
     async def logout(self, claims: TokenClaims) -> None:
@@ -204,6 +239,17 @@ class AuthFlow(Generic[UserT, RegisterT]):
         if not await self._endable_logins().end(claims.sub, sid):
             raise NotFoundError(LoginInfo, sid)
 
+    async def find(self, session: AsyncSession, name: str) -> UserT | None:
+        """Return the user with this address, or whom *identify* finds, or None."""
+        try:
+            return await (self.accounts(session).get_account_by_email(name) if self.identify is None else self.identify(session, name))
+        except UserInputError:
+            return None  # not an address
+
+    def may_log_in(self, account: Account) -> bool:
+        """Return whether the user is active, and verified if that is needed."""
+        return account.is_active and (account.is_verified or not self.verified)
+
     def _endable_logins(self) -> EndableLogins:
         logins = self._needed_logins()
         if not isinstance(logins, EndableLogins):
@@ -228,13 +274,10 @@ class AuthFlow(Generic[UserT, RegisterT]):
 
     async def _authenticate(self, session: AsyncSession, email: str, password: str | SecretStr) -> tuple[UserT, Account]:
         accounts = self.accounts(session)
-        try:
-            user = await (accounts.get_account_by_email(email) if self.identify is None else self.identify(session, email))
-        except UserInputError:
-            user = None  # not an address; the login fails after the same time
+        user = await self.find(session, email)
         account = None if user is None else accounts.describe(user)
         check = await self.passwords.verify_and_update(password, None if account is None else account.hashed_password)
-        if user is None or account is None or not check.ok or not account.is_active:
+        if user is None or account is None or not check.ok or not self.may_log_in(account):
             raise InvalidCredentialsError
         if check.new_hash is not None:
             try:
@@ -244,6 +287,13 @@ class AuthFlow(Generic[UserT, RegisterT]):
                 # The password was right. A failure to store a better hash must not fail the login.
                 logger.warning("An outdated password hash could not be replaced: %s", type(error).__name__)
         return user, account
+
+
+def editable(accounts: Accounts[UserT, RegisterT]) -> EditableAccounts[UserT, RegisterT]:
+    """Return *accounts*. Raises ConfigurationError if it lacks the methods to change an address and to delete a user."""
+    if not isinstance(accounts, EditableAccounts):
+        raise ConfigurationError(f"{type(accounts).__name__} needs the methods lock_account, set_email and remove: see EditableAccounts")
+    return accounts
 
 
 def wrong_password() -> UserInputError:

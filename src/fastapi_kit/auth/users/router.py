@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Body, Depends, Form, Path, Request
+from fastapi import APIRouter, BackgroundTasks, Body, Depends, Form, Path, Request, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, SecretStr
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -17,9 +17,18 @@ from fastapi_kit.auth.logins.protocol import ClientInfo, EndableLogins, Logins, 
 from fastapi_kit.auth.requests.cookies import CookieTransport
 from fastapi_kit.auth.requests.guards import require
 from fastapi_kit.auth.tokens.claims import TokenClaims
+from fastapi_kit.auth.users.account_routes import (
+    accepted,
+    add_account_routes,
+    add_email_change,
+    add_email_confirmation,
+    add_email_verification,
+    add_password_reset,
+)
 from fastapi_kit.auth.users.accounts import PRIVILEGES
 from fastapi_kit.auth.users.cookie_routes import add_cookie_login, add_cookie_logout, add_cookie_refresh
 from fastapi_kit.auth.users.flow import AuthFlow
+from fastapi_kit.auth.users.mail import MailFlow
 from fastapi_kit.auth.users.schemas import LoginRead, RefreshRequest
 from fastapi_kit.dependencies import Dependency, as_depends, declare, while_connected
 from fastapi_kit.errors import ConfigurationError
@@ -55,6 +64,20 @@ class AuthEndpoint(enum.Flag):
     """``DELETE /logins/{id}``: 204, 404 if the user has no such login."""
     LOGINS = 240
     """The four that list and end logins. They need logins that can be ended: ``AuthEndpoint.ALL | AuthEndpoint.LOGINS``."""
+    CHANGE_PASSWORD = 256
+    """``POST /password``: 204. Needs the current password, and ends the other stored logins of the user."""
+    DELETE_ACCOUNT = 512
+    """``POST /me/delete``: 204. Needs the current password."""
+    ACCOUNT = 768
+    """The two with which users change their account."""
+    RESET_PASSWORD = 1024
+    """``POST /password/forgot``: 202 and a mail. ``POST /password/reset``: 204."""
+    VERIFY_EMAIL = 2048
+    """``POST /email/verification``: 202 and a mail. ``POST /email/confirm``: 204."""
+    CHANGE_EMAIL = 4096
+    """``POST /email``: 202 and a mail to the new address. ``POST /email/confirm``: 204."""
+    MAIL = 7168
+    """The three that send mails. They need ``mail=``."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +107,7 @@ def auth_router(
     read: type[BaseModel],
     register: type[RegisterT] | None = None,
     endpoints: AuthEndpoint = AuthEndpoint.ALL,
+    mail: MailFlow[UserT, RegisterT] | None = None,
     cookie: CookieTransport | None = None,
 ) -> APIRouter:
     """Build the routes. Leave one out to declare your own on the router.
@@ -93,17 +117,19 @@ def auth_router(
     Args:
         flow: The steps behind the routes.
         session: Any dependency that gives a session, such as ``db.session``.
-        current_user: The dependency that gives the user for ``GET /me``. The routes that end logins need its ``claims``, which a
-            ``get_current_user_factory`` adds.
+        current_user: The dependency that gives the user for ``GET /me``. The routes that end logins or change the password need its
+            ``claims``, which a ``get_current_user_factory`` adds.
         read: The schema of a user in an answer.
         register: The schema of a registration, with ``password`` and, unless the flow has *identify*, ``email``.
         endpoints: The routes to build.
+        mail: The steps that send mails. With it, a registration sends the link that verifies the address. If it has *taken*, a registration
+            answers 202 without a body, for a new and for a taken address.
         cookie: Log in, refresh and log out with cookies, for browsers: no answer contains a token. Without it, with tokens.
 
     Raises:
         ConfigurationError: *register* is missing, lacks a field, or has one with which users could grant themselves privileges, such as
             ``is_superuser`` or ``roles``; or the flow has no logins for the routes of tokens, or none that can be ended for those of
-            ``AuthEndpoint.LOGINS``.
+            ``AuthEndpoint.LOGINS``; or *mail* is missing or sends no such mail for the routes of ``AuthEndpoint.MAIL``.
     """
     if register is not None:
         needed = {"password", "email"} if flow.identify is None else {"password"}
@@ -115,7 +141,8 @@ def auth_router(
         raise ConfigurationError("the routes for login and refresh need AuthFlow(logins=...), or leave them out of endpoints=")
     if endpoints & AuthEndpoint.LOGINS and not isinstance(flow.logins, EndableLogins):
         raise ConfigurationError("the routes that list and end logins need logins in a store: AuthFlow(logins=StoredLogins(tokens, store))")
-    # An API key neither lists nor ends logins. A dependency of your own, without claims, knows no keys.
+    check_mail(mail, endpoints)
+    # An API key neither ends logins nor changes an account. A dependency of your own, without claims, knows no keys.
     login_user = require(current_user, login=True) if hasattr(current_user, "claims") else current_user
     router = APIRouter(route_class=NoStoreRoute)
     if AuthEndpoint.REGISTER in endpoints:
@@ -123,7 +150,7 @@ def auth_router(
             raise ConfigurationError(
                 "the route to register needs register=; without it, pass endpoints=AuthEndpoint.ALL & ~AuthEndpoint.REGISTER"
             )
-        add_register(router, flow, session, register, read)
+        add_register(router, flow, session, register, read, mail)
     if cookie is not None and flow.logins is not None:
         add_cookie_routes(router, flow, flow.logins, session, cookie, endpoints)
         endpoints &= ~IN_COOKIES
@@ -135,6 +162,11 @@ def auth_router(
         add_me(router, current_user, read)
     if endpoints & AuthEndpoint.LOGINS:
         add_logins(router, flow, login_user, endpoints)
+    if endpoints & AuthEndpoint.ACCOUNT:
+        password, delete = AuthEndpoint.CHANGE_PASSWORD in endpoints, AuthEndpoint.DELETE_ACCOUNT in endpoints
+        add_account_routes(router, flow, session, login_user, password=password, delete=delete)
+    if mail is not None:
+        add_mail_routes(router, mail, session, login_user, endpoints)
     return router
 
 
@@ -161,6 +193,32 @@ def add_cookie_routes(
         add_cookie_logout(router, flow, logins, cookie, everywhere=True)
 
 
+def check_mail(mail: MailFlow[UserT, RegisterT] | None, endpoints: AuthEndpoint) -> None:
+    """Raise ConfigurationError if a route of *endpoints* needs a mail that *mail* does not send."""
+    needed = {"reset": AuthEndpoint.RESET_PASSWORD, "verify": AuthEndpoint.VERIFY_EMAIL | AuthEndpoint.CHANGE_EMAIL}
+    for name, routes in needed.items():
+        if endpoints & routes and getattr(mail, name, None) is None:
+            raise ConfigurationError(f"these endpoints= need auth_router(mail=MailFlow(..., {name}=...))")
+
+
+def add_mail_routes(
+    router: APIRouter,
+    mail: MailFlow[UserT, RegisterT],
+    session: Dependency[AsyncSession],
+    current_user: Callable[..., Awaitable[UserT]],
+    endpoints: AuthEndpoint,
+) -> None:
+    """Add those of ``AuthEndpoint.MAIL``."""
+    if AuthEndpoint.RESET_PASSWORD in endpoints:
+        add_password_reset(router, mail, session)
+    if AuthEndpoint.VERIFY_EMAIL in endpoints:
+        add_email_verification(router, mail, session)
+    if AuthEndpoint.CHANGE_EMAIL in endpoints:
+        add_email_change(router, mail, session, current_user)
+    if endpoints & (AuthEndpoint.VERIFY_EMAIL | AuthEndpoint.CHANGE_EMAIL):
+        add_email_confirmation(router, mail, session)
+
+
 class NoStoreRoute(APIRoute):
     """A route whose answers are not cached (RFC 6749, 5.1). Use it as ``route_class`` of your own routers of tokens and accounts, too."""
 
@@ -176,24 +234,39 @@ class NoStoreRoute(APIRoute):
 
 
 def add_register(
-    router: APIRouter, flow: AuthFlow[UserT, RegisterT], session: Dependency[AsyncSession], schema: type[RegisterT], read: type[BaseModel]
+    router: APIRouter,
+    flow: AuthFlow[UserT, RegisterT],
+    session: Dependency[AsyncSession],
+    schema: type[RegisterT],
+    read: type[BaseModel],
+    mail: MailFlow[UserT, RegisterT] | None,
 ) -> None:
     """Add ``POST /register``."""
+    if mail is not None and mail.verify is None:
+        mail = None
 
-    async def register(__data__: Any, session: Annotated[AsyncSession, as_depends(session)]) -> Any:
-        return await flow.register(session, __data__, password=__data__.password)
+    async def register(__data__: Any, session: Annotated[AsyncSession, as_depends(session)], background: BackgroundTasks) -> Any:
+        if mail is not None and mail.taken is not None:
+            return accepted(background, await mail.register(session, __data__, password=__data__.password))
+        user = await flow.register(session, __data__, password=__data__.password)
+        if mail is not None:
+            background.add_task(mail.verification(session, user))
+        return user
 
+    hidden = mail is not None and mail.taken is not None
+    options: dict[str, Any] = {"status_code": 202, "response_class": Response} if hidden else {"status_code": 201, "response_model": read}
     router.add_api_route(
         "/register",
         declare(register, __data__=Annotated[schema, Body()]),
         dependencies=[while_connected],
         methods=["POST"],
-        status_code=201,
-        response_model=read,
         summary="Register",
-        description="Create an account. The address must not be taken, and the password must not be easy to guess.",
-        response_description="The new account",
-        responses=problem_responses(400, 409, 413, 422, 503),
+        description="Create an account. "
+        + ("The answer is the same if the address is taken." if hidden else "The address must not be taken.")
+        + " The password must not be easy to guess.",
+        response_description="A mail is sent" if hidden else "The new account",
+        responses=problem_responses(400, *([] if hidden else [409]), 413, 422, 503),
+        **options,
     )
 
 

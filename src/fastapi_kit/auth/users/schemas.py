@@ -1,12 +1,24 @@
 """Schemas of the ready routes."""
 
 from datetime import datetime
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from fastapi_kit.schemas import Email, Password
+from fastapi_kit.schemas import Email, Password, SafeText
 
-__all__ = ["LoginRead", "RefreshRequest", "UserProfile", "UserRegister"]
+__all__ = [
+    "AccountDelete",
+    "AccountName",
+    "EmailChange",
+    "LinkToken",
+    "LoginRead",
+    "PasswordChange",
+    "PasswordReset",
+    "RefreshRequest",
+    "UserProfile",
+    "UserRegister",
+]
 
 
 class UserRegister(BaseModel):
@@ -45,3 +57,54 @@ class LoginRead(BaseModel):
     address: str | None
     user_agent: str | None
     is_current: bool
+
+
+class PasswordChange(BaseModel):
+    """A new password, and the current one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    current_password: SecretStr = Field(max_length=1024)
+    password: Password
+
+
+class AccountDelete(BaseModel):
+    """The current password of a user who deletes the account."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    current_password: SecretStr = Field(max_length=1024)
+
+
+class AccountName(BaseModel):
+    """The address of an account, or what ``AuthFlow(identify=...)`` takes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    email: Annotated[SafeText, Field(min_length=1, max_length=320)]
+
+
+class EmailChange(BaseModel):
+    """A new address, and the current password."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    email: Email
+    current_password: SecretStr = Field(max_length=1024)
+
+
+class LinkToken(BaseModel):
+    """The token of a link in a mail."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    token: SecretStr
+
+
+class PasswordReset(BaseModel):
+    """The token of a link in a mail, and a new password."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    token: SecretStr
+    password: Password
