@@ -13,7 +13,7 @@ from fastapi_kit.auth.tokens.policy import TokenPolicy, check_type
 from fastapi_kit.errors import ConfigurationError, InvalidTokenError
 from fastapi_kit.settings import KitSettings, check_settings
 
-__all__ = ["Clock", "JWTService", "TokenVerifier"]
+__all__ = ["Clock", "JWTService", "TokenVerifier", "utc_now"]
 
 Clock: TypeAlias = Callable[[], datetime]
 """Returns the current time, with a time zone."""

@@ -13,8 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.datastructures import MutableHeaders
 from starlette.types import Message, Receive, Scope, Send
 
-from fastapi_kit.auth.logins.protocol import EndableLogins, TokenPair
+from fastapi_kit.auth.logins.protocol import EndableLogins, Logins, TokenPair
 from fastapi_kit.auth.requests.clients import client_of
+from fastapi_kit.auth.requests.cookies import CookieTransport
 from fastapi_kit.auth.requests.guards import require
 from fastapi_kit.auth.tokens.claims import TokenClaims
 from fastapi_kit.auth.users.account_routes import (
@@ -27,6 +28,7 @@ from fastapi_kit.auth.users.account_routes import (
     limited,
 )
 from fastapi_kit.auth.users.accounts import PRIVILEGES
+from fastapi_kit.auth.users.cookie_routes import add_cookie_login, add_cookie_logout, add_cookie_refresh
 from fastapi_kit.auth.users.flow import AuthFlow
 from fastapi_kit.auth.users.mail import MailFlow
 from fastapi_kit.auth.users.schemas import LoginRead, RefreshRequest
@@ -108,6 +110,7 @@ def auth_router(
     register: type[RegisterT] | None = None,
     endpoints: AuthEndpoint = AuthEndpoint.ALL,
     mail: MailFlow[UserT, RegisterT] | None = None,
+    cookie: CookieTransport | None = None,
 ) -> APIRouter:
     """Build the routes. Leave one out to declare your own on the router.
 
@@ -123,6 +126,7 @@ def auth_router(
         endpoints: The routes to build.
         mail: The steps that send mails. With it, a registration sends the link that verifies the address. If it has *taken*, a registration
             answers 202 without a body, for a new and for a taken address.
+        cookie: Log in, refresh and log out with cookies, for browsers: no answer contains a token. Without it, with tokens.
 
     Raises:
         ConfigurationError: *register* is missing, lacks a field, or has one with which users could grant themselves privileges, such as
@@ -140,8 +144,8 @@ def auth_router(
     if endpoints & AuthEndpoint.LOGINS and not isinstance(flow.logins, EndableLogins):
         raise ConfigurationError("the routes that list and end logins need logins in a store: AuthFlow(logins=StoredLogins(tokens, store))")
     check_mail(mail, endpoints)
-    # Who acts as a user changes neither the password nor the address, and does not delete the account.
-    own_user = require(current_user, impersonated=False) if hasattr(current_user, "claims") else current_user
+    # Neither an API key nor who acts as a user ends logins or changes the account. A dependency of your own, without claims, knows neither.
+    own_user = require(current_user, login=True, impersonated=False) if hasattr(current_user, "claims") else current_user
     router = APIRouter(route_class=NoStoreRoute)
     if AuthEndpoint.REGISTER in endpoints:
         if register is None:
@@ -149,6 +153,9 @@ def auth_router(
                 "the route to register needs register=; without it, pass endpoints=AuthEndpoint.ALL & ~AuthEndpoint.REGISTER"
             )
         add_register(router, flow, session, register, read, mail)
+    if cookie is not None and flow.logins is not None:
+        add_cookie_routes(router, flow, flow.logins, session, cookie, endpoints)
+        endpoints &= ~IN_COOKIES
     if AuthEndpoint.LOGIN in endpoints:
         add_login(router, flow, session)
     if AuthEndpoint.REFRESH in endpoints:
@@ -156,13 +163,36 @@ def auth_router(
     if AuthEndpoint.ME in endpoints:
         add_me(router, current_user, read)
     if endpoints & AuthEndpoint.LOGINS:
-        add_logins(router, flow, current_user, endpoints)
+        add_logins(router, flow, own_user, endpoints)
     if endpoints & AuthEndpoint.ACCOUNT:
         password, delete = AuthEndpoint.CHANGE_PASSWORD in endpoints, AuthEndpoint.DELETE_ACCOUNT in endpoints
         add_account_routes(router, flow, session, own_user, password=password, delete=delete)
     if mail is not None:
         add_mail_routes(router, mail, session, own_user, endpoints)
     return router
+
+
+IN_COOKIES = AuthEndpoint.LOGIN | AuthEndpoint.REFRESH | AuthEndpoint.LOGOUT | AuthEndpoint.LOGOUT_EVERYWHERE
+"""The routes that set, read or delete cookies."""
+
+
+def add_cookie_routes(
+    router: APIRouter,
+    flow: AuthFlow[UserT, RegisterT],
+    logins: Logins,
+    session: Dependency[AsyncSession],
+    cookie: CookieTransport,
+    endpoints: AuthEndpoint,
+) -> None:
+    """Add those of ``IN_COOKIES``."""
+    if AuthEndpoint.LOGIN in endpoints:
+        add_cookie_login(router, flow, logins, session, cookie, PasswordForm)
+    if AuthEndpoint.REFRESH in endpoints:
+        add_cookie_refresh(router, flow, logins, session, cookie)
+    if AuthEndpoint.LOGOUT in endpoints:
+        add_cookie_logout(router, flow, logins, cookie, everywhere=False)
+    if AuthEndpoint.LOGOUT_EVERYWHERE in endpoints:
+        add_cookie_logout(router, flow, logins, cookie, everywhere=True)
 
 
 def check_mail(mail: MailFlow[UserT, RegisterT] | None, endpoints: AuthEndpoint) -> None:
