@@ -21,16 +21,19 @@ EXPORTS = {
         get_current_user_factory health_router register_exception_handlers require require_access unit_of_work
     """,
     "fastapi_kit.auth": """
-        BearerTransport CurrentUserDependency JWTService Key Keyring PasswordHasher PasswordPolicy Roles TokenClaims TokenPolicy
-        TokenVerifier Transport UserDependency get_claims_factory get_current_user_factory jwks_router require require_access
+        APIKeyTransport BearerTransport CookieTransport CurrentUserDependency FirstMessageTransport JWTService Key Keyring PasswordHasher
+        PasswordPolicy Roles SubprotocolTransport TokenClaims TokenPolicy TokenVerifier Transport UserDependency accept_websocket
+        get_claims_factory get_current_user_factory jwks_router require require_access
     """,
+    "fastapi_kit.auth.api_keys": "APIKeyInfo APIKeyRecord APIKeyStore APIKeys MemoryAPIKeyStore NewAPIKey",
     "fastapi_kit.auth.logins": """
         ClientInfo EndableLogins LoginInfo LoginRecord LoginStore Logins MemoryLoginStore StatelessLogins StoredLogins TokenPair
     """,
     "fastapi_kit.auth.passwords": "HashContext PasswordCheck PasswordHasher PasswordPolicy",
     "fastapi_kit.auth.requests": """
-        BearerTransport client_of CurrentUserDependency Roles Transport UserDependency get_claims_factory get_current_user_factory
-        jwks_router require require_access
+        APIKeyTransport BearerTransport CookieTransport CurrentUserDependency FirstMessageTransport Roles SubprotocolTransport Transport
+        UserDependency accept_websocket client_of get_claims_factory get_current_user_factory jwks_router require
+        require_access
     """,
     "fastapi_kit.auth.second_factor": """
         Cipher Enrolment FactorState FactorStore RecoveryCodes SecondFactor TOTP new_recovery_codes use_recovery_code

@@ -17,6 +17,7 @@ KitError
 │   ├── SecondFactorRequiredError the password is right, and a code is needed, too
 │   └── InvalidTokenError         the token is malformed, expired, revoked or of another type
 ├── PermissionDeniedError         the caller is known, and not allowed to do this
+│   ├── CrossSiteRequestError     a request with cookies may come from another site
 │   ├── InsufficientScopeError    the token does not have the needed scopes
 │   └── ImpersonatedError         only the user may do this, and another one acts as the user
 ├── RateLimitedError              too many attempts; try again later
@@ -35,6 +36,7 @@ __all__ = [
     "AuthenticationError",
     "ConfigurationError",
     "ConflictError",
+    "CrossSiteRequestError",
     "FieldError",
     "ImpersonatedError",
     "InsufficientScopeError",
@@ -290,6 +292,16 @@ class PermissionDeniedError(KitError):
 
     def __init__(self, message: str = "not allowed") -> None:
         super().__init__(message)
+
+
+class CrossSiteRequestError(PermissionDeniedError):
+    """A request with cookies may have been made by a page of another site. *detail* says what it must send; it is sent to the client."""
+
+    code = "cross_site_request"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
 
 
 class InsufficientScopeError(PermissionDeniedError):

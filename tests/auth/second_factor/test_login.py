@@ -14,8 +14,9 @@ from fastapi import FastAPI
 from sqlalchemy import text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from tests.auth.accounts import PASSWORD
-from tests.auth.second_factor.site import EMAIL, FactorBase, Person, Site, User, Users, store_user
+from tests.auth.second_factor.site import EMAIL, FactorBase, Person, Site, User, Users, load_user, store_user
 
+from fastapi_kit.auth import CookieTransport, get_current_user_factory
 from fastapi_kit.auth.logins import ClientInfo, StatelessLogins, StoredLogins, TokenPair
 from fastapi_kit.auth.passwords.contexts import bcrypt_context
 from fastapi_kit.auth.second_factor import TOTP, FactorState, SecondFactor
@@ -297,6 +298,31 @@ async def test_an_app_with_fastapis_bodies(ann: Person, site: Site) -> None:
         answer = await Person(site, client).log_in()
 
     assert (answer.status_code, answer.json()["detail"].keys()) == (401, {"challenge_token", "expires_in"})
+
+
+async def test_a_login_with_cookies(ann: Person, site: Site) -> None:
+    """In a browser neither the password nor another site sets a cookie; the code does, and no answer contains a token."""
+    cookie = CookieTransport(csrf_key=b"kJ8#vQ2!xW5@zR9$nL3%pC7^hF4&dS6*")
+    user = get_current_user_factory(site.logins, load_user, session=site.database.session, transports=[cookie])
+    app = FastAPI()
+    register_exception_handlers(app)
+    endpoints = AuthEndpoint.LOGIN | AuthEndpoint.ME
+    options: dict[str, Any] = {"session": site.database.session, "current_user": user, "read": UserProfile, "endpoints": endpoints}
+    app.include_router(auth_router(site.flow, **options, cookie=cookie), prefix="/auth")
+
+    async with app_client(app) as client:
+        client.headers["Origin"] = "https://test"
+        form = {"username": EMAIL, "password": PASSWORD}
+        asked = await client.post("/auth/login", data=form)
+        assert (asked.status_code, asked.json()["code"], "set-cookie" in asked.headers) == (401, "second_factor_required", False)
+        answer = {"challenge_token": asked.json()["context"]["challenge_token"], "code": ann.recovery_codes[0]}
+        foreign = await client.post("/auth/login/second-factor", json=answer, headers={"Origin": "https://evil.example"})
+        assert (foreign.status_code, (await client.get("/auth/me")).status_code) == (403, 401)
+
+        logged_in = await client.post("/auth/login/second-factor", json=answer)
+
+        assert (logged_in.status_code, logged_in.content) == (204, b"")
+        assert (await client.get("/auth/me")).json()["email"] == EMAIL
 
 
 # --- Guessing ---

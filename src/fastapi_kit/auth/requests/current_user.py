@@ -11,11 +11,12 @@ from fastapi.security import SecurityScopes
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 
+from fastapi_kit.auth.requests.cookies import CookieTransport
 from fastapi_kit.auth.requests.transports import BearerTransport, Transport
 from fastapi_kit.auth.tokens.claims import TokenClaims
 from fastapi_kit.auth.tokens.service import TokenVerifier
 from fastapi_kit.auth.users.accounts import is_superuser
-from fastapi_kit.dependencies import CHALLENGES, OPTIONAL, Dependency, as_depends
+from fastapi_kit.dependencies import CHALLENGES, CROSS_SITE, OPTIONAL, Dependency, as_depends
 from fastapi_kit.errors import AuthenticationError, ConfigurationError, InsufficientScopeError, InvalidTokenError
 
 __all__ = ["CurrentUserDependency", "UserDependency", "get_claims_factory", "get_current_user_factory", "with_claims"]
@@ -211,30 +212,37 @@ def with_claims(dependency: Callable[..., Awaitable[UserT]], claims: object) -> 
 
 
 class ClaimsReader(SecurityBase):
-    """Tries *transports* in order. OpenAPI shows it as the scheme of the last one.
+    """Tries *transports* in order. OpenAPI shows it as *scheme*.
 
     It never calls FastAPI's own scheme, whose behaviour differs from version to version.
     """
 
-    def __init__(self, tokens: TokenVerifier, transports: Sequence[Transport], *, optional: bool) -> None:
-        scheme = transports[-1].scheme
+    def __init__(self, scheme: SecurityBase, tokens: TokenVerifier, transports: Sequence[Transport], *, optional: bool) -> None:
         self.model = scheme.model
         self.scheme_name = scheme.scheme_name
         self._tokens = tokens
         self._transports = tuple(transports)
         self._optional = optional
+        vars(self)[CROSS_SITE] = any(isinstance(transport, CookieTransport) for transport in transports)
 
     async def __call__(self, connection: HTTPConnection) -> TokenClaims | None:
         """Return the claims of the first token found. Raises AuthenticationError without one, unless it is optional."""
-        scope = connection.scope
-        for transport in self._transports:
-            scope[CHALLENGES] = (*(each for each in scope.get(CHALLENGES, ()) if each != transport.challenge), transport.challenge)
-            claims = await once(connection, (self._tokens, transport), partial(transport.authenticate, connection, self._tokens))
-            if claims is not None:
-                return claims
-        if not self._optional:
-            raise AuthenticationError
-        return None
+        return await read_claims(connection, self._tokens, self._transports, optional=self._optional)
+
+
+async def read_claims(
+    connection: HTTPConnection, tokens: TokenVerifier, transports: Sequence[Transport], *, optional: bool
+) -> TokenClaims | None:
+    """Return the claims of the first token found. Raises AuthenticationError without one, unless it is *optional*."""
+    scope = connection.scope
+    for transport in transports:
+        scope[CHALLENGES] = (*(each for each in scope.get(CHALLENGES, ()) if each != transport.challenge), transport.challenge)
+        claims = await once(connection, (tokens, transport), partial(transport.authenticate, connection, tokens))
+        if claims is not None:
+            return claims
+    if not optional:
+        raise AuthenticationError
+    return None
 
 
 ReadClaims = Callable[..., Awaitable[TokenClaims | None]]
@@ -244,9 +252,22 @@ def claims_reader(tokens: TokenVerifier, transports: Sequence[Transport], *, opt
     """Return the dependency that gives the claims of the first transport that has a token."""
     if not transports:
         raise ConfigurationError("without a transport no request has a token: leave transports= out for the Authorization header")
-    read: ReadClaims = ClaimsReader(tokens, transports, optional=optional)
-    for count in range(len(transports) - 1, 0, -1):
-        read = documented_after(ClaimsReader(tokens, transports[:count], optional=True), read)
+    every = tuple(transports)
+    shown = [(count, scheme) for count, scheme in enumerate((each.scheme for each in every), 1) if scheme is not None]
+    if not shown:
+        return undocumented(tokens, every, optional=optional)
+    read: ReadClaims = ClaimsReader(shown[-1][1], tokens, every, optional=optional)
+    for count, scheme in reversed(shown[:-1]):
+        read = documented_after(ClaimsReader(scheme, tokens, every[:count], optional=True), read)
+    return read
+
+
+def undocumented(tokens: TokenVerifier, transports: Sequence[Transport], *, optional: bool) -> ReadClaims:
+    """Return a dependency that reads the claims and is not in OpenAPI, as WebSockets are not."""
+
+    async def read(connection: HTTPConnection) -> TokenClaims | None:
+        return await read_claims(connection, tokens, transports, optional=optional)
+
     return read
 
 
@@ -256,12 +277,12 @@ def documented_after(fewer: ReadClaims, read: ReadClaims) -> ReadClaims:
     A dependency is one scheme in OpenAPI, so each transport needs a dependency.
     """
 
-    async def read_claims(
+    async def read_last(
         _: Annotated[TokenClaims | None, Depends(fewer)], claims: Annotated[TokenClaims | None, Depends(read)]
     ) -> TokenClaims | None:
         return claims
 
-    return read_claims
+    return read_last
 
 
 def check_scopes(claims: TokenClaims, needed: Iterable[str]) -> None:

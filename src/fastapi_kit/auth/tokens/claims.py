@@ -20,6 +20,7 @@ __all__ = [
     "TokenClaims",
     "TokenType",
     "is_scope",
+    "join_scopes",
     "read_audience",
     "read_claims",
     "read_text",

@@ -13,7 +13,7 @@ from fastapi_kit.auth.tokens.policy import Clock, TokenPolicy, check_type, utc_n
 from fastapi_kit.errors import ConfigurationError
 from fastapi_kit.settings import KitSettings, check_settings
 
-__all__ = ["Clock", "JWTService", "TokenVerifier"]
+__all__ = ["Clock", "JWTService", "TokenVerifier", "utc_now"]
 
 DEFAULT_POLICY = TokenPolicy()
 CLOCK_MESSAGE = "the clock must return a datetime with a time zone: datetime.now(UTC)"

@@ -13,8 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.datastructures import MutableHeaders
 from starlette.types import Message, Receive, Scope, Send
 
-from fastapi_kit.auth.logins.protocol import EndableLogins, TokenPair
+from fastapi_kit.auth.logins.protocol import EndableLogins, Logins, TokenPair
 from fastapi_kit.auth.requests.clients import client_of
+from fastapi_kit.auth.requests.cookies import CookieTransport
 from fastapi_kit.auth.requests.guards import require
 from fastapi_kit.auth.tokens.claims import TokenClaims
 from fastapi_kit.auth.users.account_routes import (
@@ -27,9 +28,10 @@ from fastapi_kit.auth.users.account_routes import (
     limited,
 )
 from fastapi_kit.auth.users.accounts import PRIVILEGES
+from fastapi_kit.auth.users.cookie_routes import add_cookie_code_login, add_cookie_login, add_cookie_logout, add_cookie_refresh
 from fastapi_kit.auth.users.flow import AuthFlow
 from fastapi_kit.auth.users.mail import MailFlow
-from fastapi_kit.auth.users.schemas import LoginRead, RefreshRequest
+from fastapi_kit.auth.users.schemas import CHALLENGE_DESCRIPTION, LoginRead, RefreshRequest
 from fastapi_kit.auth.users.second_factor import second_factor_of
 from fastapi_kit.auth.users.second_factor_routes import add_code_login, add_second_factor
 from fastapi_kit.dependencies import Dependency, as_depends, declare, while_connected
@@ -113,6 +115,7 @@ def auth_router(
     register: type[RegisterT] | None = None,
     endpoints: AuthEndpoint = AuthEndpoint.ALL,
     mail: MailFlow[UserT, RegisterT] | None = None,
+    cookie: CookieTransport | None = None,
 ) -> APIRouter:
     """Build the routes. Leave one out to declare your own on the router.
 
@@ -128,6 +131,7 @@ def auth_router(
         endpoints: The routes to build.
         mail: The steps that send mails. With it, a registration sends the link that verifies the address. If it has *taken*, a registration
             answers 202 without a body, for a new and for a taken address.
+        cookie: Log in, refresh and log out with cookies, for browsers: no answer contains a token. Without it, with tokens.
 
     Raises:
         ConfigurationError: *register* is missing, lacks a field, or has one with which users could grant themselves privileges, such as
@@ -146,8 +150,8 @@ def auth_router(
     if endpoints & AuthEndpoint.LOGINS and not isinstance(flow.logins, EndableLogins):
         raise ConfigurationError("the routes that list and end logins need logins in a store: AuthFlow(logins=StoredLogins(tokens, store))")
     check_mail(mail, endpoints)
-    # Who acts as a user changes neither the password nor the address, and does not delete the account.
-    own_user = require(current_user, impersonated=False) if hasattr(current_user, "claims") else current_user
+    # Neither an API key nor who acts as a user ends logins or changes the account. A dependency of your own, without claims, knows neither.
+    own_user = require(current_user, login=True, impersonated=False) if hasattr(current_user, "claims") else current_user
     router = APIRouter(route_class=NoStoreRoute)
     if AuthEndpoint.REGISTER in endpoints:
         if register is None:
@@ -155,6 +159,9 @@ def auth_router(
                 "the route to register needs register=; without it, pass endpoints=AuthEndpoint.ALL & ~AuthEndpoint.REGISTER"
             )
         add_register(router, flow, session, register, read, mail)
+    if cookie is not None and flow.logins is not None:
+        add_cookie_routes(router, flow, flow.logins, session, cookie, endpoints)
+        endpoints &= ~IN_COOKIES
     if AuthEndpoint.LOGIN in endpoints:
         add_login(router, flow, session)
         if flow.second_factor is not None:
@@ -167,13 +174,38 @@ def auth_router(
     if AuthEndpoint.ME in endpoints:
         add_me(router, current_user, read)
     if endpoints & AuthEndpoint.LOGINS:
-        add_logins(router, flow, current_user, endpoints)
+        add_logins(router, flow, own_user, endpoints)
     if endpoints & AuthEndpoint.ACCOUNT:
         password, delete = AuthEndpoint.CHANGE_PASSWORD in endpoints, AuthEndpoint.DELETE_ACCOUNT in endpoints
         add_account_routes(router, flow, session, own_user, password=password, delete=delete)
     if mail is not None:
         add_mail_routes(router, mail, session, own_user, endpoints)
     return router
+
+
+IN_COOKIES = AuthEndpoint.LOGIN | AuthEndpoint.REFRESH | AuthEndpoint.LOGOUT | AuthEndpoint.LOGOUT_EVERYWHERE
+"""The routes that set, read or delete cookies."""
+
+
+def add_cookie_routes(
+    router: APIRouter,
+    flow: AuthFlow[UserT, RegisterT],
+    logins: Logins,
+    session: Dependency[AsyncSession],
+    cookie: CookieTransport,
+    endpoints: AuthEndpoint,
+) -> None:
+    """Add those of ``IN_COOKIES``."""
+    if AuthEndpoint.LOGIN in endpoints:
+        add_cookie_login(router, flow, logins, session, cookie, PasswordForm)
+        if flow.second_factor is not None:
+            add_cookie_code_login(router, flow, logins, session, cookie)
+    if AuthEndpoint.REFRESH in endpoints:
+        add_cookie_refresh(router, flow, logins, session, cookie)
+    if AuthEndpoint.LOGOUT in endpoints:
+        add_cookie_logout(router, flow, logins, cookie, everywhere=False)
+    if AuthEndpoint.LOGOUT_EVERYWHERE in endpoints:
+        add_cookie_logout(router, flow, logins, cookie, everywhere=True)
 
 
 def check_mail(mail: MailFlow[UserT, RegisterT] | None, endpoints: AuthEndpoint) -> None:
@@ -276,12 +308,6 @@ def add_login(router: APIRouter, flow: AuthFlow[UserT, RegisterT], session: Depe
         response_description="An access token and a refresh token",
         responses=problem_responses(400, 401, 413, 422, *limited(flow), 503),
     )
-
-
-CHALLENGE_DESCRIPTION = (
-    " If the account has a second factor, a right password is a 401 with the code `second_factor_required`:"
-    " send the `challenge_token` in its `context` to `/login/second-factor`, with a code."
-)
 
 
 def add_refresh(router: APIRouter, flow: AuthFlow[UserT, RegisterT], session: Dependency[AsyncSession]) -> None:

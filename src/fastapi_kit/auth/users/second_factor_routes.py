@@ -5,12 +5,22 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Request
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fastapi_kit.auth.logins.protocol import TokenPair
 from fastapi_kit.auth.requests.clients import client_of
 from fastapi_kit.auth.users.account_routes import limited
+from fastapi_kit.auth.users.schemas import (
+    CODE_ERRORS,
+    CodeConfirmation,
+    CodeLogin,
+    EnrolmentRead,
+    PasswordAndCode,
+    PasswordConfirmation,
+    RecoveryCodesRead,
+    SecondFactorRead,
+)
 from fastapi_kit.auth.users.second_factor import (
     begin_second_factor,
     confirm_second_factor,
@@ -29,63 +39,6 @@ __all__ = ["add_code_login", "add_second_factor"]
 UserT = TypeVar("UserT")
 RegisterT = TypeVar("RegisterT", bound=BaseModel)
 
-Code = Annotated[SecretStr, Field(min_length=1, max_length=64, description="A code of the authenticator app, or a recovery code")]
-CurrentPassword = Annotated[SecretStr, Field(min_length=1, max_length=1024)]
-
-
-class CodeLogin(BaseModel):
-    """The challenge of a login, and a code."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    challenge_token: SecretStr
-    code: Code
-
-
-class PasswordConfirmation(BaseModel):
-    """The current password."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    current_password: CurrentPassword
-
-
-class CodeConfirmation(BaseModel):
-    """A code of the authenticator app."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    code: Code
-
-
-class PasswordAndCode(BaseModel):
-    """The current password and a code."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    current_password: CurrentPassword
-    code: Code
-
-
-class SecondFactorRead(BaseModel):
-    """Whether a login needs a code, and how many recovery codes are left."""
-
-    enabled: bool
-    recovery_codes: int
-
-
-class EnrolmentRead(BaseModel):
-    """For the authenticator app. It is shown once."""
-
-    secret: str
-    uri: str
-
-
-class RecoveryCodesRead(BaseModel):
-    """For when the authenticator app is lost. They are shown once, and each works once."""
-
-    recovery_codes: list[str]
-
 
 def add_code_login(router: APIRouter, flow: "AuthFlow[UserT, RegisterT]", session: Dependency[AsyncSession]) -> None:
     """Add ``POST /login/second-factor``."""
@@ -99,8 +52,7 @@ def add_code_login(router: APIRouter, flow: "AuthFlow[UserT, RegisterT]", sessio
         login_second_factor,
         methods=["POST"],
         summary="Log in with a code",
-        description="Exchange the challenge of a login and a code for tokens. "
-        "`invalid_credentials` is a wrong code; `invalid_token` is a challenge that is over: log in again.",
+        description=f"Exchange the challenge of a login and a code for tokens. {CODE_ERRORS}",
         response_description="An access token and a refresh token",
         responses=problem_responses(400, 401, 413, 422, *limited(flow), 503),
     )
