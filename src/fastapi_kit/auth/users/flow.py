@@ -15,7 +15,7 @@ from fastapi_kit.auth.passwords.hasher import PasswordHasher
 from fastapi_kit.auth.passwords.policy import PasswordPolicy
 from fastapi_kit.auth.second_factor.steps import SecondFactor
 from fastapi_kit.auth.tokens.claims import TokenClaims
-from fastapi_kit.auth.users.accounts import Account, Accounts, EditableAccounts, normalize_email
+from fastapi_kit.auth.users.accounts import Account, Accounts, EditableAccounts, check_own_changes, normalize_email
 from fastapi_kit.auth.users.throttle import LoginThrottle
 from fastapi_kit.db.transactions import unit_of_work
 from fastapi_kit.errors import (
@@ -175,7 +175,10 @@ class AuthFlow(Generic[UserT, RegisterT]):
             RateLimitedError: The user had too many attempts at the current password.
             ImpersonatedError: *actor* would change the password, or what needs it.
             ConflictError: The address is taken.
+            ConfigurationError: Users could grant themselves privileges: with *confirm*, *data* has a flag or a role, or ``extra="allow"``.
         """
+        if confirm:
+            check_own_changes(type(data))
         accounts = self.accounts(session)
         account = accounts.describe(user)
         changes = {name: getattr(data, name) for name in data.model_fields_set}
@@ -211,14 +214,14 @@ class AuthFlow(Generic[UserT, RegisterT]):
         """
         account = self.accounts(session).describe(user)
         # Counted apart from logins: strangers who guess at an address must not keep its owner from a new password.
-        name = f"user {account.subject}"
-        if current is not None and self.throttle is not None:
-            await self.throttle.attempt(account=name, client=None)
+        throttle = None if self.throttle is None else self.throttle.apart("password")
+        if current is not None and throttle is not None:
+            await throttle.attempt(account=account.subject, client=None)
         stored = account.hashed_password
         if current is None or stored is None or not await self.passwords.verify(current, stored):
             raise wrong_password()
-        if self.throttle is not None:
-            await self.throttle.succeeded(account=name)
+        if throttle is not None:
+            await throttle.succeeded(account=account.subject)
         return stored
 
     async def delete_account(self, session: AsyncSession, user: UserT, *, current: str | SecretStr) -> None:

@@ -1,8 +1,9 @@
 """Limits on guessing passwords and codes, per account and per client."""
 
 import unicodedata
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from typing import Self
 
 from fastapi_kit.errors import ConfigurationError, RateLimitedError
 from fastapi_kit.ratelimit.counters import AttemptCounter, MemoryCounter, client_key
@@ -56,6 +57,10 @@ class LoginThrottle:
     async def succeeded(self, *, account: str) -> None:
         """Forget the attempts on *account*. Those of the client stay: its next guess may be at another account."""
         await self.counter.reset(self._account(account))
+
+    def apart(self, what: str) -> Self:
+        """Return the same throttle for something else, which is counted apart, whatever clients type as the name of an account."""
+        return replace(self, name=f"{self.name} {what}")
 
     async def _hit(self, key: str, limit: int) -> None:
         if wait := await self.counter.hit(key, limit=limit, window=self.window.total_seconds()):
