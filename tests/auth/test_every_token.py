@@ -225,7 +225,7 @@ def header(path: str, name: str = "Authorization", before: str = "Bearer ", meth
 
 def cookie(path: str, name: str, method: str) -> Place:
     async def use(everything: Everything, token: str) -> bool:
-        csrf = everything.cookie._csrf_token("login")  # noqa: SLF001
+        csrf = everything.cookie._csrf_token("login")
         headers = {"Cookie": f"{name}=login.{token}", "X-CSRF-Token": csrf, "Origin": "https://test"}
         answer = await everything.client.request(method, path, headers=headers)
         assert answer.status_code in {200, 204, 401}, answer.text

@@ -258,6 +258,7 @@ BAD_KEYS: dict[str, Any] = {
     "too short": jwk_of(rsa.generate_private_key(65537, 1024), kid="second"),
     "a curve": jwk_of(P256, kid="second"),
     "private": jwk_of(SECOND, kid="second", d="AQAB"),
+    "with its factors": jwk_of(SECOND, kid="second", p="AQAB", q="AQAB"),
     "a kid that is no string": jwk_of(SECOND, kid=7),
     "a long kid": jwk_of(SECOND, kid="k" * 200),
     "no modulus": jwk_of(SECOND, kid="second", n=...),

@@ -8,7 +8,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from fastapi_kit.errors import ConfigurationError, FieldError, UserInputError
 from fastapi_kit.schemas import Email
 
-__all__ = ["PRIVILEGES", "Account", "Accounts", "EditableAccounts", "check_own_changes", "is_superuser", "normalize_email"]
+__all__ = ["PRIVILEGES", "Account", "Accounts", "EditableAccounts", "check_own_fields", "is_superuser", "normalize_email"]
 
 UserT = TypeVar("UserT")
 RegisterT_contra = TypeVar("RegisterT_contra", bound=BaseModel, contravariant=True)
@@ -127,12 +127,12 @@ def is_superuser(user: object) -> bool:
     return bool(flag)
 
 
-def check_own_changes(schema: type[BaseModel]) -> None:
-    """Raise ConfigurationError if users who change their own data with *schema* could grant themselves privileges."""
+def check_own_fields(schema: type[BaseModel], *, who: str = "users who change their own data") -> None:
+    """Raise ConfigurationError if those who send *schema* about themselves could set a privilege, or any column."""
     if unsafe := schema.model_fields.keys() & PRIVILEGES:
-        raise ConfigurationError(f"users who change their own data could set {sorted(unsafe)}: remove that from {schema.__name__}")
+        raise ConfigurationError(f"{who} could set {sorted(unsafe)}: remove that from {schema.__name__}")
     if schema.model_config.get("extra") == "allow":
-        raise ConfigurationError(f'users who change their own data could set every column: write extra="forbid" in {schema.__name__}')
+        raise ConfigurationError(f'{who} could set every column: write extra="forbid" in {schema.__name__}')
 
 
 EMAIL: TypeAdapter[str] = TypeAdapter(Email)

@@ -11,7 +11,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 from typing_extensions import TypeVar as TypeVarWithDefault
 
 from fastapi_kit._compat import python_type
-from fastapi_kit.auth.users.accounts import Account, check_own_changes, normalize_email
+from fastapi_kit.auth.users.accounts import Account, check_own_fields, normalize_email
 from fastapi_kit.crud.locks import FOR_UPDATE
 from fastapi_kit.crud.service import CRUDService
 from fastapi_kit.db.mixins import unannotated
@@ -85,7 +85,7 @@ class UserAccounts(CRUDService[UserT, RegisterT, UpdateT], Generic[UserT, Regist
         super().__init_subclass__(**kwargs)
         schema = getattr(cls, "update_schema", None)
         if schema is not None:
-            check_own_changes(schema)
+            check_own_fields(schema)
 
     def describe(self, user: UserT, /) -> Account:
         """Return what ``AuthFlow`` needs to know of *user*."""
