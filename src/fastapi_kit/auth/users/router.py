@@ -135,9 +135,9 @@ def auth_router(
 
     Raises:
         ConfigurationError: *register* is missing, lacks a field, or has one with which users could grant themselves privileges, such as
-            ``is_superuser`` or ``roles``, or ``extra="allow"``; or the flow has no logins for the routes of tokens, or none that can be ended for those of
-            ``AuthEndpoint.LOGINS``; or there is no second factor for
-            ``AuthEndpoint.SECOND_FACTOR``; or *mail* is missing or sends no such mail for the routes of ``AuthEndpoint.MAIL``.
+            ``is_superuser`` or ``roles``, or ``extra="allow"``; or the flow has no logins for the routes of tokens, or none that can be
+            ended for those of ``AuthEndpoint.LOGINS``; or there is no second factor for ``AuthEndpoint.SECOND_FACTOR``; or *mail* is
+            missing or sends no such mail for the routes of ``AuthEndpoint.MAIL``.
     """
     if register is not None:
         needed = {"password", "email"} if flow.identify is None else {"password"}
