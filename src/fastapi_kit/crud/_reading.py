@@ -15,6 +15,7 @@ from sqlalchemy.orm.interfaces import LoaderOption, ORMOption
 from fastapi_kit._compat import criteria_options, is_ungrouped, options_of
 from fastapi_kit.crud._base_query import BaseQuery, window
 from fastapi_kit.crud._generics import overrides, type_arguments
+from fastapi_kit.crud._related import criteria_of
 from fastapi_kit.crud._rows import Loading, loading_of
 from fastapi_kit.crud.attributes import mapper_of
 from fastapi_kit.crud.identity import Identity, identity_of
@@ -80,9 +81,9 @@ class Reading(Generic[ModelT]):
         return ()
 
     def related_query(self, model: type[Any]) -> Select[Any] | None:
-        """Return the select of the rows of a related *model* that filters may see, or None for all. Override it to hide rows.
+        """Return the select of the rows of a related *model* that may be seen, or None for all. Override it to hide rows.
 
-        A filter such as ``owner__email`` reads rows of another model. For rows of the service's own model it is ``base_query``. For others
+        A filter such as ``owner__email`` reads rows of another model, and so does a SparseModel with relationships. For rows of the service's own model it is ``base_query``. For others
         it is a plain select, to which criteria of the session and of ``base_query`` apply (``with_loader_criteria``).
         """
         is_overridden = overrides(type(self), Reading, "base_query")
@@ -97,12 +98,13 @@ class Reading(Generic[ModelT]):
         if plan.columns is not None and not given:
             flat = statement.with_only_columns(*plan.columns)
             return lambda session: execute(session, flat).all()
-        loading = statement.options(*self.read_options(), *plan.options(given, join=is_ungrouped(statement)))
+        criteria = self._related_criteria(plan)
+        loading = statement.options(*self._options_of(plan, statement, given), *criteria)
         fresh = is_idle(self.session.sync_session)
 
         def find(session: Session) -> Sequence[Any]:
             objects = self._loading.load(session, loading, fresh=fresh)
-            load_missing(session, plan, objects)
+            load_missing(session, plan, objects, criteria)
             return objects
 
         return find
@@ -120,16 +122,25 @@ class Reading(Generic[ModelT]):
                 return [row[:-width] for row in rows], [tuple(row[-width:]) for row in rows]
 
             return find_rows
-        options = [*self.read_options(), *plan.options(given, join=is_ungrouped(statement))]
-        loading = statement.options(*options).add_columns(*expressions)
+        criteria = self._related_criteria(plan)
+        loading = statement.options(*self._options_of(plan, statement, given), *criteria).add_columns(*expressions)
 
         def find_objects(session: Session) -> tuple[Sequence[Any], Sequence[tuple[Any, ...]]]:
             rows = self._loading.load_fresh(session, loading)
             objects = [row[0] for row in rows]
-            load_missing(session, plan, objects)
+            load_missing(session, plan, objects, criteria)
             return objects, [row[1:] for row in rows]
 
         return find_objects
+
+    def _options_of(self, plan: ReadPlan[Any], statement: Select[Any], given: Sequence[ORMOption]) -> Sequence[ORMOption]:
+        """Return the options with which *statement*, which has those *given*, loads what *plan* needs."""
+        options = [*self.read_options(), *plan.options(given, join=is_ungrouped(statement))]
+        return options if given else [*plan.narrowing, *options]
+
+    def _related_criteria(self, plan: ReadPlan[Any]) -> Sequence[ORMOption]:
+        """Return the options that keep related rows that ``related_query`` hides out of the part of a schema."""
+        return list(criteria_of(plan.related, self.related_query)) if plan.is_part else ()
 
     def _loader_options(self, statement: Select[Any]) -> builtins.list[ORMOption]:
         """Return the loader options of *statement* and ``read_options``."""
@@ -216,6 +227,6 @@ class Reading(Generic[ModelT]):
         return loading_of(self.mapper)
 
 
-def load_missing(session: Session, plan: ReadPlan[Any], objects: Sequence[Any]) -> None:
-    for statement in plan.loads(objects):
+def load_missing(session: Session, plan: ReadPlan[Any], objects: Sequence[Any], criteria: Sequence[ORMOption] = ()) -> None:
+    for statement in plan.loads(objects, criteria):
         execute(session, statement).unique().all()

@@ -10,7 +10,19 @@ from pydantic.errors import PydanticUndefinedAnnotation
 
 from fastapi_kit.errors import ConfigurationError
 
-__all__ = ["NO_NODES", "Content", "ModelSchema", "Node", "Path", "ReadField", "SchemaReader", "core_schema_of", "has_own_init", "is_node"]
+__all__ = [
+    "NO_NODES",
+    "Content",
+    "ModelSchema",
+    "Node",
+    "Path",
+    "ReadField",
+    "SchemaReader",
+    "core_schema_of",
+    "has_own_init",
+    "is_node",
+    "is_pydantics",
+]
 
 Node: TypeAlias = Mapping[str, Any]
 """A node of a core schema (``pydantic_core.core_schema``)."""
