@@ -6,4 +6,16 @@ from fastapi_kit.crud.reads import ReadService
 from fastapi_kit.crud.service import CRUDService
 from fastapi_kit.crud.sparse import SparseModel, SparseSpec
 
-__all__ = ["FOR_UPDATE", "CRUDService", "FilterSpec", "KeysetSpec", "QuerySpec", "ReadService", "RowLock", "SparseModel", "SparseSpec", "Where", "any_of"]
+__all__ = [
+    "FOR_UPDATE",
+    "CRUDService",
+    "FilterSpec",
+    "KeysetSpec",
+    "QuerySpec",
+    "ReadService",
+    "RowLock",
+    "SparseModel",
+    "SparseSpec",
+    "Where",
+    "any_of",
+]

@@ -1,5 +1,6 @@
 """Query parameters as a model that rejects every other parameter, and says which there are."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Self, cast
 
 from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
@@ -8,7 +9,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from fastapi_kit._text import is_mapping
 
-__all__ = ["Parameters"]
+__all__ = ["Parameters", "argument_of"]
 
 
 class Parameters(BaseModel):
@@ -42,3 +43,12 @@ class Parameters(BaseModel):
             unknown = [InitErrorDetails(type=error, loc=(str(name),), input=None) for name in data if name not in cls.model_parameters]
             raise ValidationError.from_exception_data(cls.__name__, unknown)
         return handler(data)
+
+
+def argument_of(cls: type[BaseModel], generic: type[BaseModel]) -> type[Any] | None:
+    """Return the class that *cls*, or a base of it, gives the class *generic* in brackets. None if there is none."""
+    for base in cls.__mro__:
+        arguments: Sequence[object] = getattr(base, "__pydantic_generic_metadata__", {}).get("args", ())
+        if issubclass(base, generic) and arguments and isinstance(arguments[0], type) and arguments[0] is not Any:
+            return arguments[0]
+    return None

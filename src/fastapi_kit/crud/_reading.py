@@ -83,8 +83,9 @@ class Reading(Generic[ModelT]):
     def related_query(self, model: type[Any]) -> Select[Any] | None:
         """Return the select of the rows of a related *model* that may be seen, or None for all. Override it to hide rows.
 
-        A filter such as ``owner__email`` reads rows of another model, and so does a SparseModel with relationships. For rows of the service's own model it is ``base_query``. For others
-        it is a plain select, to which criteria of the session and of ``base_query`` apply (``with_loader_criteria``).
+        A filter such as ``owner__email`` reads rows of another model, and so does a SparseModel with relationships. For rows of the
+        service's own model it is ``base_query``. For others it is a plain select, to which criteria of the session and of ``base_query``
+        apply (``with_loader_criteria``).
         """
         is_overridden = overrides(type(self), Reading, "base_query")
         if is_overridden and mapper_of(model).isa(self.mapper):

@@ -1,17 +1,19 @@
 """Answers with the fields that a client asks for."""
 
-from collections.abc import Mapping, Sequence, Set
+import re
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Annotated, Any, ClassVar, Generic, TypeAlias, TypeVar, cast
+from typing import Any, ClassVar, Generic, TypeAlias, TypeVar, cast
 
-from pydantic import BaseModel, Field, GetJsonSchemaHandler, ValidationInfo, create_model, field_validator
+from pydantic import BaseModel, GetJsonSchemaHandler, ValidationInfo, create_model, field_validator
+from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, PydanticCustomError
 
-from fastapi_kit.crud._parameters import Parameters
+from fastapi_kit.crud._parameters import Parameters, argument_of
 from fastapi_kit.crud.read_plan.parts import check_separable
 from fastapi_kit.errors import ConfigurationError
 
-__all__ = ["ReadAs", "SparseModel", "SparseSpec", "chosen_by", "is_sparse", "schema_of", "with_choice"]
+__all__ = ["ReadAs", "SparseModel", "SparseSpec", "choices_of", "chosen_by", "is_sparse", "schema_of", "with_choice"]
 
 SchemaT = TypeVar("SchemaT", bound=BaseModel)
 
@@ -56,12 +58,15 @@ class Choices:
                 raise ConfigurationError(f"{schema.__name__}.{option} must name fields of the schema that are shown: {', '.join(fields)}")
         if both := sorted({*schema.always_fields} & {*schema.include_fields}):
             raise ConfigurationError(f"{schema.__name__}: {', '.join(both)} cannot be in always_fields and in include_fields")
+        if not fields.keys() - {*schema.include_fields}:
+            raise ConfigurationError(f"{schema.__name__} needs a field that is not in include_fields")
         if len(self.names) < len(fields) or any("," in name or not name for name in self.names):
             raise ConfigurationError(f"{schema.__name__}: each field needs a name of its own in JSON, without commas")
         check_separable(schema)
         self.always = frozenset(schema.always_fields)
         self.included = {name: field for name, field in self.names.items() if field in schema.include_fields}
         self.plain = {name: field for name, field in self.names.items() if field not in schema.include_fields}
+        self.options = {"fields": self.plain, "include": self.included}
         self.default = frozenset(self.plain.values())
         self.whole = frozenset(self.names.values())
 
@@ -96,9 +101,9 @@ class SparseSpec(Parameters, Generic[SchemaT]):
         ValidationError: When an instance is made: a name is not allowed, or a parameter is not declared.
     """
 
-    fields: Annotated[str | None, Field()] = None
+    fields: str | None = None
     """The fields of the answer. None: all but ``include_fields``."""
-    include: Annotated[str | None, Field()] = None
+    include: str | None = None
     """Which of ``include_fields`` the answer has. None: none."""
 
     @classmethod
@@ -109,22 +114,19 @@ class SparseSpec(Parameters, Generic[SchemaT]):
             if not issubclass(schema, SparseModel):
                 raise ConfigurationError(f"{schema.__name__} is answered as a whole: derive it from SparseModel")
             fields, choices = cls.own_fields(), choices_of(schema)
-            for name, names in {"fields": choices.plain, "include": choices.included}.items():
-                fields[name] = Field(default=None, description=f"{', '.join(names)}, separated by commas", json_schema_extra=pattern_of(names))
-                fields[name].annotation = cast("Any", str | None)
-                if not names:
-                    del fields[name]
+            for name, names in choices.options.items():
+                describe(fields[name], names)
+                if not allows(names, fields[name].default):
+                    raise ConfigurationError(f"{cls.__name__}: the default of {name} takes each of {', '.join(names)} once")
+            if not choices.included:
+                del fields["include"]
         super().__pydantic_init_subclass__(**kwargs)
         cls.note_parameters()
 
     @classmethod
     def schema_class(cls) -> type[SchemaT] | None:
         """Return the schema of the answer, or None for a class without one."""
-        for base in cls.__mro__:
-            arguments = getattr(base, "__pydantic_generic_metadata__", {}).get("args", ())
-            if issubclass(base, SparseSpec) and arguments and isinstance(arguments[0], type):
-                return cast("type[SchemaT]", arguments[0])
-        return None
+        return argument_of(cls, SparseSpec)
 
     @classmethod
     def choices(cls) -> Choices:
@@ -138,9 +140,8 @@ class SparseSpec(Parameters, Generic[SchemaT]):
     @classmethod
     def check_names(cls, value: str | None, info: ValidationInfo) -> str | None:
         """Raise ValueError for a name that may not be asked for, or that comes twice."""
-        allowed = cls.choices().plain if info.field_name == "fields" else cls.choices().included
-        names = [] if value is None else value.split(",")
-        if len(set(names)) < len(names) or not allowed.keys() >= set(names):
+        allowed = cls.choices().options[info.field_name or ""]
+        if not allows(allowed, value):
             raise PydanticCustomError("invalid_fields", cast("Any", f"takes each of {', '.join(allowed)} once, separated by commas"))
         return value
 
@@ -181,7 +182,8 @@ def chosen_by(query: object, shown: ReadAs[SchemaT]) -> ReadAs[SchemaT]:
         return shown
     chosen = cast("SparseSpec[SchemaT]", query)
     if chosen.schema_class() is not shown:
-        raise ConfigurationError(f"{type(query).__name__} chooses fields of {chosen.schema_class()}, and the answer shows {shown.__name__}")
+        name = type(cast("object", query)).__name__
+        raise ConfigurationError(f"{name} chooses fields of another schema than {shown.__name__}, which the answer shows")
     return chosen
 
 
@@ -191,17 +193,23 @@ def with_choice(query: type[BaseModel], schema: type[BaseModel]) -> type[BaseMod
     Raises:
         ConfigurationError: *query* chooses fields of another schema.
     """
-    if issubclass(query, SparseSpec):
-        if query.schema_class() is not schema:
-            raise ConfigurationError(f"{query.__name__} chooses fields of {query.schema_class()}, and the list shows {schema.__name__}")
+    own = argument_of(query, SparseSpec)
+    if own not in {None, schema}:
+        raise ConfigurationError(f"{query.__name__} chooses fields of another schema than {schema.__name__}, which the list shows")
+    if own is schema or not issubclass(schema, SparseModel):
         return query
-    if not issubclass(schema, SparseModel):
-        return query
-    both = (SparseSpec.__class_getitem__(schema), query)
-    return cast("type[BaseModel]", create_model(query.__name__, __base__=cast("Any", both), __module__=query.__module__))
+    bases: Any = (SparseSpec.__class_getitem__(schema), query)
+    return create_model(query.__name__, __base__=bases, __module__=query.__module__)
 
 
-def pattern_of(names: Mapping[str, str] | Set[str]) -> dict[str, Any]:
-    """Return what OpenAPI shows of a list of *names*."""
-    one = "|".join(names)
-    return {"pattern": f"^({one})(,({one}))*$"}
+def allows(names: Mapping[str, str], value: str | None) -> bool:
+    """Return whether *value* is None, or has only *names*, each once."""
+    parts = [] if value is None else value.split(",")
+    return len(set(parts)) == len(parts) and names.keys() >= set(parts)
+
+
+def describe(info: FieldInfo, names: Mapping[str, str]) -> None:
+    """Show in OpenAPI which *names* a parameter takes."""
+    one = "|".join(re.sub(r"[.^$*+?()\[\]{}|\\]", r"\\\g<0>", name) for name in names)
+    info.description = f"{', '.join(names)}, separated by commas"
+    info.json_schema_extra = {"pattern": f"^({one})(,({one}))*$"}

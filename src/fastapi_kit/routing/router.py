@@ -13,14 +13,15 @@ from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped
 
-from fastapi_kit.crud.read_plan.plan import read_plan
+from fastapi_kit.crud.read_plan.plan import check_plans
 from fastapi_kit.crud.reads import ReadService
 from fastapi_kit.crud.service import CRUDService
 from fastapi_kit.db.transactions import SessionFactory
 from fastapi_kit.dependencies import Dependency, as_depends
 from fastapi_kit.errors import ConfigurationError
-from fastapi_kit.routing.endpoints import Source, add_create, add_create_many, add_delete, add_get, add_list, add_replace, add_update
+from fastapi_kit.routing.endpoints import Source, add_create, add_create_many, add_delete, add_replace, add_update
 from fastapi_kit.routing.export import add_export
+from fastapi_kit.routing.reads import add_get, add_list
 from fastapi_kit.routing.resource import Resource
 from fastapi_kit.routing.routes import CRUDRouter
 
@@ -131,7 +132,7 @@ def crud_router(
 
     Args:
         service_class: The service. It names the model and the schemas of the requests. A ReadService can have READ and EXPORT.
-        read: The schema of the responses.
+        read: The schema of the responses. Of a SparseModel, clients of the list and of single rows may ask for some fields.
         session: A dependency that gives the session, such as ``db.session`` or your own ``get_db``.
         service: A dependency that gives the service, where ``Service(session)`` is not enough. Give either this or *session*.
         query: What a list may be filtered, searched and sorted by. With a KeysetSpec the list has keyset pages.
@@ -250,7 +251,7 @@ def checking(router: APIRouter, resource: Resource) -> Callable[[FastAPI], Abstr
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         for schema in (resource.read, resource.item):
-            read_plan(schema, resource.mapper)
+            check_plans(schema, resource.mapper)
         if resource.parent is not None:
             parameter = resource.parent.parameter
             for route in iter_route_contexts(app.routes):

@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 from sqlalchemy import ColumnElement, Text, or_, select
 
-from fastapi_kit.crud._parameters import Parameters
+from fastapi_kit.crud._parameters import Parameters, argument_of
 from fastapi_kit.crud.attributes import mapper_of
 from fastapi_kit.crud.filters import text
 from fastapi_kit.crud.filters.fields import ColumnCheck, Confine, Filter, Where, exists_conditions, filter_of
@@ -88,13 +88,7 @@ class FilterSpec(Parameters, Generic[ModelT]):
     @classmethod
     def model_class(cls) -> type[Any] | None:
         """Return the model of the list, or None for a class without one."""
-        for base in cls.__mro__:
-            if not issubclass(base, FilterSpec):
-                continue
-            arguments = getattr(base, "__pydantic_generic_metadata__", {}).get("args", ())
-            if arguments and isinstance(arguments[0], type):
-                return arguments[0]
-        return None
+        return argument_of(cls, FilterSpec)
 
     @classmethod
     def sort_keys(cls) -> Mapping[str, Any]:

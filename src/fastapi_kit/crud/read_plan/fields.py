@@ -191,5 +191,6 @@ def takes_anything(node: Node) -> bool:
 
 
 def is_pydantics(function: Any) -> bool:
+    """Return whether *function* is pydantic's own, and not the application's."""
     module: str = getattr(function.func if isinstance(function, partial) else function, "__module__", None) or ""
     return module.startswith("pydantic.")

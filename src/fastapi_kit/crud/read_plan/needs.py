@@ -54,7 +54,7 @@ class Needs:
 
     def all(self) -> list["Needs"]:
         """Return these needs and those of related objects at every depth."""
-        found = [self]
+        found: list[Needs] = [self]
         for needs in found:
             found += [child for children in needs.relationships.values() for child in dict.fromkeys(children) if child not in found]
         return found

@@ -59,8 +59,8 @@ def reasons_against_field(node: Node) -> Iterator[str]:
     serialization: Node = node.get("serialization", {})
     if serialization.get("is_field_serializer"):
         yield "has a field_serializer, which gets all fields. Use Annotated[..., PlainSerializer(...)], which gets the value"
-    function = node.get("function", {})
-    if isinstance(function, dict) and function.get("type") == "with-info" and not is_pydantics(function["function"]):
+    function: Node = node.get("function", {}) if node["type"].startswith("function-") else {}
+    if function.get("type") == "with-info" and not is_pydantics(function["function"]):
         yield "has a validator that takes info, and so the other fields. Let it take the value only"
     if node.get("default_factory_takes_data"):
         yield "has a default made of other fields. Give it another default"

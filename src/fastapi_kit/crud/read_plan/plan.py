@@ -62,6 +62,7 @@ def check_plans(schema: type[BaseModel], mapper: Mapper[Any]) -> None:
 
 @lru_cache(maxsize=MOST_PARTS)
 def plan_of_part(schema: type[BaseModel], names: frozenset[str], mapper: Mapper[Any]) -> "ReadPlan[Any]":
+    """Return the plan to read the fields *names* of *schema*."""
     return ReadPlan(schema, mapper, names)
 
 
