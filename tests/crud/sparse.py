@@ -124,7 +124,6 @@ class ArticleWrite(BaseModel):
     written_at: datetime = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-
 class ArticleQuery(SparseSpec[ArticleRead], QuerySpec[Article]):
     sort_fields: ClassVar[Any] = (Article.title, Article.price)
     title: str | None = None
@@ -157,12 +156,18 @@ async def fill(session: AsyncSession, number: int = 6) -> None:
     when = datetime(2026, 1, 1, 12, tzinfo=UTC)
     await session.execute(insert(Writer), [{"id": 1, "name": "Ann"}, {"id": 2, "name": "Bob"}])
     rows = [
-        {"id": at, "title": f"Title {at}", "body": f"Body {at} " * 10, "email": f"a{at}@example.org", "price": Decimal(at % 3) + Decimal("0.5")}
+        {
+            "id": at,
+            "title": f"Title {at}",
+            "body": f"Body {at} " * 10,
+            "email": f"a{at}@example.org",
+            "price": Decimal(at % 3) + Decimal("0.5"),
+        }
         | {"written_at": when, "data": "x" if at % 2 else None, "writer_id": (1, 2, None)[at % 3]}
         for at in range(1, number + 1)
     ]
     await session.execute(insert(Article), rows)
     labels = [{"article_id": at, "name": name, "secret": name == "inside"} for at in range(1, number + 1) for name in ("news", "inside")]
     await session.execute(insert(Label), labels)
-    await session.execute(insert(Page), [{"id": 1, "title": "Start", "body": "Text"}])
+    session.add(Page(title="Start", body="Text"))
     await session.commit()

@@ -10,9 +10,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PrivateAttr,
-    RootModel,
     ValidationError,
-    ValidationInfo,
     computed_field,
     create_model,
     field_serializer,
@@ -22,7 +20,7 @@ from pydantic import (
 )
 from sqlalchemy import ForeignKey, event, select
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import DeclarativeBase, Mapped, ORMExecuteState, Session, mapped_column, relationship, with_loader_criteria
+from sqlalchemy.orm import DeclarativeBase, Mapped, ORMExecuteState, mapped_column, relationship, with_loader_criteria
 from tests.crud.sparse import (
     INCLUDED,
     PLAIN,
@@ -40,12 +38,12 @@ from tests.crud.sparse import (
     fill,
 )
 
-from fastapi_kit.crud import KeysetSpec, QuerySpec, ReadService, SparseModel, SparseSpec
+from fastapi_kit.crud import ReadService, SparseModel, SparseSpec
 from fastapi_kit.crud.attributes import mapper_of
-from fastapi_kit.crud.export import csv_lines, ndjson_lines
 from fastapi_kit.crud.read_plan.plan import MOST_PARTS, plan_of_part, read_plan
 from fastapi_kit.db import Database
 from fastapi_kit.errors import ConfigurationError, NotFoundError
+from fastapi_kit.pagination import PageParams
 from fastapi_kit.testing.queries import assert_max_queries
 
 ArticleParts = SparseSpec[ArticleRead]
@@ -103,7 +101,7 @@ async def test_the_default_has_all_fields_and_no_includes(press: AsyncSession) -
     assert list(row) == PLAIN
     assert shown([await ArticleService(press).get_as(ArticleRead, 1)]) == [row]
     assert shown(await ArticleService(press).list_as(ArticleParts(), limit=1)) == [row]
-    assert shown((await ArticleService(press).page_as(ArticleRead, QuerySpec[Article](limit=1))).items) == [row]
+    assert shown((await ArticleService(press).page_as(ArticleRead, PageParams(limit=1))).items) == [row]
 
 
 async def test_a_field_that_was_not_asked_for_has_no_value(press: AsyncSession) -> None:
@@ -127,7 +125,9 @@ async def test_names_are_those_in_json(press: AsyncSession) -> None:
             parts(fields=name)
 
 
-@pytest.mark.parametrize("fields", ["", " ", ",", "id,", "id,id", "id, title", "ID", "password", "writer", "writer.name", "id\0", "\ud800", "*"])
+@pytest.mark.parametrize(
+    "fields", ["", " ", ",", "id,", "id,id", "id, title", "ID", "password", "writer", "writer.name", "id\0", "\ud800", "*"]
+)
 async def test_other_names_are_rejected(fields: str) -> None:
     """A name that is unknown, empty, there twice, secret or an include is an error that says what is allowed."""
     with pytest.raises(ValidationError, match="takes each of id, title, body, email, price, written_at, data, note, heading once"):
@@ -186,9 +186,8 @@ async def test_only_what_is_asked_for_is_read(press: AsyncSession, database: Dat
     assert "articles.title" not in log.statements[0]
     with assert_max_queries(database, 1) as log:
         await service.keyset_page_as(ArticleRead, ArticleFeed(fields="title", sort="-price"))
-    assert log.statements[0].partition("FROM")[0].split() == ["SELECT", "articles.id,", "articles.title,", "articles.price,", "articles.id"] or (
-        "articles.body" not in log.statements[0]
-    )
+    assert "articles.title" in log.statements[0]
+    assert "articles.body" not in log.statements[0]
 
 
 @pytest.mark.parametrize(("include", "most"), [("writer", 1), ("labels", 2), ("labels,writer", 2)])
@@ -272,25 +271,17 @@ async def test_criteria_of_the_session_hold(press: AsyncSession) -> None:
 
 def test_the_plans_of_parts_are_bounded() -> None:
     """A client that asks for all combinations does not fill the memory, and order does not make another combination."""
-    wide = create_model("Wide", __base__=PageRead, **{f"extra_{at}": (str, "") for at in range(10)})  # type: ignore[call-overload]
+    wide = create_model("Wide", __base__=PageRead, **{f"extra_{at}": (str, "") for at in range(10)})
     mapper = mapper_of(Article)
     for number in range(1, 600):
         names = ",".join(f"extra_{at}" for at in range(10) if number >> at & 1)
-        read_plan(SparseSpec[wide](fields=f"id,{names}".rstrip(",")), mapper)  # type: ignore[valid-type]
+        read_plan(SparseSpec[wide](fields=f"id,{names}".rstrip(",")), mapper)
     assert plan_of_part.cache_info().currsize <= MOST_PARTS
     one, other = ArticleParts(fields="title,body"), ArticleParts(fields="body,title")
     assert read_plan(one, mapper) is read_plan(other, mapper)
 
 
 # --- Schemas ---
-
-
-def plain(value: object) -> object:
-    return value
-
-
-def with_info(value: str, _: ValidationInfo) -> str:
-    return value
 
 
 def rejected(name: str, **members: Any) -> type[Any]:
@@ -306,7 +297,10 @@ def rejected(name: str, **members: Any) -> type[Any]:
         ({"dump": model_serializer(lambda self: {})}, "its model serializer needs all fields"),
         ({"dump": model_serializer(lambda self, handler: handler(self), mode="wrap")}, "its model serializer needs all fields"),
         ({"dump": field_serializer("title")(lambda self, value: value)}, "the field title has a field_serializer"),
-        ({"check": field_validator("title")(classmethod(lambda cls, value, info: value))}, "the field title has a validator that takes info"),
+        (
+            {"check": field_validator("title")(classmethod(lambda cls, value, info: value))},
+            "the field title has a validator that takes info",
+        ),
         ({"model_post_init": lambda self, context: None}, "model_post_init"),
         ({"__init__": lambda self, **data: None}, "its __init__"),
         ({"_cache": PrivateAttr(default=None)}, "private attributes"),
@@ -324,7 +318,7 @@ def rejected(name: str, **members: Any) -> type[Any]:
 def test_a_schema_whose_fields_depend_on_each_other_is_rejected(members: dict[str, Any], reason: str) -> None:
     """It is an error at start, from the spec and from a service, that names the reason."""
     schema = rejected("Dependent", **members)
-    for use in (lambda: SparseSpec[schema], lambda: read_plan(schema, mapper_of(Article))):  # type: ignore[valid-type]
+    for use in (lambda: SparseSpec[schema], lambda: read_plan(schema, mapper_of(Article))):
         with pytest.raises(ConfigurationError, match="Dependent") as caught:
             use()
         assert reason in str(caught.value)

@@ -10,6 +10,7 @@ from typing import Any, cast
 from pydantic import BaseModel
 from pydantic_core import to_json
 
+from fastapi_kit.crud.sparse import ReadAs, hidden_by, schema_of
 from fastapi_kit.errors import ConfigurationError
 
 __all__ = ["csv_columns", "csv_lines", "harmless", "ndjson_lines"]
@@ -81,7 +82,7 @@ async def ndjson_lines(rows: AsyncIterable[BaseModel]) -> AsyncGenerator[bytes]:
         yield b"\n".join([*lines, b""])
 
 
-async def csv_lines(rows: AsyncIterable[BaseModel], *, schema: type[BaseModel]) -> AsyncGenerator[bytes]:
+async def csv_lines(rows: AsyncIterable[BaseModel], *, schema: ReadAs[Any]) -> AsyncGenerator[bytes]:
     """Yield a header and *rows* of *schema* as CSV (RFC 4180) in UTF-8, some 64 KiB at a time.
 
     The columns have the names of the fields in JSON. Lists and objects are JSON text, moments ISO 8601, and None is an empty cell. A text
@@ -106,19 +107,21 @@ async def csv_lines(rows: AsyncIterable[BaseModel], *, schema: type[BaseModel]) 
         yield text.getvalue().encode()
 
 
-def csv_columns(schema: type[BaseModel]) -> Sequence[str]:
-    """Return the names of the columns for *schema*: its fields and computed fields as they are in JSON.
+def csv_columns(shown: ReadAs[Any]) -> Sequence[str]:
+    """Return the names of the columns for a schema or a SparseSpec: the fields and computed fields as they are in JSON.
 
     Raises:
         ConfigurationError: It has none, as a root model or a schema with a serializer of its own.
     """
+    schema: type[BaseModel] = schema_of(shown)
     document = schema.model_json_schema(mode="serialization")
     if "$ref" in document:
         document = document["$defs"][document["$ref"].rpartition("/")[2]]
     properties = cast("Mapping[str, Any]", document.get("properties", {}))
     if not properties:
         raise ConfigurationError(f"{schema.__name__} has no fields in JSON, so it has no columns in CSV")
-    return list(properties)
+    left_out = hidden_by(shown)
+    return [name for name in properties if name not in left_out]
 
 
 def cell(value: object) -> object:

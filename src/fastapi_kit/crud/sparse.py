@@ -13,7 +13,7 @@ from fastapi_kit.crud._parameters import Parameters, argument_of
 from fastapi_kit.crud.read_plan.parts import check_separable
 from fastapi_kit.errors import ConfigurationError
 
-__all__ = ["ReadAs", "SparseModel", "SparseSpec", "choices_of", "chosen_by", "is_sparse", "schema_of", "with_choice"]
+__all__ = ["ReadAs", "SparseModel", "SparseSpec", "choices_of", "chosen_by", "hidden_by", "is_sparse", "schema_of", "with_choice"]
 
 SchemaT = TypeVar("SchemaT", bound=BaseModel)
 
@@ -115,11 +115,12 @@ class SparseSpec(Parameters, Generic[SchemaT]):
                 raise ConfigurationError(f"{schema.__name__} is answered as a whole: derive it from SparseModel")
             fields, choices = cls.own_fields(), choices_of(schema)
             for name, names in choices.options.items():
+                if not names:
+                    del fields[name]
+                    continue
                 describe(fields[name], names)
                 if not allows(names, fields[name].default):
                     raise ConfigurationError(f"{cls.__name__}: the default of {name} takes each of {', '.join(names)} once")
-            if not choices.included:
-                del fields["include"]
         super().__pydantic_init_subclass__(**kwargs)
         cls.note_parameters()
 
@@ -170,6 +171,18 @@ def schema_of(shown: ReadAs[SchemaT]) -> type[SchemaT]:
         return shown
     shown.choices()
     return cast("type[SchemaT]", shown.schema_class())
+
+
+def hidden_by(shown: ReadAs[Any]) -> frozenset[str]:
+    """Return the names in JSON of the fields that *shown* leaves out."""
+    if isinstance(shown, SparseSpec):
+        choices, asked = shown.choices(), shown.asked()
+    elif issubclass(shown, SparseModel):
+        choices = choices_of(shown)
+        asked = choices.default
+    else:
+        return frozenset()
+    return frozenset(name for name, field in choices.names.items() if field not in asked)
 
 
 def chosen_by(query: object, shown: ReadAs[SchemaT]) -> ReadAs[SchemaT]:
