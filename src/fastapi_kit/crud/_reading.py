@@ -14,7 +14,9 @@ from sqlalchemy.orm.interfaces import LoaderOption, ORMOption
 
 from fastapi_kit._compat import criteria_options, is_ungrouped, options_of
 from fastapi_kit.crud._base_query import BaseQuery, window
+from fastapi_kit.crud._estimate import estimate
 from fastapi_kit.crud._generics import overrides, type_arguments
+from fastapi_kit.crud._pages import Total
 from fastapi_kit.crud._related import criteria_of
 from fastapi_kit.crud._rows import Loading, loading_of
 from fastapi_kit.crud.attributes import mapper_of
@@ -26,6 +28,7 @@ from fastapi_kit.db.atomic import read_locked
 from fastapi_kit.db.reads import read
 from fastapi_kit.db.sessions import execute, is_idle
 from fastapi_kit.errors import ConfigurationError, InvalidQueryError
+from fastapi_kit.pagination import PageParams
 
 __all__ = ["MAX_OFFSET", "Asking", "Reading", "load_missing"]
 
@@ -183,10 +186,20 @@ class Reading(Generic[ModelT]):
         if up_to is None:
             statement = base.of_model(func.count()).where(*base.has(*conditions))
         else:
-            rows = base.of_model(*self._identity.attributes).where(*base.has(*conditions)).limit(up_to)
-            statement = base.around(select(func.count()).select_from(rows.subquery()))
+            statement = base.around(select(func.count()).select_from(self._keys(conditions).limit(up_to).subquery()))
         number: int = execute(session, statement).scalar_one()
         return number
+
+    def _total(
+        self, session: Session, conditions: Sequence[ColumnExpressionArgument[bool]], *, up_to: int | None, query: PageParams
+    ) -> Total:
+        counted = self._count(session, conditions, up_to=up_to)
+        is_estimated = query.estimate_total and counted == up_to and session.get_bind(self.mapper).dialect.name == "postgresql"
+        return Total(counted, estimate(session, self._base, self._keys(conditions)) if is_estimated else None)
+
+    def _keys(self, conditions: Sequence[ColumnExpressionArgument[bool]]) -> Select[Any]:
+        """Return the select of the keys of the rows that meet *conditions*."""
+        return self._base.of_model(*self._identity.attributes).where(*self._base.has(*conditions))
 
     async def _load(
         self,

@@ -16,7 +16,7 @@ from fastapi_kit.crud._base_query import BaseQuery
 from fastapi_kit.crud._conversions import is_sql
 from fastapi_kit.crud._generics import overrides
 from fastapi_kit.crud._keyset import KeysetWindow, Seek, keys_of, without_order
-from fastapi_kit.crud._pages import page_of, rows_to_count, rows_to_read, slice_of
+from fastapi_kit.crud._pages import Total, page_of, rows_to_count, rows_to_read, slice_of
 from fastapi_kit.crud._reading import Asking, Reading, load_missing
 from fastapi_kit.crud._rows import MOST_KEYS, chunks
 from fastapi_kit.crud.attributes import attributes_of
@@ -257,7 +257,8 @@ class ReadService(Reading[ModelT], Generic[ModelT]):
         """Return the page that *query* asks for, of the rows that meet *conditions*, with items of *schema*.
 
         It takes two statements: the rows and their number. With ``max_total`` in the class of *query* counting stops there, and
-        ``has_more`` is known from one additional row. The filters and the sort of a QuerySpec apply; *order_by* replaces its sort.
+        ``has_more`` is known from one additional row. With ``estimate_total`` a third statement asks PostgreSQL how many rows it expects.
+        The filters and the sort of a QuerySpec apply; *order_by* replaces its sort.
 
         Raises:
             ConfigurationError: ``max_total`` is less than 1, or the model cannot fill a field of *schema*.
@@ -266,18 +267,18 @@ class ReadService(Reading[ModelT], Generic[ModelT]):
         skip, limit, up_to = query.skip, rows_to_read(query), rows_to_count(query)
         if self._is_overridden("list", "list_as", "count"):
             rows = await self.list_as(schema, *conditions, skip=skip, limit=limit, order_by=order_by)
-            counted = await self._read(lambda session: self._count(session, conditions, up_to=up_to))
+            total = await self._read(lambda session: self._total(session, conditions, up_to=up_to, query=query))
         else:
             plan, statement = read_plan(schema, self.mapper), self._window(conditions, skip=skip, limit=limit, order_by=order_by)
             find = self._finding(plan, statement) if statement is not None else None
 
-            def find_page(session: Session) -> tuple[Sequence[Any], int]:
+            def find_page(session: Session) -> tuple[Sequence[Any], Total]:
                 found: Sequence[Any] = find(session) if find is not None else ()
-                return found, self._count(session, conditions, up_to=up_to)
+                return found, self._total(session, conditions, up_to=up_to, query=query)
 
-            found, counted = await self._read(find_page)
+            found, total = await self._read(find_page)
             rows = plan.from_found(found)
-        return page_of(schema_of(schema), rows, query, counted=counted)
+        return page_of(schema_of(schema), rows, query, total)
 
     async def slice_as(
         self, schema: ReadAs[SchemaT], query: PageParams, *conditions: ColumnExpressionArgument[bool], order_by: OrderBy = ()

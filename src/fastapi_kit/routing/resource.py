@@ -131,6 +131,7 @@ class Resource:
     begin: SessionFactory | None
     max_batch: int
     max_total: int | None
+    estimate_total: bool
     requires_if_match: bool
 
     @cached_property
@@ -148,10 +149,11 @@ class Resource:
         """The parameters of the list."""
         if self.query is not None:
             return with_choice(self.query, self.item)
-        most = self.max_total
+        most, is_estimated = self.max_total, self.estimate_total
 
         class CountedWindow(Window):
             max_total: ClassVar = most
+            estimate_total: ClassVar = is_estimated
 
         return with_choice(CountedWindow, self.item)
 

@@ -81,6 +81,8 @@ class RouterOptions:
     """The most rows in a batch."""
     max_total: int | None = None
     """Lists count no further than this. With 0 they are a Slice, without a total. None: no limit."""
+    estimate_total: bool = False
+    """On PostgreSQL, a list that is not counted to its end has the total that the planner expects, and says so. It needs ``max_total``."""
     begin: SessionFactory | None = None
     """Opens the sessions of an EXPORT, one for each 1000 rows: ``db.begin``. The service is copied for each, see ``with_session``."""
     require_if_match: bool = False
@@ -204,9 +206,10 @@ def crud_router(
         parent_key=options.parent_key,
         max_batch=options.max_batch,
         max_total=options.max_total,
+        estimate_total=options.estimate_total,
         requires_if_match=options.require_if_match,
     )
-    if query is not None and (options.max_total is not None or not endpoints & (Endpoint.LIST | Endpoint.EXPORT)):
+    if query is not None and (options.max_total is not None or options.estimate_total or not endpoints & (Endpoint.LIST | Endpoint.EXPORT)):
         raise ConfigurationError("query= needs the endpoint LIST or EXPORT, and has a max_total of its own")
     if query is not None and not issubclass(resource.mapper.class_, query.model_class() or object):
         raise ConfigurationError(f"query= is for {query.model_class()}, and the service for {resource.mapper.class_.__name__}")
