@@ -4,12 +4,8 @@ from typing import Any
 
 from sqlalchemy import JSON, Select, literal_column
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.orm import Session
 
-from fastapi_kit.crud._base_query import BaseQuery
-from fastapi_kit.db.sessions import execute
-
-__all__ = ["estimate"]
+__all__ = ["expected_rows", "explained"]
 
 
 class Explain(Select[Any]):
@@ -23,8 +19,12 @@ def explain(element: Explain, compiler: Any, **options: Any) -> str:
     return f"EXPLAIN (FORMAT JSON) {compiler.visit_select(element, **options)}"
 
 
-def estimate(session: Session, base: BaseQuery, rows: Select[Any]) -> int:
-    """Return how many *rows* of *base* the planner expects."""
+def explained(rows: Select[Any]) -> Select[Any]:
+    """Return the statement whose one value ``expected_rows`` reads."""
     plan: Any = literal_column("NULL", JSON).label("plan")
-    (found,) = execute(session, base.around(Explain(plan).select_from(rows.subquery()))).scalar_one()
-    return int(found["Plan"]["Plan Rows"])
+    return Explain(plan).select_from(rows.subquery())
+
+
+def expected_rows(plan: Any) -> int:
+    """Return how many rows the planner expects of the select that was explained."""
+    return int(plan[0]["Plan"]["Plan Rows"])

@@ -14,7 +14,7 @@ from sqlalchemy.orm.interfaces import LoaderOption, ORMOption
 
 from fastapi_kit._compat import criteria_options, is_ungrouped, options_of
 from fastapi_kit.crud._base_query import BaseQuery, window
-from fastapi_kit.crud._estimate import estimate
+from fastapi_kit.crud._estimate import expected_rows, explained
 from fastapi_kit.crud._generics import overrides, type_arguments
 from fastapi_kit.crud._pages import Total
 from fastapi_kit.crud._related import criteria_of
@@ -194,8 +194,10 @@ class Reading(Generic[ModelT]):
         self, session: Session, conditions: Sequence[ColumnExpressionArgument[bool]], *, up_to: int | None, query: PageParams
     ) -> Total:
         counted = self._count(session, conditions, up_to=up_to)
-        is_estimated = query.estimate_total and counted == up_to and session.get_bind(self.mapper).dialect.name == "postgresql"
-        return Total(counted, estimate(session, self._base, self._keys(conditions)) if is_estimated else None)
+        if not query.estimate_total or counted != up_to or session.get_bind(self.mapper).dialect.name != "postgresql":
+            return Total(counted)
+        statement = self._base.around(explained(self._keys(conditions)))
+        return Total(counted, expected_rows(execute(session, statement).scalar_one()))
 
     def _keys(self, conditions: Sequence[ColumnExpressionArgument[bool]]) -> Select[Any]:
         """Return the select of the keys of the rows that meet *conditions*."""
