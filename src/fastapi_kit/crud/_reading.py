@@ -1,10 +1,12 @@
 """What every read of a service shares: the select, the window, the loading of objects and of plain rows."""
 
 import builtins
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import nullcontext
+from copy import copy
 from dataclasses import asdict
 from functools import cached_property
-from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar, runtime_checkable
 
 from pydantic import BaseModel
 from sqlalchemy import ColumnElement, ColumnExpressionArgument, Select, func, select
@@ -16,10 +18,12 @@ from fastapi_kit._compat import criteria_options, is_ungrouped, options_of
 from fastapi_kit.crud._base_query import BaseQuery, window
 from fastapi_kit.crud._estimate import expected_rows, explained
 from fastapi_kit.crud._generics import overrides, type_arguments
+from fastapi_kit.crud._keyset import Seek, keys_of, without_order
 from fastapi_kit.crud._pages import Total
 from fastapi_kit.crud._related import criteria_of
 from fastapi_kit.crud._rows import Loading, loading_of
 from fastapi_kit.crud.attributes import mapper_of
+from fastapi_kit.crud.filters.cursors import Position
 from fastapi_kit.crud.identity import Identity, identity_of
 from fastapi_kit.crud.locks import RowLock
 from fastapi_kit.crud.ordering import OrderBy, items_of, total_order
@@ -29,6 +33,10 @@ from fastapi_kit.db.reads import read
 from fastapi_kit.db.sessions import execute, is_idle
 from fastapi_kit.errors import ConfigurationError, InvalidQueryError
 from fastapi_kit.pagination import PageParams
+
+if TYPE_CHECKING:
+    from fastapi_kit.crud.filters.specs import FilterSpec
+    from fastapi_kit.db.transactions import SessionFactory
 
 __all__ = ["MAX_OFFSET", "Asking", "Reading", "load_missing"]
 
@@ -96,6 +104,15 @@ class Reading(Generic[ModelT]):
         has_criteria = bool(self.session.sync_session.dispatch.do_orm_execute) or (is_overridden and criteria_options(self.base_query()))
         return select(model) if has_criteria else None
 
+    def with_session(self, session: AsyncSession) -> Self:
+        """Return a copy of the service that reads through *session*.
+
+        Override it if the service has other parts that use its session, such as other services.
+        """
+        service = copy(self)
+        service.session = session
+        return service
+
     def _finding(self, plan: ReadPlan[SchemaT], statement: Select[Any]) -> Callable[[Session], Sequence[Any]]:
         """Return the function that runs *statement* for ``plan.from_found``: for plain rows if the plan is flat, else for objects."""
         given = self._loader_options(statement)
@@ -145,6 +162,47 @@ class Reading(Generic[ModelT]):
     def _related_criteria(self, plan: ReadPlan[Any]) -> Sequence[ORMOption]:
         """Return the options that keep related rows that ``related_query`` hides out of the part of a schema."""
         return list(criteria_of(plan.related, self.related_query)) if plan.is_part else ()
+
+    async def _seek(
+        self,
+        plan: ReadPlan[SchemaT],
+        seek: Seek,
+        query: "FilterSpec[ModelT] | None",
+        conditions: Sequence[ColumnExpressionArgument[bool]],
+        *,
+        limit: int,
+    ) -> tuple[Sequence[Any], Sequence[tuple[Any, ...]]]:
+        """Return the first *limit* rows of *seek* for ``plan.from_found``, and their positions."""
+        asked = () if query is None else query.confined(self.related_query)
+        base = BaseQuery(without_order(self.base_query()), self.mapper)
+        rows = base.rows([*asked, *conditions, *seek.conditions], seek.order, limit=limit)
+        return await self._read(self._finding_with(plan, rows, seek.expressions))
+
+    async def _batches(
+        self,
+        plan: ReadPlan[Any],
+        show: Callable[[Sequence[Any]], builtins.list[ResultT]],
+        query: "FilterSpec[ModelT] | None",
+        conditions: Sequence[ColumnExpressionArgument[bool]],
+        batch_size: int,
+        begin: "SessionFactory | None",
+    ) -> AsyncGenerator[builtins.list[ResultT]]:
+        if batch_size < 1:
+            raise ConfigurationError("batch_size must be at least 1")
+        keys = keys_of(() if query is None else query.sort_items(), self.mapper)
+        position: Position | None = None
+        has_more = True
+        while has_more:
+            async with nullcontext(self.session) if begin is None else begin() as session:
+                service = self if begin is None else self.with_session(session)
+                found, values = await service._seek(plan, Seek(keys, position), query, conditions, limit=batch_size)
+                rows = show(found)
+            has_more = len(values) == batch_size
+            if has_more and position is not None and values[-1] == position.values:
+                raise ConfigurationError(f"{self.model.__name__} is sorted by values that the database rounds: sort by other columns")
+            position = Position(values[-1]) if has_more else None
+            del found, values, service, session
+            yield rows
 
     def _loader_options(self, statement: Select[Any]) -> builtins.list[ORMOption]:
         """Return the loader options of *statement* and ``read_options``."""

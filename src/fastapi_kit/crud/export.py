@@ -10,10 +10,11 @@ from typing import Any, cast
 from pydantic import BaseModel
 from pydantic_core import to_json
 
+from fastapi_kit.crud.read_plan.lines import line_of
 from fastapi_kit.crud.sparse import ReadAs, hidden_by, schema_of
 from fastapi_kit.errors import ConfigurationError
 
-__all__ = ["csv_columns", "csv_lines", "harmless", "ndjson_lines"]
+__all__ = ["csv_columns", "csv_lines", "harmless", "ndjson_lines", "ndjson_of"]
 
 _CHUNK = 64 * 1024
 _FORMULA = frozenset("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
@@ -68,16 +69,21 @@ async def ndjson_lines(rows: AsyncIterable[BaseModel]) -> AsyncGenerator[bytes]:
             return StreamingResponse(ndjson_lines(rows), media_type="application/x-ndjson")
         ```
     """
+    async for chunk in ndjson_of([line_of(row)] async for row in rows):
+        yield chunk
+
+
+async def ndjson_of(batches: AsyncIterable[Sequence[bytes]]) -> AsyncGenerator[bytes]:
+    """Yield *batches* of lines, some 64 KiB at a time."""
     lines, size = list[bytes](), 0
-    async for row in rows:
-        line = row.__pydantic_serializer__.to_json(row, by_alias=True)
-        lines.append(line)
-        size += len(line)
-        del row
-        if size >= _CHUNK:
-            lines.append(b"")
-            yield b"\n".join(lines)
-            lines, size = [], 0
+    async for batch in batches:
+        for line in batch:
+            lines.append(line)
+            size += len(line)
+            if size >= _CHUNK:
+                lines.append(b"")
+                yield b"\n".join(lines)
+                lines, size = [], 0
     if lines:
         yield b"\n".join([*lines, b""])
 

@@ -2,25 +2,22 @@
 
 import builtins
 from collections.abc import AsyncGenerator, Iterable, Sequence
-from contextlib import aclosing, nullcontext
-from copy import copy
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from pydantic import BaseModel
 from sqlalchemy import ColumnExpressionArgument, select
-from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, selectinload
 from sqlalchemy.orm.interfaces import ORMOption
 
-from fastapi_kit.crud._base_query import BaseQuery
 from fastapi_kit.crud._conversions import is_sql
 from fastapi_kit.crud._generics import overrides
-from fastapi_kit.crud._keyset import KeysetWindow, Seek, keys_of, without_order
+from fastapi_kit.crud._keyset import KeysetWindow
 from fastapi_kit.crud._pages import Total, page_of, rows_to_count, rows_to_read, slice_of
 from fastapi_kit.crud._reading import Asking, Reading, load_missing
 from fastapi_kit.crud._rows import MOST_KEYS, chunks
 from fastapi_kit.crud.attributes import attributes_of
-from fastapi_kit.crud.filters.cursors import Position
+from fastapi_kit.crud.export import ndjson_lines, ndjson_of
 from fastapi_kit.crud.identity import Key, may_hold
 from fastapi_kit.crud.locks import RowLock
 from fastapi_kit.crud.ordering import OrderBy, items_of
@@ -331,24 +328,34 @@ class ReadService(Reading[ModelT], Generic[ModelT]):
             ConfigurationError: *batch_size* is less than 1, the sort has a column of another table, ``base_query`` has a LIMIT, the
                 sort has values that the database rounds, or the model cannot fill a field of *schema*.
         """
-        if batch_size < 1:
-            raise ConfigurationError("batch_size must be at least 1")
-        plan, keys = read_plan(chosen_by(query, schema), self.mapper), keys_of(() if query is None else query.sort_items(), self.mapper)
-        position: Position | None = None
-        has_more = True
-        while has_more:
-            async with nullcontext(self.session) if begin is None else begin() as session:
-                service = self if begin is None else self.with_session(session)
-                found, values = await service._seek(plan, Seek(keys, position), query, conditions, limit=batch_size)
-                rows = plan.from_found(found)
-            has_more = len(values) == batch_size
-            if has_more and position is not None and values[-1] == position.values:
-                raise ConfigurationError(f"{self.model.__name__} is sorted by values that the database rounds: sort by other columns")
-            position = Position(values[-1]) if has_more else None
-            del found, values, service, session
-            for row in rows:
-                yield row
-            rows.clear()
+        plan = read_plan(chosen_by(query, schema), self.mapper)
+        async with aclosing(self._batches(plan, plan.from_found, query, conditions, batch_size, begin)) as batches:
+            async for rows in batches:
+                for row in rows:
+                    yield row
+                rows.clear()
+
+    async def stream_json_as(
+        self,
+        schema: ReadAs[SchemaT],
+        query: "FilterSpec[ModelT] | None" = None,
+        *conditions: ColumnExpressionArgument[bool],
+        batch_size: int = 1000,
+        begin: SessionFactory | None = None,
+    ) -> AsyncGenerator[bytes]:
+        """Yield the rows of ``stream_as`` as lines of JSON (NDJSON), some 64 KiB at a time, faster than ``ndjson_lines``.
+
+        The lines are the same. Rows of columns are validated and written without an instance of *schema* for each.
+        """
+        if self._is_overridden("stream_as"):
+            rows = self.stream_as(schema, query, *conditions, batch_size=batch_size, begin=begin)
+            chunks = ndjson_lines(rows)
+        else:
+            plan = read_plan(chosen_by(query, schema), self.mapper)
+            chunks = ndjson_of(self._batches(plan, plan.lines, query, conditions, batch_size, begin))
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                yield chunk
 
     async def rows_as(self, schema: ReadAs[SchemaT], rows: Sequence[ModelT]) -> builtins.list[SchemaT]:
         """Return *rows*, which were read or written before, as instances of *schema*. What is not loaded yet is read now."""
@@ -368,30 +375,6 @@ class ReadService(Reading[ModelT], Generic[ModelT]):
 
         await self._read(complete)
         return plan.from_objects(rows)
-
-    def with_session(self, session: AsyncSession) -> Self:
-        """Return a copy of the service that reads through *session*.
-
-        Override it if the service has other parts that use its session, such as other services.
-        """
-        service = copy(self)
-        service.session = session
-        return service
-
-    async def _seek(
-        self,
-        plan: ReadPlan[SchemaT],
-        seek: Seek,
-        query: "FilterSpec[ModelT] | None",
-        conditions: Sequence[ColumnExpressionArgument[bool]],
-        *,
-        limit: int,
-    ) -> tuple[Sequence[Any], Sequence[tuple[Any, ...]]]:
-        """Return the first *limit* rows of *seek* for ``plan.from_found``, and their positions."""
-        asked = () if query is None else query.confined(self.related_query)
-        base = BaseQuery(without_order(self.base_query()), self.mapper)
-        rows = base.rows([*asked, *conditions, *seek.conditions], seek.order, limit=limit)
-        return await self._read(self._finding_with(plan, rows, seek.expressions))
 
     def _asked(
         self, query: PageParams, conditions: tuple[ColumnExpressionArgument[bool], ...], order_by: OrderBy

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from fastapi_kit.crud.read_plan.fields import Node, SchemaReader, core_schema_of, has_own_init, is_pydantics
 from fastapi_kit.errors import ConfigurationError
 
-__all__ = ["check_separable", "part_of"]
+__all__ = ["check_separable", "part_of", "reasons_against"]
 
 
 def part_of(schema: type[BaseModel], names: Set[str]) -> Any:

@@ -14,6 +14,7 @@ from sqlalchemy.orm.interfaces import ORMOption
 from fastapi_kit.crud.identity import identity_of
 from fastapi_kit.crud.read_plan.attributes import has_load_listener
 from fastapi_kit.crud.read_plan.fields import SchemaReader, core_schema_of
+from fastapi_kit.crud.read_plan.lines import LineWriter, line_of
 from fastapi_kit.crud.read_plan.needs import Needs, NeedsCompiler
 from fastapi_kit.crud.read_plan.options import GivenOptions, loader_options, only_columns
 from fastapi_kit.crud.read_plan.parts import part_of
@@ -76,7 +77,7 @@ class ReadPlan(Generic[SchemaT]):
         self.schema = schema
         self.mapper = mapper
         self.is_part = names is not None
-        part = None if names is None else part_of(schema, names)
+        self._part = part = None if names is None else part_of(schema, names)
         self._needs, self._flat = compile_plan(core_schema_of(schema) if part is None else part, mapper)
         self._validate = ListValidator(schema, part)
 
@@ -103,12 +104,25 @@ class ReadPlan(Generic[SchemaT]):
         Raises:
             ValidationError: pydantic rejects a row.
         """
+        return self._validate(self._named(rows))
+
+    def _named(self, rows: Iterable[Sequence[object]]) -> list[dict[str, object]]:
         names = tuple(self._needs.selected)
-        return self._validate([dict(zip(names, row, strict=True)) for row in rows])
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+    @cached_property
+    def _writer(self) -> LineWriter | None:
+        return LineWriter.of(self.schema, self._part)
+
+    def lines(self, found: Sequence[Any]) -> list[bytes]:
+        """Return plain rows of ``columns``, or loaded objects, as the JSON of instances of the schema."""
+        if self._writer is not None and is_plain(found):
+            return self._writer(self._named(found))
+        return [line_of(row) for row in self.from_found(found)]
 
     def from_found(self, found: Sequence[Any]) -> list[SchemaT]:
         """Return plain rows of ``columns``, or loaded objects, as instances of the schema."""
-        return self.from_rows(found) if found and isinstance(found[0], Row | tuple) else self.from_objects(found)
+        return self.from_rows(found) if is_plain(found) else self.from_objects(found)
 
     def from_objects(self, objects: Iterable[object]) -> list[SchemaT]:
         """Return loaded *objects* as instances of the schema.
@@ -187,6 +201,11 @@ class ReadPlan(Generic[SchemaT]):
     @cached_property
     def _select_options(self) -> list[ORMOption]:
         return loader_options(self._needs, GivenOptions.of(()), join=False)
+
+
+def is_plain(found: Sequence[Any]) -> bool:
+    """Return whether *found* are plain rows, and not objects."""
+    return bool(found) and isinstance(found[0], Row | tuple)
 
 
 def selects(needs: Needs, identities: Sequence[tuple[Any, ...]]) -> Iterator[Select[Any]]:
