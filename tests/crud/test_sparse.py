@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
 from typing import Any, ClassVar
 
 import pytest
@@ -18,9 +19,9 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
-from sqlalchemy import ForeignKey, event, select
+from sqlalchemy import ForeignKey, event, exists, select
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import DeclarativeBase, Mapped, ORMExecuteState, mapped_column, relationship, with_loader_criteria
+from sqlalchemy.orm import DeclarativeBase, Mapped, ORMExecuteState, aliased, mapped_column, relationship, with_loader_criteria
 from tests.crud.sparse import (
     INCLUDED,
     PLAIN,
@@ -38,8 +39,10 @@ from tests.crud.sparse import (
     fill,
 )
 
+from fastapi_kit.cache import Cache
 from fastapi_kit.crud import ReadService, SparseModel, SparseSpec
 from fastapi_kit.crud.attributes import mapper_of
+from fastapi_kit.crud.cached import CachedReadsMixin
 from fastapi_kit.crud.read_plan.plan import MOST_PARTS, plan_of_part, read_plan
 from fastapi_kit.db import Database
 from fastapi_kit.errors import ConfigurationError, NotFoundError
@@ -216,6 +219,29 @@ async def test_a_part_leaves_objects_of_the_session_as_they_are(press: AsyncSess
     assert (article.body[:6], article.password) == ("Body 1", "hidden")
 
 
+async def test_a_part_does_not_spoil_the_session(press: AsyncSession) -> None:
+    """After a list in part, whole rows can be read in the same transaction."""
+    async with press.begin():
+        rows = await ArticleService(press).list_as(ArticleParts(fields="title", include="writer,labels"))
+        article = await ArticleService(press).get_one(1)
+        assert (article.body[:6], article.email, len(rows)) == ("Body 1", "a1@example.org", 6)
+
+
+async def test_parts_are_not_cached(press: AsyncSession, database: Database) -> None:
+    """A service with a cache reads them from the database."""
+
+    class Cached(CachedReadsMixin[Article], ArticleService):
+        cache = Cache()
+        cache_lifetime = timedelta(minutes=1)
+
+    for part in (ArticleParts(fields="title"), ArticleParts(fields="data"), ArticleRead):
+        for _ in range(2):
+            with assert_max_queries(database, 2) as log:
+                assert shown([await Cached(press).get_as(part, 1)]) == shown(await Cached(press).list_as(part, limit=1))
+            assert log.count == 2
+            await press.rollback()
+
+
 # --- Which related rows ---
 
 
@@ -241,16 +267,16 @@ async def test_includes_show_what_may_be_seen(press: AsyncSession) -> None:
     assert [label.name for label in row.labels] == ["news", "inside"]
 
 
-async def test_a_complex_related_query_holds(press: AsyncSession) -> None:
-    """One that joins hides rows as well."""
+async def test_a_related_query_may_ask_other_tables(press: AsyncSession) -> None:
+    """One with exists() hides rows as well."""
 
-    class Joined(ArticleService):
+    class Asking(ArticleService):
         def related_query(self, model: type[Any]) -> Any:
             if model is not Label:
                 return super().related_query(model)
-            return select(Label).join(Article, Article.id == Label.article_id).where(Article.title == "Title 2", Label.secret.is_(False))
+            return select(Label).where(exists().where(Article.id == Label.article_id, Article.title == "Title 2"), Label.secret.is_(False))
 
-    rows = await Joined(press).list_as(ArticleParts(include="labels"), limit=3)
+    rows = await Asking(press).list_as(ArticleParts(include="labels"), limit=3)
     assert [[label.name for label in row.labels] for row in rows] == [[], ["news"], []]
 
 
@@ -408,3 +434,30 @@ async def test_trees_and_hierarchies(database: Database) -> None:
         {"name": "b", "children": [{"name": "c", "children": []}]},
         {"name": "c", "colour": "red", "children": []},
     ]
+
+
+async def test_base_query_hides_rows_of_the_same_model(database: Database) -> None:
+    """What base_query hides is in no include that leads back to the model: no child, and no parent."""
+    await database.create_tables(TreeBase.metadata)
+
+    class Simple(ReadService[Node]):
+        def base_query(self) -> Any:
+            return super().base_query().where(Node.name != "b")
+
+    class Complex(ReadService[Node]):
+        def base_query(self) -> Any:
+            return super().base_query().outerjoin(Node.children.of_type(aliased(Node))).where(Node.name != "b").distinct()
+
+    async with database.begin() as session:
+        parents = {"a": None, "b": 1, "c": 2, "d": 1}
+        session.add_all([Node(id=ident, name=name, parent_id=parents[name]) for ident, name in enumerate("abcd", 1)])
+    async with database.sessions() as session:
+        rows = await Simple(session).list_as(SparseSpec[NodeRead](fields="name", include="parent,children"))
+        assert [(row.name, row.parent and row.parent.name, [child.name for child in row.children]) for row in rows] == [
+            ("a", None, ["d"]),
+            ("c", None, []),
+            ("d", "a", []),
+        ]
+        assert [row.name for row in await Complex(session).list_as(SparseSpec[NodeRead](fields="name"))] == ["a", "c", "d"]
+        with pytest.raises(ConfigurationError, match="the rows of Node in an answer of some fields cannot be restricted by a select"):
+            await Complex(session).list_as(SparseSpec[NodeRead](include="children"))

@@ -24,7 +24,7 @@ from tests.crud.sparse import (
     fill,
 )
 
-from fastapi_kit.crud import QuerySpec, SparseModel, SparseSpec
+from fastapi_kit.crud import QuerySpec, SparseModel, SparseSpec, Where
 from fastapi_kit.db import Database
 from fastapi_kit.errors import ConfigurationError
 from fastapi_kit.handlers import register_exception_handlers
@@ -271,6 +271,12 @@ async def test_mistakes_are_errors_at_start(database: Database) -> None:
 
     with pytest.raises(ConfigurationError, match="ArticleQuery chooses fields of another schema than CamelRead"):
         crud_router(ArticleService, read=CamelRead, query=ArticleQuery, session=database.session)
+
+    class Taken(QuerySpec[Article]):
+        fields: Annotated[str | None, Where(lambda value: Article.title == value)] = None
+
+    with pytest.raises(ConfigurationError, match="Taken has fields already"):
+        crud_router(ArticleService, read=CamelRead, query=Taken, session=database.session)
     app = FastAPI()
     app.include_router(crud_router(ArticleService, read=Other, session=database.session, endpoints=Endpoint.READ), prefix="/x")
     with pytest.raises(ConfigurationError, match=r"Other\.colour cannot be filled"):

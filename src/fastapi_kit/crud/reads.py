@@ -360,10 +360,10 @@ class ReadService(Reading[ModelT], Generic[ModelT]):
     async def rows_as(self, schema: ReadAs[SchemaT], rows: Sequence[ModelT]) -> builtins.list[SchemaT]:
         """Return *rows*, which were read or written before, as instances of *schema*. What is not loaded yet is read now."""
         plan, base = read_plan(schema, self.mapper), self._base
-        given, criteria = self._loader_options(base.statement), self._related_criteria(plan)
+        given = self._loader_options(base.statement)
         if not given and all(map(plan.satisfied_by, rows)):
             return plan.from_objects(rows)
-        identity = self._identity
+        identity, criteria = self._identity, self._related_criteria(plan)
         keys = chunks([identity.key_of_row(row) for row in rows], MOST_KEYS // len(identity.names))
 
         def complete(session: Session) -> None:

@@ -211,6 +211,8 @@ def with_choice(query: type[BaseModel], schema: type[BaseModel]) -> type[BaseMod
         raise ConfigurationError(f"{query.__name__} chooses fields of another schema than {schema.__name__}, which the list shows")
     if own is schema or not issubclass(schema, SparseModel):
         return query
+    if taken := sorted(SparseSpec.model_fields.keys() & query.model_fields.keys()):
+        raise ConfigurationError(f"{query.__name__} has {', '.join(taken)} already, which would choose fields of {schema.__name__}")
     bases: Any = (SparseSpec.__class_getitem__(schema), query)
     return create_model(query.__name__, __base__=bases, __module__=query.__module__)
 

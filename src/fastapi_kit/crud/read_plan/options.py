@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from sqlalchemy.orm import (
-    ColumnProperty,
     Mapper,
     MapperProperty,
     RelationshipDirection,
@@ -78,8 +77,8 @@ def only_columns(needs: Needs) -> list[ORMOption]:
     mapper = needs.mapper
     if needs.computed or mapper.inherits or mapper.polymorphic_on is not None:
         return []
-    keys = [mapper.get_property_by_column(column) for each in needs.relationships for column in each.local_columns]
-    columns = [*needs.columns, *(each for each in keys if isinstance(each, ColumnProperty))]
+    keys = {column for each in needs.relationships for column in each.local_columns}
+    columns = [*needs.columns, *(each for each in mapper.column_attrs if not keys.isdisjoint(each.columns))]
     attributes = [each.class_attribute for each in dict.fromkeys(columns)]
     return [load_only(*attributes)] if attributes else []
 
