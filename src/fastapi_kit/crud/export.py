@@ -24,6 +24,8 @@ _NEGATIVE = re.compile(r"-[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 async def ndjson_lines(rows: AsyncIterable[BaseModel]) -> AsyncGenerator[bytes]:
     """Yield *rows* as lines of JSON (NDJSON), some 64 KiB at a time. A line is what FastAPI sends for the row.
 
+    For the rows of a service as they are, ``stream_json_as`` is faster.
+
     Example:
         ```python
         from typing import Annotated
