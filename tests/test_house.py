@@ -36,15 +36,22 @@ WEB = f"{PYDANTIC} anyio fastapi opentelemetry sqlalchemy starlette"
 
 GROUND = frozenset({"errors", "settings", "pagination", "schemas", "_text"})
 TOKENS, PASSWORDS, LOGINS = frozenset({"auth.tokens"}), frozenset({"auth.passwords"}), frozenset({"auth.logins"})
-FLOW_MEMBERS = "auth.users.accounts auth.users.flow"
+FACTOR, API_KEYS = frozenset({"auth.second_factor"}), frozenset({"auth.api_keys"})
+FLOW_MEMBERS = "auth.users.accounts auth.users.flow auth.users.throttle auth.users.mail auth.users.impersonation auth.users.second_factor"
 FLOW = frozenset(FLOW_MEMBERS.split())
 TOOLS = GROUND | TOKENS | PASSWORDS | {"db", "middleware", "cache"}
 ON_DATABASE = TOOLS | {"crud"}
 WEB_MEMBERS = "_masking _signals dependencies handlers health metrics logs tasks etags idempotency ratelimit routing"
 USER_TOOLS = frozenset({"auth.users.sql", "auth.users.superuser"})
-AUTH_WEB_MEMBERS = "auth.__init__ auth.requests auth.users.__init__ auth.users.router auth.users.schemas"
+AUTH_WEB_MEMBERS = """
+    auth.__init__ auth.requests auth.users.__init__ auth.users.account_routes auth.users.cookie_routes auth.users.router
+    auth.users.schemas auth.users.second_factor_routes
+"""
 # Import paths beside those of the rooms: they only pass names on.
-AUTH_PATHS = "auth.accounts auth.dependencies auth.flow auth.keys auth.router auth.schemas auth.sessions auth.sql auth.transports"
+AUTH_PATHS = """
+    auth.accounts auth.dependencies auth.flow auth.keys auth.remote auth.router auth.schemas auth.sessions auth.sql auth.totp
+    auth.transports auth.websocket
+"""
 EVERYTHING_BUT_APP = ON_DATABASE | set(WEB_MEMBERS.split()) | {"auth"}
 
 PLACES = [
@@ -54,6 +61,9 @@ PLACES = [
     place("settings _secrets", frozenset({"errors"}), PYDANTIC),
     place("pagination _partial", frozenset({"errors"}), PYDANTIC),
     place("schemas", frozenset({"errors", "_partial", "_text"}), PYDANTIC),
+    place("_redis", frozenset({"errors"}), "redis"),
+    place("ratelimit.counters ratelimit.fields", frozenset({"errors"})),
+    place("ratelimit.redis", frozenset({"_redis", "ratelimit.counters"}), "limits"),
     # tools: the ground and one third-party world each, never a neighbour
     place("_compat", frozenset(), "pydantic_core sqlalchemy"),
     place("_compat_web", frozenset(), "fastapi"),
@@ -62,25 +72,32 @@ PLACES = [
     place("middleware", GROUND, f"{PYDANTIC} opentelemetry starlette"),
     place("cache", GROUND, f"{PYDANTIC} cashews redis"),
     place("auth.tokens", GROUND | {"_secrets"}, f"{PYDANTIC} cryptography jose"),
+    place("auth.tokens.remote", GROUND | TOKENS, f"{PYDANTIC} cryptography httpx"),
     place("auth.passwords", GROUND, f"{PYDANTIC} anyio argon2 bcrypt passlib"),
     place("auth.logins", GROUND | TOKENS, PYDANTIC),
-    place("auth.logins.redis", GROUND | LOGINS, f"{PYDANTIC} redis"),
+    place("auth.api_keys", GROUND | TOKENS, PYDANTIC),
+    place("auth.logins.redis", GROUND | LOGINS | {"_redis"}, PYDANTIC),
+    # it hands a session through
+    place("auth.second_factor", GROUND | TOKENS, f"{PYDANTIC} sqlalchemy"),
     # on the database
-    place("auth.logins.sql", GROUND | LOGINS | {"db"}, f"{PYDANTIC} sqlalchemy"),
+    place("auth.second_factor.sql", GROUND | FACTOR | {"db"}, f"{PYDANTIC} sqlalchemy"),
+    place("auth._rows", GROUND | {"db"}, f"{PYDANTIC} sqlalchemy"),
+    place("auth.logins.sql", GROUND | LOGINS | {"db", "auth._rows"}, f"{PYDANTIC} sqlalchemy"),
+    place("auth.api_keys.sql", GROUND | API_KEYS | {"db", "auth._rows"}, f"{PYDANTIC} sqlalchemy"),
     place("crud", GROUND | {"_compat", "db"}, f"{PYDANTIC} sqlalchemy"),
     place("crud.cached", GROUND | {"db", "cache", "crud"}, f"{PYDANTIC} sqlalchemy"),
     place("auth.users.sql", GROUND | FLOW | {"_compat", "db", "crud"}, f"{PYDANTIC} sqlalchemy"),
     place("auth.users.superuser", GROUND | FLOW | {"auth.users.sql", "db"}, PYDANTIC),
     # the web; auth is handed a loader and never imports db or crud
-    place(WEB_MEMBERS, ON_DATABASE | {"_compat"}, f"{WEB} limits prometheus_client"),
+    place(WEB_MEMBERS, ON_DATABASE | {"_compat", "_lazy"}, f"{WEB} limits prometheus_client"),
     # it hands a session of SQLAlchemy through, and waits for its commit
-    place(FLOW_MEMBERS, GROUND | TOKENS | PASSWORDS | LOGINS | {"db"}, f"{PYDANTIC} sqlalchemy"),
+    place(FLOW_MEMBERS, GROUND | TOKENS | PASSWORDS | LOGINS | FACTOR | {"db", "ratelimit.counters"}, f"{PYDANTIC} sqlalchemy"),
     place(
-        AUTH_WEB_MEMBERS,
-        TOOLS - {"db"} | LOGINS | FLOW | USER_TOOLS | {"_lazy", "dependencies", "handlers"},
+        f"{AUTH_WEB_MEMBERS} auth.api_keys.router",
+        TOOLS - {"db"} | LOGINS | API_KEYS | FACTOR | FLOW | USER_TOOLS | {"_lazy", "dependencies", "handlers"},
         WEB,
     ),
-    place(AUTH_PATHS, TOKENS | LOGINS | FLOW | {"auth.requests", "auth.users"}),
+    place(AUTH_PATHS, TOKENS | LOGINS | FACTOR | FLOW | {"auth.requests", "auth.users"}),
     # the roof
     place("app", EVERYTHING_BUT_APP | {"_compat_web"}, WEB),
     place("testing", EVERYTHING_BUT_APP, None),

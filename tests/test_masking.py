@@ -101,6 +101,7 @@ def test_other_names_are_shown(name: str) -> None:
         ("redis://cache:6379 is down, tell bob@example.com", "redis://cache:6379 is down, tell bob@example.com"),
         # shapes
         ("got eyJhbGciOiJI.eyJzdWIi.c2ln, expired", "got ***, expired"),
+        (f"got shop_{'0a' * 16}_{'1b' * 32}, expired", "got shop_***, expired"),
         ("got Bearer 0123456789abcdef instead", "got Bearer *** instead"),
         ("Basic dXNlcjpodW50ZXIyIQ==", "Basic ***"),
         ("stored $2b$12$abcdefghijklmnop.", "stored ***"),

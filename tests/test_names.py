@@ -21,22 +21,31 @@ EXPORTS = {
         get_current_user_factory health_router register_exception_handlers require require_access unit_of_work
     """,
     "fastapi_kit.auth": """
-        BearerTransport CurrentUserDependency JWTService Key Keyring PasswordHasher PasswordPolicy TokenClaims TokenPolicy TokenVerifier
-        Transport UserDependency get_claims_factory get_current_user_factory require require_access
+        APIKeyTransport BearerTransport CookieTransport CurrentUserDependency FirstMessageTransport JWTService Key Keyring PasswordHasher
+        PasswordPolicy Roles SubprotocolTransport TokenClaims TokenPolicy TokenVerifier Transport UserDependency accept_websocket
+        get_claims_factory get_current_user_factory jwks_router require require_access
     """,
+    "fastapi_kit.auth.api_keys": "APIKeyInfo APIKeyRecord APIKeyStore APIKeys MemoryAPIKeyStore NewAPIKey",
     "fastapi_kit.auth.logins": """
         ClientInfo EndableLogins LoginInfo LoginRecord LoginStore Logins MemoryLoginStore StatelessLogins StoredLogins TokenPair
     """,
     "fastapi_kit.auth.passwords": "HashContext PasswordCheck PasswordHasher PasswordPolicy",
     "fastapi_kit.auth.requests": """
-        BearerTransport CurrentUserDependency Transport UserDependency get_claims_factory get_current_user_factory require require_access
+        APIKeyTransport BearerTransport CookieTransport CurrentUserDependency FirstMessageTransport Roles SubprotocolTransport Transport
+        UserDependency accept_websocket client_of get_claims_factory get_current_user_factory jwks_router require
+        require_access
+    """,
+    "fastapi_kit.auth.second_factor": """
+        Cipher Enrolment FactorState FactorStore RecoveryCodes SecondFactor TOTP new_recovery_codes use_recovery_code
     """,
     "fastapi_kit.auth.tokens": """
         Algorithm Clock JWKSet JWTService Key Keyring TokenClaims TokenPolicy TokenType TokenVerifier
     """,
+    "fastapi_kit.auth.tokens.remote": "Fetch RemoteIssuer",
     "fastapi_kit.auth.users": """
-        Account Accounts AuthEndpoint AuthFlow LoginRead NoChanges NoStoreRoute PasswordForm RefreshRequest UserAccounts UserMixin
-        UserProfile UserRegister auth_router normalize_email superuser_command
+        Account Accounts AuthEndpoint AuthFlow EditableAccounts Impersonation ImpersonationStart ImpersonationToken LoginRead LoginThrottle
+        Mail MailFlow NoChanges NoStoreRoute PasswordForm RefreshRequest SendLink UserAccounts UserMixin UserProfile UserRegister
+        auth_router begin_second_factor confirm_second_factor disable_second_factor login_with_code normalize_email superuser_command
     """,
     "fastapi_kit.cache": "Cache cached",
     "fastapi_kit.crud": "CRUDService FOR_UPDATE FilterSpec KeysetSpec QuerySpec ReadService RowLock SparseModel SparseSpec Where any_of",
@@ -58,8 +67,12 @@ EXPORTS = {
         AccessLogMiddleware BodyLimitMiddleware RequestIdMiddleware SecurityHeadersMiddleware ServerTimingMiddleware
         UnhandledErrorMiddleware get_request_id timed
     """,
+    "fastapi_kit.ratelimit": "AttemptCounter MemoryCounter RateLimiter client_address client_key",
     "fastapi_kit.routing": ("Endpoint RouterOptions check_operation_ids crud_router get_row_factory operation_id set_link_header"),
-    "fastapi_kit.testing": "FrozenClock QueryLog app_client assert_max_queries assert_no_n_plus_one bearer cheap_hasher isolated login_as",
+    "fastapi_kit.testing": """
+        CapturedMail FrozenClock QueryLog app_client assert_max_queries assert_no_n_plus_one bearer captured_mails cheap_hasher isolated
+        login_as
+    """,
 }
 
 FOUND = [info for info in pkgutil.walk_packages(fastapi_kit.__path__, "fastapi_kit.") if "._" not in info.name]
@@ -123,6 +136,7 @@ LAZY = {
     "fastapi_kit": "fastapi_kit.errors.NotFoundError",
     "fastapi_kit.auth": "fastapi_kit.auth.tokens.JWTService",
     "fastapi_kit.auth.users": "fastapi_kit.auth.users.sql.UserMixin",
+    "fastapi_kit.ratelimit": "fastapi_kit.ratelimit.counters.MemoryCounter",
 }
 
 

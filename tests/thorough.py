@@ -49,12 +49,12 @@ def least_cover(cases: Iterable[Mapping[str, Hashable]]) -> list[int]:
 
 
 def leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect the combinations of parameters that try no new value."""
+    """Deselect the tests that are marked as ``only_full``, and the combinations of parameters that try no new value."""
     combinations: dict[str, list[pytest.Function]] = {}
     for item in sorted(items, key=lambda item: item.nodeid):
         if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
             combinations.setdefault(f"{item.path}::{item.originalname}", []).append(item)
-    left_out: set[pytest.Item] = set()
+    left_out: set[pytest.Item] = {item for item in items if item.get_closest_marker("only_full")}
     for group in combinations.values():
         if len(group) <= FEW_CASES and not is_bounded(group[0]):
             continue

@@ -5,15 +5,20 @@ from typing import Any
 
 import pydantic
 import pytest
+import uvicorn
 from fastapi import FastAPI
 from sqlalchemy import Select
 from sqlalchemy.dialects import postgresql
 
-__all__ = ["distinct_on", "needs_body_limits", "needs_own_validators", "needs_telemetry"]
+__all__ = ["distinct_on", "needs_body_limits", "needs_denial_responses", "needs_own_validators", "needs_telemetry"]
 
 needs_telemetry = pytest.mark.skipif("telemetry" not in signature(FastAPI).parameters, reason="FastAPI before 0.142 has no telemetry")
 needs_body_limits = pytest.mark.skipif(
     "max_body_size" not in signature(FastAPI).parameters, reason="FastAPI before 0.164 has no max_body_size"
+)
+needs_denial_responses = pytest.mark.skipif(
+    tuple(map(int, uvicorn.__version__.split(".")[:2])) < (0, 54),
+    reason="older versions of uvicorn send the answer to a rejected handshake with two lengths, which clients cannot read",
 )
 needs_own_validators = pytest.mark.skipif(
     pydantic.VERSION.startswith("2.12."),

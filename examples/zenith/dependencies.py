@@ -1,4 +1,4 @@
-"""The dependencies of the routes: session, current user, work after the response."""
+"""The dependencies of the routes: session and current user."""
 
 from typing import Annotated
 
@@ -8,7 +8,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from fastapi_kit import PermissionDeniedError, TokenClaims, get_current_user_factory, require
 from fastapi_kit.auth import BearerTransport
 from fastapi_kit.dependencies import answering
-from fastapi_kit.tasks import TaskRunner, Tasks
 
 from .config import settings
 from .database import db, get_db
@@ -16,7 +15,7 @@ from .models import User
 from .services import OrganizationService, UserService, load_user, logins
 
 __all__ = [
-    "AfterResponse",
+    "Claims",
     "CurrentUser",
     "Organizations",
     "Session",
@@ -24,20 +23,19 @@ __all__ = [
     "get_db",
     "get_organizations",
     "get_users",
+    "require_no_impersonation",
     "require_self_or_superuser",
     "require_superuser",
-    "runner",
 ]
 
-runner = TaskRunner()
 bearer = BearerTransport(token_url=f"{settings.API_V1_STR.lstrip('/')}/auth/login")
 get_current_user = get_current_user_factory(logins, load_user, session=db.session, transports=[bearer])
 require_superuser = require(get_current_user, superuser=True)
+require_no_impersonation = require(get_current_user, impersonated=False)
 
 Session = Annotated[AsyncSession, db.session]
 CurrentUser = Annotated[User, Depends(get_current_user)]
 Claims = Annotated[TokenClaims, Depends(get_current_user.claims)]
-AfterResponse = Annotated[Tasks, runner.after_response]
 
 
 @answering(403)
@@ -48,7 +46,7 @@ async def require_self_or_superuser(id: Annotated[str, Path(include_in_schema=Fa
 
 
 async def get_users(session: Session, user: CurrentUser, claims: Claims) -> UserService:
-    return UserService(session, actor=user, sid=claims.sid)
+    return UserService(session, actor=user, claims=claims)
 
 
 @answering(403)  # for members who are not owners

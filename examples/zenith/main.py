@@ -9,7 +9,6 @@ from fastapi_kit.logs import configure_logging
 from .cache import cache
 from .config import settings
 from .database import db
-from .dependencies import runner
 from .middleware import AuditMiddleware
 from .models import Base
 from .routers import auth, organizations, users
@@ -21,7 +20,7 @@ app = create_app(
     database=db,
     create_tables=not settings.is_production,
     metadata=Base.metadata,
-    lifespans=[runner.lifespan, cache.lifespan],
+    lifespans=[cache.lifespan],
     checks=[HealthCheck("cache", cache.ping, critical=False)],
     middleware=[Middleware(AuditMiddleware, tokens=logins)],
 )

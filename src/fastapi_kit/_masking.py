@@ -38,9 +38,9 @@ NAMED_VALUE = re.compile(
 USERINFO = re.compile(
     r""":// (?: (?P<user> [^\s:/\[]*+ : ) (?! \d{1,5} (?: [/?\#"'\s] | \Z ) ) (?P<rest> \S++ ) | [^\s:@/?\#\[]++ @ )""", re.VERBOSE
 )
-# JSON web tokens, Bearer and Basic credentials, password hashes, private keys.
+# JSON web tokens, API keys, Bearer and Basic credentials, password hashes, private keys.
 SHAPES = re.compile(
-    r"""\b eyJ[\w-]{8,}+ [\w.-]*+ | (?i: (?<=\bbearer[ ]) | (?<=\bbasic[ ]) ) [\w.~+/=-]{16,}+
+    r"""\b eyJ[\w-]{8,}+ [\w.-]*+ | (?<=_)[0-9a-f]{32}_[0-9a-f]{64} | (?i: (?<=\bbearer[ ]) | (?<=\bbasic[ ]) ) [\w.~+/=-]{16,}+
     | \$(?:2[abxy]|argon2\w*+)\$ [^\s"',;)\]}]++
     | -----BEGIN[ ][A-Z ]{0,30}PRIVATE[ ]KEY----- [^-]*+ (?:-----END[ ][A-Z ]{0,30}-----)?+""",
     re.ASCII | re.VERBOSE,
@@ -54,7 +54,7 @@ QUOTED_BY_DRIVERS = re.compile(
 )
 # Text in which this finds nothing has no match for the patterns above. It is many times faster, on lowered text.
 HINT = re.compile(
-    r"pass|pwd|secret|token|credential|signature|input|sess|key|dsn|otp|sid|authori|cookie|://|eyj|bearer|basic|\$2|\$argon2"
+    r"pass|pwd|secret|token|credential|signature|input|sess|key|dsn|otp|sid|authori|cookie|://|eyj|_[0-9a-f]{32}_|bearer|basic|\$2|\$argon2"
     r"|\[parameters|detail:|context:|failing row|\)=\("
 )
 

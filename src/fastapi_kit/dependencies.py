@@ -20,12 +20,15 @@ from fastapi_kit.middleware.routes import effective_route
 
 __all__ = [
     "CHALLENGES",
+    "CROSS_SITE",
     "OPTIONAL",
+    "SAFE_METHODS",
     "Dependency",
     "answering",
     "as_depends",
     "declare",
     "reject_unknown_query",
+    "rejects_cross_site",
     "requires_login",
     "statuses_of",
     "while_connected",
@@ -103,7 +106,16 @@ def requires_login(dependant: Dependant) -> bool:
     return isinstance(call, SecurityBase) or any(map(requires_login, dependant.dependencies))
 
 
+def rejects_cross_site(dependant: Dependant) -> bool:
+    """Return whether a dependency of a route, at any depth, answers 403 to methods that change something if another site sends them."""
+    return getattr(dependant.call, CROSS_SITE, False) or any(map(rejects_cross_site, dependant.dependencies))
+
+
 _STATUSES = "fastapi_kit_statuses"
+CROSS_SITE = "fastapi_kit_cross_site"
+"""The attribute of a dependency that rejects requests of other sites, except those with one of ``SAFE_METHODS``."""
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+"""The methods that change nothing (RFC 9110, 9.2.1)."""
 OPTIONAL = "fastapi_kit_optional"
 """The attribute of a dependency that asks for credentials and goes on without."""
 CHALLENGES = "fastapi_kit.challenges"

@@ -14,9 +14,13 @@ KitError
 ├── PreconditionRequiredError     the request needs a conditional header and has none
 ├── AuthenticationError           the caller is not known
 │   ├── InvalidCredentialsError   the login failed; one error for every reason
+│   ├── SecondFactorRequiredError the password is right, and a code is needed, too
 │   └── InvalidTokenError         the token is malformed, expired, revoked or of another type
 ├── PermissionDeniedError         the caller is known, and not allowed to do this
-│   └── InsufficientScopeError    the token does not have the needed scopes
+│   ├── CrossSiteRequestError     a request with cookies may come from another site
+│   ├── InsufficientScopeError    the token does not have the needed scopes
+│   └── ImpersonatedError         only the user may do this, and another one acts as the user
+├── RateLimitedError              too many attempts; try again later
 ├── UnavailableError              the database cannot answer now; try again later
 └── ConfigurationError            a mistake in the application's code, never the client's (also a RuntimeError)
     ├── NotLoadedError            an attribute was read that the query did not load
@@ -32,7 +36,9 @@ __all__ = [
     "AuthenticationError",
     "ConfigurationError",
     "ConflictError",
+    "CrossSiteRequestError",
     "FieldError",
+    "ImpersonatedError",
     "InsufficientScopeError",
     "InvalidCredentialsError",
     "InvalidDataError",
@@ -46,6 +52,8 @@ __all__ = [
     "PermissionDeniedError",
     "PreconditionFailedError",
     "PreconditionRequiredError",
+    "RateLimitedError",
+    "SecondFactorRequiredError",
     "StaleVersionError",
     "StillReferencedError",
     "UnavailableError",
@@ -250,6 +258,21 @@ class InvalidCredentialsError(AuthenticationError):
     detail = "The credentials are not valid."
 
 
+class SecondFactorRequiredError(AuthenticationError):
+    """The password is right, and the login needs a code of the second factor.
+
+    *challenge_token* is to be sent with the code, within *expires_in* seconds. The client gets both. ``str(error)`` hides the token.
+    """
+
+    code = "second_factor_required"
+    detail = "A code of the second factor is needed."
+
+    def __init__(self, challenge_token: str, *, expires_in: int) -> None:
+        super().__init__("a code of the second factor is needed")
+        self.challenge_token = challenge_token
+        self.expires_in = expires_in
+
+
 class InvalidTokenError(AuthenticationError):
     """The token is not accepted. *reason* is for logs and tests and is never sent."""
 
@@ -271,6 +294,16 @@ class PermissionDeniedError(KitError):
         super().__init__(message)
 
 
+class CrossSiteRequestError(PermissionDeniedError):
+    """A request with cookies may have been made by a page of another site. *detail* says what it must send; it is sent to the client."""
+
+    code = "cross_site_request"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
 class InsufficientScopeError(PermissionDeniedError):
     """The token does not have all of *scopes*."""
 
@@ -280,6 +313,32 @@ class InsufficientScopeError(PermissionDeniedError):
     def __init__(self, scopes: frozenset[str]) -> None:
         super().__init__(f"the token does not have all of {', '.join(sorted(scopes))}")
         self.scopes = scopes
+
+
+class ImpersonatedError(PermissionDeniedError):
+    """Only the user may do this, and the token is that of another user who acts as the user."""
+
+    code = "impersonated"
+    detail = "Not allowed while you act as another user."
+
+    def __init__(self) -> None:
+        super().__init__("the token has an actor")
+
+
+class RateLimitedError(KitError):
+    """Too many attempts. The client may try again in *retry_after* seconds.
+
+    *limit* attempts in *window* seconds are allowed. Both are sent to the client; leave them out if it must not know them.
+    """
+
+    code = "rate_limited"
+    detail = "Too many requests. Try again later."
+
+    def __init__(self, retry_after: float, *, limit: int | None = None, window: float | None = None) -> None:
+        super().__init__("too many attempts")
+        self.retry_after = retry_after
+        self.limit = limit
+        self.window = window
 
 
 class UnavailableError(KitError):

@@ -12,7 +12,16 @@ from tests.auth.people import SECRET
 
 from fastapi_kit.auth import BearerTransport, JWTService, TokenClaims, get_current_user_factory
 from fastapi_kit.auth.logins import LoginInfo, LoginStore, StatelessLogins, StoredLogins
-from fastapi_kit.auth.users import AuthEndpoint, AuthFlow, UserAccounts, UserMixin, UserRegister, auth_router
+from fastapi_kit.auth.users import (
+    AuthEndpoint,
+    AuthFlow,
+    LoginThrottle,
+    MailFlow,
+    UserAccounts,
+    UserMixin,
+    UserRegister,
+    auth_router,
+)
 from fastapi_kit.db import NAMING_CONVENTION, Database
 from fastapi_kit.handlers import register_exception_handlers
 from fastapi_kit.testing import FrozenClock, cheap_hasher
@@ -60,6 +69,7 @@ class Site:
         endpoints: AuthEndpoint = AuthEndpoint.ALL,
         store: LoginStore | None = None,
         check_access: bool = False,
+        throttle: LoginThrottle | None = None,
     ) -> None:
         self.database = database
         self.clock = FrozenClock()
@@ -71,7 +81,7 @@ class Site:
             else StoredLogins(self.tokens, store, grace=timedelta(seconds=10), check_access=check_access, on_reuse=self.reused.append)
         )
         self.flow: AuthFlow[User, Registration] = AuthFlow(
-            accounts=Users, logins=self.logins, passwords=cheap_hasher(), scopes=lambda user: scopes
+            accounts=Users, logins=self.logins, passwords=cheap_hasher(), scopes=lambda user: scopes, throttle=throttle
         )
         ways = [BearerTransport(token_url="auth/login", scopes=dict.fromkeys(scopes, ""))]
         self.get_user = get_current_user_factory(self.logins, load_user, session=database.session, transports=ways)
@@ -79,7 +89,7 @@ class Site:
         register_exception_handlers(self.app)
         self.app.include_router(self.router(endpoints), prefix="/auth", tags=["auth"])
 
-    def router(self, endpoints: AuthEndpoint = AuthEndpoint.ALL) -> APIRouter:
+    def router(self, endpoints: AuthEndpoint = AuthEndpoint.ALL, mail: MailFlow[User, Registration] | None = None) -> APIRouter:
         return auth_router(
             self.flow,
             session=self.database.session,
@@ -87,6 +97,7 @@ class Site:
             read=UserRead,
             register=Registration,
             endpoints=endpoints,
+            mail=mail,
         )
 
 

@@ -15,7 +15,8 @@ PATHS = {
     "schemas": "users.schemas",
     "sessions": "logins",
     "sql": "users.sql",
-    "transports": "requests.transports",
+    "transports": "requests",
+    "websocket": "requests.websocket",
 }
 
 
@@ -45,12 +46,17 @@ SCRIPTS = {
         "from fastapi_kit.auth.tokens import JWTService",
         "asyncio.run(StatelessLogins(JWTService(secret_key='o3Q9vK1cXf7mZ2rT8yLwB5nH4dJ6sGaE')).start('1'))",
     ),
+    "api_keys": (
+        "import asyncio",
+        "from fastapi_kit.auth.api_keys import APIKeys, MemoryAPIKeyStore",
+        "asyncio.run(APIKeys(MemoryAPIKeyStore(), prefix='shop').create('1', name='script'))",
+    ),
 }
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_script_loads_no_framework(script: str) -> None:
-    """A script that creates tokens, hashes passwords or starts logins loads neither FastAPI nor SQLAlchemy, also when it runs."""
+    """A script with tokens, API keys, passwords or logins loads neither FastAPI nor SQLAlchemy, also when it runs."""
     assert {"fastapi", "starlette", "sqlalchemy"}.isdisjoint(modules_loaded_by(*SCRIPTS[script]))
 
 

@@ -21,12 +21,18 @@ UNGUESSED = frozenset(
         "POST /api/v1/auth/login",
         "POST /api/v1/auth/refresh",
         "DELETE /api/v1/auth/logins/{id}",
+        "POST /api/v1/auth/password",
+        "POST /api/v1/auth/password/reset",
+        "POST /api/v1/auth/email",
+        "POST /api/v1/auth/email/confirm",
+        "POST /api/v1/auth/me/delete",
         "POST /api/v1/users",
         f"POST {_MEMBERS}",
+        f"PATCH {_MEMBERS}/{{user_id}}",
         f"DELETE {_MEMBERS}/{{user_id}}",
     }
 )
-"""What the driver cannot guess: a password, a token, a login, an existing user and organization.
+"""What the driver cannot guess: a password, a token, the link of a mail, a login, an existing user and organization.
 
 The tests of the example call these.
 """

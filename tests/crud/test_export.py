@@ -1,6 +1,7 @@
 """Streams of all rows by keyset batches, and their text as NDJSON and CSV."""
 
 import csv
+import gc
 import json
 import random
 from collections.abc import AsyncIterator, Sequence
@@ -145,6 +146,7 @@ async def test_memory_is_bounded(shop: AsyncSession, database: Database, lines: 
     Alive.now = Alive.most = 0
     chunks = [len(chunk) async for chunk in lines(ItemService(shop).stream_as(Alive, batch_size=500, begin=database.begin))]
 
+    gc.collect()  # newer versions of Python keep the last row of a loop a little longer
     assert Alive.most <= 501
     assert Alive.now == 0
     assert max(chunks) < 70_000

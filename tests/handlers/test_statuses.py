@@ -7,6 +7,7 @@ from fastapi_kit.errors import (
     AuthenticationError,
     ConflictError,
     FieldError,
+    ImpersonatedError,
     InsufficientScopeError,
     InvalidCredentialsError,
     InvalidDataError,
@@ -15,6 +16,7 @@ from fastapi_kit.errors import (
     MultipleMatchesError,
     NotFoundError,
     PermissionDeniedError,
+    RateLimitedError,
     StaleVersionError,
     StillReferencedError,
     UnavailableError,
@@ -40,6 +42,8 @@ from fastapi_kit.errors import (
         (InvalidTokenError("expired"), 401, "invalid_token"),
         (PermissionDeniedError(), 403, "permission_denied"),
         (InsufficientScopeError(frozenset({"a"})), 403, "insufficient_scope"),
+        (ImpersonatedError(), 403, "impersonated"),
+        (RateLimitedError(7), 429, "rate_limited"),
         (UnavailableError("database"), 503, "unavailable"),
     ],
 )
@@ -112,7 +116,18 @@ async def test_a_401_has_a_challenge(error: Exception, challenge: str) -> None:
 @pytest.mark.parametrize(("given", "sent"), [(0.2, "1"), (1.0, "1"), (59.5, "60")])
 async def test_retry_after_has_whole_seconds(given: float, sent: str) -> None:
     """Retry-After has whole seconds, rounded up."""
-    assert (await answer_to(UnavailableError("x", retry_after=given))).headers["retry-after"] == sent
+    for error in (UnavailableError("x", retry_after=given), RateLimitedError(given)):
+        assert (await answer_to(error)).headers["retry-after"] == sent
+
+
+async def test_a_limit_is_sent_if_it_is_given() -> None:
+    """A 429 shows the limit if the error has it, and only Retry-After if not."""
+    shown = await answer_to(RateLimitedError(6.5, limit=10, window=60))
+    hidden = await answer_to(RateLimitedError(6.5))
+
+    assert shown.headers["ratelimit-policy"] == '"10-in-60";q=10;w=60'
+    assert shown.headers["ratelimit"] == '"10-in-60";r=0;t=7'
+    assert not [name for name in hidden.headers if name.startswith("ratelimit")]
 
 
 async def test_an_error_of_the_application_gets_its_status() -> None:
@@ -139,7 +154,8 @@ async def test_an_unknown_field_of_a_service_is_shown_if_it_looks_like_a_name() 
 @pytest.mark.parametrize("seconds", [float("inf"), float("nan"), -3.0, 0.0])
 async def test_retry_after_is_at_least_one(seconds: float) -> None:
     """Retry-After is at least one second, also for infinity and NaN."""
-    assert (await answer_to(UnavailableError("x", retry_after=seconds))).headers["retry-after"] == "1"
+    for error in (UnavailableError("x", retry_after=seconds), RateLimitedError(seconds)):
+        assert (await answer_to(error)).headers["retry-after"] == "1"
 
 
 async def test_scopes_cannot_break_the_challenge() -> None:

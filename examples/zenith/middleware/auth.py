@@ -16,7 +16,7 @@ SAFE_METHODS = {"GET", "HEAD", "OPTIONS", "TRACE"}
 
 @dataclass
 class AuditMiddleware:
-    """Logs subject, method, route and status; never the path or the token. It rejects no request: the routes do."""
+    """Logs who asks, and as whom, method, route and status; never the path or the token. It rejects no request: the routes do."""
 
     app: ASGIApp
     tokens: TokenVerifier
@@ -43,7 +43,9 @@ class AuditMiddleware:
             claims = await BearerTransport().authenticate(HTTPConnection(scope), self.tokens)
         except InvalidTokenError:
             return "anonymous"
-        return claims.sub if claims else "anonymous"
+        if claims is None:
+            return "anonymous"
+        return f"{claims.actor} as {claims.sub}" if claims.actor else claims.sub
 
 
 def route_of(scope: Scope) -> str:

@@ -26,7 +26,7 @@ class Membership(Base):
     """The ``secondary`` table of users and organizations, with a role."""
 
     __tablename__ = "user_organizations"
-    __table_args__ = (CheckConstraint("role IN ('owner', 'member')", name="role"),)
+    __table_args__ = (CheckConstraint("role IN ('owner', 'admin', 'member')", name="role"),)
 
     organization_id: Mapped[int] = mapped_column(ForeignKey("organizations.id", ondelete="CASCADE"), primary_key=True)
     user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True, index=True)

@@ -10,24 +10,30 @@ from fastapi_kit.schemas import Int32
 from ..database import db
 from ..dependencies import Organizations, get_organizations
 from ..models import Membership
-from ..schemas import MembershipRead, OrganizationQuery, OrganizationRead
+from ..schemas import MembershipCreate, MembershipRead, MembershipUpdate, OrganizationQuery, OrganizationRead
 from ..services import MembershipService, OrganizationService
 
 require_member = get_row_factory(OrganizationService, service=get_organizations, name="organization_id")
-
-
-async def require_owner(organization_id: Int32, organizations: Organizations) -> None:
-    await organizations.require_owner(organization_id)
-
 
 members = crud_router(
     MembershipService,
     read=MembershipRead,
     session=db.session,
-    endpoints=Endpoint.LIST | Endpoint.CREATE,
-    dependencies={Endpoint.LIST: [Depends(require_member)], Endpoint.CREATE: [Depends(require_owner)]},
+    endpoints=Endpoint.LIST,
+    dependencies={Endpoint.LIST: [Depends(require_member)]},
     options=RouterOptions(parent=Membership.organization_id),
 )
+
+
+@members.post("", summary="Add member", status_code=201, response_model=MembershipRead, responses=problem_responses(409))
+async def add_member(organization_id: Int32, data: MembershipCreate, organizations: Organizations) -> Membership:
+    return await organizations.add_member(organization_id, data)
+
+
+@members.patch("/{user_id}", summary="Change role", response_model=MembershipRead, responses=problem_responses(409))
+async def change_role(organization_id: Int32, user_id: Int32, data: MembershipUpdate, organizations: Organizations) -> Membership:
+    """Give a member another role. The last owner stays one."""
+    return await organizations.set_role(organization_id, user_id, data.role)
 
 
 @members.delete("/{user_id}", summary="Remove member", status_code=204, responses=problem_responses(409))

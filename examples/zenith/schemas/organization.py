@@ -1,7 +1,7 @@
 """Organizations and their members."""
 
 from datetime import date, datetime
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -9,6 +9,7 @@ from fastapi_kit.crud import QuerySpec
 from fastapi_kit.schemas import Int32, NonBlank, partial_model
 
 from ..models import Organization
+from ..utils.roles import Role
 from ..utils.validators import Name
 
 
@@ -46,11 +47,17 @@ class MembershipCreate(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     user_id: Int32
-    role: Literal["owner", "member"] = "member"
+    role: Role = Role.MEMBER
+
+
+class MembershipUpdate(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    role: Role
 
 
 class MembershipRead(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
     user_id: int
-    role: Literal["owner", "member"]
+    role: Role

@@ -1,7 +1,17 @@
 """The operations of the application, without HTTP."""
 
-from .auth_service import load_user, send_welcome
+from .auth_service import load_user, mail
 from .organization_service import MembershipService, OrganizationService
-from .user_service import UserService, flow, logins
+from .user_service import UserService, attempts, flow, impersonation, logins
 
-__all__ = ["MembershipService", "OrganizationService", "UserService", "flow", "load_user", "logins", "send_welcome"]
+__all__ = [
+    "MembershipService",
+    "OrganizationService",
+    "UserService",
+    "attempts",
+    "flow",
+    "impersonation",
+    "load_user",
+    "logins",
+    "mail",
+]

@@ -5,10 +5,12 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from fastapi_kit.auth import TokenClaims
 from fastapi_kit.auth.logins import StoredLogins
 from fastapi_kit.auth.logins.sql import SQLLoginStore
-from fastapi_kit.auth.users import AuthFlow, UserAccounts
+from fastapi_kit.auth.users import AuthFlow, Impersonation, LoginThrottle, UserAccounts
 from fastapi_kit.crud.cached import CachedReadsMixin
+from fastapi_kit.ratelimit import MemoryCounter
 
 from ..cache import cache
 from ..database import db
@@ -20,7 +22,7 @@ from ..utils.security import passwords, tokens
 class UserService(CachedReadsMixin[User], UserAccounts[User, UserRegister, UserChange]):
     """Users, read and written on behalf of *actor*, or of the application if it is None. Profiles are kept in the cache.
 
-    *sid* is the login of the actor, which goes on when they change their password. Their other logins end.
+    *claims* are those of the request: when the actor changes the password, this login goes on, and the others end.
     """
 
     cache = cache
@@ -28,10 +30,10 @@ class UserService(CachedReadsMixin[User], UserAccounts[User, UserRegister, UserC
     create_schema = UserCreate
     update_schema = UserUpdate
 
-    def __init__(self, session: AsyncSession, actor: User | None = None, sid: str | None = None) -> None:
+    def __init__(self, session: AsyncSession, actor: User | None = None, claims: TokenClaims | None = None) -> None:
         super().__init__(session)
         self.actor = actor
-        self.sid = sid
+        self.claims = claims
 
     async def create_values(self, data: UserRegister) -> dict[str, Any]:
         """Check and hash the password of a user whom a superuser creates. For registrations the flow does it."""
@@ -45,8 +47,12 @@ class UserService(CachedReadsMixin[User], UserAccounts[User, UserRegister, UserC
             return await super().update(ident, data, **options)
         user = await self.get_one(ident)
         is_self = self.actor is not None and self.actor.id == user.id
-        return await flow.change(self.session, user, data, confirm=is_self, keep=self.sid)
+        sid, impersonator = (self.claims.sid, self.claims.actor) if self.claims else (None, None)
+        return await flow.change(self.session, user, data, confirm=is_self, keep=sid, actor=impersonator)
 
 
 logins = StoredLogins(tokens, SQLLoginStore(db.sessions, Login), grace=timedelta(seconds=10))
-flow = AuthFlow[User, UserRegister](accounts=UserService, logins=logins, passwords=passwords)
+# With several workers, count on Redis: LoginThrottle(counter=RateLimiter("redis://...")).
+attempts = MemoryCounter()
+flow = AuthFlow[User, UserRegister](accounts=UserService, logins=logins, passwords=passwords, throttle=LoginThrottle(counter=attempts))
+impersonation = Impersonation(flow=flow, tokens=tokens)

@@ -114,7 +114,8 @@ async def zenith(imported: ModuleType) -> AsyncIterator[Zenith]:
 
 @pytest.fixture
 async def client(zenith: Zenith) -> AsyncIterator[AsyncClient]:
-    """A client of the started application. What a test writes is rolled back."""
+    """A client of the started application. What a test writes is rolled back, and its logins are not counted."""
+    zenith.services.attempts.clear()
     async with isolated(zenith.db), app_client(zenith.app, raise_errors=True) as client:
         yield client
 

@@ -9,9 +9,9 @@ import pytest
 from httpx import AsyncClient, Response
 
 from fastapi_kit import JWTService
-from fastapi_kit.testing.auth import FrozenClock
+from fastapi_kit.testing.auth import FrozenClock, captured_mails
 
-from .conftest import PASSWORD, SECRET_KEY, MakePerson, Person
+from .conftest import PASSWORD, SECRET_KEY, MakePerson, Person, Zenith
 
 BASE = "/api/v1/auth"
 
@@ -245,3 +245,56 @@ async def test_a_changed_address(client: AsyncClient, ada: Person) -> None:
     assert (changed.status_code, changed.json()["email"]) == (200, "lovelace@example.org")
     assert (await ada("GET", "/auth/me")).json() == changed.json()
     assert (await login(client, ada.email)).status_code == 401
+
+
+# --- Links in mails ---
+
+
+async def test_a_forgotten_password(zenith: Zenith, client: AsyncClient, ada: Person) -> None:
+    """The link of a mail sets a new password, once, and ends all logins. Nothing shows whether an address is known."""
+    before = await tokens_of(client, ada.email)
+    with captured_mails(zenith.services.mail) as mails:
+        answers = [await client.post(f"{BASE}/password/forgot", json={"email": email}) for email in (ada.email, "eve@example.org")]
+    reset = {"token": mails[0].token, "password": "another teapot"}
+    statuses = [(await client.post(f"{BASE}/password/reset", json=reset)).status_code for _ in range(2)]
+
+    assert [(answer.status_code, answer.content) for answer in answers] == [(202, b"")] * 2
+    assert ([(mail.kind, mail.to) for mail in mails], statuses) == ([("reset", ada.email)], [204, 422])
+    assert (await refresh(client, before["refresh_token"])).status_code == 401
+    assert [(await login(client, ada.email, word)).status_code for word in (PASSWORD, "another teapot")] == [401, 200]
+
+
+async def test_a_verified_address(zenith: Zenith, client: AsyncClient) -> None:
+    """A registration sends a link, which verifies the address. A new address is one when its own link is used."""
+    with captured_mails(zenith.services.mail) as mails:
+        await register(client, "eve@example.org")
+        assert (await client.post(f"{BASE}/email/confirm", json={"token": mails[0].token})).status_code == 204
+        token = (await tokens_of(client, "eve@example.org"))["access_token"]
+        assert (await me(client, token)).json()["is_verified"]
+
+        change = {"email": "eva@example.org", "current_password": PASSWORD}
+        headers = {"Authorization": f"Bearer {token}"}
+        assert (await client.post(f"{BASE}/email", json=change, headers=headers)).status_code == 202
+    assert (await me(client, token)).json()["email"] == "eve@example.org"
+    assert (await client.post(f"{BASE}/email/confirm", json={"token": mails[1].token})).status_code == 204
+    shown = (await me(client, token)).json()
+    assert (shown["email"], shown["is_verified"]) == ("eva@example.org", True)
+
+
+async def test_a_deleted_account(client: AsyncClient, ada: Person, root: Person) -> None:
+    """Users delete their account with their password."""
+    statuses = [(await ada("POST", "/auth/me/delete", {"current_password": word})).status_code for word in ("wrong", PASSWORD)]
+
+    assert statuses == [422, 204]
+    assert (await root("GET", f"/users/{ada.id}")).status_code == 404
+
+
+async def test_guesses(client: AsyncClient, ada: Person, bob: Person) -> None:
+    """R47: after ten wrong passwords an account is closed for a while, also to the right one. Other accounts are open."""
+    guesses = [(await login(client, ada.email, f"guess {number}")).status_code for number in range(11)]
+    right = await login(client, ada.email)
+
+    assert guesses == [*10 * [401], 429]
+    assert (right.status_code, right.json()["code"]) == (429, "rate_limited")
+    assert int(right.headers["retry-after"]) > 0
+    assert (await login(client, bob.email)).status_code == 200

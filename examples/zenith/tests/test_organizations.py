@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pytest
 from httpx import AsyncClient
 
+from fastapi_kit.errors import InvalidDataError
 from fastapi_kit.testing.auth import login_as
 
 from .conftest import MakePerson, Person, Zenith, headers_of
@@ -14,13 +15,18 @@ UNKNOWN = 2**31 - 1
 
 @dataclass(frozen=True)
 class Club:
-    """An organization with an owner, a member, and users outside of it."""
+    """An organization with an owner, an admin, a member, and users outside of it."""
 
     path: str
     owner: Person
+    admin: Person
     member: Person
     stranger: Person
     superuser: Person
+
+    @property
+    def organization_id(self) -> int:
+        return int(self.path.rpartition("/")[2])
 
     async def members(self) -> dict[int, str]:
         page = (await self.superuser("GET", f"{self.path}/members")).json()
@@ -33,13 +39,15 @@ async def club(ada: Person, bob: Person, root: Person, make: MakePerson) -> Club
     assert founded.headers["location"] == f"/api/v1/organizations/{founded.json()['id']}"
     path = founded.headers["location"].removeprefix("/api/v1")
     joined = await ada("POST", f"{path}/members", {"user_id": bob.id})
-    assert (founded.status_code, joined.status_code) == (201, 201)
-    return Club(path, ada, bob, await make("eve"), root)
+    admin = await make("adam")
+    promoted = await ada("POST", f"{path}/members", {"user_id": admin.id, "role": "admin"})
+    assert (founded.status_code, joined.status_code, promoted.status_code) == (201, 201, 201)
+    return Club(path, ada, admin, bob, await make("eve"), root)
 
 
 async def test_the_founder_is_the_owner(club: Club) -> None:
     """The user who creates an organization is its first owner."""
-    assert await club.members() == {club.owner.id: "owner", club.member.id: "member"}
+    assert await club.members() == {club.owner.id: "owner", club.admin.id: "admin", club.member.id: "member"}
 
 
 async def test_list_filtered(club: Club) -> None:
@@ -68,25 +76,36 @@ async def test_all_or_nothing(client: AsyncClient, zenith: Zenith, root: Person)
 @pytest.mark.parametrize(
     ("method", "path", "body", "statuses"),
     [
-        ("GET", "", None, (401, 404, 200, 200, 200)),
-        ("PATCH", "", {"name": "Cups"}, (401, 404, 403, 200, 200)),
-        ("DELETE", "", None, (401, 404, 403, 204, 204)),
-        ("GET", "/members", None, (401, 404, 200, 200, 200)),
-        ("POST", "/members", "new", (401, 404, 403, 201, 201)),
-        ("DELETE", "/members/{new}", None, (401, 404, 403, 404, 404)),
-        ("DELETE", "/members/{member}", None, (401, 404, 204, 204, 204)),
-        ("DELETE", "/members/{owner}", None, (401, 404, 403, 409, 409)),
+        ("GET", "", None, (401, 404, 200, 200, 200, 200)),
+        ("PATCH", "", {"name": "Cups"}, (401, 404, 403, 200, 200, 200)),
+        ("DELETE", "", None, (401, 404, 403, 403, 204, 204)),
+        ("GET", "/members", None, (401, 404, 200, 200, 200, 200)),
+        ("POST", "/members", "member", (401, 404, 403, 201, 201, 201)),
+        ("POST", "/members", "admin", (401, 404, 403, 403, 201, 201)),
+        ("POST", "/members", "owner", (401, 404, 403, 403, 201, 201)),
+        ("PATCH", "/members/{member}", {"role": "admin"}, (401, 404, 403, 403, 200, 200)),
+        ("PATCH", "/members/{admin}", {"role": "owner"}, (401, 404, 403, 403, 200, 200)),
+        ("PATCH", "/members/{owner}", {"role": "member"}, (401, 404, 403, 403, 409, 409)),
+        ("PATCH", "/members/{owner}", {"role": "owner"}, (401, 404, 403, 403, 200, 200)),
+        ("PATCH", "/members/{new}", {"role": "member"}, (401, 404, 403, 403, 404, 404)),
+        ("DELETE", "/members/{new}", None, (401, 404, 403, 404, 404, 404)),
+        ("DELETE", "/members/{member}", None, (401, 404, 204, 204, 204, 204)),
+        ("DELETE", "/members/{admin}", None, (401, 404, 403, 204, 204, 204)),
+        ("DELETE", "/members/{other_admin}", None, (401, 404, 403, 403, 204, 204)),
+        ("DELETE", "/members/{owner}", None, (401, 404, 403, 403, 409, 409)),
     ],
 )
-@pytest.mark.parametrize("who", range(5), ids=["anonymous", "stranger", "member", "owner", "superuser"])
+@pytest.mark.parametrize("who", range(6), ids=["anonymous", "stranger", "member", "admin", "owner", "superuser"])
 async def test_who_may(
     client: AsyncClient, club: Club, make: MakePerson, who: int, method: str, path: str, body: object, statuses: tuple[int, ...]
 ) -> None:
-    """R23: strangers get 404. Members may read and leave. Owners and superusers may change. The last owner cannot leave."""
-    new = await make("new")
-    callers = [None, club.stranger, club.member, club.owner, club.superuser]
-    path = path.format(new=new.id, member=club.member.id, owner=club.owner.id)
-    body = {"user_id": new.id} if body == "new" else body
+    """R23: strangers get 404. Members read and leave, admins change it and its members, owners its admins, its owners and everything."""
+    new, other_admin = await make("new"), await make("amy")
+    await club.owner("POST", f"{club.path}/members", {"user_id": other_admin.id, "role": "admin"})
+    callers = [None, club.stranger, club.member, club.admin, club.owner, club.superuser]
+    ids = {"new": new.id, "member": club.member.id, "admin": club.admin.id, "other_admin": other_admin.id, "owner": club.owner.id}
+    path = path.format(**ids)
+    body = {"user_id": new.id, "role": body} if isinstance(body, str) else body
 
     answer = await client.request(method, f"/api/v1{club.path}{path}", json=body, headers=headers_of(callers[who]))
 
@@ -131,7 +150,37 @@ async def test_adding_an_invalid_member(club: Club, body: dict[str, object]) -> 
     answer = await club.owner("POST", f"{club.path}/members", body)
 
     assert answer.status_code == 422
-    assert len(await club.members()) == 2
+    assert len(await club.members()) == 3
+
+
+@pytest.mark.parametrize("body", [{"role": "king"}, {"role": None}, {}, {"role": "owner", "user_id": 1}, {"role": "OWNER"}])
+async def test_an_invalid_role(club: Club, body: dict[str, object]) -> None:
+    """An unknown role or field is a 422, and the role stays."""
+    answer = await club.owner("PATCH", f"{club.path}/members/{club.member.id}", body)
+
+    assert answer.status_code == 422
+    assert (await club.members())[club.member.id] == "member"
+
+
+async def test_a_role_that_is_not_declared(zenith: Zenith, club: Club) -> None:
+    """The database rejects another role, too."""
+    async with zenith.db.sessions() as session:
+        with pytest.raises(InvalidDataError):
+            await zenith.services.MembershipService(session).update((club.organization_id, club.member.id), {"role": "king"})
+
+
+async def test_a_change_of_roles(club: Club) -> None:
+    """A new role counts from the next request on, there and in no other organization."""
+    other = (await club.owner("POST", "/organizations", {"name": "Cups"})).json()["id"]
+    await club.owner("POST", f"/organizations/{other}/members", {"user_id": club.member.id})
+
+    changed = await club.owner("PATCH", f"{club.path}/members/{club.member.id}", {"role": "owner"})
+    demoted = await club.member("PATCH", f"{club.path}/members/{club.owner.id}", {"role": "member"})
+
+    assert (changed.status_code, changed.json()) == (200, {"user_id": club.member.id, "role": "owner"})
+    assert (demoted.status_code, demoted.json()["role"]) == (200, "member")
+    assert (await club.owner("DELETE", club.path)).status_code == 403
+    assert (await club.member("PATCH", f"/organizations/{other}", {"name": "Mine"})).status_code == 403
 
 
 async def test_the_last_owner(club: Club, make: MakePerson) -> None:
@@ -142,14 +191,14 @@ async def test_the_last_owner(club: Club, make: MakePerson) -> None:
     left = await club.owner("DELETE", f"{club.path}/members/{club.owner.id}")
 
     assert (rejected.status_code, rejected.json()["code"], left.status_code) == (409, "last_owner", 204)
-    assert await club.members() == {club.member.id: "member", second.id: "owner"}
+    assert await club.members() == {club.member.id: "member", club.admin.id: "admin", second.id: "owner"}
     assert (await club.owner("GET", club.path)).status_code == 404
 
 
 async def test_deleting_takes_the_memberships_along(zenith: Zenith, club: Club) -> None:
     """A deleted user or organization leaves no membership behind."""
     await club.member("DELETE", f"/users/{club.member.id}")
-    assert await club.members() == {club.owner.id: "owner"}
+    assert await club.members() == {club.owner.id: "owner", club.admin.id: "admin"}
 
     await club.owner("DELETE", club.path)
     async with zenith.db.begin() as session:

@@ -31,10 +31,12 @@ def locations(problem: dict[str, Any]) -> list[list[str]]:
         ("GET", "/users/{id}", None, (401, 403, 200, 200)),
         ("PATCH", "/users/{id}", {"full_name": "A"}, (401, 403, 200, 200)),
         ("PATCH", "/users/{id}/privileges", {"is_active": True}, (401, 403, 403, 200)),
+        ("POST", "/users/{id}/impersonate", None, (401, 403, 403, 200)),
         ("DELETE", "/users/{id}", None, (401, 403, 204, 204)),
         ("GET", f"/users/{UNKNOWN}", None, (401, 403, 403, 404)),
         ("PATCH", f"/users/{UNKNOWN}", {"full_name": "A"}, (401, 403, 403, 404)),
         ("PATCH", f"/users/{UNKNOWN}/privileges", {"is_active": True}, (401, 403, 403, 404)),
+        ("POST", f"/users/{UNKNOWN}/impersonate", None, (401, 403, 403, 404)),
         ("DELETE", f"/users/{UNKNOWN}", None, (401, 403, 403, 404)),
     ],
 )
@@ -248,3 +250,19 @@ async def test_a_test_may_say_who_calls(client: AsyncClient, zenith: Zenith, mak
     with login_as(zenith.app, zenith.dependencies.get_current_user, zenith.models.User(id=UNKNOWN, is_superuser=True)):
         assert (await client.get("/api/v1/users")).status_code == 200
     assert (await client.get("/api/v1/users")).status_code == 401
+
+
+async def test_a_superuser_acts_as_a_user(client: AsyncClient, ada: Person, root: Person) -> None:
+    """R50: the superuser sees and changes what the user may, but not password, address, logins and the account itself."""
+    answer = await root("POST", f"/users/{ada.id}/impersonate")
+    acting = Person(ada.id, ada.email, {"Authorization": f"Bearer {answer.json()['access_token']}"}, client)
+
+    assert answer.headers["cache-control"] == "no-store"
+    assert (await acting("GET", "/auth/me")).json()["id"] == ada.id
+    assert (await acting("PATCH", f"/users/{ada.id}", {"full_name": "Ada L."})).status_code == 200
+    assert (await acting("GET", "/users")).status_code == 403
+    changes = [{"password": "another teapot"}, {"email": "eve@example.org"}]
+    rejected = [await acting("PATCH", f"/users/{ada.id}", {**change, "current_password": PASSWORD}) for change in changes]
+    rejected += [await acting("DELETE", f"/users/{ada.id}"), await acting("GET", "/auth/logins")]
+    assert [(each.status_code, each.json()["code"]) for each in rejected] == 4 * [(403, "impersonated")]
+    assert (await root("POST", f"/users/{root.id}/impersonate")).status_code == 403

@@ -1,5 +1,7 @@
-"""Another import path for the names of ``fastapi_kit.auth.requests.transports``."""
+"""Another import path for the transports of ``fastapi_kit.auth.requests``."""
 
-from fastapi_kit.auth.requests.transports import BearerTransport, Transport
+from fastapi_kit.auth.requests.cookies import CookieTransport
+from fastapi_kit.auth.requests.transports import APIKeyTransport, BearerTransport, Transport
+from fastapi_kit.auth.requests.websocket import FirstMessageTransport, SubprotocolTransport
 
-__all__ = ["BearerTransport", "Transport"]
+__all__ = ["APIKeyTransport", "BearerTransport", "CookieTransport", "FirstMessageTransport", "SubprotocolTransport", "Transport"]

@@ -1,6 +1,5 @@
 """Status, code, text and headers for each error."""
 
-import math
 import re
 import traceback
 from collections.abc import Mapping, Sequence
@@ -31,6 +30,8 @@ from fastapi_kit.errors import (
     PermissionDeniedError,
     PreconditionFailedError,
     PreconditionRequiredError,
+    RateLimitedError,
+    SecondFactorRequiredError,
     StaleVersionError,
     UnavailableError,
     UserInputError,
@@ -39,6 +40,7 @@ from fastapi_kit.handlers.problems import INVALID_REQUEST, Answer, code_of, titl
 from fastapi_kit.handlers.validation import field_errors, known_words, shown_names
 from fastapi_kit.middleware.errors import closing_headers
 from fastapi_kit.middleware.routes import app_path
+from fastapi_kit.ratelimit.fields import rate_limit_headers, whole_seconds
 
 __all__ = [
     "STATUSES",
@@ -62,6 +64,7 @@ STATUSES: Mapping[type[Exception], int] = {
     PreconditionRequiredError: 428,
     AuthenticationError: 401,
     PermissionDeniedError: 403,
+    RateLimitedError: 429,
     UnavailableError: 503,
     ConfigurationError: 500,
 }
@@ -89,8 +92,18 @@ def answer_known_error(connection: HTTPConnection, error: Exception, statuses: M
         replace(each, loc=shown_names(each.loc)) if each.code in {"unknown_field", "unknown_parameter"} else each for each in error.errors
     ]
     detail = error.detail or title_of(status)
-    context = {"allowed": error.allowed} if isinstance(error, InvalidQueryError) and error.allowed else None
-    return Answer(status, error.code, detail, errors, context, headers_of(error, connection.scope.get(CHALLENGES, ("Bearer",))))
+    return Answer(status, error.code, detail, errors, context_of(error), headers_of(error, connection.scope.get(CHALLENGES, ("Bearer",))))
+
+
+def context_of(error: KitError) -> object:
+    """Return what a client needs beside the text, or None."""
+    match error:
+        case InvalidQueryError() if error.allowed:
+            return {"allowed": error.allowed}
+        case SecondFactorRequiredError():
+            return {"challenge_token": error.challenge_token, "expires_in": error.expires_in}
+        case _:
+            return None
 
 
 def answer_database_error(
@@ -158,8 +171,11 @@ def headers_of(error: KitError, challenges: Sequence[str]) -> dict[str, str] | N
     """Return ``Retry-After`` or ``WWW-Authenticate`` for *error*, or None. The last of *challenges* is that of the token."""
     match error:
         case UnavailableError():
-            seconds = error.retry_after
-            return {"Retry-After": str(math.ceil(seconds) if math.isfinite(seconds) and seconds > 0 else 1)}
+            return {"Retry-After": whole_seconds(error.retry_after)}
+        case RateLimitedError(limit=int(limit), window=float() | int() as window):
+            return {"Retry-After": whole_seconds(error.retry_after), **rate_limit_headers(limit, window, 0, error.retry_after)}
+        case RateLimitedError():
+            return {"Retry-After": whole_seconds(error.retry_after)}
         case InvalidTokenError():
             return {"WWW-Authenticate": f'{", ".join(challenges)} error="invalid_token"', **_NOT_STORED}
         case AuthenticationError():

@@ -14,7 +14,7 @@ from fastapi.openapi.utils import validation_error_definition, validation_error_
 from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel, TypeAdapter
 
-from fastapi_kit.dependencies import requires_login, statuses_of
+from fastapi_kit.dependencies import SAFE_METHODS, rejects_cross_site, requires_login, statuses_of
 from fastapi_kit.handlers.problems import JSON, PROBLEM_JSON, ErrorBody, Problem, ProblemItem, make_problem, title_of, typical_answer
 from fastapi_kit.middleware.body_limit import BodyLimitMiddleware
 
@@ -28,7 +28,11 @@ _METHODS = METHODS_WITH_BODY | {"OPTIONS", "TRACE"}
 
 _WAIT = {"Retry-After": {"description": "Seconds to wait before the next attempt", "schema": {"type": "integer"}}}
 _CHALLENGE = {"WWW-Authenticate": {"description": "What is wrong with the credentials (RFC 6750, 3)", "schema": {"type": "string"}}}
-_HEADERS: Mapping[int, Json] = {401: _CHALLENGE, 429: _WAIT, 503: _WAIT}
+_LIMITS = {
+    "RateLimit-Policy": {"description": "How many requests are allowed in how many seconds", "schema": {"type": "string"}},
+    "RateLimit": {"description": "How many requests are left", "schema": {"type": "string"}},
+}
+_HEADERS: Mapping[int, Json] = {401: _CHALLENGE, 429: _WAIT | _LIMITS, 503: _WAIT}
 
 _EXAMPLES = {"4XX": 400, "5XX": 500, "default": 500}
 _REQUEST_ID = "0b9dd5b4-3a1c-4f0f-9e06-5d3c8a1f2b77"
@@ -87,7 +91,7 @@ def add_statuses(document: Json, app: FastAPI) -> None:
     for route in iter_route_contexts(app.routes):
         dependant = getattr(route, "dependant", None)
         path: Json = document.get("paths", {}).get(route.path_format, {})
-        for operation in (path[method.lower()] for method in route.methods or () if method.lower() in path):
+        for method, operation in ((method, path[method.lower()]) for method in route.methods or () if method.lower() in path):
             security: list[dict[str, list[str]]] = operation.get("security", [])
             statuses = of_bodies.copy() if "requestBody" in operation else set[int]()
             has_scopes = any(scopes for each in security for scopes in each.values())
@@ -97,6 +101,8 @@ def add_statuses(document: Json, app: FastAPI) -> None:
                 statuses.add(403)
             if isinstance(dependant, Dependant):
                 statuses |= statuses_of(dependant)
+                if method not in SAFE_METHODS and rejects_cross_site(dependant):
+                    statuses.add(403)
                 if depends_on_database(dependant):
                     statuses.add(503)
                 if security and not has_scopes and not requires_login(dependant):

@@ -14,7 +14,15 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from fastapi_kit._text import safe_json, safe_text
-from fastapi_kit.errors import AuthenticationError, ConflictError, FieldError, NotFoundError, PermissionDeniedError, UnavailableError
+from fastapi_kit.errors import (
+    AuthenticationError,
+    ConflictError,
+    FieldError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitedError,
+    UnavailableError,
+)
 from fastapi_kit.handlers.validation import MAX_ERRORS
 from fastapi_kit.middleware.request_id import read_request_id
 
@@ -43,8 +51,8 @@ _MAX_SIZE = 50_000
 INVALID_REQUEST = ("invalid_request", "The request is not valid.")
 _CODES = {401: "not_authenticated", 403: "permission_denied", 429: "rate_limited", 500: "internal_error", 503: "unavailable"}
 _TEXTS = {
-    **{kind.code: kind.detail for kind in (NotFoundError, ConflictError, AuthenticationError, PermissionDeniedError, UnavailableError)},
-    "rate_limited": "Too many requests. Try again later.",
+    kind.code: kind.detail
+    for kind in (NotFoundError, ConflictError, AuthenticationError, PermissionDeniedError, RateLimitedError, UnavailableError)
 }
 # Python renamed these between 3.11 and 3.13.
 _TITLES = {413: "Content Too Large", 414: "URI Too Long", 416: "Range Not Satisfiable", 422: "Unprocessable Content"}
@@ -118,7 +126,7 @@ class Problem(BaseModel):
     errors: list[ProblemItem] | SkipJsonSchema[None] = None
     """At most 100 errors and 50 kB of them, with the first 20 parts of each ``loc``."""
     context: Annotated[JsonValue, WithJsonSchema({})] = None
-    """The detail of an HTTPException that is not a string, or what is allowed in a query."""
+    """The detail of an HTTPException that is not a string, what is allowed in a query, or the challenge of a second factor."""
 
 
 ErrorBody: TypeAlias = Callable[[Problem], BaseModel]

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Collection, Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -12,9 +13,11 @@ from fastapi_kit.auth.passwords.contexts import bcrypt_context
 from fastapi_kit.auth.passwords.hasher import PasswordHasher
 from fastapi_kit.auth.tokens.claims import TokenClaims
 from fastapi_kit.auth.tokens.service import JWTService
+from fastapi_kit.auth.users.accounts import Account
+from fastapi_kit.auth.users.mail import MailFlow, SendLink
 from fastapi_kit.errors import InsufficientScopeError
 
-__all__ = ["FrozenClock", "bearer", "cheap_hasher", "login_as"]
+__all__ = ["CapturedMail", "FrozenClock", "bearer", "captured_mails", "cheap_hasher", "login_as"]
 
 UserT = TypeVar("UserT")
 
@@ -72,6 +75,40 @@ def login_as(
         yield
     finally:
         app.dependency_overrides = before
+
+
+@dataclass(frozen=True)
+class CapturedMail:
+    """A mail that was not sent."""
+
+    kind: str
+    """``verify``, ``reset`` or ``taken``: the argument of ``MailFlow``."""
+    to: str
+    token: str = field(default="", repr=False)
+    """The token in the link."""
+
+
+@contextmanager
+def captured_mails(mail: MailFlow[Any, Any]) -> Generator[list[CapturedMail]]:
+    """Collect the mails of *mail* inside the block instead of sending them. The functions of your application are not called."""
+    mails: list[CapturedMail] = []
+
+    def capture(kind: str) -> SendLink:
+        async def keep(account: Account, token: str) -> None:
+            mails.append(CapturedMail(kind, account.email, token))
+
+        return keep
+
+    async def keep_taken(email: str) -> None:
+        mails.append(CapturedMail("taken", email))
+
+    before = mail.verify, mail.reset, mail.taken
+    mail.verify, mail.reset = mail.verify and capture("verify"), mail.reset and capture("reset")
+    mail.taken = mail.taken and keep_taken
+    try:
+        yield mails
+    finally:
+        mail.verify, mail.reset, mail.taken = before
 
 
 class FrozenClock:

@@ -336,10 +336,10 @@ def test_the_document(site: Site) -> None:
 
     found = {(path, method): operation for path, item in paths.items() for method, operation in item.items()}
     routes = {
-        ("/auth/logout", "post"): ["204", "401", "503", "default"],
-        ("/auth/logout/everywhere", "post"): ["204", "401", "503", "default"],
-        ("/auth/logins", "get"): ["200", "401", "503", "default"],
-        ("/auth/logins/{id}", "delete"): ["204", "401", "404", "422", "503", "default"],
+        ("/auth/logout", "post"): ["204", "401", "403", "503", "default"],
+        ("/auth/logout/everywhere", "post"): ["204", "401", "403", "503", "default"],
+        ("/auth/logins", "get"): ["200", "401", "403", "503", "default"],
+        ("/auth/logins/{id}", "delete"): ["204", "401", "403", "404", "422", "503", "default"],
     }
     assert {route: sorted(found[route]["responses"]) for route in routes} == routes
     assert all(found[route]["security"] == [{"Bearer": []}] for route in routes)

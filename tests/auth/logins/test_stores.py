@@ -121,10 +121,10 @@ async def test_redis_forgets(tmp_path: Path) -> None:
         try:
             await logins.start("7")
             (login,) = await store.list("7")
-            left = [await store._client.pttl(f"logins:{name}") for name in (f"login:{login.sid}", "user:7")]
+            left = [await store._redis._client.pttl(f"logins:{name}") for name in (f"login:{login.sid}", "user:7")]
             assert [round(each / 3_600_000) for each in left] == [1, 24]
             await logins.end_all("7")
-            assert await store._client.keys("*") == []
+            assert await store._redis._client.keys("*") == []
         finally:
             await server.stop()
 

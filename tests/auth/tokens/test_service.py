@@ -140,7 +140,7 @@ def test_the_arguments_stay_as_they_are() -> None:
     assert (extra, scopes, claims.scopes) == ({"a": [1]}, ["b", "a", "a"], {"a", "b"})
 
 
-@pytest.mark.parametrize("name", ["sub", "exp", "iat", "nbf", "jti", "type", "iss", "aud", "scope", "sid"])
+@pytest.mark.parametrize("name", ["sub", "exp", "iat", "nbf", "jti", "type", "iss", "aud", "scope", "sid", "act"])
 def test_reserved_claims(name: str) -> None:
     """R19: a reserved claim as an extra claim raises ConfigurationError."""
     with pytest.raises(ConfigurationError, match=name):
@@ -481,3 +481,19 @@ def test_an_id_of_your_own() -> None:
     for short in ("q" * 15, ""):
         with pytest.raises(ConfigurationError, match="jti"):
             tokens.create_refresh_token("7", jti=short)
+
+
+@pytest.mark.parametrize("act", [None, "2", 2, [], {}, {"sub": None}, {"sub": ""}, {"sub": 2}, {"sub": "\0"}, {"iss": "x"}], ids=ascii)
+def test_a_malformed_actor(act: Any) -> None:
+    """R50: a token whose actor is malformed is rejected."""
+    assert not accepts(service(), Forge().token(act=act))
+
+
+@pytest.mark.parametrize("act", [{"sub": "2"}, {"sub": "2", "iss": "x", "act": {"sub": "3"}}])
+def test_an_actor(act: Any) -> None:
+    """R50: the claims show who acts. Earlier actors are ignored (RFC 8693, 4.1), and are no extra claims."""
+    claims = service().decode(Forge().token(act=act))
+
+    assert (claims.sub, claims.actor, claims.extra) == ("1", "2", {})
+    assert service().decode(Forge().token()).actor is None
+    assert accepts(service(), service().create_access_token("1", actor="2"))

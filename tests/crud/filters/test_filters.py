@@ -11,13 +11,14 @@ import pytest
 from pydantic import ConfigDict, Field, ValidationError
 from sqlalchemy import JSON, Select, and_, event, not_, or_, select
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, with_loader_criteria
 from sqlalchemy.types import Text
 from tests.crud.filters.models import NAMESPACE, Colour, Item, ItemFilters, ItemQuery, ItemRead, ItemService, Owner, ShopBase, Tag, moment
 
 from fastapi_kit.crud import FilterSpec, QuerySpec, ReadService, any_of
 from fastapi_kit.db import Database
+from fastapi_kit.db.engines.sqlite import add_functions
 from fastapi_kit.errors import ConfigurationError
 
 
@@ -421,3 +422,18 @@ async def test_arrays_and_documents(database: Database) -> None:
                     await service.list(*query.conditions())
         else:
             assert [[row.id for row in await service.list(*query.conditions())] for query in queries] == [[1], [1], [2]]
+
+
+async def test_an_engine_without_the_function(shop: AsyncSession) -> None:
+    """A search over an engine of your own on SQLite names what is missing; with it, the search works."""
+    url = shop.get_bind().engine.url
+    engine = create_async_engine(url)
+    async with AsyncSession(engine) as session:
+        if url.get_backend_name() == "sqlite":
+            with pytest.raises(ConfigurationError, match="add_functions"):
+                await found(session, q="GRÖ")
+            await session.rollback()
+            await engine.dispose()
+            event.listen(engine.sync_engine, "connect", add_functions)
+        assert await found(session, q="GRÖ") == "ab"
+    await engine.dispose()

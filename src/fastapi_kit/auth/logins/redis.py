@@ -1,23 +1,18 @@
 """Logins on Redis, for several processes. Needs the extra ``cache``."""
 
-import asyncio
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from datetime import datetime
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
+from fastapi_kit._redis import RedisConnection
 from fastapi_kit.auth.logins.store import LoginRecord
-from fastapi_kit.errors import ConfigurationError, MissingExtraError, UnavailableError
-
-if TYPE_CHECKING:
-    from redis.asyncio import Redis
+from fastapi_kit.errors import MissingExtraError
 
 __all__ = ["RedisLoginStore"]
-
-ResultT = TypeVar("ResultT")
 
 MOMENTS = ("created_at", "last_used_at", "ends_at", "expires_at")
 HASHES = ("token_hash", "previous_hash", "salt")
@@ -79,11 +74,8 @@ class RedisLoginStore:
     def __init__(self, url: str, *, prefix: str = "logins:", timeout: float = 1.0) -> None:
         if find_spec("redis") is None:
             raise MissingExtraError("cache")
-        self._url = url
         self._prefix = prefix
-        self._timeout = timeout
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._client = connect(url, timeout)
+        self._redis = RedisConnection(url, timeout=timeout, service="the store of logins")
 
     async def add(self, login: LoginRecord, /) -> None:
         """Store a new login."""
@@ -94,7 +86,7 @@ class RedisLoginStore:
 
     async def find(self, sid: str, /) -> LoginRecord | None:
         """Return the login, or None if it was ended or has expired."""
-        data = await self._ask(lambda client: client.hget(self._login(sid), "data"))
+        data = await self._redis.ask(lambda client: client.hget(self._login(sid), "data"))
         return None if data is None else read_login(data)
 
     async def replace(self, login: LoginRecord, /, *, token_hash: bytes) -> bool:
@@ -120,7 +112,7 @@ class RedisLoginStore:
 
     async def ping(self) -> None:
         """Ask for an answer, for a ``HealthCheck``. Raises UnavailableError."""
-        await self._ask(lambda client: client.ping())
+        await self._redis.ask(lambda client: client.ping())
 
     @asynccontextmanager
     async def lifespan(self, app: object) -> AsyncGenerator[None]:
@@ -128,7 +120,7 @@ class RedisLoginStore:
         try:
             yield
         finally:
-            await self._client.aclose()
+            await self._redis.close()
 
     def _login(self, sid: str) -> str:
         return f"{self._prefix}login:{sid}"
@@ -137,37 +129,7 @@ class RedisLoginStore:
         return f"{self._prefix}user:{subject}"
 
     async def _run(self, script: str, keys: Sequence[str], *values: str | int) -> Any:
-        return await self._ask(lambda client: client.eval(script, len(keys), *keys, *values))
-
-    async def _ask(self, command: Callable[[Any], Awaitable[ResultT]]) -> ResultT:
-        from redis.exceptions import RedisError
-
-        loop = asyncio.get_running_loop()
-        if self._loop is not None and self._loop is not loop:
-            # Connections belong to the event loop that made them.
-            self._client = connect(self._url, self._timeout)
-        self._loop = loop
-        try:
-            async with asyncio.timeout(self._timeout):
-                return await command(self._client)
-        except (RedisError, OSError) as error:
-            raise UnavailableError("the store of logins") from error
-
-
-def connect(url: str, timeout: float) -> "Redis":
-    """Return a client, which connects with the first command. Raises ConfigurationError."""
-    from redis.asyncio import BlockingConnectionPool, Redis
-    from redis.asyncio.retry import Retry
-    from redis.backoff import NoBackoff
-
-    pools: Any = BlockingConnectionPool
-    options: dict[str, Any] = {"socket_timeout": timeout, "socket_connect_timeout": timeout, "timeout": timeout}
-    try:
-        if not url.startswith(("redis://", "rediss://")):
-            raise ValueError
-        return Redis.from_pool(pools.from_url(url, retry=Retry(NoBackoff(), 1), **options))
-    except ValueError:
-        raise ConfigurationError("the URL of the logins is redis:// or rediss:// with user, password, host, port and number") from None
+        return await self._redis.ask(lambda client: client.eval(script, len(keys), *keys, *values))
 
 
 def milliseconds(moment: datetime) -> int:

@@ -1,28 +1,25 @@
 """Logins in a table of your application."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
-from dataclasses import fields
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, TypeAlias, cast
 
-from sqlalchemy import CursorResult, Executable, LargeBinary, String, Text, delete, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Mapped, Mapper, Session, class_mapper, mapped_column
+from sqlalchemy import delete, update
 
+from fastapi_kit.auth._rows import (
+    Rows,
+    Sessions,
+    hash_column,
+    key_column,
+    moment_column,
+    optional_hash_column,
+    optional_string_column,
+    subject_column,
+    text_column,
+)
 from fastapi_kit.auth.logins.store import LoginRecord
-from fastapi_kit.db.errors.translate import typed
 from fastapi_kit.db.mixins import unannotated
-from fastapi_kit.db.reads import read
-from fastapi_kit.db.transactions import unit_of_work
-from fastapi_kit.db.types import UTCDateTime
 
 __all__ = ["LoginMixin", "SQLLoginStore", "Sessions"]
-
-Sessions: TypeAlias = Callable[[], AbstractAsyncContextManager[AsyncSession]]
-"""Opens a new session: ``db.sessions``, or your own ``async_sessionmaker``."""
-
-NAMES = [each.name for each in fields(LoginRecord)]
 
 
 class LoginMixin:
@@ -42,43 +39,8 @@ class LoginMixin:
     last_used_at = unannotated(lambda _: moment_column())
     ends_at = unannotated(lambda _: moment_column())
     expires_at = unannotated(lambda _: moment_column())
-    address = unannotated(lambda _: client_column(64))
-    user_agent = unannotated(lambda _: client_column(255))
-
-
-def key_column() -> Mapped[str]:
-    """Return the column of ids."""
-    return mapped_column(String(64), primary_key=True)
-
-
-def subject_column() -> Mapped[str]:
-    """Return the column of users."""
-    return mapped_column(String(255), index=True, nullable=False)
-
-
-def text_column() -> Mapped[str]:
-    """Return a column of text."""
-    return mapped_column(Text(), nullable=False)
-
-
-def hash_column() -> Mapped[bytes]:
-    """Return a column of SHA-256 hashes."""
-    return mapped_column(LargeBinary(32), nullable=False)
-
-
-def optional_hash_column() -> Mapped[bytes | None]:
-    """Return a column of hashes that a new login has not."""
-    return mapped_column(LargeBinary(32), nullable=True)
-
-
-def moment_column() -> Mapped[datetime]:
-    """Return a column of moments."""
-    return mapped_column(UTCDateTime(), nullable=False)
-
-
-def client_column(length: int) -> Mapped[str | None]:
-    """Return a column of what a client says of itself."""
-    return mapped_column(String(length), nullable=True)
+    address = unannotated(lambda _: optional_string_column(64))
+    user_agent = unannotated(lambda _: optional_string_column(255))
 
 
 class SQLLoginStore:
@@ -93,67 +55,36 @@ class SQLLoginStore:
     """
 
     def __init__(self, sessions: Sessions, model: type[LoginMixin]) -> None:
-        self._sessions = sessions
         self._model = model
+        self._rows = Rows(sessions, model, LoginRecord)
 
     async def add(self, login: LoginRecord, /) -> None:
         """Store a new login."""
-        await self._write(insert(self._model).values(values_of(login)))
+        await self._rows.add(login)
 
     async def find(self, sid: str, /) -> LoginRecord | None:
         """Return the login, or None if it was ended."""
-        found = await self._read(self._model.sid == sid)
+        found = await self._rows.find(self._model.sid == sid)
         return found[0] if found else None
 
     async def replace(self, login: LoginRecord, /, *, token_hash: bytes) -> bool:
         """Store *login* if the stored one still has *token_hash*, and return whether it had. It is one UPDATE."""
         stored = self._model.sid == login.sid, self._model.token_hash == token_hash
-        return await self._write(update(self._model).where(*stored).values(values_of(login))) > 0
+        return await self._rows.write(update(self._model).where(*stored).values(self._rows.values_of(login))) > 0
 
     async def list(self, subject: str, /) -> Sequence[LoginRecord]:
         """Return the logins of *subject*."""
-        return await self._read(self._model.subject == subject)
+        return await self._rows.find(self._model.subject == subject)
 
     async def end(self, subject: str, sid: str, /) -> bool:
         """Delete the login *sid* of *subject*, and return whether there was one."""
-        return await self._write(delete(self._model).where(self._model.sid == sid, self._model.subject == subject)) > 0
+        return await self._rows.write(delete(self._model).where(self._model.sid == sid, self._model.subject == subject)) > 0
 
     async def end_all(self, subject: str, /, *, keep: str | None) -> None:
         """Delete all logins of *subject*, except *keep*."""
         statement = delete(self._model).where(self._model.subject == subject)
-        await self._write(statement if keep is None else statement.where(self._model.sid != keep))
+        await self._rows.write(statement if keep is None else statement.where(self._model.sid != keep))
 
     async def purge(self, before: datetime, /) -> int:
         """Delete the logins that ended before then, and return how many."""
-        return await self._write(delete(self._model).where(self._model.ends_at <= before))
-
-    @property
-    def _mapper(self) -> Mapper[Any]:
-        return class_mapper(self._model)
-
-    async def _read(self, condition: Any) -> Sequence[LoginRecord]:
-        statement = select(*(getattr(self._model, name) for name in NAMES)).where(condition)
-
-        def work(session: Session) -> Sequence[LoginRecord]:
-            return [record_of(dict(zip(NAMES, row, strict=True))) for row in session.execute(statement)]
-
-        async with self._sessions() as session:
-            return await read(session, work, mapper=self._mapper)
-
-    async def _write(self, statement: Executable) -> int:
-        with typed(self._mapper):
-            async with self._sessions() as session, unit_of_work(session):
-                result = await session.execute(statement.execution_options(synchronize_session=False))
-        return cast("CursorResult[Any]", result).rowcount
-
-
-def values_of(login: LoginRecord) -> dict[str, Any]:
-    """Return the values of a row."""
-    values = {name: getattr(login, name) for name in NAMES}
-    return {**values, "scopes": " ".join(sorted(login.scopes))}
-
-
-def record_of(values: dict[str, Any]) -> LoginRecord:
-    """Return the login with the values of a row."""
-    values["scopes"] = frozenset(values["scopes"].split())
-    return LoginRecord(**values)
+        return await self._rows.write(delete(self._model).where(self._model.ends_at <= before))

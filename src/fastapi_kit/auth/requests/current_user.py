@@ -2,6 +2,7 @@
 
 # No ``from __future__ import annotations`` here: FastAPI reads the signatures of the closures below.
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal, Protocol, TypeVar, cast, overload
 
@@ -10,10 +11,12 @@ from fastapi.security import SecurityScopes
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 
+from fastapi_kit.auth.requests.cookies import CookieTransport
 from fastapi_kit.auth.requests.transports import BearerTransport, Transport
 from fastapi_kit.auth.tokens.claims import TokenClaims
 from fastapi_kit.auth.tokens.service import TokenVerifier
-from fastapi_kit.dependencies import CHALLENGES, OPTIONAL, Dependency, as_depends
+from fastapi_kit.auth.users.accounts import is_superuser
+from fastapi_kit.dependencies import CHALLENGES, CROSS_SITE, OPTIONAL, Dependency, as_depends
 from fastapi_kit.errors import AuthenticationError, ConfigurationError, InsufficientScopeError, InvalidTokenError
 
 __all__ = ["CurrentUserDependency", "UserDependency", "get_claims_factory", "get_current_user_factory", "with_claims"]
@@ -94,7 +97,8 @@ def get_current_user_factory(
     works in WebSocket routes, before ``accept()``. ``Security(get_current_user, scopes=[...])`` requires scopes of the token.
 
     The dependency raises AuthenticationError (401) without a token. It raises InvalidTokenError (401) if the token is not valid, or if its
-    user does not exist or is not active. Errors of the loader are not translated.
+    user does not exist or is not active. Errors of the loader are not translated. For a token with an actor, the actor is loaded in the
+    same way, and must be a superuser who acts as a user who is none.
 
     Args:
         tokens: Verifies the token: a ``JWTService``, or logins.
@@ -138,12 +142,20 @@ def get_current_user_factory(
     """
 
     async def load(connection: HTTPConnection, claims: TokenClaims, session: SessionT, needed: SecurityScopes) -> UserT:
+        user = await load_active(connection, claims, session)
+        if claims.actor is not None:
+            actor = await load_active(connection, replace(claims, sub=claims.actor, actor=None), session)
+            if not is_superuser(actor) or is_superuser(user):
+                raise InvalidTokenError("its actor may not act as its user")
+        check_scopes(claims, needed.scopes)
+        return user
+
+    async def load_active(connection: HTTPConnection, claims: TokenClaims, session: SessionT) -> UserT:
         user = await once(connection, (load_user, session, claims), partial(load_user, session, claims))
         if user is None:
             raise InvalidTokenError("its user does not exist")
         if not active(user):
             raise InvalidTokenError("its user is not active")
-        check_scopes(claims, needed.scopes)
         return user
 
     # The claims come first: a request without a token needs no session.
@@ -200,30 +212,37 @@ def with_claims(dependency: Callable[..., Awaitable[UserT]], claims: object) -> 
 
 
 class ClaimsReader(SecurityBase):
-    """Tries *transports* in order. OpenAPI shows it as the scheme of the last one.
+    """Tries *transports* in order. OpenAPI shows it as *scheme*.
 
     It never calls FastAPI's own scheme, whose behaviour differs from version to version.
     """
 
-    def __init__(self, tokens: TokenVerifier, transports: Sequence[Transport], *, optional: bool) -> None:
-        scheme = transports[-1].scheme
+    def __init__(self, scheme: SecurityBase, tokens: TokenVerifier, transports: Sequence[Transport], *, optional: bool) -> None:
         self.model = scheme.model
         self.scheme_name = scheme.scheme_name
         self._tokens = tokens
         self._transports = tuple(transports)
         self._optional = optional
+        vars(self)[CROSS_SITE] = any(isinstance(transport, CookieTransport) for transport in transports)
 
     async def __call__(self, connection: HTTPConnection) -> TokenClaims | None:
         """Return the claims of the first token found. Raises AuthenticationError without one, unless it is optional."""
-        scope = connection.scope
-        for transport in self._transports:
-            scope[CHALLENGES] = (*(each for each in scope.get(CHALLENGES, ()) if each != transport.challenge), transport.challenge)
-            claims = await once(connection, (self._tokens, transport), partial(transport.authenticate, connection, self._tokens))
-            if claims is not None:
-                return claims
-        if not self._optional:
-            raise AuthenticationError
-        return None
+        return await read_claims(connection, self._tokens, self._transports, optional=self._optional)
+
+
+async def read_claims(
+    connection: HTTPConnection, tokens: TokenVerifier, transports: Sequence[Transport], *, optional: bool
+) -> TokenClaims | None:
+    """Return the claims of the first token found. Raises AuthenticationError without one, unless it is *optional*."""
+    scope = connection.scope
+    for transport in transports:
+        scope[CHALLENGES] = (*(each for each in scope.get(CHALLENGES, ()) if each != transport.challenge), transport.challenge)
+        claims = await once(connection, (tokens, transport), partial(transport.authenticate, connection, tokens))
+        if claims is not None:
+            return claims
+    if not optional:
+        raise AuthenticationError
+    return None
 
 
 ReadClaims = Callable[..., Awaitable[TokenClaims | None]]
@@ -233,9 +252,22 @@ def claims_reader(tokens: TokenVerifier, transports: Sequence[Transport], *, opt
     """Return the dependency that gives the claims of the first transport that has a token."""
     if not transports:
         raise ConfigurationError("without a transport no request has a token: leave transports= out for the Authorization header")
-    read: ReadClaims = ClaimsReader(tokens, transports, optional=optional)
-    for count in range(len(transports) - 1, 0, -1):
-        read = documented_after(ClaimsReader(tokens, transports[:count], optional=True), read)
+    every = tuple(transports)
+    shown = [(count, scheme) for count, scheme in enumerate((each.scheme for each in every), 1) if scheme is not None]
+    if not shown:
+        return undocumented(tokens, every, optional=optional)
+    read: ReadClaims = ClaimsReader(shown[-1][1], tokens, every, optional=optional)
+    for count, scheme in reversed(shown[:-1]):
+        read = documented_after(ClaimsReader(scheme, tokens, every[:count], optional=True), read)
+    return read
+
+
+def undocumented(tokens: TokenVerifier, transports: Sequence[Transport], *, optional: bool) -> ReadClaims:
+    """Return a dependency that reads the claims and is not in OpenAPI, as WebSockets are not."""
+
+    async def read(connection: HTTPConnection) -> TokenClaims | None:
+        return await read_claims(connection, tokens, transports, optional=optional)
+
     return read
 
 
@@ -245,12 +277,12 @@ def documented_after(fewer: ReadClaims, read: ReadClaims) -> ReadClaims:
     A dependency is one scheme in OpenAPI, so each transport needs a dependency.
     """
 
-    async def read_claims(
+    async def read_last(
         _: Annotated[TokenClaims | None, Depends(fewer)], claims: Annotated[TokenClaims | None, Depends(read)]
     ) -> TokenClaims | None:
         return claims
 
-    return read_claims
+    return read_last
 
 
 def check_scopes(claims: TokenClaims, needed: Iterable[str]) -> None:

@@ -11,7 +11,7 @@ from fastapi.security import SecurityScopes
 from fastapi_kit.auth.requests.current_user import UserDependency, with_claims
 from fastapi_kit.auth.tokens.claims import TokenClaims
 from fastapi_kit.dependencies import OPTIONAL, answering
-from fastapi_kit.errors import AuthenticationError, ConfigurationError, PermissionDeniedError
+from fastapi_kit.errors import AuthenticationError, ConfigurationError, ImpersonatedError, PermissionDeniedError
 
 __all__ = ["require", "require_access"]
 
@@ -25,8 +25,10 @@ def require(
     scopes: Collection[str] = (),
     roles: Collection[str] = (),
     permissions: Collection[str] = (),
+    login: bool = False,
     verified: bool = False,
     superuser: bool = False,
+    impersonated: bool = True,
     check: Callable[[UserT], bool | Awaitable[bool]] | None = None,
 ) -> UserDependency[UserT]:
     """Build the dependency that gives the user if every condition holds.
@@ -39,12 +41,15 @@ def require(
         scopes: The token has all of them.
         roles: ``user.roles`` has at least one of them.
         permissions: ``user.permissions`` has all of them.
+        login: The request has the access token of a login, not an API key.
         verified: ``user.is_verified`` is true.
         superuser: ``user.is_superuser`` is true.
+        impersonated: Whether another user may pass who acts as the user. With False the guard raises ImpersonatedError (403) then.
         check: Called with the user, sync or async; returns whether the user may pass.
 
     Raises:
-        TypeError: *scopes* are given, but no factory built *get_current_user*; or a condition is one string instead of a collection.
+        TypeError: *scopes*, *login* or *impersonated* are given, but no factory built *get_current_user*; or a condition is one string
+            instead of a collection.
 
     Example:
         ```python
@@ -79,12 +84,12 @@ def require(
     flags = [name for name, required in {"is_verified": verified, "is_superuser": superuser}.items() if required]
     claims = getattr(get_current_user, "claims", None)
     get_user = get_current_user
-    if scopes:
+    if scopes or login or not impersonated:
         if claims is None:
-            raise TypeError("scopes belong to a token: give require() a dependency from get_current_user_factory()")
-        get_user = with_scopes(get_current_user, claims, scopes)
+            raise TypeError("scopes, logins and actors belong to a token: give require() a dependency from get_current_user_factory()")
+        get_user = with_token(get_current_user, claims, scopes, login=login, impersonated=impersonated)
 
-    statuses = {403} if scopes or roles or permissions or flags or check else set[int]()
+    statuses = {403} if scopes or login or not impersonated or roles or permissions or flags or check else set[int]()
 
     @answering(*statuses, *statuses_over(get_current_user))
     async def get_permitted_user(user: Annotated[Any, Depends(get_user)], needed: SecurityScopes) -> UserT:
@@ -135,17 +140,26 @@ def statuses_over(get_current_user: object) -> set[int]:
     return {401} if getattr(get_current_user, OPTIONAL, False) else set()
 
 
-def with_scopes(
-    get_current_user: Callable[..., Awaitable[UserT]], claims: Callable[..., object], scopes: Collection[str]
+def with_token(
+    get_current_user: Callable[..., Awaitable[UserT]],
+    claims: Callable[..., object],
+    scopes: Collection[str],
+    *,
+    login: bool,
+    impersonated: bool,
 ) -> Callable[..., Awaitable[UserT]]:
-    """Return a dependency that gives the user if the token has *scopes*."""
+    """Return a dependency that gives the user if the token has *scopes*, belongs to a login and has no actor, as far as that is needed."""
 
-    async def get_user_with_scopes(
-        user: Annotated[Any, Depends(get_current_user)], _: Annotated[TokenClaims, Security(claims, scopes=list(scopes))]
+    async def get_user_of_token(
+        user: Annotated[Any, Depends(get_current_user)], found: Annotated[TokenClaims, Security(claims, scopes=list(scopes))]
     ) -> UserT:
+        if login and found.type != "access":
+            raise PermissionDeniedError("a login is needed")
+        if not impersonated and found.actor is not None:
+            raise ImpersonatedError
         return cast("UserT", user)
 
-    return get_user_with_scopes
+    return get_user_of_token
 
 
 def check_scopes_are_read(claims: object, needed: SecurityScopes) -> None:

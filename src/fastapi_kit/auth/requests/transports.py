@@ -13,7 +13,12 @@ from fastapi_kit.auth.tokens.claims import TokenClaims
 from fastapi_kit.auth.tokens.service import TokenVerifier
 from fastapi_kit.errors import ConfigurationError, InvalidTokenError
 
-__all__ = ["BearerTransport", "Transport"]
+__all__ = ["APIKeyTransport", "BearerTransport", "Transport", "is_word"]
+
+
+def is_word(text: str) -> bool:
+    """Return whether HTTP takes *text* for a name, such as that of a header (RFC 9110, 5.6.2)."""
+    return re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", text, re.ASCII) is not None
 
 
 class Transport(ABC):
@@ -21,8 +26,8 @@ class Transport(ABC):
 
     @property
     @abstractmethod
-    def scheme(self) -> SecurityBase:
-        """The entry in OpenAPI. It is shown and never called."""
+    def scheme(self) -> SecurityBase | None:
+        """The entry in OpenAPI. It is shown and never called. None for a transport that serves WebSockets only."""
 
     @property
     def challenge(self) -> str:
@@ -58,7 +63,7 @@ class BearerTransport(Transport):
     scheme_name: str = ""
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", self.word, re.ASCII):
+        if not is_word(self.word):
             raise ConfigurationError(f"{self.word!r} cannot be the word before a token")
 
     @property
@@ -81,3 +86,44 @@ class BearerTransport(Transport):
             raise InvalidTokenError("more than one Authorization header")
         word, _, token = headers[0].partition(" ") if headers else ("", "", "")
         return await tokens.verify(token.strip(" ")) if word.lower() == self.word.lower() else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class APIKeyTransport(Transport):
+    """An API key in a header. *keys* verifies it, not the verifier of the other transports.
+
+    So a key is not accepted as a bearer token, and no token as a key. More than one header is rejected, and an empty one, too.
+
+    Args:
+        keys: An ``APIKeys``, or another verifier.
+        header: The name of the header.
+        scheme_name: The name of the entry in OpenAPI.
+
+    Raises:
+        ConfigurationError: *header* cannot be the name of a header, or is ``Authorization``.
+    """
+
+    keys: TokenVerifier
+    header: str = "X-API-Key"
+    scheme_name: str = "APIKey"
+
+    def __post_init__(self) -> None:
+        if not is_word(self.header) or self.header.lower() == "authorization":
+            raise ConfigurationError(f"{self.header!r} cannot be the header of API keys")
+
+    @property
+    def scheme(self) -> SecurityBase:
+        """The header."""
+        return APIKeyHeader(name=self.header, scheme_name=self.scheme_name, auto_error=False)
+
+    @property
+    def challenge(self) -> str:
+        """``ApiKey``."""
+        return "ApiKey"
+
+    async def authenticate(self, connection: HTTPConnection, tokens: TokenVerifier) -> TokenClaims | None:
+        """Return the claims of the header's key."""
+        headers = connection.headers.getlist(self.header)
+        if len(headers) > 1:
+            raise InvalidTokenError("more than one header with an API key")
+        return await self.keys.verify(headers[0]) if headers else None

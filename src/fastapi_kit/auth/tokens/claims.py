@@ -14,14 +14,26 @@ from fastapi_kit.auth.tokens._compact import JsonObject
 from fastapi_kit.auth.tokens.policy import TokenPolicy, check_lifetime, check_type, is_printable
 from fastapi_kit.errors import ConfigurationError, InvalidTokenError
 
-__all__ = ["TOKEN_TYPES", "TokenClaims", "TokenType", "read_claims", "write_claims"]
+__all__ = [
+    "RESERVED",
+    "TOKEN_TYPES",
+    "TokenClaims",
+    "TokenType",
+    "is_scope",
+    "join_scopes",
+    "read_audience",
+    "read_claims",
+    "read_text",
+    "read_times",
+    "write_claims",
+]
 
 TokenType: TypeAlias = Literal["access", "refresh", "verify", "reset", "mfa", "api"]
 SubjectT = TypeVar("SubjectT")
 
 TOKEN_TYPES: tuple[TokenType, ...] = get_args(TokenType)
 
-RESERVED = frozenset({"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "type", "scope", "sid"})
+RESERVED = frozenset({"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "type", "scope", "sid", "act"})
 """The claims that the library reads and writes. All others are *extra*."""
 SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 """A scope token (RFC 6749, 3.3)."""
@@ -46,6 +58,8 @@ class TokenClaims:
     aud: tuple[str, ...] = ()
     sid: str | None = None
     """The login that this token belongs to."""
+    actor: str | None = None
+    """The user who acts as ``sub``, from the claim ``act`` (RFC 8693, 4.1). None in a token that its own user has."""
     extra: Mapping[str, JsonValue] = field(default_factory=lambda: NO_CLAIMS, hash=False)
     """All other claims. The mapping cannot be changed."""
 
@@ -82,6 +96,7 @@ def write_claims(
     scopes: Collection[str] = (),
     sid: str | None = None,
     jti: str | None = None,
+    actor: str | None = None,
     extra: Mapping[str, JsonValue] | None = None,
 ) -> JsonObject:
     """Return the payload of a new token, which ``read_claims`` accepts. Raises ConfigurationError, TypeError."""
@@ -107,6 +122,11 @@ def write_claims(
             if not is_printable(text):
                 raise ConfigurationError(f"{name} must be a string of printable characters that is not blank")
             claims[name] = text
+    if actor is not None:
+        check_type(actor, str, "the actor must be a str: str(user.id)")
+        if not is_printable(actor):
+            raise ConfigurationError("the actor must be a string of printable characters that is not blank")
+        claims["act"] = {"sub": actor}
     return claims
 
 
@@ -153,6 +173,7 @@ def read_claims(payload: JsonObject, *, type: TokenType, policy: TokenPolicy, no
         iss=iss,
         aud=read_audience(payload.get("aud"), policy.audience) if policy.audience is not None or "aud" in payload else (),
         sid=read_text(payload, "sid") if "sid" in payload else None,
+        actor=read_actor(payload["act"], type) if "act" in payload else None,
         extra=MappingProxyType({name: value for name, value in payload.items() if name not in RESERVED}),
     )
 
@@ -183,6 +204,13 @@ def read_text(payload: JsonObject, name: str) -> str:
     if not is_printable(value):
         raise InvalidTokenError(f"{name} is missing or malformed")
     return value
+
+
+def read_actor(value: JsonValue, type: TokenType) -> str:
+    """Return the user who acts. Actors before that one are ignored, as RFC 8693, 4.1 says. Only access tokens have an actor."""
+    if type != "access" or not isinstance(value, dict):
+        raise InvalidTokenError("act is malformed or out of place")
+    return read_text(value, "sub")
 
 
 def read_audience(found: JsonValue, audience: str | None) -> tuple[str, ...]:

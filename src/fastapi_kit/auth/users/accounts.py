@@ -1,14 +1,14 @@
 """What logins need of the users of an application."""
 
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from fastapi_kit.errors import FieldError, UserInputError
+from fastapi_kit.errors import ConfigurationError, FieldError, UserInputError
 from fastapi_kit.schemas import Email
 
-__all__ = ["PRIVILEGES", "Account", "Accounts", "normalize_email"]
+__all__ = ["PRIVILEGES", "Account", "Accounts", "EditableAccounts", "is_superuser", "normalize_email"]
 
 UserT = TypeVar("UserT")
 RegisterT_contra = TypeVar("RegisterT_contra", bound=BaseModel, contravariant=True)
@@ -39,6 +39,9 @@ PRIVILEGES = frozenset(
         "staff",
         "superuser",
         "token_epoch",
+        "totp_last_step",
+        "totp_recovery_hashes",
+        "totp_secret",
         "verified",
     }
 )
@@ -94,6 +97,34 @@ class Accounts(Protocol[UserT, RegisterT_contra]):
         With *replacing*, return None and store nothing unless that hash is stored. Raises ConflictError if the address is taken.
         """
         ...
+
+
+@runtime_checkable
+class EditableAccounts(Accounts[UserT, RegisterT_contra], Protocol[UserT, RegisterT_contra]):
+    """Users whose address is verified or changed by mail, and who can be deleted. ``UserAccounts`` has these methods, too.
+
+    ``AuthFlow.delete_account`` and ``MailFlow`` need them. They are called inside a transaction.
+    """
+
+    async def lock_account(self, subject: str, /) -> UserT | None:
+        """Return the user that a token names as stored now, locked until the transaction ends, or None."""
+        ...
+
+    async def set_email(self, user: UserT, /, *, email: str) -> None:
+        """Store *email* as the verified address of the user. Raises ConflictError if it is taken."""
+        ...
+
+    async def remove(self, user: UserT, /) -> None:
+        """Delete the user. Raises StillReferencedError if other rows reference it."""
+        ...
+
+
+def is_superuser(user: object) -> bool:
+    """Return ``user.is_superuser``, or False without such an attribute. Raises ConfigurationError for a method, which is always true."""
+    flag = getattr(user, "is_superuser", False)
+    if callable(flag):
+        raise ConfigurationError(f"{type(user).__name__}.is_superuser is a method: make it a property")
+    return bool(flag)
 
 
 EMAIL: TypeAdapter[str] = TypeAdapter(Email)

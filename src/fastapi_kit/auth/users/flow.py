@@ -13,19 +13,22 @@ from sqlalchemy.orm import InstanceState
 from fastapi_kit.auth.logins.protocol import ClientInfo, EndableLogins, LoginInfo, Logins, TokenPair
 from fastapi_kit.auth.passwords.hasher import PasswordHasher
 from fastapi_kit.auth.passwords.policy import PasswordPolicy
+from fastapi_kit.auth.second_factor.steps import SecondFactor
 from fastapi_kit.auth.tokens.claims import TokenClaims
-from fastapi_kit.auth.users.accounts import Account, Accounts
+from fastapi_kit.auth.users.accounts import Account, Accounts, EditableAccounts, normalize_email
+from fastapi_kit.auth.users.throttle import LoginThrottle
 from fastapi_kit.db.transactions import unit_of_work
 from fastapi_kit.errors import (
     ConfigurationError,
     FieldError,
+    ImpersonatedError,
     InvalidCredentialsError,
     InvalidTokenError,
     NotFoundError,
     UserInputError,
 )
 
-__all__ = ["AuthFlow"]
+__all__ = ["AuthFlow", "editable"]
 
 UserT = TypeVar("UserT")
 RegisterT = TypeVar("RegisterT", bound=BaseModel)
@@ -49,7 +52,10 @@ class AuthFlow(Generic[UserT, RegisterT]):
         policy: The rules for new passwords.
         scopes: Returns the scopes that a user may have. A login gets those of them that it asks for. Without it, a login has no scopes.
         identify: Finds the user by what the client typed, such as a user name or a phone number. Without it, by the e-mail address.
+        verified: Only users with a verified address can log in and refresh. For others the answer is that of a wrong password.
+        second_factor: Asks users who have enabled it for a code after the password. ``authenticate`` does not ask.
         guarded: The fields that users change only with their current password, beside the password: those that they log in with.
+        throttle: Limits guesses at passwords, in logins and in changes. Without it, they are not limited.
     """
 
     accounts: Callable[[AsyncSession], Accounts[UserT, RegisterT]]
@@ -58,22 +64,29 @@ class AuthFlow(Generic[UserT, RegisterT]):
     policy: PasswordPolicy = field(default_factory=PasswordPolicy)
     scopes: Callable[[UserT], Collection[str]] | None = None
     identify: Callable[[AsyncSession, str], Awaitable[UserT | None]] | None = None
+    verified: bool = False
+    second_factor: SecondFactor[UserT] | None = None
     guarded: Collection[str] = ("email",)
+    throttle: LoginThrottle | None = None
 
-    async def authenticate(self, session: AsyncSession, *, email: str, password: str | SecretStr) -> UserT:
+    async def authenticate(
+        self, session: AsyncSession, *, email: str, password: str | SecretStr, client: ClientInfo | None = None
+    ) -> UserT:
         """Return the user with this address and password, and replace an outdated hash.
 
-        It takes one password verification, whatever the outcome.
+        It takes one password verification, whatever the outcome, and none if there were too many attempts.
 
         Args:
             session: A session of your database.
             email: The address, or what *identify* takes.
             password: What the client sent.
+            client: Where the request comes from. Without it, *throttle* counts only the attempts on the account.
 
         Raises:
-            InvalidCredentialsError: There is no such user, the password is wrong, or the user is not active.
+            InvalidCredentialsError: There is no such user, the password is wrong, or the user may not log in.
+            RateLimitedError: The account or the client had too many attempts.
         """
-        user, _ = await self._authenticate(session, email, password)
+        user, _ = await self._authenticate(session, email, password, client)
         return user
 
     async def login(
@@ -85,18 +98,27 @@ class AuthFlow(Generic[UserT, RegisterT]):
         scopes: Collection[str] = (),
         client: ClientInfo | None = None,
     ) -> TokenPair:
-        """Authenticate, and begin a login with those of *scopes* that the user may have. Raises InvalidCredentialsError.
+        """Authenticate, and begin a login with those of *scopes* that the user may have.
 
         Args:
             session: A session of your database.
             email: The address, or what *identify* takes.
             password: What the client sent.
             scopes: What the client asks for.
-            client: Where the request comes from, for the list of logins. Logins without a store ignore it.
+            client: Where the request comes from, for *throttle* and for the list of logins.
+
+        Raises:
+            InvalidCredentialsError: There is no such user, the password is wrong, or the user may not log in.
+            RateLimitedError: There were too many attempts.
+            SecondFactorRequiredError: ``login_with_code`` takes its challenge and a code.
         """
         logins = self._needed_logins()
-        user, account = await self._authenticate(session, email, password)
+        user, account = await self._authenticate(session, email, password, client)
         allowed = frozenset[str]() if self.scopes is None else frozenset(self.scopes(user))
+        if self.second_factor is not None:
+            stored = self.accounts(session).describe(user).hashed_password  # an outdated one was replaced
+            granted = allowed & frozenset(scopes)
+            await self.second_factor.require(session, user, subject=account.subject, hashed_password=stored, scopes=granted)
         if not isinstance(logins, EndableLogins):
             return await logins.start(account.subject, scopes=allowed & frozenset(scopes))
         pair = await logins.start(account.subject, scopes=allowed & frozenset(scopes), client=client)
@@ -122,7 +144,16 @@ class AuthFlow(Generic[UserT, RegisterT]):
         others = [value for name, value in data if name != "password" and isinstance(value, str)]
         return await self.accounts(session).register(data, hashed_password=await self.hash_password(password, similar_to=others))
 
-    async def change(self, session: AsyncSession, user: UserT, data: BaseModel, *, confirm: bool = True, keep: str | None = None) -> UserT:
+    async def change(
+        self,
+        session: AsyncSession,
+        user: UserT,
+        data: BaseModel,
+        *,
+        confirm: bool = True,
+        keep: str | None = None,
+        actor: str | None = None,
+    ) -> UserT:
         """Change the data of *user* to the fields that *data* sets, in one write, and return the user.
 
         A new ``password`` is checked against the policy and hashed before the write begins. A new password, and another value of a field
@@ -137,9 +168,12 @@ class AuthFlow(Generic[UserT, RegisterT]):
             data: What the client sent, such as a ``partial_model``.
             confirm: False for a change by another user, such as a superuser: it needs no current password.
             keep: The ``sid`` of the claims of the request, so that the user stays logged in there.
+            actor: The ``actor`` of the claims of the request, who may not change the password or what needs it.
 
         Raises:
             UserInputError: The new password is too weak, or the current one is missing, wrong, or was changed meanwhile.
+            RateLimitedError: The user had too many attempts at the current password.
+            ImpersonatedError: *actor* would change the password, or what needs it.
             ConflictError: The address is taken.
         """
         accounts = self.accounts(session)
@@ -147,11 +181,11 @@ class AuthFlow(Generic[UserT, RegisterT]):
         changes = {name: getattr(data, name) for name in data.model_fields_set}
         password, current = changes.pop("password", None), changes.pop("current_password", None)
         is_guarded = password is not None or any(changes[name] != getattr(user, name, None) for name in changes.keys() & set(self.guarded))
+        if is_guarded and actor is not None:
+            raise ImpersonatedError
         new_hash = verified = None
         if confirm and is_guarded:
-            if current is None or not await self.passwords.verify(current, account.hashed_password):
-                raise wrong_password()
-            verified = account.hashed_password
+            verified = await self.confirm(session, user, current)
         if password is not None:
             known = [account.email, *changes.values(), *(getattr(user, name, None) for name in type(data).model_fields)]
             new_hash = await self.hash_password(password, similar_to=[text for text in known if isinstance(text, str)])
@@ -166,18 +200,64 @@ class AuthFlow(Generic[UserT, RegisterT]):
             raise wrong_password()
         return changed
 
+    async def confirm(self, session: AsyncSession, user: UserT, current: str | SecretStr | None) -> str:
+        """Return the hash of *user* if *current* is the password.
+
+        Call it before what a stolen token must not do. Then do that only if the same hash is still stored.
+
+        Raises:
+            UserInputError: The password is missing or wrong.
+            RateLimitedError: The user had too many attempts.
+        """
+        account = self.accounts(session).describe(user)
+        # Counted apart from logins: strangers who guess at an address must not keep its owner from a new password.
+        name = f"user {account.subject}"
+        if current is not None and self.throttle is not None:
+            await self.throttle.attempt(account=name, client=None)
+        stored = account.hashed_password
+        if current is None or stored is None or not await self.passwords.verify(current, stored):
+            raise wrong_password()
+        if self.throttle is not None:
+            await self.throttle.succeeded(account=name)
+        return stored
+
+    async def delete_account(self, session: AsyncSession, user: UserT, *, current: str | SecretStr) -> None:
+        """Delete *user*, and end the stored logins after the commit.
+
+        It commits, unless a transaction was opened.
+
+        Args:
+            session: A session of your database.
+            user: The user as stored now.
+            current: The current password.
+
+        Raises:
+            UserInputError: The current password is wrong, or was changed meanwhile.
+            StillReferencedError: Other rows reference the user.
+            ConfigurationError: *accounts* cannot delete users.
+        """
+        accounts = editable(self.accounts(session))
+        verified = await self.confirm(session, user, current)
+        async with unit_of_work(session) as unit:
+            stored = await accounts.lock_account(accounts.describe(user).subject)
+            if stored is None or accounts.describe(stored).hashed_password != verified:
+                raise wrong_password()
+            await accounts.remove(stored)
+            if isinstance(self.logins, EndableLogins):
+                unit.on_commit(self.logins.end_all, accounts.describe(user).subject)
+
     async def refresh(self, session: AsyncSession, refresh_token: str) -> TokenPair:
         """Exchange a refresh token for a new pair, with the scopes that its user may still have.
 
         Raises:
-            InvalidTokenError: The token is not valid, or its user does not exist or is not active.
+            InvalidTokenError: The token is not valid, or its user does not exist or may not log in.
         """
         logins = self._needed_logins()
         claims = await logins.decode_refresh_token(refresh_token)
         accounts = self.accounts(session)
         user = await accounts.get_account(claims.sub)
-        if user is None or not accounts.describe(user).is_active:
-            raise InvalidTokenError("its user does not exist or is not active")
+        if user is None or not self.may_log_in(accounts.describe(user)):
+            raise InvalidTokenError("its user does not exist or may not log in")
         return await logins.renew(claims, scopes=claims.scopes if self.scopes is None else self.scopes(user))
 
     async def logout(self, claims: TokenClaims) -> None:
@@ -189,22 +269,42 @@ class AuthFlow(Generic[UserT, RegisterT]):
             claims: The claims of the request: ``Depends(get_current_user.claims)``.
         """
         if claims.sid is not None:
-            await self._endable_logins().end(claims.sub, claims.sid)
+            await self._endable_logins(claims).end(claims.sub, claims.sid)
 
     async def logout_everywhere(self, claims: TokenClaims) -> None:
         """End all logins of the user of a token, the one of the request included."""
-        await self._endable_logins().end_all(claims.sub)
+        await self._endable_logins(claims).end_all(claims.sub)
 
     async def list_logins(self, claims: TokenClaims) -> Sequence[LoginInfo]:
         """Return the logins of the user of a token that are not over, the last used one first."""
-        return await self._endable_logins().list_logins(claims.sub)
+        return await self._endable_logins(claims).list_logins(claims.sub)
 
     async def end_login(self, claims: TokenClaims, sid: str) -> None:
         """End the login *sid* of the user of a token. Raises NotFoundError if the user has no such login."""
-        if not await self._endable_logins().end(claims.sub, sid):
+        if not await self._endable_logins(claims).end(claims.sub, sid):
             raise NotFoundError(LoginInfo, sid)
 
-    def _endable_logins(self) -> EndableLogins:
+    async def find(self, session: AsyncSession, name: str) -> UserT | None:
+        """Return the user with this address, or whom *identify* finds, or None."""
+        try:
+            return await (self.accounts(session).get_account_by_email(name) if self.identify is None else self.identify(session, name))
+        except UserInputError:
+            return None  # not an address
+
+    def account_name(self, name: str) -> str:
+        """Return what a client typed in the form in which it is looked up, for a throttle."""
+        try:
+            return name if self.identify is not None else normalize_email(name)
+        except UserInputError:
+            return name
+
+    def may_log_in(self, account: Account) -> bool:
+        """Return whether the user is active, and verified if that is needed."""
+        return account.is_active and (account.is_verified or not self.verified)
+
+    def _endable_logins(self, claims: TokenClaims) -> EndableLogins:
+        if claims.actor is not None:
+            raise ImpersonatedError
         logins = self._needed_logins()
         if not isinstance(logins, EndableLogins):
             raise ConfigurationError(f"{type(logins).__name__} cannot list or end logins: pass logins=StoredLogins(tokens, store)")
@@ -215,27 +315,38 @@ class AuthFlow(Generic[UserT, RegisterT]):
             raise ConfigurationError("this AuthFlow has no logins: pass logins=StatelessLogins(tokens), or use authenticate()")
         return self.logins
 
+    async def still_has_hash(self, session: AsyncSession, user: UserT, hashed_password: str | None) -> bool:
+        """Return whether *hashed_password* is stored for *user* now."""
+        return await self._stored_hash(session, user) == hashed_password
+
     async def _still_has_password(self, session: AsyncSession, user: UserT, password: str | SecretStr) -> bool:
+        before = self.accounts(session).describe(user).hashed_password
+        stored = await self._stored_hash(session, user)
+        # Another login may have replaced an outdated hash of the same password.
+        return stored == before or await self.passwords.verify(password, stored)
+
+    async def _stored_hash(self, session: AsyncSession, user: UserT) -> str | None:
         accounts = self.accounts(session)
-        before = accounts.describe(user)
+        subject = accounts.describe(user).subject
         state = inspect(user, raiseerr=False)
         if isinstance(state, InstanceState) and state.session is session.sync_session and not state.modified:
             session.expire(user)  # so that it is read again
-        now = await accounts.get_account(before.subject)
-        stored = None if now is None else accounts.describe(now).hashed_password
-        # Another login may have replaced an outdated hash of the same password.
-        return stored == before.hashed_password or await self.passwords.verify(password, stored)
+        now = await accounts.get_account(subject)
+        return None if now is None else accounts.describe(now).hashed_password
 
-    async def _authenticate(self, session: AsyncSession, email: str, password: str | SecretStr) -> tuple[UserT, Account]:
+    async def _authenticate(
+        self, session: AsyncSession, email: str, password: str | SecretStr, client: ClientInfo | None
+    ) -> tuple[UserT, Account]:
+        if self.throttle is not None:
+            await self.throttle.attempt(account=self.account_name(email), client=None if client is None else client.address)
         accounts = self.accounts(session)
-        try:
-            user = await (accounts.get_account_by_email(email) if self.identify is None else self.identify(session, email))
-        except UserInputError:
-            user = None  # not an address; the login fails after the same time
+        user = await self.find(session, email)
         account = None if user is None else accounts.describe(user)
         check = await self.passwords.verify_and_update(password, None if account is None else account.hashed_password)
-        if user is None or account is None or not check.ok or not account.is_active:
+        if user is None or account is None or not check.ok or not self.may_log_in(account):
             raise InvalidCredentialsError
+        if self.throttle is not None:
+            await self.throttle.succeeded(account=self.account_name(email))
         if check.new_hash is not None:
             try:
                 # Only over the hash that was verified: a password that was changed meanwhile stays changed.
@@ -244,6 +355,13 @@ class AuthFlow(Generic[UserT, RegisterT]):
                 # The password was right. A failure to store a better hash must not fail the login.
                 logger.warning("An outdated password hash could not be replaced: %s", type(error).__name__)
         return user, account
+
+
+def editable(accounts: Accounts[UserT, RegisterT]) -> EditableAccounts[UserT, RegisterT]:
+    """Return *accounts*. Raises ConfigurationError if it lacks the methods to change an address and to delete a user."""
+    if not isinstance(accounts, EditableAccounts):
+        raise ConfigurationError(f"{type(accounts).__name__} needs the methods lock_account, set_email and remove: see EditableAccounts")
+    return accounts
 
 
 def wrong_password() -> UserInputError:

@@ -102,6 +102,11 @@ class UserAccounts(CRUDService[UserT, RegisterT, UpdateT], Generic[UserT, Regist
         Raises:
             ConfigurationError: The key is not an int, str or UUID. Override the method for other keys.
         """
+        key = self.key_of(subject)
+        return None if key is None else await self.get(key)
+
+    def key_of(self, subject: str) -> object:
+        """Return the key that is written *subject*, or None if it is no key."""
         (column,) = self.mapper.primary_key
         kind: type[object] = python_type(column.type) or object
         if kind not in KEYS:
@@ -113,7 +118,7 @@ class UserAccounts(CRUDService[UserT, RegisterT, UpdateT], Generic[UserT, Regist
         except ValueError:
             return None
         # A key has one spelling: "07" and " 7" are not the subject of a user.
-        return await self.get(key) if str(key) == subject else None
+        return key if str(key) == subject else None
 
     async def get_account_by_email(self, email: str, /) -> UserT | None:
         """Return the user with this address in any form, or None. Raises UserInputError if it is not a valid address."""
@@ -169,6 +174,19 @@ class UserAccounts(CRUDService[UserT, RegisterT, UpdateT], Generic[UserT, Regist
                     return None
                 validate_merged(data, vars(row))
             return await self.update(key, values)
+
+    async def lock_account(self, subject: str, /) -> UserT | None:
+        """Return the user whose ``id`` is written *subject* as stored now, locked until the transaction ends, or None."""
+        key = self.key_of(subject)
+        return None if key is None else await self.get(key, lock=FOR_UPDATE)
+
+    async def set_email(self, user: UserT, /, *, email: str) -> None:
+        """Store *email* as the verified address of the user. Raises ConflictError if it is taken."""
+        await self.update(cast("Any", user).id, {"email": email, "is_verified": True})
+
+    async def remove(self, user: UserT, /) -> None:
+        """Delete the user. Raises StillReferencedError if other rows reference it."""
+        await self.delete(cast("Any", user).id)
 
     def prepare_insert(self, values: dict[str, Any]) -> dict[str, Any]:
         """Return the values of a new user, with the address in normal form."""

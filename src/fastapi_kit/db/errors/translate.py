@@ -22,6 +22,7 @@ from fastapi_kit.db.errors.drivers import Failure, driver_error, raised_by_datab
 from fastapi_kit.db.errors.rejected import RejectedStatement
 from fastapi_kit.db.errors.written import Written, failed_statement
 from fastapi_kit.errors import (
+    ConfigurationError,
     ConflictError,
     InvalidDataError,
     KitError,
@@ -37,6 +38,7 @@ _RETRYABLE = {"40001", "40P01", "0A000", "XX000"}
 _INDEX_ROW_TOO_LONG = "54000"
 _DISK_FULL = {"53100", "SQLITE_FULL"}
 _LOST_SAVEPOINT = "no such savepoint: sa_savepoint_"
+_MISSING_FUNCTION = "no such function: unicode_lower"
 _VERBS = {"INSERT", "UPDATE", "DELETE", "MERGE", "COMMIT"}
 
 
@@ -111,6 +113,11 @@ def without_code(error: BaseException, cause: BaseException, metadata: MetaData 
         # SQLite has rolled back the whole transaction. The reason is the error before the failed rollback to the savepoint.
         before = as_kit_error(error.__context__, metadata=metadata, mapper=mapper) if isinstance(error.__context__, Exception) else None
         return before or UnavailableError("database")
+    if str(cause) == _MISSING_FUNCTION:
+        return ConfigurationError(
+            'a search on SQLite needs a function of the library: event.listen(engine.sync_engine, "connect", add_functions) '
+            "with add_functions from fastapi_kit.db.engines.sqlite, or use a Database"
+        )
     if getattr(error, "connection_invalidated", False):
         return UnavailableError("database")
     if isinstance(error, IntegrityError):

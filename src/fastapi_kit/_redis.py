@@ -1,0 +1,69 @@
+"""Connections to Redis, with a time limit."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from fastapi_kit.errors import ConfigurationError, UnavailableError
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+__all__ = ["RedisConnection"]
+
+ResultT = TypeVar("ResultT")
+
+
+class RedisConnection:
+    """A client of one Redis, for one event loop after the other. redis-py must be installed.
+
+    Args:
+        url: ``redis://`` or ``rediss://``, with user, password, host, port and number.
+        timeout: Seconds that a command waits at most.
+        service: What the Redis is for, as the errors name it.
+
+    Raises:
+        ConfigurationError: *url* cannot be parsed. The text shows no part of it.
+    """
+
+    def __init__(self, url: str, *, timeout: float, service: str) -> None:
+        self._url = url
+        self._timeout = timeout
+        self._service = service
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._client = connect(url, timeout, service)
+
+    async def ask(self, command: Callable[[Any], Awaitable[ResultT]]) -> ResultT:
+        """Return the result of *command*, which is called with the client. Raises UnavailableError if Redis does not answer."""
+        from redis.exceptions import RedisError
+
+        loop, client = asyncio.get_running_loop(), self._client
+        if self._loop is not None and self._loop is not loop:
+            # Connections belong to the event loop that made them.
+            client = connect(self._url, self._timeout, self._service)
+        self._loop, self._client = loop, client
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await command(client)
+        except (RedisError, OSError) as error:
+            raise UnavailableError(self._service) from error
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+
+def connect(url: str, timeout: float, service: str) -> "Redis":
+    """Return a client, which connects with the first command. Raises ConfigurationError."""
+    from redis.asyncio import BlockingConnectionPool, Redis
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+
+    pools: Any = BlockingConnectionPool
+    options: dict[str, Any] = {"socket_timeout": timeout, "socket_connect_timeout": timeout, "timeout": timeout}
+    try:
+        if not url.startswith(("redis://", "rediss://")):
+            raise ValueError
+        return Redis.from_pool(pools.from_url(url, retry=Retry(NoBackoff(), 1), **options))
+    except ValueError:
+        raise ConfigurationError(f"the URL of {service} is redis:// or rediss:// with user, password, host, port and number") from None

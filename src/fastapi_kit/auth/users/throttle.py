@@ -1,0 +1,68 @@
+"""Limits on guessing passwords and codes, per account and per client."""
+
+import unicodedata
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from fastapi_kit.errors import ConfigurationError, RateLimitedError
+from fastapi_kit.ratelimit.counters import AttemptCounter, MemoryCounter, client_key
+
+__all__ = ["LoginThrottle"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoginThrottle:
+    """Limits the attempts on an account and from a client: logins, codes, mails that reset a password.
+
+    An attempt counts before its password is verified, so guesses at the same time cannot pass the limit. An attempt that is rejected does
+    not count, so nobody is locked out for longer than *window*.
+
+    Args:
+        counter: Where attempts are counted: a ``RateLimiter`` on Redis for several processes. The default is the memory of this process.
+        per_account: How many attempts an account has in *window*. A success gives them back.
+        per_client: How many attempts a client has, successful ones included. An IPv6 client is a /64. Many users may be behind one address.
+        window: The time in which attempts count together.
+        name: What is attempted. Throttles with different names count apart, also in one *counter*.
+
+    Raises:
+        ConfigurationError: A limit is less than 1, or *window* is not positive.
+    """
+
+    counter: AttemptCounter = field(default_factory=MemoryCounter)
+    per_account: int = 10
+    per_client: int = 50
+    window: timedelta = timedelta(minutes=15)
+    name: str = "login"
+
+    def __post_init__(self) -> None:
+        if self.per_account < 1 or self.per_client < 1 or self.window <= timedelta():
+            raise ConfigurationError("a throttle needs limits of at least 1, and a window that is longer than nothing")
+
+    async def attempt(self, *, account: str, client: str | None) -> None:
+        """Count one attempt.
+
+        Args:
+            account: What the client typed, known or not, or the id of a user. Case and Unicode form do not matter.
+            client: The address of the client: ``request.client.host``. None for an attempt that has no client.
+
+        Raises:
+            RateLimitedError: There were too many attempts. It does not say whether of the account or of the client.
+        """
+        # The client comes first: one that is over its limit takes no attempt from an account.
+        if client is not None:
+            await self._hit(self._client(client), self.per_client)
+        await self._hit(self._account(account), self.per_account)
+
+    async def succeeded(self, *, account: str) -> None:
+        """Forget the attempts on *account*. Those of the client stay: its next guess may be at another account."""
+        await self.counter.reset(self._account(account))
+
+    async def _hit(self, key: str, limit: int) -> None:
+        if wait := await self.counter.hit(key, limit=limit, window=self.window.total_seconds()):
+            raise RateLimitedError(wait)
+
+    def _account(self, account: str) -> str:
+        return f"{self.name} account {unicodedata.normalize('NFKC', account).strip().casefold()}"
+
+    def _client(self, client: str) -> str:
+        return f"{self.name} client {client_key(client)}"
