@@ -48,7 +48,7 @@ EXPORTS = {
         auth_router begin_second_factor confirm_second_factor disable_second_factor login_with_code normalize_email superuser_command
     """,
     "fastapi_kit.cache": "Cache cached",
-    "fastapi_kit.crud": "CRUDService FOR_UPDATE FilterSpec KeysetSpec QuerySpec ReadService RowLock Where any_of",
+    "fastapi_kit.crud": "CRUDService FOR_UPDATE FilterSpec KeysetSpec QuerySpec ReadService RowLock SparseModel SparseSpec Where any_of",
     "fastapi_kit.crud.filters": "FilterSpec KeysetSpec QuerySpec Where any_of",
     "fastapi_kit.db": """
         Base Database DatabaseOptions NAMING_CONVENTION TimestampMixin UTCDateTime UUIDv7Mixin UnitOfWork VersionMixin
