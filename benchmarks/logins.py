@@ -105,4 +105,4 @@ async def show_logins(*, rounds: int) -> None:
     async with open_app(passwords) as app:
         worst, unknown = await worst_health(app, passwords), await unknown_against_known(app, rounds=rounds)
     print(line_of("worst /health during 20 logins", worst, Target(1, 0.3, "time")))
-    print(line_of("unknown address, against a known one", unknown, Target(1.05, measure="time")))
+    print(line_of("login: unknown against known", unknown, Target(1.05, measure="time")))

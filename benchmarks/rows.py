@@ -165,7 +165,7 @@ ROWS = [
         title="create_many of 10,000",
         kit=each_with_kit(lambda users, turn: users.create_many(turn.new_users)),
         by_hand=each_by_hand(lambda users, turn: users.create_many(turn.new_users)),
-        target=Target(10, 16),
+        target=Target(2.5, 10),
         sqlite_target=Target(8, 20),
         writes=True,
     ),

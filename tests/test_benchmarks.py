@@ -172,4 +172,4 @@ async def test_logins_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
 
     health, unknown = capsys.readouterr().out.splitlines()
     assert "worst /health during 20 logins" in health
-    assert "unknown address, against a known one" in unknown
+    assert "login: unknown against known" in unknown
