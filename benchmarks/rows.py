@@ -261,7 +261,7 @@ ROWS = [
         kit=lists.export,
         by_hand=lists.export_by_hand,
         is_large=True,
-        target=Target(2.5, 10),
+        target=Target(10, 16),
     ),
     Row(
         name="parameters",

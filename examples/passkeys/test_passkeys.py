@@ -16,6 +16,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from httpx import AsyncClient, Response
+from sqlalchemy import text
 
 from fastapi_kit import Base
 from fastapi_kit.testing.client import app_client
@@ -87,6 +88,11 @@ def application(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 
 @pytest.fixture
 async def client(application: ModuleType) -> AsyncIterator[AsyncClient]:
+    """A client of the application, with empty tables. Another example may have made others with these names."""
+    if application.db.engine.dialect.name == "postgresql":
+        async with application.db.engine.begin() as connection:
+            for statement in ("DROP SCHEMA public CASCADE", "CREATE SCHEMA public"):
+                await connection.execute(text(statement))
     async with app_client(application.app) as client:
         yield client
         async with application.db.begin() as session:

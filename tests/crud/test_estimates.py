@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import pytest
 from fastapi import FastAPI
 from pydantic import BaseModel
-from sqlalchemy import event, insert, select, text
+from sqlalchemy import ColumnElement, String, case, cast, event, insert, literal, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import ORMExecuteState, with_loader_criteria
 from tests.crud.filters.models import Item, ItemRead, ItemService, Owner, ShopBase
@@ -33,14 +33,21 @@ class Estimated(QuerySpec[Item]):
     owner__email: str | None = None
 
 
+def numbers(last: int) -> ColumnElement[int]:
+    """Return a column with the numbers from 1 to *last*."""
+    first = select(literal(1).label("at")).cte("numbers", recursive=True)
+    return first.union_all(select(first.c.at + 1).where(first.c.at < last)).c.at
+
+
 @pytest.fixture
 async def shop(database: Database) -> AsyncIterator[AsyncSession]:
     """5,000 items, a fifth of them in stock."""
     await database.create_tables(ShopBase.metadata)
     async with database.begin() as session:
         await session.execute(insert(Owner), [{"id": 1, "email": "ann@x.org"}])
-        rows = [{"id": at, "name": f"item {at}", "stock": int(at % 5 == 0), "owner_id": 1 if at % 2 else None} for at in range(1, MANY + 1)]
-        await session.execute(insert(Item), rows)
+        at = numbers(MANY)
+        name, stock, owner = "item " + cast(at, String), case((at % 5 == 0, 1), else_=0), case((at % 2 == 1, 1), else_=None)
+        await session.execute(insert(Item).from_select(["id", "name", "stock", "owner_id"], select(at, name, stock, owner)))
     async with database.begin() as session:
         await session.execute(text("ANALYZE"))
     async with database.sessions() as session:
