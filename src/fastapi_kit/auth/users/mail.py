@@ -12,12 +12,13 @@ from typing import Generic, TypeAlias, TypeVar
 from pydantic import BaseModel, SecretStr
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from fastapi_kit.auth.logins.protocol import ClientInfo, EndableLogins
+from fastapi_kit.auth.logins.protocol import ClientInfo
 from fastapi_kit.auth.tokens.claims import TokenClaims, TokenType
 from fastapi_kit.auth.tokens.service import JWTService
 from fastapi_kit.auth.users.accounts import Account, EditableAccounts, normalize_email
 from fastapi_kit.auth.users.flow import AuthFlow, editable
 from fastapi_kit.auth.users.throttle import LoginThrottle
+from fastapi_kit.db.sessions import finish
 from fastapi_kit.db.transactions import unit_of_work
 from fastapi_kit.errors import ConfigurationError, ConflictError, FieldError, InvalidTokenError, UserInputError
 
@@ -189,15 +190,18 @@ class MailFlow(Generic[UserT, RegisterT]):
         accounts = self._accounts(session)
         account = accounts.describe(self._check(accounts, await accounts.get_account(claims.sub), claims))
         new_hash = await self.flow.hash_password(new, similar_to=[account.email])
-        async with unit_of_work(session) as unit:
-            # Once more, and locked: the link, the password or the address may have been used or changed while the password was hashed.
-            user = self._check(accounts, await accounts.lock_account(claims.sub), claims)
-            await accounts.set_password(user, hashed_password=new_hash)
-            if not accounts.describe(user).is_verified:
-                await accounts.set_email(user, email=account.email)
-            if isinstance(self.flow.logins, EndableLogins):
-                unit.on_commit(self.flow.logins.end_all, account.subject)
-        return user
+
+        async def store() -> UserT:
+            async with unit_of_work(session) as unit:
+                # Once more, and locked: the link, the password or the address may have been used or changed while the password was hashed.
+                user = self._check(accounts, await accounts.lock_account(claims.sub), claims)
+                await accounts.set_password(user, hashed_password=new_hash)
+                if not accounts.describe(user).is_verified:
+                    await accounts.set_email(user, email=account.email)
+                self.flow.end_logins(unit, account.subject)
+            return user
+
+        return await finish(store())
 
     async def _limit(self, email: str, client: ClientInfo | None) -> None:
         if self.throttle is not None:
