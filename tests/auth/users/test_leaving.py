@@ -52,7 +52,9 @@ class Gate:
         return secret == hash, None
 
 
-async def send(app: FastAPI, path: str, body: bytes, kind: str, gone: asyncio.Event, headers: Sequence[tuple[bytes, bytes]] = ()) -> int | None:
+async def send(
+    app: FastAPI, path: str, body: bytes, kind: str, gone: asyncio.Event, headers: Sequence[tuple[bytes, bytes]] = ()
+) -> int | None:
     """Send a request whose client leaves when *gone* is set, and return the status of the answer."""
     messages: list[Message] = [{"type": "http.request", "body": body}]
     answers: list[Message] = []

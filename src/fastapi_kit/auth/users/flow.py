@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from pydantic import BaseModel, SecretStr
@@ -204,15 +204,16 @@ class AuthFlow(Generic[UserT, RegisterT]):
             RateLimitedError: The user had too many attempts.
         """
         account = self.accounts(session).describe(user)
-        # Counted apart from logins: strangers who guess at an address must not keep its owner from a new password.
-        name = f"user {account.subject}"
-        if current is not None and self.throttle is not None:
-            await self.throttle.attempt(account=name, client=None)
+        # Counted apart from logins, whatever name is typed there: strangers must not keep a user from a new password.
+        throttle = None if self.throttle is None else replace(self.throttle, name=f"{self.throttle.name} of a user")
+        name = account.subject.encode("utf-8", "surrogatepass").hex()  # ids that differ in case are two users
+        if current is not None and throttle is not None:
+            await throttle.attempt(account=name, client=None)
         stored = account.hashed_password
         if current is None or stored is None or not await self.passwords.verify(current, stored):
             raise wrong_password()
-        if self.throttle is not None:
-            await self.throttle.succeeded(account=name)
+        if throttle is not None:
+            await throttle.succeeded(account=name)
         return stored
 
     async def delete_account(self, session: AsyncSession, user: UserT, *, current: str | SecretStr) -> None:

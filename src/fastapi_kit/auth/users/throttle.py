@@ -62,7 +62,8 @@ class LoginThrottle:
             raise RateLimitedError(wait)
 
     def _account(self, account: str) -> str:
-        return f"{self.name} account {unicodedata.normalize('NFKC', account).strip().casefold()}"
+        # Not casefold, which makes one of two addresses: with ß and with ss. A login to one would give attempts back to the other.
+        return f"{self.name} account {unicodedata.normalize('NFKC', account).strip().lower()}"
 
     def _client(self, client: str) -> str:
         return f"{self.name} client {client_key(client)}"
