@@ -45,7 +45,7 @@ async def test_a_transaction_of_the_application(stored: StoredLogins, database: 
 
 
 async def test_a_refresh_whose_answer_is_lost() -> None:
-    """R38: a command whose answer was lost on the way from Redis is sent again, and is no second use of the token."""
+    """R38: redis-py sends a command again whose answer was lost. That is no second use of the token."""
     async with redis_store() as store:
         reused = list[LoginInfo]()
         logins = StoredLogins(service(FrozenClock()), store, on_reuse=reused.append)

@@ -25,11 +25,8 @@ redis.call('ZADD', KEYS[2], ARGV[5], ARGV[6])
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', ARGV[7])
 redis.call('PEXPIREAT', KEYS[2], redis.call('ZRANGE', KEYS[2], -1, -1, 'WITHSCORES')[2])
 """
-# If its answer is lost, redis-py sends REPLACE again: the stored token is the new one then.
 REPLACE = """
-local token = redis.call('HGET', KEYS[1], 'token')
-if token == ARGV[2] then return 1 end
-if token ~= ARGV[1] then return 0 end
+if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], 'token', ARGV[2], 'data', ARGV[3])
 redis.call('PEXPIREAT', KEYS[1], ARGV[4])
 return 1
