@@ -6,6 +6,7 @@ import gc
 from collections.abc import Sequence
 
 from benchmarks.databases import DATABASES
+from benchmarks.logins import show_logins
 from benchmarks.measure import FULL, QUICK, Effort, check, speed
 from benchmarks.rows import ROWS, Row
 from benchmarks.stage import Stage, open_stage
@@ -21,6 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # What is imported lives for ever; a collection during a batch need not look at it.
     gc.freeze()
     asyncio.run(_run(rows, QUICK if options.quick else FULL))
+    if not options.rows or "logins" in options.rows:
+        print(f"\nLogins\n\n{heading()}")
+        asyncio.run(show_logins(rounds=9 if options.quick else 99))
 
 
 async def show(rows: Sequence[Row], stage: Stage, effort: Effort) -> None:
@@ -48,7 +52,7 @@ async def _run(rows: Sequence[Row], effort: Effort) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    names = [row.name for row in ROWS]
+    names = [*(row.name for row in ROWS), "logins"]
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="The library against the same work written by hand.")
     parser.add_argument("--quick", action="store_true", help="less than a minute, and noisier")
     parser.add_argument("--rows", nargs="+", metavar="NAME", choices=names, help=f"only these: {', '.join(names)}")

@@ -18,6 +18,8 @@ from fastapi_kit.crud.filters.cursors import CursorCodec, Position
 from fastapi_kit.pagination import Slice
 
 __all__ = [
+    "export",
+    "export_by_hand",
     "filtered",
     "filtered_by_hand",
     "keyset_page",
@@ -144,6 +146,35 @@ async def filtered_by_hand(stage: Stage) -> AsyncGenerator[Work]:
             asked = Item.category.in_([1, 2, 3]), Item.cents >= 50, Item.cents < 5000
             items = await session.scalars(select(Item).where(*asked).order_by(Item.cents.desc(), Item.id.desc()).limit(_LIMIT))
             return [ItemRead.model_validate(item) for item in items]
+
+    yield once
+
+
+# --- Exports ---
+
+_EXPORTED = 10_000
+
+
+@asynccontextmanager
+async def export(stage: Stage) -> AsyncGenerator[Work]:
+    """All of 10,000 rows as NDJSON."""
+
+    async def once(_: Turn) -> object:
+        async with stage.kit_session() as session:
+            chunks = ItemService(session).stream_json_as(ItemRead, None, Item.id <= _EXPORTED, begin=stage.database.begin)
+            return b"".join([chunk async for chunk in chunks]).splitlines()
+
+    yield once
+
+
+@asynccontextmanager
+async def export_by_hand(stage: Stage) -> AsyncGenerator[Work]:
+    """The same row by row, from one open cursor."""
+
+    async def once(_: Turn) -> object:
+        async with stage.sessions() as session:
+            statement = select(Item).where(Item.id <= _EXPORTED).order_by(Item.id).execution_options(yield_per=1000)
+            return [ItemRead.model_validate(item).model_dump_json().encode() async for item in await session.stream_scalars(statement)]
 
     yield once
 

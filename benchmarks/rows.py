@@ -256,6 +256,14 @@ ROWS = [
         target=Target(0.95, 1.2),
     ),
     Row(
+        name="export",
+        title="NDJSON of 10,000, row by row",
+        kit=lists.export,
+        by_hand=lists.export_by_hand,
+        is_large=True,
+        target=Target(10, 16),
+    ),
+    Row(
         name="parameters",
         title="parameters of a list, against none",
         kit=lists.with_parameters,

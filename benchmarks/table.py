@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from benchmarks.rows import Row, Target
 from benchmarks.stage import Place
 
-__all__ = ["NOISE", "heading", "line", "verdict"]
+__all__ = ["NOISE", "heading", "line", "line_of", "verdict"]
 
 NOISE = 0.10
 _WIDTHS = (34, 7, 6, 6, 6, 8)
@@ -21,10 +21,14 @@ def line(row: Row, place: Place, speed: float) -> str:
     target = row.target_on(place)
     if target is None:
         return _cells([row.title, "speed", _written(speed), "", "", ""])
-    reached = speed if target.measure == "speed" else 1 / speed
+    return line_of(row.title, speed if target.measure == "speed" else 1 / speed, target)
+
+
+def line_of(title: str, reached: float, target: Target) -> str:
+    """Return the line of what is measured against *target*."""
     sign = "≥" if target.measure == "speed" else "≤"
     aim = "" if target.aim is None else f"{sign} {target.aim}"
-    return _cells([row.title, target.measure, _written(reached), f"{sign} {target.must}", aim, verdict(target, reached)])
+    return _cells([title, target.measure, _written(reached), f"{sign} {target.must}", aim, verdict(target, reached)])
 
 
 def verdict(target: Target, reached: float) -> str:

@@ -9,6 +9,7 @@ import pytest
 from benchmarks.__main__ import show
 from benchmarks.contenders import Turn, Work
 from benchmarks.databases import DATABASES
+from benchmarks.logins import show_logins
 from benchmarks.measure import DifferentAnswersError, Effort, check, speed
 from benchmarks.proxy import delayed
 from benchmarks.rows import ROWS, Row, Target
@@ -163,3 +164,12 @@ def test_a_target_may_differ_by_database() -> None:
 def test_verdicts(target: Target, reached: float, expected: str) -> None:
     """A target missed by less than can be shown is neither met nor missed."""
     assert verdict(target, reached) == expected
+
+
+async def test_logins_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    """Twenty logins succeed while health is asked, and wrong ones of known and unknown addresses are both a 401."""
+    await show_logins(rounds=1)
+
+    health, unknown = capsys.readouterr().out.splitlines()
+    assert "worst /health during 20 logins" in health
+    assert "login: unknown against known" in unknown

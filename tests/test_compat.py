@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 from asyncpg import DivisionByZeroError
 from fastapi import Depends, FastAPI
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 from sqlalchemy import JSON, URL, Enum, ForeignKey, Integer, Uuid, create_engine, event, func, insert, literal_column, select, text
 from sqlalchemy import inspect as orm_inspect
 from sqlalchemy.dialects.postgresql import INET
@@ -382,6 +382,22 @@ async def divide() -> float:
 def test_validator_of() -> None:
     """The schema itself is used, not the validator of the class in it."""
     assert validator_of(TypeAdapter(list[int]).core_schema).validate_python(["1"]) == [1]
+
+
+def test_validator_of_a_part() -> None:
+    """A class that has another validator gets one for some of its fields, and keeps its own."""
+
+    class Both(BaseModel):
+        a: int
+        b: int
+
+    core: Any = Both.__pydantic_core_schema__
+    fields = core["schema"]["fields"]
+    part = {**core, "schema": {**core["schema"], "fields": {"a": fields["a"]}}}
+
+    assert validator_of(part, part_of=Both).validate_python({"a": 1, "b": 2}).__dict__ == {"a": 1}
+    assert Both.model_validate({"a": 1, "b": 2}).__dict__ == {"a": 1, "b": 2}
+    assert Both.__pydantic_complete__
 
 
 def test_new_app() -> None:

@@ -174,6 +174,7 @@ def npm() -> str:
     return found
 
 
+@pytest.mark.only_full
 @pytest.mark.network
 def test_generated_typescript(served: Shop, npm: str) -> None:
     """openapi-typescript makes types with which tsc accepts these calls and no others, and openapi-fetch sends them."""

@@ -36,21 +36,22 @@ WEB = f"{PYDANTIC} anyio fastapi opentelemetry sqlalchemy starlette"
 
 GROUND = frozenset({"errors", "settings", "pagination", "schemas", "_text"})
 TOKENS, PASSWORDS, LOGINS = frozenset({"auth.tokens"}), frozenset({"auth.passwords"}), frozenset({"auth.logins"})
-API_KEYS = frozenset({"auth.api_keys"})
-FLOW_MEMBERS = "auth.users.accounts auth.users.flow auth.users.throttle auth.users.mail auth.users.impersonation"
+FACTOR, API_KEYS = frozenset({"auth.second_factor"}), frozenset({"auth.api_keys"})
+FLOW_MEMBERS = "auth.users.accounts auth.users.flow auth.users.throttle auth.users.mail auth.users.impersonation auth.users.second_factor"
 FLOW = frozenset(FLOW_MEMBERS.split())
 TOOLS = GROUND | TOKENS | PASSWORDS | {"db", "middleware", "cache"}
 ON_DATABASE = TOOLS | {"crud"}
 WEB_MEMBERS = "_masking _signals dependencies handlers health metrics logs tasks etags idempotency ratelimit routing"
 USER_TOOLS = frozenset({"auth.users.sql", "auth.users.superuser"})
-AUTH_WEB_MEMBERS = (
-    "auth.__init__ auth.requests auth.users.__init__ auth.users.account_routes auth.users.cookie_routes auth.users.router"
-    " auth.users.schemas"
-)
+AUTH_WEB_MEMBERS = """
+    auth.__init__ auth.requests auth.users.__init__ auth.users.account_routes auth.users.cookie_routes auth.users.router
+    auth.users.schemas auth.users.second_factor_routes
+"""
 # Import paths beside those of the rooms: they only pass names on.
-AUTH_PATHS = (
-    "auth.accounts auth.dependencies auth.flow auth.keys auth.router auth.schemas auth.sessions auth.sql auth.transports auth.websocket"
-)
+AUTH_PATHS = """
+    auth.accounts auth.dependencies auth.flow auth.keys auth.remote auth.router auth.schemas auth.sessions auth.sql auth.totp
+    auth.transports auth.websocket
+"""
 EVERYTHING_BUT_APP = ON_DATABASE | set(WEB_MEMBERS.split()) | {"auth"}
 
 PLACES = [
@@ -71,11 +72,15 @@ PLACES = [
     place("middleware", GROUND, f"{PYDANTIC} opentelemetry starlette"),
     place("cache", GROUND, f"{PYDANTIC} cashews redis"),
     place("auth.tokens", GROUND | {"_secrets"}, f"{PYDANTIC} cryptography jose"),
+    place("auth.tokens.remote", GROUND | TOKENS, f"{PYDANTIC} cryptography httpx"),
     place("auth.passwords", GROUND, f"{PYDANTIC} anyio argon2 bcrypt passlib"),
     place("auth.logins", GROUND | TOKENS, PYDANTIC),
     place("auth.api_keys", GROUND | TOKENS, PYDANTIC),
     place("auth.logins.redis", GROUND | LOGINS | {"_redis"}, PYDANTIC),
+    # it hands a session through
+    place("auth.second_factor", GROUND | TOKENS, f"{PYDANTIC} sqlalchemy"),
     # on the database
+    place("auth.second_factor.sql", GROUND | FACTOR | {"db"}, f"{PYDANTIC} sqlalchemy"),
     place("auth._rows", GROUND | {"db"}, f"{PYDANTIC} sqlalchemy"),
     place("auth.logins.sql", GROUND | LOGINS | {"db", "auth._rows"}, f"{PYDANTIC} sqlalchemy"),
     place("auth.api_keys.sql", GROUND | API_KEYS | {"db", "auth._rows"}, f"{PYDANTIC} sqlalchemy"),
@@ -86,13 +91,13 @@ PLACES = [
     # the web; auth is handed a loader and never imports db or crud
     place(WEB_MEMBERS, ON_DATABASE | {"_compat", "_lazy"}, f"{WEB} limits prometheus_client"),
     # it hands a session of SQLAlchemy through, and waits for its commit
-    place(FLOW_MEMBERS, GROUND | TOKENS | PASSWORDS | LOGINS | {"db", "ratelimit.counters"}, f"{PYDANTIC} sqlalchemy"),
+    place(FLOW_MEMBERS, GROUND | TOKENS | PASSWORDS | LOGINS | FACTOR | {"db", "ratelimit.counters"}, f"{PYDANTIC} sqlalchemy"),
     place(
         f"{AUTH_WEB_MEMBERS} auth.api_keys.router",
-        TOOLS - {"db"} | LOGINS | API_KEYS | FLOW | USER_TOOLS | {"_lazy", "dependencies", "handlers"},
+        TOOLS - {"db"} | LOGINS | API_KEYS | FACTOR | FLOW | USER_TOOLS | {"_lazy", "dependencies", "handlers"},
         WEB,
     ),
-    place(AUTH_PATHS, TOKENS | LOGINS | FLOW | {"auth.requests", "auth.users"}),
+    place(AUTH_PATHS, TOKENS | LOGINS | FACTOR | FLOW | {"auth.requests", "auth.users"}),
     # the roof
     place("app", EVERYTHING_BUT_APP | {"_compat_web"}, WEB),
     place("testing", EVERYTHING_BUT_APP, None),

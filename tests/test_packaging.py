@@ -18,7 +18,7 @@ import fastapi_kit
 
 REPOSITORY = Path(__file__).parent.parent
 SOURCES = REPOSITORY / "src"
-EXTRAS = {"all", "argon2", "cache", "migrations", "postgres", "ratelimit", "server", "testing"}
+EXTRAS = {"all", "argon2", "cache", "migrations", "postgres", "ratelimit", "remote", "server", "testing"}
 
 IMPORT_EVERY_NAME = """
 import importlib, pkgutil

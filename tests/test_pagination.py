@@ -278,7 +278,7 @@ async def test_a_page_is_a_response_model() -> None:
     """A route declares PageParams and returns a typed page."""
     assert await get("/rows?skip=1&limit=1") == (
         200,
-        {"items": [{"id": 2}], "total": 3, "total_capped": False, "has_more": True, "skip": 1, "limit": 1},
+        {"items": [{"id": 2}], "total": 3, "total_capped": False, "total_is_estimate": False, "has_more": True, "skip": 1, "limit": 1},
     )
 
 

@@ -1,10 +1,14 @@
 """The bounded run of the long suites leaves no value of a parameter out."""
 
 import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from tests import thorough
-from tests.thorough import choices, least_cover, sample
+from tests.thorough import choices, least_cover, on_another_database, sample
 
 Sizes = tuple[int, ...]
 
@@ -49,3 +53,26 @@ def test_a_third_of_many_inputs_is_drawn(monkeypatch: pytest.MonkeyPatch, is_ful
 def test_a_test_without_cases_is_no_error() -> None:
     """Where nothing was collected, nothing is kept."""
     assert least_cover([]) == []
+
+
+def cases_in(folder: str, **parameters: Sequence[str]) -> list[Any]:
+    """Return stand-ins for the cases of a test that is parametrized with all *parameters*."""
+    combinations = itertools.product(*parameters.values())
+    specs = [SimpleNamespace(params=dict(zip(parameters, values, strict=True))) for values in combinations]
+    return [SimpleNamespace(path=Path("tests", folder, "test_a.py"), callspec=spec) for spec in specs]
+
+
+@pytest.mark.parametrize(("folder", "count"), [("auth", 3), ("auth/users", 3), ("db", 0), ("crud", 0)])
+def test_a_test_of_logins_runs_on_one_database(folder: str, count: int) -> None:
+    """Each of its cases runs on the database that is drawn for the test. In other folders all run on both."""
+    left_out = on_another_database("test_a", cases_in(folder, database=["sqlite", "postgresql"], case=["a", "b", "c"]))
+
+    assert len(left_out) == count
+    assert len({case.callspec.params["database"] for case in left_out}) <= 1
+
+
+def test_every_store_is_tried() -> None:
+    """Stores that are no databases, and a test of one database alone, are not left out."""
+    assert on_another_database("test_a", cases_in("auth", store=["memory", "sqlite", "postgresql", "redis"])) == []
+    assert on_another_database("test_a", cases_in("auth", database=["sqlite"])) == []
+    assert on_another_database("test_b", cases_in("auth", database=["sqlite"])) == []

@@ -6,16 +6,21 @@ one parameter are variants of one behaviour, ``few`` keeps the first of them. Wh
 
 import os
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
 from random import Random
 from typing import TypeVar
+from zlib import crc32
 
 import pytest
 
-__all__ = ["FULL", "few", "least_cover", "leave_out", "sample"]
+__all__ = ["FULL", "few", "least_cover", "leave_out", "on_another_database", "sample"]
 
 FULL = os.environ.get("FULL", "") not in {"", "0"}
 BOUNDED = {"conformance", "hostile", "reliability", "served"}
 """The folders whose tests are bounded, beside those that are marked as ``thorough`` and those of many cases."""
+DATABASES = ("postgresql", "sqlite")
+ONE_DATABASE = {"auth", "examples"}
+"""The folders whose tests run on one database each, half of them on SQLite: what they try is seldom SQL."""
 FEW_CASES = 4
 """A test of no more cases runs them all."""
 FEW_INPUTS = 12
@@ -55,7 +60,9 @@ def leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
         if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
             combinations.setdefault(f"{item.path}::{item.originalname}", []).append(item)
     left_out: set[pytest.Item] = {item for item in items if item.get_closest_marker("only_full")}
-    for group in combinations.values():
+    for name, group in combinations.items():
+        left_out.update(others := on_another_database(name, group))
+        group = [item for item in group if item not in others]
         if len(group) <= FEW_CASES and not is_bounded(group[0]):
             continue
         kept = least_cover(map(choices, group))
@@ -63,6 +70,16 @@ def leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
     if left_out:
         config.hook.pytest_deselected(items=[item for item in items if item in left_out])
         items[:] = [item for item in items if item not in left_out]
+
+
+def on_another_database(name: str, group: Sequence[pytest.Function]) -> list[pytest.Function]:
+    """Return the tests of *group* that do not run on the database that is drawn for it, if its folder is one of ``ONE_DATABASE``."""
+    if ONE_DATABASE.isdisjoint(group[0].path.parts):
+        return []
+    drawn = DATABASES[crc32(Path(name).name.encode()) % len(DATABASES)]
+    values = {fixture: [item.callspec.params.get(fixture) for item in group] for fixture in group[0].callspec.params}
+    chosen = [fixture for fixture, found in values.items() if all(each in DATABASES for each in found) and drawn in found]
+    return [item for item in group if any(item.callspec.params[fixture] != drawn for fixture in chosen)]
 
 
 def choices(item: pytest.Function) -> dict[str, Hashable]:

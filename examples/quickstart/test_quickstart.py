@@ -97,7 +97,8 @@ async def test_list(client: AsyncClient) -> None:
     response = await client.get("/notes")
 
     assert response.status_code == 200
-    assert response.json() == {"items": notes, "total": 3, "total_capped": False, "has_more": False, "skip": 0, "limit": 100}
+    total = {"total": 3, "total_capped": False, "total_is_estimate": False}
+    assert response.json() == {"items": notes, **total, "has_more": False, "skip": 0, "limit": 100}
 
 
 async def test_empty_list(client: AsyncClient) -> None:

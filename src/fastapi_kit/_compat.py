@@ -290,15 +290,21 @@ def demands_unique(result: Result[Any]) -> bool:
 # --- Pydantic ---
 
 
-def validator_of(schema: Any) -> SchemaValidator:
+def validator_of(schema: Any, *, part_of: type[Any] | None = None) -> SchemaValidator:
     """Return a validator of *schema* itself: by default classes bring their own validators, also in place of a changed node.
 
-    pydantic 2.12 cannot be asked for that.
+    pydantic 2.12 cannot be asked for that. There, only the class *part_of* does not bring its own.
     """
     try:
         return cast("SchemaValidator", cast("Any", SchemaValidator)(schema, _use_prebuilt=False))
     except TypeError:
+        if part_of is None:
+            return SchemaValidator(schema)
+    part_of.__pydantic_complete__ = False
+    try:
         return SchemaValidator(schema)
+    finally:
+        part_of.__pydantic_complete__ = True
 
 
 # --- Dependencies of FastAPI ---

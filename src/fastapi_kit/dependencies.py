@@ -126,8 +126,11 @@ async def cancel_when_gone(request: Request) -> AsyncIterator[None]:
     """Cancel the request when its client has gone."""
 
     async def watch() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
+        has_ended = False
+        while (message := await request.receive())["type"] != "http.disconnect":
+            if has_ended:
+                return  # some servers repeat the end of the body and never wait for the client
+            has_ended = not message.get("more_body", False)
         scope.cancel()
 
     # A scope cancels until the request ends. A single cancellation may be lost: asyncio.wait_for swallows it in Python 3.11 if it has a

@@ -14,6 +14,7 @@ KitError
 ├── PreconditionRequiredError     the request needs a conditional header and has none
 ├── AuthenticationError           the caller is not known
 │   ├── InvalidCredentialsError   the login failed; one error for every reason
+│   ├── SecondFactorRequiredError the password is right, and a code is needed, too
 │   └── InvalidTokenError         the token is malformed, expired, revoked or of another type
 ├── PermissionDeniedError         the caller is known, and not allowed to do this
 │   ├── CrossSiteRequestError     a request with cookies may come from another site
@@ -52,6 +53,7 @@ __all__ = [
     "PreconditionFailedError",
     "PreconditionRequiredError",
     "RateLimitedError",
+    "SecondFactorRequiredError",
     "StaleVersionError",
     "StillReferencedError",
     "UnavailableError",
@@ -254,6 +256,21 @@ class InvalidCredentialsError(AuthenticationError):
 
     code = "invalid_credentials"
     detail = "The credentials are not valid."
+
+
+class SecondFactorRequiredError(AuthenticationError):
+    """The password is right, and the login needs a code of the second factor.
+
+    *challenge_token* is to be sent with the code, within *expires_in* seconds. The client gets both. ``str(error)`` hides the token.
+    """
+
+    code = "second_factor_required"
+    detail = "A code of the second factor is needed."
+
+    def __init__(self, challenge_token: str, *, expires_in: int) -> None:
+        super().__init__("a code of the second factor is needed")
+        self.challenge_token = challenge_token
+        self.expires_in = expires_in
 
 
 class InvalidTokenError(AuthenticationError):

@@ -1,7 +1,7 @@
 """Page parameters and page models: arithmetic only, no SQL, no web."""
 
 from collections.abc import Iterable, Iterator
-from typing import Annotated, ClassVar, Generic, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 from urllib.parse import quote, unquote_plus
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -25,8 +25,19 @@ class PageParams(BaseModel):
     max_total: ClassVar[int | None] = None
     """How far a Page counts: None counts all rows, a number of at least 1 counts no further. A Slice never counts."""
 
+    estimate_total: ClassVar[bool] = False
+    """Whether a Page has the number of rows that the planner of PostgreSQL expects, where counting stops at ``max_total``. That is one more
+    statement, and ``total_is_estimate`` is true. On SQLite the total is capped."""
+
     skip: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
     limit: Annotated[int, Field(ge=0, le=1000)] = 100
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Raise ConfigurationError for an estimate without a number up to which rows are counted."""
+        super().__pydantic_init_subclass__(**kwargs)
+        if cls.estimate_total and not cls.max_total:
+            raise ConfigurationError(f"{cls.__name__}: estimate_total needs a max_total, up to which rows are counted")
 
 
 class Slice(BaseModel, Generic[ItemT]):
@@ -80,7 +91,8 @@ class Slice(BaseModel, Generic[ItemT]):
 class Page(Slice[ItemT], Generic[ItemT]):
     """One page of a list, found by its offset, with the number of all rows.
 
-    If ``total_capped`` is true, counting stopped: there are more than ``total`` rows.
+    If ``total_capped`` is true, counting stopped: there are more than ``total`` rows. If ``total_is_estimate`` is true, ``total`` is about
+    how many there are.
 
     Example:
         ```python
@@ -94,6 +106,7 @@ class Page(Slice[ItemT], Generic[ItemT]):
 
     total: Annotated[int, Field(ge=0)]
     total_capped: bool = False
+    total_is_estimate: bool = False
 
     @classmethod
     def of(
@@ -104,6 +117,7 @@ class Page(Slice[ItemT], Generic[ItemT]):
         limit: int,
         total: int,
         total_capped: bool = False,
+        total_is_estimate: bool = False,
         has_more: bool | None = None,
     ) -> Self:
         """Return the page of *items* that starts after *skip* rows.
@@ -114,6 +128,7 @@ class Page(Slice[ItemT], Generic[ItemT]):
             limit: How many rows were asked for.
             total: The number of all rows. If they are not counted, use Slice.
             total_capped: Whether counting stopped at *total*.
+            total_is_estimate: Whether *total* is about how many there are.
             has_more: Whether a row follows the page. It may be unknown (None) only if *total* is exact.
 
         Raises:
@@ -121,13 +136,14 @@ class Page(Slice[ItemT], Generic[ItemT]):
         """
         rows = list(items)
         if has_more is None:
-            if total_capped:
+            if total_capped or total_is_estimate:
                 raise ConfigurationError("has_more must be given if the total is not exact")
             has_more = skip + len(rows) < total
-        return cls(items=rows, total=total, total_capped=total_capped, has_more=has_more, skip=skip, limit=limit)
+        inexact = {"total_capped": total_capped, "total_is_estimate": total_is_estimate}
+        return cls(items=rows, total=total, **inexact, has_more=has_more, skip=skip, limit=limit)
 
     def _last(self) -> int | None:
-        return None if self.total_capped else max(self.total - 1, 0) // self.limit * self.limit
+        return None if self.total_capped or self.total_is_estimate else max(self.total - 1, 0) // self.limit * self.limit
 
 
 class KeysetPage(BaseModel, Generic[ItemT]):

@@ -6,15 +6,16 @@ import json
 import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from io import StringIO
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+from uuid import UUID
 
 import pytest
 from fastapi import FastAPI
-from pydantic import BaseModel, ConfigDict, Field, RootModel, computed_field
+from pydantic import AfterValidator, BaseModel, ConfigDict, EmailStr, Field, PlainSerializer, RootModel, ValidationError, computed_field
 from sqlalchemy import Numeric, QueuePool, Select, delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -418,3 +419,89 @@ async def test_enums_and_decimals_of_rows(shop: AsyncSession) -> None:
     chunks = [chunk async for chunk in csv_lines(ItemService(shop).stream_as(Priced), schema=Priced)]
 
     assert b"".join(chunks) == b"price,colour\r\n-1.50,r\r\n"
+
+
+# --- Lines without instances ---
+
+
+class Priced(BaseModel):
+    """Its fields have constraints, aliases, defaults, a hidden field and serializers of values."""
+
+    model_config = ConfigDict(str_strip_whitespace=True, alias_generator=lambda name: name.upper())
+
+    id: Annotated[int, Field(serialization_alias="key")]
+    name: Annotated[str, AfterValidator(str.title)]
+    price: Annotated[Decimal, PlainSerializer(lambda value: f"{value} EUR")]
+    rating: float | None
+    colour: Colour | None
+    sold_at: datetime | None
+    code: UUID
+    stock: Annotated[int, Field(exclude=True)]
+    missing: str = "none"
+
+
+class Shouted(BaseModel):
+    """Only an instance can be written: its computed field reads other fields."""
+
+    id: int
+    name: str
+
+    @computed_field
+    def shout(self) -> str:
+        return self.name.upper()
+
+
+class Mailed(BaseModel):
+    id: int
+    note: EmailStr | None
+
+
+@pytest.mark.parametrize("schema", [ItemRead, Priced, Shouted, Mailed, ItemWithTags])
+async def test_lines_are_those_of_instances(shop: AsyncSession, database: Database, schema: type[BaseModel]) -> None:
+    """stream_json_as() sends the bytes of ndjson_lines(), whether it makes instances or not."""
+    chance = random.Random(7)
+    await insert_items(
+        shop, [random_item(chance, ident) | {"note": chance.choice(["Ann@EXAMPLE.org", "a@example.org", None])} for ident in range(1, 30)]
+    )
+    service = ItemService(shop)
+    wanted = [chunk async for chunk in ndjson_lines(service.stream_as(schema, ItemFilters(sort="-price")))]
+    for begin in (None, database.begin):
+        found = [chunk async for chunk in service.stream_json_as(schema, ItemFilters(sort="-price"), batch_size=4, begin=begin)]
+        assert b"".join(found) == b"".join(wanted)
+    assert [chunk async for chunk in service.stream_json_as(schema, ItemFilters(), Item.id > 99)] == []
+
+
+async def test_a_row_that_the_schema_rejects(shop: AsyncSession) -> None:
+    """It is the same error with and without instances."""
+
+    class Short(BaseModel):
+        name: Annotated[str, Field(max_length=3)]
+
+    await insert_items(shop, [{"id": 1, "name": "long"}])
+    for rows in (ItemService(shop).stream_json_as(Short), ItemService(shop).stream_as(Short)):
+        with pytest.raises(ValidationError, match="at most 3 characters"):
+            await anext(rows)
+
+
+async def test_a_stream_of_the_application_is_sent(shop: AsyncSession) -> None:
+    """A service that overrides stream_as() decides what stream_json_as() sends."""
+
+    class Last(ItemService):
+        async def stream_as(self, schema: Any, *conditions: Any, **options: Any) -> Any:
+            async for row in super().stream_as(schema, *conditions, **options):
+                if row.id == 2:
+                    yield row
+
+    await insert_items(shop, [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}])
+    assert [chunk async for chunk in Last(shop).stream_json_as(ItemRead)] == [b'{"id":2,"name":"b"}\n']
+
+
+async def test_large_rows_are_sent_in_parts(shop: AsyncSession) -> None:
+    """A chunk has some 64 KiB, whatever the batch."""
+    await insert_items(shop, [{"id": ident, "name": "a", "note": "x" * 30_000} for ident in range(1, 11)])
+
+    class Noted(BaseModel):
+        note: str
+
+    chunks = [chunk async for chunk in ItemService(shop).stream_json_as(Noted)]
+    assert [chunk.count(b"\n") for chunk in chunks] == [3, 3, 3, 1]

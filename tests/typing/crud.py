@@ -8,8 +8,8 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship, selectinload
 
-from fastapi_kit.crud import FOR_UPDATE, CRUDService, ReadService, RowLock
-from fastapi_kit.pagination import Page, PageParams, Slice
+from fastapi_kit.crud import FOR_UPDATE, CRUDService, KeysetSpec, QuerySpec, ReadService, RowLock, SparseModel, SparseSpec
+from fastapi_kit.pagination import KeysetPage, Page, PageParams, Slice
 
 
 class Base(DeclarativeBase): ...
@@ -211,3 +211,29 @@ async def refused(session: AsyncSession) -> None:
 async def rows_without_schemas(session: AsyncSession) -> None:
     assert_type(await Lines(session).create({}, id=1), Line)
     assert_type(await Lines(session).discard(1), bool)
+
+
+class NoteCard(SparseModel):
+    always_fields = ("id",)
+    include_fields = ("lines",)
+    id: int
+    lines: list[NoteRead]
+
+
+class NoteQuery(SparseSpec[NoteCard], QuerySpec[Note]): ...
+
+
+class NoteFeed(SparseSpec[NoteCard], KeysetSpec[Note]): ...
+
+
+async def some_of_the_fields(session: AsyncSession, query: SparseSpec[NoteCard]) -> None:
+    notes = Notes(session)
+    assert_type(await notes.get_as(query, 1), NoteCard)
+    assert_type(await notes.list_as(SparseSpec[NoteCard](fields="id", include="lines")), list[NoteCard])
+    assert_type(await notes.page_as(NoteCard, NoteQuery(fields="id", skip=1)), Page[NoteCard])
+    assert_type(await notes.slice_as(NoteCard, NoteQuery()), Slice[NoteCard])
+    assert_type(await notes.keyset_page_as(NoteCard, NoteFeed(include="lines")), KeysetPage[NoteCard])
+    assert_type(notes.stream_as(query), AsyncGenerator[NoteCard])
+    assert_type(notes.stream_json_as(query), AsyncGenerator[bytes])
+    assert_type(await notes.rows_as(query, await notes.list()), list[NoteCard])
+    NoteQuery(colour="red")  # type: ignore[call-arg]

@@ -1,8 +1,8 @@
 """Who makes a request, and what they may do, with the users of your application.
 
-Six rooms: ``passwords``, ``tokens``, ``logins``, ``api_keys``, ``users`` and ``requests``. The names that applications use most are
-here. They are imported on first use (PEP 562), so that a script that creates tokens or hashes passwords loads neither FastAPI nor
-SQLAlchemy.
+Seven rooms: ``passwords``, ``tokens``, ``logins``, ``api_keys``, ``second_factor``, ``users`` and ``requests``. The names that applications
+use most are here. They are imported on first use (PEP 562), so that a script that creates tokens or hashes passwords loads neither FastAPI
+nor SQLAlchemy.
 """
 
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fastapi_kit.auth.requests.cookies import CookieTransport
     from fastapi_kit.auth.requests.current_user import CurrentUserDependency, UserDependency, get_claims_factory, get_current_user_factory
     from fastapi_kit.auth.requests.guards import require, require_access
+    from fastapi_kit.auth.requests.jwks import jwks_router
     from fastapi_kit.auth.requests.roles import Roles
     from fastapi_kit.auth.requests.transports import APIKeyTransport, BearerTransport, Transport
     from fastapi_kit.auth.requests.websocket import FirstMessageTransport, SubprotocolTransport, accept_websocket
@@ -44,6 +45,7 @@ __all__ = [
     "accept_websocket",
     "get_claims_factory",
     "get_current_user_factory",
+    "jwks_router",
     "require",
     "require_access",
 ]
@@ -63,6 +65,7 @@ _HOMES = {
         "accept_websocket",
         "get_claims_factory",
         "get_current_user_factory",
+        "jwks_router",
         "require",
         "require_access",
     ],

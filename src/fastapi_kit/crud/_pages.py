@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 from pydantic import BaseModel
 
 from fastapi_kit.errors import ConfigurationError
 from fastapi_kit.pagination import Page, PageParams, Slice
 
-__all__ = ["page_of", "rows_to_count", "rows_to_read", "slice_of"]
+__all__ = ["Total", "page_of", "rows_to_count", "rows_to_read", "slice_of"]
 
 SchemaT = TypeVar("SchemaT", bound=BaseModel)
 
@@ -27,15 +27,25 @@ def rows_to_count(query: PageParams) -> int | None:
     return None if cap is None else cap + 1
 
 
-def page_of(schema: type[SchemaT], rows: Sequence[SchemaT], query: PageParams, *, counted: int) -> Page[SchemaT]:
+class Total(NamedTuple):
+    """The rows that were *counted*, and where that is not all, how many the database expects if it was asked."""
+
+    counted: int
+    expected: int | None = None
+
+
+def page_of(schema: type[SchemaT], rows: Sequence[SchemaT], query: PageParams, total: Total) -> Page[SchemaT]:
     """Return the page of the first of *rows*."""
-    cap = query.max_total
+    cap, expected = query.max_total, total.expected
+    is_capped = cap is not None and total.counted > cap
+    least = max(total.counted, query.skip + len(rows) if rows else 0)
     return paged(schema).of(
         rows[: query.limit],
         skip=query.skip,
         limit=query.limit,
-        total=counted if cap is None else min(counted, cap),
-        total_capped=cap is not None and counted > cap,
+        total=max(expected, least) if expected is not None else cap if is_capped and cap is not None else total.counted,
+        total_capped=is_capped and expected is None,
+        total_is_estimate=expected is not None,
         has_more=None if cap is None else len(rows) > query.limit,
     )
 

@@ -1,10 +1,12 @@
 """What every read of a service shares: the select, the window, the loading of objects and of plain rows."""
 
 import builtins
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import nullcontext
+from copy import copy
 from dataclasses import asdict
 from functools import cached_property
-from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar, runtime_checkable
 
 from pydantic import BaseModel
 from sqlalchemy import ColumnElement, ColumnExpressionArgument, Select, func, select
@@ -14,9 +16,14 @@ from sqlalchemy.orm.interfaces import LoaderOption, ORMOption
 
 from fastapi_kit._compat import criteria_options, is_ungrouped, options_of
 from fastapi_kit.crud._base_query import BaseQuery, window
+from fastapi_kit.crud._estimate import expected_rows, explained
 from fastapi_kit.crud._generics import overrides, type_arguments
+from fastapi_kit.crud._keyset import Seek, keys_of, without_order
+from fastapi_kit.crud._pages import Total
+from fastapi_kit.crud._related import criteria_of
 from fastapi_kit.crud._rows import Loading, loading_of
 from fastapi_kit.crud.attributes import mapper_of
+from fastapi_kit.crud.filters.cursors import Position
 from fastapi_kit.crud.identity import Identity, identity_of
 from fastapi_kit.crud.locks import RowLock
 from fastapi_kit.crud.ordering import OrderBy, items_of, total_order
@@ -25,6 +32,11 @@ from fastapi_kit.db.atomic import read_locked
 from fastapi_kit.db.reads import read
 from fastapi_kit.db.sessions import execute, is_idle
 from fastapi_kit.errors import ConfigurationError, InvalidQueryError
+from fastapi_kit.pagination import PageParams
+
+if TYPE_CHECKING:
+    from fastapi_kit.crud.filters.specs import FilterSpec
+    from fastapi_kit.db.transactions import SessionFactory
 
 __all__ = ["MAX_OFFSET", "Asking", "Reading", "load_missing"]
 
@@ -80,10 +92,11 @@ class Reading(Generic[ModelT]):
         return ()
 
     def related_query(self, model: type[Any]) -> Select[Any] | None:
-        """Return the select of the rows of a related *model* that filters may see, or None for all. Override it to hide rows.
+        """Return the select of the rows of a related *model* that may be seen, or None for all. Override it to hide rows.
 
-        A filter such as ``owner__email`` reads rows of another model. For rows of the service's own model it is ``base_query``. For others
-        it is a plain select, to which criteria of the session and of ``base_query`` apply (``with_loader_criteria``).
+        A filter such as ``owner__email`` reads rows of another model, and so does a SparseModel with relationships. For rows of the
+        service's own model it is ``base_query``. For others it is a plain select, to which criteria of the session and of ``base_query``
+        apply (``with_loader_criteria``).
         """
         is_overridden = overrides(type(self), Reading, "base_query")
         if is_overridden and mapper_of(model).isa(self.mapper):
@@ -91,18 +104,28 @@ class Reading(Generic[ModelT]):
         has_criteria = bool(self.session.sync_session.dispatch.do_orm_execute) or (is_overridden and criteria_options(self.base_query()))
         return select(model) if has_criteria else None
 
+    def with_session(self, session: AsyncSession) -> Self:
+        """Return a copy of the service that reads through *session*.
+
+        Override it if the service has other parts that use its session, such as other services.
+        """
+        service = copy(self)
+        service.session = session
+        return service
+
     def _finding(self, plan: ReadPlan[SchemaT], statement: Select[Any]) -> Callable[[Session], Sequence[Any]]:
         """Return the function that runs *statement* for ``plan.from_found``: for plain rows if the plan is flat, else for objects."""
         given = self._loader_options(statement)
         if plan.columns is not None and not given:
             flat = statement.with_only_columns(*plan.columns)
             return lambda session: execute(session, flat).all()
-        loading = statement.options(*self.read_options(), *plan.options(given, join=is_ungrouped(statement)))
+        criteria = self._related_criteria(plan)
+        loading = statement.options(*self._options_of(plan, statement, given), *criteria)
         fresh = is_idle(self.session.sync_session)
 
         def find(session: Session) -> Sequence[Any]:
             objects = self._loading.load(session, loading, fresh=fresh)
-            load_missing(session, plan, objects)
+            load_missing(session, plan, objects, criteria)
             return objects
 
         return find
@@ -120,16 +143,66 @@ class Reading(Generic[ModelT]):
                 return [row[:-width] for row in rows], [tuple(row[-width:]) for row in rows]
 
             return find_rows
-        options = [*self.read_options(), *plan.options(given, join=is_ungrouped(statement))]
-        loading = statement.options(*options).add_columns(*expressions)
+        criteria = self._related_criteria(plan)
+        loading = statement.options(*self._options_of(plan, statement, given), *criteria).add_columns(*expressions)
 
         def find_objects(session: Session) -> tuple[Sequence[Any], Sequence[tuple[Any, ...]]]:
             rows = self._loading.load_fresh(session, loading)
             objects = [row[0] for row in rows]
-            load_missing(session, plan, objects)
+            load_missing(session, plan, objects, criteria)
             return objects, [row[1:] for row in rows]
 
         return find_objects
+
+    def _options_of(self, plan: ReadPlan[Any], statement: Select[Any], given: Sequence[ORMOption]) -> Sequence[ORMOption]:
+        """Return the options with which *statement*, which has those *given*, loads what *plan* needs."""
+        options = [*self.read_options(), *plan.options(given, join=is_ungrouped(statement))]
+        return options if given else [*plan.narrowing, *options]
+
+    def _related_criteria(self, plan: ReadPlan[Any]) -> Sequence[ORMOption]:
+        """Return the options that keep related rows that ``related_query`` hides out of the part of a schema."""
+        return list(criteria_of(plan.related, self.related_query)) if plan.is_part else ()
+
+    async def _seek(
+        self,
+        plan: ReadPlan[SchemaT],
+        seek: Seek,
+        query: "FilterSpec[ModelT] | None",
+        conditions: Sequence[ColumnExpressionArgument[bool]],
+        *,
+        limit: int,
+    ) -> tuple[Sequence[Any], Sequence[tuple[Any, ...]]]:
+        """Return the first *limit* rows of *seek* for ``plan.from_found``, and their positions."""
+        asked = () if query is None else query.confined(self.related_query)
+        base = BaseQuery(without_order(self.base_query()), self.mapper)
+        rows = base.rows([*asked, *conditions, *seek.conditions], seek.order, limit=limit)
+        return await self._read(self._finding_with(plan, rows, seek.expressions))
+
+    async def _batches(
+        self,
+        plan: ReadPlan[Any],
+        show: Callable[[Sequence[Any]], builtins.list[ResultT]],
+        query: "FilterSpec[ModelT] | None",
+        conditions: Sequence[ColumnExpressionArgument[bool]],
+        batch_size: int,
+        begin: "SessionFactory | None",
+    ) -> AsyncGenerator[builtins.list[ResultT]]:
+        if batch_size < 1:
+            raise ConfigurationError("batch_size must be at least 1")
+        keys = keys_of(() if query is None else query.sort_items(), self.mapper)
+        position: Position | None = None
+        has_more = True
+        while has_more:
+            async with nullcontext(self.session) if begin is None else begin() as session:
+                service = self if begin is None else self.with_session(session)
+                found, values = await service._seek(plan, Seek(keys, position), query, conditions, limit=batch_size)
+                rows = show(found)
+            has_more = len(values) == batch_size
+            if has_more and position is not None and values[-1] == position.values:
+                raise ConfigurationError(f"{self.model.__name__} is sorted by values that the database rounds: sort by other columns")
+            position = Position(values[-1]) if has_more else None
+            del found, values, service, session
+            yield rows
 
     def _loader_options(self, statement: Select[Any]) -> builtins.list[ORMOption]:
         """Return the loader options of *statement* and ``read_options``."""
@@ -171,10 +244,22 @@ class Reading(Generic[ModelT]):
         if up_to is None:
             statement = base.of_model(func.count()).where(*base.has(*conditions))
         else:
-            rows = base.of_model(*self._identity.attributes).where(*base.has(*conditions)).limit(up_to)
-            statement = base.around(select(func.count()).select_from(rows.subquery()))
+            statement = base.around(select(func.count()).select_from(self._keys(conditions).limit(up_to).subquery()))
         number: int = execute(session, statement).scalar_one()
         return number
+
+    def _total(
+        self, session: Session, conditions: Sequence[ColumnExpressionArgument[bool]], *, up_to: int | None, query: PageParams
+    ) -> Total:
+        counted = self._count(session, conditions, up_to=up_to)
+        if not query.estimate_total or counted != up_to or session.get_bind(self.mapper).dialect.name != "postgresql":
+            return Total(counted)
+        statement = self._base.around(explained(self._keys(conditions)))
+        return Total(counted, expected_rows(execute(session, statement).scalar_one()))
+
+    def _keys(self, conditions: Sequence[ColumnExpressionArgument[bool]]) -> Select[Any]:
+        """Return the select of the keys of the rows that meet *conditions*."""
+        return self._base.of_model(*self._identity.attributes).where(*self._base.has(*conditions))
 
     async def _load(
         self,
@@ -216,6 +301,6 @@ class Reading(Generic[ModelT]):
         return loading_of(self.mapper)
 
 
-def load_missing(session: Session, plan: ReadPlan[Any], objects: Sequence[Any]) -> None:
-    for statement in plan.loads(objects):
+def load_missing(session: Session, plan: ReadPlan[Any], objects: Sequence[Any], criteria: Sequence[ORMOption] = ()) -> None:
+    for statement in plan.loads(objects, criteria):
         execute(session, statement).unique().all()

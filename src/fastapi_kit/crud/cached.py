@@ -24,6 +24,7 @@ from fastapi_kit.crud.attributes import mapper_of
 from fastapi_kit.crud.identity import Key
 from fastapi_kit.crud.ordering import OrderBy
 from fastapi_kit.crud.reads import ReadService
+from fastapi_kit.crud.sparse import ReadAs, is_sparse, schema_of
 from fastapi_kit.db.hooks import on_commit
 from fastapi_kit.db.sessions import has_own_rows
 from fastapi_kit.errors import ConfigurationError
@@ -47,8 +48,8 @@ class CachedReadsMixin(ReadService[ModelT], Generic[ModelT]):
     same cache. A write that is rolled back drops nothing. What was read before a commit is never shown after the entries were dropped.
 
     The database answers, and nothing is stored, in an open transaction, also in one that only reads; on a session that is bound to a
-    connection, as in tests; for ``get_as`` with conditions; if the cache is gone; and if a listener of the application's may restrict what
-    the session finds, unless the service has ``cache_key_parts``.
+    connection, as in tests; for ``get_as`` with conditions; for a SparseModel; if the cache is gone; and if a listener of the
+    application's may restrict what the session finds, unless the service has ``cache_key_parts``.
 
     Not noticed are writes that no such service makes: SQL of your own, cascades of the database, rows of other tables that *schema* or
     ``base_query`` reads. Name these models in ``cache_drops`` of the services that write them, or call ``forget``.
@@ -92,18 +93,19 @@ class CachedReadsMixin(ReadService[ModelT], Generic[ModelT]):
         """
         await self.cache.delete(*self._groups_of([self._identity.key_of(ident) for ident in idents]))
 
-    async def get_as(self, schema: type[SchemaT], ident: object, *conditions: ColumnExpressionArgument[bool]) -> SchemaT:
+    async def get_as(self, schema: ReadAs[SchemaT], ident: object, *conditions: ColumnExpressionArgument[bool]) -> SchemaT:
         """Return the row as ``ReadService.get_as`` does, from the cache if it has it."""
         load = partial(super().get_as, schema, ident, *conditions)
-        place = None if conditions or is_sql(ident) else self._place(schema)
+        kind = schema_of(schema)
+        place = None if conditions or is_sql(ident) or is_sparse(schema) else self._place(kind)
         if place is None:
             return await load()
         row = f"row {row_name(self._identity.key_of(ident))}"
-        return await self._fetch(f"{row} {place}", load, codec_of(schema), group=row)
+        return await self._fetch(f"{row} {place}", load, codec_of(kind), group=row)
 
     async def list_as(
         self,
-        schema: type[SchemaT],
+        schema: ReadAs[SchemaT],
         *conditions: ColumnExpressionArgument[bool],
         skip: int = 0,
         limit: int | None = 100,
@@ -111,12 +113,13 @@ class CachedReadsMixin(ReadService[ModelT], Generic[ModelT]):
     ) -> builtins.list[SchemaT]:
         """Return the rows as ``ReadService.list_as`` does, from the cache if it has the list."""
         load = partial(super().list_as, schema, *conditions, skip=skip, limit=limit, order_by=order_by)
-        place = self._place(schema)
+        kind = schema_of(schema)
+        place = None if is_sparse(schema) else self._place(kind)
         statement = None if place is None else self._window(conditions, skip=skip, limit=limit, order_by=order_by)
         name = None if statement is None else self._name_of(statement)
         if name is None:
             return await load()
-        return await self._fetch(f"{name} {place}", load, codec_of(GenericAlias(builtins.list, schema)), group="list")
+        return await self._fetch(f"{name} {place}", load, codec_of(GenericAlias(builtins.list, kind)), group="list")
 
     async def _fetch(self, name: str, load: Callable[[], Awaitable[ResultT]], codec: Codec[ResultT], *, group: str) -> ResultT:
         table = table_name(self.mapper)

@@ -10,9 +10,11 @@ from typing import Any, cast
 from pydantic import BaseModel
 from pydantic_core import to_json
 
+from fastapi_kit.crud.read_plan.lines import line_of
+from fastapi_kit.crud.sparse import ReadAs, hidden_by, schema_of
 from fastapi_kit.errors import ConfigurationError
 
-__all__ = ["csv_columns", "csv_lines", "harmless", "ndjson_lines"]
+__all__ = ["csv_columns", "csv_lines", "harmless", "ndjson_lines", "ndjson_of"]
 
 _CHUNK = 64 * 1024
 _FORMULA = frozenset("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
@@ -21,6 +23,8 @@ _NEGATIVE = re.compile(r"-[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
 async def ndjson_lines(rows: AsyncIterable[BaseModel]) -> AsyncGenerator[bytes]:
     """Yield *rows* as lines of JSON (NDJSON), some 64 KiB at a time. A line is what FastAPI sends for the row.
+
+    For the rows of a service as they are, ``stream_json_as`` is faster.
 
     Example:
         ```python
@@ -67,21 +71,26 @@ async def ndjson_lines(rows: AsyncIterable[BaseModel]) -> AsyncGenerator[bytes]:
             return StreamingResponse(ndjson_lines(rows), media_type="application/x-ndjson")
         ```
     """
+    async for chunk in ndjson_of([line_of(row)] async for row in rows):
+        yield chunk
+
+
+async def ndjson_of(batches: AsyncIterable[Sequence[bytes]]) -> AsyncGenerator[bytes]:
+    """Yield *batches* of lines, some 64 KiB at a time."""
     lines, size = list[bytes](), 0
-    async for row in rows:
-        line = row.__pydantic_serializer__.to_json(row, by_alias=True)
-        lines.append(line)
-        size += len(line)
-        del row
-        if size >= _CHUNK:
-            lines.append(b"")
-            yield b"\n".join(lines)
-            lines, size = [], 0
+    async for batch in batches:
+        for line in batch:
+            lines.append(line)
+            size += len(line)
+            if size >= _CHUNK:
+                lines.append(b"")
+                yield b"\n".join(lines)
+                lines, size = [], 0
     if lines:
         yield b"\n".join([*lines, b""])
 
 
-async def csv_lines(rows: AsyncIterable[BaseModel], *, schema: type[BaseModel]) -> AsyncGenerator[bytes]:
+async def csv_lines(rows: AsyncIterable[BaseModel], *, schema: ReadAs[Any]) -> AsyncGenerator[bytes]:
     """Yield a header and *rows* of *schema* as CSV (RFC 4180) in UTF-8, some 64 KiB at a time.
 
     The columns have the names of the fields in JSON. Lists and objects are JSON text, moments ISO 8601, and None is an empty cell. A text
@@ -106,19 +115,21 @@ async def csv_lines(rows: AsyncIterable[BaseModel], *, schema: type[BaseModel]) 
         yield text.getvalue().encode()
 
 
-def csv_columns(schema: type[BaseModel]) -> Sequence[str]:
-    """Return the names of the columns for *schema*: its fields and computed fields as they are in JSON.
+def csv_columns(shown: ReadAs[Any]) -> Sequence[str]:
+    """Return the names of the columns for a schema or a SparseSpec: the fields and computed fields as they are in JSON.
 
     Raises:
         ConfigurationError: It has none, as a root model or a schema with a serializer of its own.
     """
+    schema: type[BaseModel] = schema_of(shown)
     document = schema.model_json_schema(mode="serialization")
     if "$ref" in document:
         document = document["$defs"][document["$ref"].rpartition("/")[2]]
     properties = cast("Mapping[str, Any]", document.get("properties", {}))
     if not properties:
         raise ConfigurationError(f"{schema.__name__} has no fields in JSON, so it has no columns in CSV")
-    return list(properties)
+    left_out = hidden_by(shown)
+    return [name for name in properties if name not in left_out]
 
 
 def cell(value: object) -> object:

@@ -31,6 +31,7 @@ from fastapi_kit.errors import (
     PreconditionFailedError,
     PreconditionRequiredError,
     RateLimitedError,
+    SecondFactorRequiredError,
     StaleVersionError,
     UnavailableError,
     UserInputError,
@@ -91,8 +92,18 @@ def answer_known_error(connection: HTTPConnection, error: Exception, statuses: M
         replace(each, loc=shown_names(each.loc)) if each.code in {"unknown_field", "unknown_parameter"} else each for each in error.errors
     ]
     detail = error.detail or title_of(status)
-    context = {"allowed": error.allowed} if isinstance(error, InvalidQueryError) and error.allowed else None
-    return Answer(status, error.code, detail, errors, context, headers_of(error, connection.scope.get(CHALLENGES, ("Bearer",))))
+    return Answer(status, error.code, detail, errors, context_of(error), headers_of(error, connection.scope.get(CHALLENGES, ("Bearer",))))
+
+
+def context_of(error: KitError) -> object:
+    """Return what a client needs beside the text, or None."""
+    match error:
+        case InvalidQueryError() if error.allowed:
+            return {"allowed": error.allowed}
+        case SecondFactorRequiredError():
+            return {"challenge_token": error.challenge_token, "expires_in": error.expires_in}
+        case _:
+            return None
 
 
 def answer_database_error(

@@ -3,7 +3,9 @@
 import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeAlias, cast
 
 from fastapi import FastAPI
@@ -43,11 +45,17 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
     They show ``Problem``. Where your app has registered handlers with a body of its own, they show that body.
     """
+    content = {PROBLEM_JSON: {"schema": deepcopy(problem_schema())}}
+    return {status: {**empty_response(status), "content": content} for status in statuses}
+
+
+@cache
+def problem_schema() -> Json:
+    """Return the schema of ``Problem``. It takes as long to make as the rest of a route."""
     schema = Problem.model_json_schema(mode="serialization")
     # An app without the handlers has no component for a reference, so both models are written out.
     schema["properties"]["errors"]["items"] = schema.pop("$defs")[ProblemItem.__name__]
-    content = {PROBLEM_JSON: {"schema": schema}}
-    return {status: {**empty_response(status), "content": content} for status in statuses}
+    return schema
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,7 @@ class Problem(BaseModel):
     errors: list[ProblemItem] | SkipJsonSchema[None] = None
     """At most 100 errors and 50 kB of them, with the first 20 parts of each ``loc``."""
     context: Annotated[JsonValue, WithJsonSchema({})] = None
-    """The detail of an HTTPException that is not a string, or what is allowed in a query."""
+    """The detail of an HTTPException that is not a string, what is allowed in a query, or the challenge of a second factor."""
 
 
 ErrorBody: TypeAlias = Callable[[Problem], BaseModel]

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
-from fastapi import APIRouter, Body, Query, Request, Response
+from fastapi import APIRouter, Body, Request, Response
 from fastapi.params import Depends
 from pydantic import BaseModel
 from sqlalchemy import ColumnElement
@@ -19,17 +19,15 @@ from fastapi_kit.crud.reads import ReadService
 from fastapi_kit.db.transactions import unit_of_work
 from fastapi_kit.dependencies import declare
 from fastapi_kit.errors import ConfigurationError, InvalidDataError, NotFoundError, UnknownReferenceError
-from fastapi_kit.etags import answer_with_etag, check_if_match, check_preconditions, etag_of, is_conditional, require_if_match, version_of
-from fastapi_kit.pagination import KeysetPage, Slice
+from fastapi_kit.etags import check_preconditions, etag_of, is_conditional, require_if_match, version_of
 from fastapi_kit.routing.keys import row_path
-from fastapi_kit.routing.links import set_link_header
 from fastapi_kit.routing.resource import Parent, Resource, differs_from_path
-from fastapi_kit.routing.routes import ETAG, IF_MATCH, IF_NONE_MATCH, BatchRoute, RowRoute, add_route
+from fastapi_kit.routing.routes import ETAG, IF_MATCH, BatchRoute, RowRoute, add_route
 
 if TYPE_CHECKING:
     from fastapi_kit.crud.service import CRUDService
 
-__all__ = ["Source", "add_create", "add_create_many", "add_delete", "add_get", "add_list", "add_replace", "add_update"]
+__all__ = ["Source", "add_create", "add_create_many", "add_delete", "add_replace", "add_update"]
 
 Service: TypeAlias = "CRUDService[Any, Any, Any]"
 
@@ -232,67 +230,6 @@ def tagged(shown: Shown, resource: Resource, response: Response) -> BaseModel:
     if resource.is_versioned:
         response.headers["ETag"] = etag_of(shown.row, shown=shown.answer)
     return shown.answer
-
-
-def add_list(router: APIRouter, source: Source, guards: Sequence[Depends]) -> None:
-    """``GET /``."""
-    resource, parent = source.resource, source.parent
-
-    async def list_rows(
-        given: Annotated[Any, source.given], __query__: Any, request: Request, response: Response
-    ) -> Slice[Any] | KeysetPage[Any]:
-        rows = source.rows(given)
-        page = await resource.list_method(rows.service)(resource.item, __query__, *rows.conditions)
-        set_link_header(request, response, page)
-        return page
-
-    confined = "" if parent is None else f" with this {parent.parameter.replace('_', ' ')}"
-    add_route(
-        router,
-        "GET",
-        "",
-        declare(list_rows, __query__=Annotated[resource.list_query, Query()]),
-        name=f"list_{resource.table}",
-        summary=f"List {resource.plural}",
-        description=f"One page of the {resource.plural}{confined}{resource.order_words}. A page beyond the end is empty.",
-        response_model=resource.page.__class_getitem__(resource.item),
-        response_description=f"The page, and {resource.page_words}",
-        headers={"Link": "Where the other pages are (RFC 8288)"},
-        errors=(422, 503) if parent is None or parent.key is None else (404, 422, 503),
-        dependencies=guards,
-    )
-
-
-def add_get(router: APIRouter, source: Source, guards: Sequence[Depends]) -> None:
-    """``GET /{id}``."""
-    resource = source.resource
-
-    async def get_row(given: Annotated[Any, source.given], __key__: Any, request: Request, response: Response) -> BaseModel:
-        rows = source.rows(given)
-        if resource.is_versioned:
-            shown = await rows.get(__key__)
-            answer_with_etag(shown.row, shown=shown.answer, request=request, response=response)
-            return shown.answer
-        answer = await rows.service.get_as(resource.read, resource.found_by(__key__), *rows.conditions)
-        check_if_match(request)
-        return answer
-
-    add_route(
-        router,
-        "GET",
-        resource.path,
-        declare(get_row, __key__=resource.key),
-        name=f"get_{resource.name}",
-        summary=f"Get {resource.singular}",
-        response_model=resource.read,
-        response_description=f"The {resource.singular}",
-        errors=(404, 412, 422, 503) if resource.is_versioned else (404, 422, 503),
-        headers=ETAG if resource.is_versioned else {},
-        responses={304: {"description": "The client has this response"}} if resource.is_versioned else {},
-        asks=IF_NONE_MATCH if resource.is_versioned else {},
-        dependencies=guards,
-        route_class_override=RowRoute,
-    )
 
 
 def add_create(router: APIRouter, source: Source, guards: Sequence[Depends]) -> None:

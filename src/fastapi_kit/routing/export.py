@@ -10,8 +10,9 @@ from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.params import Depends
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from fastapi_kit.crud.export import csv_columns, csv_lines, ndjson_lines
+from fastapi_kit.crud.export import csv_columns, csv_lines
 from fastapi_kit.crud.filters.specs import FilterSpec, without_window
+from fastapi_kit.crud.sparse import chosen_by, with_choice
 from fastapi_kit.dependencies import declare
 from fastapi_kit.handlers.answers import kinds_of
 from fastapi_kit.routing.routes import BatchRoute, add_route
@@ -46,8 +47,11 @@ def add_export(router: APIRouter, source: "Source", guards: Sequence[Depends]) -
         if media_type is None:
             raise HTTPException(406, f"The export is {' or '.join(_SUFFIXES)}.")
         rows = source.rows(given)
-        found = rows.service.stream_as(resource.item, __query__, *rows.conditions, begin=resource.begin)
-        chunks = csv_lines(found, schema=resource.item) if media_type == "text/csv" else ndjson_lines(found)
+        asked, begin = (resource.item, __query__, *rows.conditions), resource.begin
+        if media_type == "text/csv":
+            chunks = csv_lines(rows.service.stream_as(*asked, begin=begin), schema=chosen_by(__query__, resource.item))
+        else:
+            chunks = rows.service.stream_json_as(*asked, begin=begin)
         # What fails before the first byte is an ordinary error.
         first = await anext(chunks, b"")
         if request.method == "HEAD":
@@ -62,7 +66,7 @@ def add_export(router: APIRouter, source: "Source", guards: Sequence[Depends]) -
         router,
         "GET",
         "/export",
-        declare(export_rows, __query__=Annotated[without_window(resource.query or unfiltered), Query()]),
+        declare(export_rows, __query__=Annotated[with_choice(without_window(resource.query or unfiltered), resource.item), Query()]),
         name=f"export_{resource.table}",
         summary=f"Export {resource.plural}",
         description=f"All {resource.plural}{confined}{resource.order_words}, as NDJSON or CSV. {sent}",

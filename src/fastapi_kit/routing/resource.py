@@ -14,6 +14,7 @@ from sqlalchemy.orm.interfaces import ORMOption
 
 from fastapi_kit.crud.attributes import attributes_of, mapper_of
 from fastapi_kit.crud.identity import identity_of
+from fastapi_kit.crud.sparse import SparseModel, SparseSpec, with_choice
 from fastapi_kit.db.reads import read
 from fastapi_kit.db.sessions import execute
 from fastapi_kit.db.transactions import SessionFactory
@@ -130,6 +131,7 @@ class Resource:
     begin: SessionFactory | None
     max_batch: int
     max_total: int | None
+    estimate_total: bool
     requires_if_match: bool
 
     @cached_property
@@ -146,13 +148,19 @@ class Resource:
     def list_query(self) -> type[BaseModel]:
         """The parameters of the list."""
         if self.query is not None:
-            return self.query
-        most = self.max_total
+            return with_choice(self.query, self.item)
+        most, is_estimated = self.max_total, self.estimate_total
 
         class CountedWindow(Window):
             max_total: ClassVar = most
+            estimate_total: ClassVar = is_estimated
 
-        return CountedWindow
+        return with_choice(CountedWindow, self.item)
+
+    @property
+    def choice(self) -> type[BaseModel] | None:
+        """The parameters of a single row, if a client may ask for some of its fields."""
+        return cast("type[BaseModel]", SparseSpec.__class_getitem__(self.read)) if issubclass(self.read, SparseModel) else None
 
     @cached_property
     def page(self) -> Any:

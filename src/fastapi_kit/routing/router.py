@@ -13,14 +13,15 @@ from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped
 
-from fastapi_kit.crud.read_plan.plan import read_plan
+from fastapi_kit.crud.read_plan.plan import check_plans
 from fastapi_kit.crud.reads import ReadService
 from fastapi_kit.crud.service import CRUDService
 from fastapi_kit.db.transactions import SessionFactory
 from fastapi_kit.dependencies import Dependency, as_depends
 from fastapi_kit.errors import ConfigurationError
-from fastapi_kit.routing.endpoints import Source, add_create, add_create_many, add_delete, add_get, add_list, add_replace, add_update
+from fastapi_kit.routing.endpoints import Source, add_create, add_create_many, add_delete, add_replace, add_update
 from fastapi_kit.routing.export import add_export
+from fastapi_kit.routing.reads import add_get, add_list
 from fastapi_kit.routing.resource import Resource
 from fastapi_kit.routing.routes import CRUDRouter
 
@@ -80,6 +81,8 @@ class RouterOptions:
     """The most rows in a batch."""
     max_total: int | None = None
     """Lists count no further than this. With 0 they are a Slice, without a total. None: no limit."""
+    estimate_total: bool = False
+    """On PostgreSQL, a list that is not counted to its end has the total that the planner expects, and says so. It needs ``max_total``."""
     begin: SessionFactory | None = None
     """Opens the sessions of an EXPORT, one for each 1000 rows: ``db.begin``. The service is copied for each, see ``with_session``."""
     require_if_match: bool = False
@@ -131,7 +134,7 @@ def crud_router(
 
     Args:
         service_class: The service. It names the model and the schemas of the requests. A ReadService can have READ and EXPORT.
-        read: The schema of the responses.
+        read: The schema of the responses. Of a SparseModel, clients of the list and of single rows may ask for some fields.
         session: A dependency that gives the session, such as ``db.session`` or your own ``get_db``.
         service: A dependency that gives the service, where ``Service(session)`` is not enough. Give either this or *session*.
         query: What a list may be filtered, searched and sorted by. With a KeysetSpec the list has keyset pages.
@@ -203,9 +206,10 @@ def crud_router(
         parent_key=options.parent_key,
         max_batch=options.max_batch,
         max_total=options.max_total,
+        estimate_total=options.estimate_total,
         requires_if_match=options.require_if_match,
     )
-    if query is not None and (options.max_total is not None or not endpoints & (Endpoint.LIST | Endpoint.EXPORT)):
+    if query is not None and (options.max_total is not None or options.estimate_total or not endpoints & (Endpoint.LIST | Endpoint.EXPORT)):
         raise ConfigurationError("query= needs the endpoint LIST or EXPORT, and has a max_total of its own")
     if query is not None and not issubclass(resource.mapper.class_, query.model_class() or object):
         raise ConfigurationError(f"query= is for {query.model_class()}, and the service for {resource.mapper.class_.__name__}")
@@ -250,7 +254,7 @@ def checking(router: APIRouter, resource: Resource) -> Callable[[FastAPI], Abstr
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         for schema in (resource.read, resource.item):
-            read_plan(schema, resource.mapper)
+            check_plans(schema, resource.mapper)
         if resource.parent is not None:
             parameter = resource.parent.parameter
             for route in iter_route_contexts(app.routes):

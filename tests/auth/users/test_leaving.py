@@ -251,3 +251,27 @@ async def test_the_logins_of_a_client_that_has_gone(users: Database, path: str) 
 
 async def no_mail(*args: object) -> None:
     raise AssertionError("the mails of this test are captured")
+
+
+async def test_a_server_that_repeats_the_end_of_the_body() -> None:
+    """A server whose ``receive`` never waits does not keep the event loop busy."""
+    app, answers, received = FastAPI(), list[Message](), 0
+
+    async def receive() -> Message:
+        nonlocal received
+        received += 1
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def keep(message: Message) -> None:
+        answers.append(message)
+
+    @app.post("/", dependencies=[while_connected])
+    async def answer() -> None:
+        await asyncio.sleep(0.05)
+
+    scope: dict[str, Any] = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http"}
+    place = {"path": "/", "raw_path": b"/", "query_string": b"", "root_path": "", "client": None, "server": None, "headers": []}
+    await asyncio.wait_for(app({**scope, **place}, receive, keep), timeout=10)
+
+    assert answers[0]["status"] == 200
+    assert received < 5

@@ -2,8 +2,8 @@
 
 from fastapi_kit.auth.tokens.claims import TokenClaims, TokenType
 from fastapi_kit.auth.tokens.keys import Algorithm, JWKSet, Key, Keyring
-from fastapi_kit.auth.tokens.policy import TokenPolicy
-from fastapi_kit.auth.tokens.service import Clock, JWTService, TokenVerifier
+from fastapi_kit.auth.tokens.policy import Clock, TokenPolicy
+from fastapi_kit.auth.tokens.service import JWTService, TokenVerifier
 
 __all__ = [
     "Algorithm",

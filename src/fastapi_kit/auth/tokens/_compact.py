@@ -4,7 +4,7 @@ import json
 import math
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple, NoReturn, TypeAlias
 
 from pydantic import JsonValue
@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from fastapi_kit._text import MAX_DEPTH, is_deeper
 from fastapi_kit.errors import ConfigurationError, InvalidTokenError
 
-__all__ = ["JsonObject", "encode_segment", "read_object", "split_token", "write_object"]
+__all__ = ["Compact", "JsonObject", "decode_segment", "encode_segment", "read_kid", "read_object", "split_token", "write_object"]
 
 JsonObject: TypeAlias = dict[str, JsonValue]
 
@@ -40,6 +40,23 @@ def split_token(token: object, *, max_length: int) -> Compact:
     signing_input = text.encode().rpartition(b".")[0]
     header, payload, signature = map(decode_segment, text.encode().split(b"."))
     return Compact(read_object(header, part="header"), payload, signature, signing_input)
+
+
+def read_kid(header: JsonObject, *, types: Collection[str]) -> str | None:
+    """Return the ``kid`` of a token whose ``typ`` is one of *types*, in lower case. Without ``typ`` it counts as ``jwt``.
+
+    Keys and URLs in the header (jwk, x5c, jku, x5u) are ignored. Raises InvalidTokenError.
+    """
+    if "crit" in header or header.get("b64", True) is not True:
+        raise InvalidTokenError("the header requires an extension")
+    if "cty" in header:
+        raise InvalidTokenError("another kind of content")
+    typ, kid = header.get("typ", "JWT"), header.get("kid")
+    if not isinstance(typ, str) or typ.lower().removeprefix("application/") not in types:
+        raise InvalidTokenError("another typ in the header")
+    if "kid" in header and not isinstance(kid, str):
+        raise InvalidTokenError("kid is not a string")
+    return kid if isinstance(kid, str) else None
 
 
 def encode_segment(raw: bytes) -> bytes:

@@ -14,7 +14,19 @@ from fastapi_kit.auth.tokens._compact import JsonObject
 from fastapi_kit.auth.tokens.policy import TokenPolicy, check_lifetime, check_type, is_printable
 from fastapi_kit.errors import ConfigurationError, InvalidTokenError
 
-__all__ = ["TOKEN_TYPES", "TokenClaims", "TokenType", "join_scopes", "read_claims", "write_claims"]
+__all__ = [
+    "RESERVED",
+    "TOKEN_TYPES",
+    "TokenClaims",
+    "TokenType",
+    "is_scope",
+    "join_scopes",
+    "read_audience",
+    "read_claims",
+    "read_text",
+    "read_times",
+    "write_claims",
+]
 
 TokenType: TypeAlias = Literal["access", "refresh", "verify", "reset", "mfa", "api"]
 SubjectT = TypeVar("SubjectT")

@@ -8,11 +8,12 @@ from typing import get_args
 from pydantic import SecretStr
 from typing_extensions import TypedDict
 
+from fastapi_kit.auth.tokens._compact import Compact, JsonObject, read_object
 from fastapi_kit.auth.tokens._jose import Algorithm, PreparedKey, prepare_key
 from fastapi_kit.auth.tokens._weak_secrets import MIN_SECRET_BYTES, check_secret
-from fastapi_kit.errors import ConfigurationError
+from fastapi_kit.errors import ConfigurationError, InvalidTokenError
 
-__all__ = ["Algorithm", "JWKSet", "Key", "Keyring", "check_algorithm"]
+__all__ = ["Algorithm", "JWKSet", "Key", "Keyring", "check_algorithm", "read_payload"]
 
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
 MAX_KID_LENGTH = 128
@@ -109,6 +110,17 @@ class Keyring:
     def jwks(self) -> JWKSet:
         """Return the public keys as a JWKS document. It never contains a secret."""
         return {"keys": [jwk for key in self.keys if (jwk := key.public_jwk()) is not None]}
+
+
+def read_payload(parts: Compact, key: Key | None) -> JsonObject:
+    """Return the payload of a token that *key* has signed, with the algorithm of the key. Raises InvalidTokenError."""
+    if key is None:
+        raise InvalidTokenError("kid is missing or unknown")
+    if parts.header.get("alg") != key.algorithm:
+        raise InvalidTokenError("another algorithm than the key's")
+    if not key.verify(parts.signing_input, parts.signature):
+        raise InvalidTokenError("the signature does not match")
+    return read_object(parts.payload, part="payload")
 
 
 def check_algorithm(name: object) -> Algorithm:

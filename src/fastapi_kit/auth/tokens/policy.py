@@ -1,12 +1,21 @@
-"""What a service writes into its tokens and requires of them."""
+"""What a service writes into its tokens and requires of them, and the clock by which it does."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import TypeGuard
+from datetime import UTC, datetime, timedelta
+from typing import TypeAlias, TypeGuard
 
 from fastapi_kit.errors import ConfigurationError
 
-__all__ = ["TokenPolicy", "check_lifetime", "check_type", "is_printable"]
+__all__ = ["Clock", "TokenPolicy", "check_lifetime", "check_type", "is_printable", "utc_now"]
+
+Clock: TypeAlias = Callable[[], datetime]
+"""Returns the current time, with a time zone."""
+
+
+def utc_now() -> datetime:
+    """Return the current time in UTC."""
+    return datetime.now(UTC)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,37 +1,32 @@
 """Signed tokens: each is created for one purpose and rejected for every other."""
 
-from collections.abc import Callable, Collection, Mapping
-from datetime import UTC, datetime, timedelta
-from typing import Protocol, Self, TypeAlias
+from collections.abc import Collection, Mapping
+from datetime import datetime, timedelta
+from typing import Protocol, Self
 
 from pydantic import JsonValue, SecretStr
 
-from fastapi_kit.auth.tokens._compact import JsonObject, encode_segment, read_object, split_token, write_object
+from fastapi_kit.auth.tokens._compact import JsonObject, encode_segment, read_kid, split_token, write_object
 from fastapi_kit.auth.tokens.claims import TOKEN_TYPES, TokenClaims, TokenType, read_claims, write_claims
-from fastapi_kit.auth.tokens.keys import Algorithm, JWKSet, Key, Keyring, check_algorithm
-from fastapi_kit.auth.tokens.policy import TokenPolicy, check_type
-from fastapi_kit.errors import ConfigurationError, InvalidTokenError
+from fastapi_kit.auth.tokens.keys import Algorithm, JWKSet, Key, Keyring, check_algorithm, read_payload
+from fastapi_kit.auth.tokens.policy import Clock, TokenPolicy, check_type, utc_now
+from fastapi_kit.errors import ConfigurationError
 from fastapi_kit.settings import KitSettings, check_settings
 
 __all__ = ["Clock", "JWTService", "TokenVerifier", "utc_now"]
-
-Clock: TypeAlias = Callable[[], datetime]
-"""Returns the current time, with a time zone."""
 
 DEFAULT_POLICY = TokenPolicy()
 CLOCK_MESSAGE = "the clock must return a datetime with a time zone: datetime.now(UTC)"
 
 
-def utc_now() -> datetime:
-    """Return the current time in UTC."""
-    return datetime.now(UTC)
-
-
 class TokenVerifier(Protocol):
-    """Verifies the access token of a request: a ``JWTService``, logins such as ``StatelessLogins``, or a class of your own."""
+    """Verifies the access token of a request: a ``JWTService``, logins, a ``RemoteIssuer``, or a class of your own."""
 
     async def verify(self, token: str, /) -> TokenClaims:
-        """Return the claims of an access token that is valid now. May ask a store. Raises InvalidTokenError and nothing else."""
+        """Return the claims of an access token that is valid now. Raises InvalidTokenError.
+
+        One that asks a store or another server raises UnavailableError if that does not answer.
+        """
         ...
 
 
@@ -173,9 +168,7 @@ class JWTService:
                 nothing of the token.
         """
         parts = split_token(token, max_length=self.policy.max_length)
-        if not self._find_key(parts.header).verify(parts.signing_input, parts.signature):
-            raise InvalidTokenError("the signature does not match")
-        payload = read_object(parts.payload, part="payload")
+        payload = read_payload(parts, self._keyring.find(read_kid(parts.header, types={"jwt"})))
         return read_claims(payload, type=type, policy=self.policy, now=self.now().timestamp())
 
     async def verify(self, token: str, /) -> TokenClaims:
@@ -226,21 +219,3 @@ class JWTService:
         if len(token) > self.policy.max_length:
             raise ConfigurationError("the token is longer than max_length: put less into its extra claims and scopes")
         return token.decode("ascii")
-
-    def _find_key(self, header: JsonObject) -> Key:
-        """Return the key that *header* names. Keys and URLs in the header (jwk, x5c, jku, x5u) are ignored."""
-        if "crit" in header or header.get("b64", True) is not True:
-            raise InvalidTokenError("the header requires an extension")
-        if "cty" in header:
-            raise InvalidTokenError("another kind of content")
-        typ, kid = header.get("typ", "JWT"), header.get("kid")
-        if not isinstance(typ, str) or typ.lower().removeprefix("application/") != "jwt":
-            raise InvalidTokenError("another typ in the header")
-        if "kid" in header and not isinstance(kid, str):
-            raise InvalidTokenError("kid is not a string")
-        key = self._keyring.find(kid if isinstance(kid, str) else None)
-        if key is None:
-            raise InvalidTokenError("kid is missing or unknown")
-        if header.get("alg") != key.algorithm:
-            raise InvalidTokenError("another algorithm than the key's")
-        return key

@@ -39,6 +39,9 @@ PRIVILEGES = frozenset(
         "staff",
         "superuser",
         "token_epoch",
+        "totp_last_step",
+        "totp_recovery_hashes",
+        "totp_secret",
         "verified",
     }
 )

@@ -14,12 +14,14 @@ from fastapi_kit.auth.requests.cookies import CookieTransport
 from fastapi_kit.auth.tokens.claims import TokenClaims
 from fastapi_kit.auth.users.account_routes import limited
 from fastapi_kit.auth.users.flow import AuthFlow
+from fastapi_kit.auth.users.schemas import CHALLENGE_DESCRIPTION, CODE_ERRORS, CodeLogin
+from fastapi_kit.auth.users.second_factor import login_with_code
 from fastapi_kit.dependencies import CHALLENGES, Dependency, as_depends, declare, while_connected
 from fastapi_kit.errors import AuthenticationError, InvalidTokenError
 from fastapi_kit.handlers.openapi import problem_responses
 from fastapi_kit.handlers.registrars import problem_response
 
-__all__ = ["add_cookie_login", "add_cookie_logout", "add_cookie_refresh"]
+__all__ = ["add_cookie_code_login", "add_cookie_login", "add_cookie_logout", "add_cookie_refresh"]
 
 
 def add_cookie_login(
@@ -44,7 +46,33 @@ def add_cookie_login(
         methods=["POST"],
         status_code=204,
         summary="Log in",
-        description=f"Exchange {'an e-mail address' if flow.identify is None else 'a user name'} and a password for cookies.",
+        description=f"Exchange {'an e-mail address' if flow.identify is None else 'a user name'} and a password for cookies."
+        + ("" if flow.second_factor is None else CHALLENGE_DESCRIPTION),
+        response_description="The cookies are set",
+        responses=problem_responses(400, 401, 403, 413, 422, *limited(flow), 503),
+    )
+
+
+def add_cookie_code_login(
+    router: APIRouter, flow: AuthFlow[Any, Any], logins: Logins, session: Dependency[AsyncSession], cookie: CookieTransport
+) -> None:
+    """Add ``POST /login/second-factor``, which sets the cookies."""
+
+    async def login_second_factor(
+        data: CodeLogin, session: Annotated[AsyncSession, as_depends(session)], request: Request, response: Response
+    ) -> None:
+        token, code = data.challenge_token.get_secret_value(), data.code.get_secret_value()
+        pair = await login_with_code(flow, session, challenge_token=token, code=code, client=client_of(request))
+        await set_cookies(logins, cookie, response, pair)
+
+    router.add_api_route(
+        "/login/second-factor",
+        login_second_factor,
+        dependencies=[origin_of(cookie)],
+        methods=["POST"],
+        status_code=204,
+        summary="Log in with a code",
+        description=f"Exchange the challenge of a login and a code for cookies. {CODE_ERRORS}",
         response_description="The cookies are set",
         responses=problem_responses(400, 401, 403, 413, 422, *limited(flow), 503),
     )

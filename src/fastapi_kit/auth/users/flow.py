@@ -13,6 +13,7 @@ from sqlalchemy.orm import InstanceState
 from fastapi_kit.auth.logins.protocol import ClientInfo, EndableLogins, LoginInfo, Logins, TokenPair
 from fastapi_kit.auth.passwords.hasher import PasswordHasher
 from fastapi_kit.auth.passwords.policy import PasswordPolicy
+from fastapi_kit.auth.second_factor.steps import SecondFactor
 from fastapi_kit.auth.tokens.claims import TokenClaims
 from fastapi_kit.auth.users.accounts import Account, Accounts, EditableAccounts, normalize_email
 from fastapi_kit.auth.users.throttle import LoginThrottle
@@ -53,6 +54,7 @@ class AuthFlow(Generic[UserT, RegisterT]):
         scopes: Returns the scopes that a user may have. A login gets those of them that it asks for. Without it, a login has no scopes.
         identify: Finds the user by what the client typed, such as a user name or a phone number. Without it, by the e-mail address.
         verified: Only users with a verified address can log in and refresh. For others the answer is that of a wrong password.
+        second_factor: Asks users who have enabled it for a code after the password. ``authenticate`` does not ask.
         guarded: The fields that users change only with their current password, beside the password: those that they log in with.
         throttle: Limits guesses at passwords, in logins and in changes. Without it, they are not limited.
     """
@@ -64,6 +66,7 @@ class AuthFlow(Generic[UserT, RegisterT]):
     scopes: Callable[[UserT], Collection[str]] | None = None
     identify: Callable[[AsyncSession, str], Awaitable[UserT | None]] | None = None
     verified: bool = False
+    second_factor: SecondFactor[UserT] | None = None
     guarded: Collection[str] = ("email",)
     throttle: LoginThrottle | None = None
 
@@ -96,7 +99,7 @@ class AuthFlow(Generic[UserT, RegisterT]):
         scopes: Collection[str] = (),
         client: ClientInfo | None = None,
     ) -> TokenPair:
-        """Authenticate, and begin a login with those of *scopes* that the user may have. Raises as ``authenticate`` does.
+        """Authenticate, and begin a login with those of *scopes* that the user may have.
 
         Args:
             session: A session of your database.
@@ -104,10 +107,19 @@ class AuthFlow(Generic[UserT, RegisterT]):
             password: What the client sent.
             scopes: What the client asks for.
             client: Where the request comes from, for *throttle* and for the list of logins.
+
+        Raises:
+            InvalidCredentialsError: There is no such user, the password is wrong, or the user may not log in.
+            RateLimitedError: There were too many attempts.
+            SecondFactorRequiredError: ``login_with_code`` takes its challenge and a code.
         """
         logins = self._needed_logins()
         user, account = await self._authenticate(session, email, password, client)
         allowed = frozenset[str]() if self.scopes is None else frozenset(self.scopes(user))
+        if self.second_factor is not None:
+            stored = self.accounts(session).describe(user).hashed_password  # an outdated one was replaced
+            granted = allowed & frozenset(scopes)
+            await self.second_factor.require(session, user, subject=account.subject, hashed_password=stored, scopes=granted)
         if not isinstance(logins, EndableLogins):
             return await logins.start(account.subject, scopes=allowed & frozenset(scopes))
         pair = await logins.start(account.subject, scopes=allowed & frozenset(scopes), client=client)
@@ -324,16 +336,24 @@ class AuthFlow(Generic[UserT, RegisterT]):
             raise ConfigurationError("this AuthFlow has no logins: pass logins=StatelessLogins(tokens), or use authenticate()")
         return self.logins
 
+    async def still_has_hash(self, session: AsyncSession, user: UserT, hashed_password: str | None) -> bool:
+        """Return whether *hashed_password* is stored for *user* now."""
+        return await self._stored_hash(session, user) == hashed_password
+
     async def _still_has_password(self, session: AsyncSession, user: UserT, password: str | SecretStr) -> bool:
+        before = self.accounts(session).describe(user).hashed_password
+        stored = await self._stored_hash(session, user)
+        # Another login may have replaced an outdated hash of the same password.
+        return stored == before or await self.passwords.verify(password, stored)
+
+    async def _stored_hash(self, session: AsyncSession, user: UserT) -> str | None:
         accounts = self.accounts(session)
-        before = accounts.describe(user)
+        subject = accounts.describe(user).subject
         state = inspect(user, raiseerr=False)
         if isinstance(state, InstanceState) and state.session is session.sync_session and not state.modified:
             session.expire(user)  # so that it is read again
-        now = await accounts.get_account(before.subject)
-        stored = None if now is None else accounts.describe(now).hashed_password
-        # Another login may have replaced an outdated hash of the same password.
-        return stored == before.hashed_password or await self.passwords.verify(password, stored)
+        now = await accounts.get_account(subject)
+        return None if now is None else accounts.describe(now).hashed_password
 
     async def _authenticate(
         self, session: AsyncSession, email: str, password: str | SecretStr, client: ClientInfo | None

@@ -28,10 +28,12 @@ from fastapi_kit.auth.users.account_routes import (
     limited,
 )
 from fastapi_kit.auth.users.accounts import PRIVILEGES
-from fastapi_kit.auth.users.cookie_routes import add_cookie_login, add_cookie_logout, add_cookie_refresh
+from fastapi_kit.auth.users.cookie_routes import add_cookie_code_login, add_cookie_login, add_cookie_logout, add_cookie_refresh
 from fastapi_kit.auth.users.flow import AuthFlow
 from fastapi_kit.auth.users.mail import MailFlow
-from fastapi_kit.auth.users.schemas import LoginRead, RefreshRequest
+from fastapi_kit.auth.users.schemas import CHALLENGE_DESCRIPTION, LoginRead, RefreshRequest
+from fastapi_kit.auth.users.second_factor import second_factor_of
+from fastapi_kit.auth.users.second_factor_routes import add_code_login, add_second_factor
 from fastapi_kit.dependencies import Dependency, as_depends, declare, while_connected
 from fastapi_kit.errors import ConfigurationError
 from fastapi_kit.handlers.openapi import problem_responses
@@ -80,6 +82,9 @@ class AuthEndpoint(enum.Flag):
     """``POST /email``: 202 and a mail to the new address. ``POST /email/confirm``: 204."""
     MAIL = 7168
     """The three that send mails. They need ``mail=``."""
+    SECOND_FACTOR = 8192
+    """``GET``, ``POST /second-factor``, ``/second-factor/confirm`` and ``/disable``: users enable and disable it. They need
+    ``AuthFlow(second_factor=...)``, with which ``POST /login/second-factor`` is there beside ``POST /login``."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +136,8 @@ def auth_router(
     Raises:
         ConfigurationError: *register* is missing, lacks a field, or has one with which users could grant themselves privileges, such as
             ``is_superuser`` or ``roles``; or the flow has no logins for the routes of tokens, or none that can be ended for those of
-            ``AuthEndpoint.LOGINS``; or *mail* is missing or sends no such mail for the routes of ``AuthEndpoint.MAIL``.
+            ``AuthEndpoint.LOGINS``; or there is no second factor for
+            ``AuthEndpoint.SECOND_FACTOR``; or *mail* is missing or sends no such mail for the routes of ``AuthEndpoint.MAIL``.
     """
     if register is not None:
         needed = {"password", "email"} if flow.identify is None else {"password"}
@@ -158,6 +164,11 @@ def auth_router(
         endpoints &= ~IN_COOKIES
     if AuthEndpoint.LOGIN in endpoints:
         add_login(router, flow, session)
+        if flow.second_factor is not None:
+            add_code_login(router, flow, session)
+    if AuthEndpoint.SECOND_FACTOR in endpoints:
+        second_factor_of(flow)
+        add_second_factor(router, flow, session, own_user)
     if AuthEndpoint.REFRESH in endpoints:
         add_refresh(router, flow, session)
     if AuthEndpoint.ME in endpoints:
@@ -187,6 +198,8 @@ def add_cookie_routes(
     """Add those of ``IN_COOKIES``."""
     if AuthEndpoint.LOGIN in endpoints:
         add_cookie_login(router, flow, logins, session, cookie, PasswordForm)
+        if flow.second_factor is not None:
+            add_cookie_code_login(router, flow, logins, session, cookie)
     if AuthEndpoint.REFRESH in endpoints:
         add_cookie_refresh(router, flow, logins, session, cookie)
     if AuthEndpoint.LOGOUT in endpoints:
@@ -292,7 +305,8 @@ def add_login(router: APIRouter, flow: AuthFlow[UserT, RegisterT], session: Depe
         dependencies=[while_connected],
         methods=["POST"],
         summary="Log in",
-        description=f"Exchange {name} and a password for tokens (OAuth2 password grant).",
+        description=f"Exchange {name} and a password for tokens (OAuth2 password grant)."
+        + ("" if flow.second_factor is None else CHALLENGE_DESCRIPTION),
         response_description="An access token and a refresh token",
         responses=problem_responses(400, 401, 413, 422, *limited(flow), 503),
     )

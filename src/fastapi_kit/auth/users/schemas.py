@@ -8,14 +8,23 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from fastapi_kit.schemas import Email, Password, SafeText
 
 __all__ = [
+    "CHALLENGE_DESCRIPTION",
+    "CODE_ERRORS",
     "AccountDelete",
     "AccountName",
+    "CodeConfirmation",
+    "CodeLogin",
     "EmailChange",
+    "EnrolmentRead",
     "LinkToken",
     "LoginRead",
+    "PasswordAndCode",
     "PasswordChange",
+    "PasswordConfirmation",
     "PasswordReset",
+    "RecoveryCodesRead",
     "RefreshRequest",
+    "SecondFactorRead",
     "UserProfile",
     "UserRegister",
 ]
@@ -108,3 +117,69 @@ class PasswordReset(BaseModel):
 
     token: SecretStr
     password: Password
+
+
+# --- A second factor ---
+
+CHALLENGE_DESCRIPTION = (
+    " If the account has a second factor, a right password is a 401 with the code `second_factor_required`:"
+    " send the `challenge_token` in its `context` to `/login/second-factor`, with a code."
+)
+CODE_ERRORS = "`invalid_credentials` is a wrong code; `invalid_token` is a challenge that is over: log in again."
+
+Code = Annotated[SecretStr, Field(min_length=1, max_length=64, description="A code of the authenticator app, or a recovery code")]
+CurrentPassword = Annotated[SecretStr, Field(min_length=1, max_length=1024)]
+
+
+class CodeLogin(BaseModel):
+    """The challenge of a login, and a code."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    challenge_token: SecretStr
+    code: Code
+
+
+class PasswordConfirmation(BaseModel):
+    """The current password."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    current_password: CurrentPassword
+
+
+class CodeConfirmation(BaseModel):
+    """A code of the authenticator app."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    code: Code
+
+
+class PasswordAndCode(BaseModel):
+    """The current password and a code."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    current_password: CurrentPassword
+    code: Code
+
+
+class SecondFactorRead(BaseModel):
+    """Whether a login needs a code, and how many recovery codes are left."""
+
+    enabled: bool
+    recovery_codes: int
+
+
+class EnrolmentRead(BaseModel):
+    """For the authenticator app. It is shown once."""
+
+    secret: str
+    uri: str
+
+
+class RecoveryCodesRead(BaseModel):
+    """For when the authenticator app is lost. They are shown once, and each works once."""
+
+    recovery_codes: list[str]

@@ -3,28 +3,20 @@
 import inspect
 from collections.abc import Mapping, Sequence
 from copy import copy
-from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar, cast
+from typing import Annotated, Any, ClassVar, Generic, TypeVar, cast
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ModelWrapValidatorHandler,
-    ValidationError,
-    create_model,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, create_model, field_validator
 from pydantic.fields import FieldInfo
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core import PydanticCustomError
 from sqlalchemy import ColumnElement, Text, or_, select
 
-from fastapi_kit._text import is_mapping
+from fastapi_kit.crud._parameters import Parameters, argument_of
 from fastapi_kit.crud.attributes import mapper_of
 from fastapi_kit.crud.filters import text
 from fastapi_kit.crud.filters.fields import ColumnCheck, Confine, Filter, Where, exists_conditions, filter_of
 from fastapi_kit.crud.identity import identity_of
 from fastapi_kit.crud.ordering import total_order
+from fastapi_kit.crud.sparse import SparseSpec
 from fastapi_kit.pagination import PageParams
 from fastapi_kit.schemas import SafeText
 
@@ -36,7 +28,7 @@ _WINDOW = frozenset({"skip", "limit", "cursor"})
 _OWN = frozenset({"q", "sort", *_WINDOW})
 
 
-class FilterSpec(BaseModel, Generic[ModelT]):
+class FilterSpec(Parameters, Generic[ModelT]):
     """What may be filtered, searched and sorted in a list of *ModelT*: ``class ItemFilters(FilterSpec[Item])``.
 
     A field is a filter. Its name is a column with an operator, joined by ``__``: ``price__gte``. Without an operator it is ``eq``.
@@ -54,17 +46,13 @@ class FilterSpec(BaseModel, Generic[ModelT]):
         ValidationError: When an instance is made: a value is malformed, out of the range of its column, or not declared.
     """
 
-    model_config = ConfigDict(extra="forbid")
-
     search_fields: ClassVar[Sequence[Any]] = ()
     """Text columns that ``q`` searches: each word of it is in one of them, in any case. Without any, ``q`` is not a parameter."""
     sort_fields: ClassVar[Sequence[Any]] = ()
     """Columns and labelled expressions that ``sort`` may name. Without any, ``sort`` is not a parameter."""
 
     model_filters: ClassVar[Mapping[str, Filter | Where[Any]]] = {}
-    """The filters by the names of their fields. The library sets it, and *model_parameters*."""
-    model_parameters: ClassVar[frozenset[object]] = frozenset()
-    """The names and aliases of all parameters."""
+    """The filters by the names of their fields. The library sets it."""
 
     q: Annotated[SafeText | None, Field(max_length=200)] = None
     sort: str = ""
@@ -77,11 +65,12 @@ class FilterSpec(BaseModel, Generic[ModelT]):
         model = cls.model_class()
         if model is None or cls.__pydantic_generic_metadata__["origin"] is not None:
             return
-        fields: dict[str, FieldInfo] = cast("Any", cls).__pydantic_fields__
+        fields = cls.own_fields()
         for name in {"q", "sort"} - {name for base in cls.__mro__[:-1] if base is not FilterSpec for name in inspect.get_annotations(base)}:
             # A base class without search_fields or sort_fields has lost its field.
             fields[name] = copy(FilterSpec.model_fields[name])
-        cls.model_filters = {name: declared(model, name, info) for name, info in fields.items() if name not in _OWN}
+        own = _OWN | SparseSpec.model_fields.keys() if issubclass(cls, SparseSpec) else _OWN
+        cls.model_filters = {name: declared(model, name, info) for name, info in fields.items() if name not in own}
         for name, found in cls.model_filters.items():
             describe(fields[name], found)
         if cls.search_fields:
@@ -94,34 +83,17 @@ class FilterSpec(BaseModel, Generic[ModelT]):
             check_default(cls.__name__, fields["sort"].default, cls.sort_keys())
         else:
             fields.pop("sort", None)
-        aliases = {alias for info in fields.values() for alias in (info.alias, info.validation_alias) if isinstance(alias, str)}
-        cls.model_parameters = frozenset({*fields, *aliases})
-        cls.model_rebuild(force=True)
+        cls.note_parameters()
 
     @classmethod
     def model_class(cls) -> type[Any] | None:
         """Return the model of the list, or None for a class without one."""
-        for base in cls.__mro__:
-            arguments = getattr(base, "__pydantic_generic_metadata__", {}).get("args", ())
-            if arguments and isinstance(arguments[0], type):
-                return arguments[0]
-        return None
+        return argument_of(cls, FilterSpec)
 
     @classmethod
     def sort_keys(cls) -> Mapping[str, Any]:
         """Return the expressions that ``sort`` may name."""
         return {each.key: each for each in cls.sort_fields}
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def reject_unknown(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """Raise ValidationError with what is allowed for each parameter that is not declared."""
-        if is_mapping(data) and cls.model_config.get("extra") == "forbid" and not cls.model_parameters.issuperset(data):
-            allowed = ", ".join(sorted(cls.model_fields))
-            error = PydanticCustomError("unknown_parameter", cast("Any", f"is not a parameter; the parameters are {allowed or 'none'}"))
-            unknown = [InitErrorDetails(type=error, loc=(str(name),), input=None) for name in data if name not in cls.model_parameters]
-            raise ValidationError.from_exception_data(cls.__name__, unknown)
-        return handler(data)
 
     @field_validator("sort", check_fields=False)
     @classmethod
@@ -191,17 +163,17 @@ class KeysetSpec(FilterSpec[ModelT], Generic[ModelT]):
     def cursor_context(self) -> str:
         """Return what a cursor is valid for: the model, the filters and the sort."""
         model = self.model_class()
-        return f"{model and model.__qualname__} {self.model_dump_json(exclude={'cursor', 'limit'})}"
+        others = {"cursor", "limit", *(SparseSpec.model_fields if isinstance(self, SparseSpec) else ())}
+        return f"{model and model.__qualname__} {self.model_dump_json(exclude=others)}"
 
 
 def without_window(query: type[FilterSpec[ModelT]]) -> type[FilterSpec[ModelT]]:
     """Return a subclass of *query* without ``skip``, ``limit`` and ``cursor``: all rows that are filtered and searched for."""
     whole = create_model(f"{query.__name__}Export", __base__=query, __module__=query.__module__)
-    fields: dict[str, FieldInfo] = cast("Any", whole).__pydantic_fields__
+    fields = whole.own_fields()
     for name in _WINDOW & fields.keys():
         del fields[name]
-    whole.model_parameters -= _WINDOW
-    whole.model_rebuild(force=True)
+    whole.note_parameters()
     return whole
 
 

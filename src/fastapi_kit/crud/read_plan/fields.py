@@ -10,7 +10,19 @@ from pydantic.errors import PydanticUndefinedAnnotation
 
 from fastapi_kit.errors import ConfigurationError
 
-__all__ = ["NO_NODES", "Content", "ModelSchema", "Node", "Path", "ReadField", "SchemaReader", "core_schema_of", "has_own_init", "is_node"]
+__all__ = [
+    "NO_NODES",
+    "Content",
+    "ModelSchema",
+    "Node",
+    "Path",
+    "ReadField",
+    "SchemaReader",
+    "core_schema_of",
+    "has_own_init",
+    "is_node",
+    "is_pydantics",
+]
 
 Node: TypeAlias = Mapping[str, Any]
 """A node of a core schema (``pydantic_core.core_schema``)."""
@@ -179,5 +191,6 @@ def takes_anything(node: Node) -> bool:
 
 
 def is_pydantics(function: Any) -> bool:
+    """Return whether *function* is pydantic's own, and not the application's."""
     module: str = getattr(function.func if isinstance(function, partial) else function, "__module__", None) or ""
     return module.startswith("pydantic.")

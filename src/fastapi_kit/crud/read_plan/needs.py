@@ -52,6 +52,13 @@ class Needs:
     selected: dict[str, Column] = field(default_factory=dict[str, Column])
     flat: bool = True
 
+    def all(self) -> list["Needs"]:
+        """Return these needs and those of related objects at every depth."""
+        found: list[Needs] = [self]
+        for needs in found:
+            found += [child for children in needs.relationships.values() for child in dict.fromkeys(children) if child not in found]
+        return found
+
 
 @dataclass(eq=False)
 class NeedsCompiler:

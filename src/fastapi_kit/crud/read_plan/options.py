@@ -11,6 +11,7 @@ from sqlalchemy.orm import (
     RelationshipProperty,
     defaultload,
     joinedload,
+    load_only,
     selectin_polymorphic,
     selectinload,
     undefer,
@@ -19,7 +20,7 @@ from sqlalchemy.orm.interfaces import ORMOption
 
 from fastapi_kit.crud.read_plan.needs import Needs
 
-__all__ = ["GivenOptions", "loader_options"]
+__all__ = ["GivenOptions", "loader_options", "only_columns"]
 
 State: TypeAlias = frozenset[Needs]
 """What is needed of the objects at one place. Several fields may read the same relationship and need different things."""
@@ -66,6 +67,20 @@ def loader_options(needs: Needs, given: GivenOptions, *, join: bool) -> list[ORM
     relationship are loaded to their full depth, trees through several relationships to one level.
     """
     return list(Emitter(given).options(Place(frozenset([needs])), join=join))
+
+
+def only_columns(needs: Needs) -> list[ORMOption]:
+    """Return the option that loads no columns but those that *needs* says, and the keys of its relationships.
+
+    It is empty where code of the application computes attributes, because that may read other columns, and for a hierarchy of classes.
+    """
+    mapper = needs.mapper
+    if needs.computed or mapper.inherits or mapper.polymorphic_on is not None:
+        return []
+    keys = {column for each in needs.relationships for column in each.local_columns}
+    columns = [*needs.columns, *(each for each in mapper.column_attrs if not keys.isdisjoint(each.columns))]
+    attributes = [each.class_attribute for each in dict.fromkeys(columns)]
+    return [load_only(*attributes)] if attributes else []
 
 
 @dataclass(frozen=True)

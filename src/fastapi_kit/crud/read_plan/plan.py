@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Generic, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
@@ -14,40 +14,72 @@ from sqlalchemy.orm.interfaces import ORMOption
 from fastapi_kit.crud.identity import identity_of
 from fastapi_kit.crud.read_plan.attributes import has_load_listener
 from fastapi_kit.crud.read_plan.fields import SchemaReader, core_schema_of
+from fastapi_kit.crud.read_plan.lines import LineWriter, line_of
 from fastapi_kit.crud.read_plan.needs import Needs, NeedsCompiler
-from fastapi_kit.crud.read_plan.options import GivenOptions, loader_options
+from fastapi_kit.crud.read_plan.options import GivenOptions, loader_options, only_columns
+from fastapi_kit.crud.read_plan.parts import part_of
 from fastapi_kit.crud.read_plan.unloaded import error_of_unloaded, no_lazy_loads, unloaded_in
 from fastapi_kit.crud.read_plan.validation import ListValidator
+from fastapi_kit.crud.sparse import ReadAs, SparseModel, SparseSpec, choices_of, schema_of
 
-__all__ = ["ReadPlan", "read_plan"]
+__all__ = ["MOST_PARTS", "ReadPlan", "check_plans", "plan_of_part", "read_plan"]
 
 SchemaT = TypeVar("SchemaT", bound=BaseModel)
 
 _PLANS = "fastapi_kit.read_plans"
 _MAX_KEYS = 1000
+MOST_PARTS = 256
+"""How many plans of parts are kept, of all schemas together. A client may ask for very many."""
 
 
-def read_plan(schema: type[SchemaT], mapper: Mapper[Any]) -> "ReadPlan[SchemaT]":
-    """Return the plan to read objects of *mapper* as *schema*. It is compiled once and lives as long as the mapped class.
+def read_plan(shown: ReadAs[SchemaT], mapper: Mapper[Any]) -> "ReadPlan[SchemaT]":
+    """Return the plan to read objects of *mapper* as *shown*.
+
+    That of a schema is compiled once and lives as long as the mapped class. Those of its parts, of which a client chooses, are kept while
+    they are among the last used.
 
     Raises:
         ConfigurationError: The model cannot fill a field. The text names the field and the remedy.
     """
+    schema = schema_of(shown)
+    if isinstance(shown, SparseSpec):
+        asked = shown.asked()
+        if asked != shown.choices().default:
+            return cast("ReadPlan[SchemaT]", plan_of_part(schema, asked, mapper))
     known: dict[str, dict[type[BaseModel], ReadPlan[Any]]] = cast("Any", mapper.class_manager).info
     plans = known.setdefault(_PLANS, {})
     if schema not in plans:
-        plans[schema] = ReadPlan(schema, mapper)
+        default = choices_of(schema).default if issubclass(schema, SparseModel) else None
+        plans[schema] = ReadPlan(schema, mapper, default)
     return plans[schema]
 
 
-class ReadPlan(Generic[SchemaT]):
-    """What to select or load of *mapper* to fill *schema*, and how to validate it. Get one from ``read_plan``."""
+def check_plans(schema: type[BaseModel], mapper: Mapper[Any]) -> None:
+    """Raise ConfigurationError if *mapper* cannot fill a field of *schema*, or one that a client may ask for."""
+    read_plan(schema, mapper)
+    if issubclass(schema, SparseModel):
+        ReadPlan(schema, mapper, choices_of(schema).whole)
 
-    def __init__(self, schema: type[SchemaT], mapper: Mapper[Any]) -> None:
+
+@lru_cache(maxsize=MOST_PARTS)
+def plan_of_part(schema: type[BaseModel], names: frozenset[str], mapper: Mapper[Any]) -> "ReadPlan[Any]":
+    """Return the plan to read the fields *names* of *schema*."""
+    return ReadPlan(schema, mapper, names)
+
+
+class ReadPlan(Generic[SchemaT]):
+    """What to select or load of *mapper* to fill *schema*, and how to validate it. Get one from ``read_plan``.
+
+    With *names* only these fields are read.
+    """
+
+    def __init__(self, schema: type[SchemaT], mapper: Mapper[Any], names: frozenset[str] | None = None) -> None:
         self.schema = schema
         self.mapper = mapper
-        self._needs, self._flat = compile_plan(schema, mapper)
-        self._validate = ListValidator(schema)
+        self.is_part = names is not None
+        self._part = part = None if names is None else part_of(schema, names)
+        self._needs, self._flat = compile_plan(core_schema_of(schema) if part is None else part, mapper)
+        self._validate = ListValidator(schema, part)
 
     @property
     def columns(self) -> tuple[QueryableAttribute[Any], ...] | None:
@@ -72,12 +104,25 @@ class ReadPlan(Generic[SchemaT]):
         Raises:
             ValidationError: pydantic rejects a row.
         """
+        return self._validate(self._named(rows))
+
+    def _named(self, rows: Iterable[Sequence[object]]) -> list[dict[str, object]]:
         names = tuple(self._needs.selected)
-        return self._validate([dict(zip(names, row, strict=True)) for row in rows])
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+    @cached_property
+    def _writer(self) -> LineWriter | None:
+        return LineWriter.of(self.schema, self._part)
+
+    def lines(self, found: Sequence[Any]) -> list[bytes]:
+        """Return plain rows of ``columns``, or loaded objects, as the JSON of instances of the schema."""
+        if self._writer is not None and is_plain(found):
+            return self._writer(self._named(found))
+        return [line_of(row) for row in self.from_found(found)]
 
     def from_found(self, found: Sequence[Any]) -> list[SchemaT]:
         """Return plain rows of ``columns``, or loaded objects, as instances of the schema."""
-        return self.from_rows(found) if found and isinstance(found[0], Row | tuple) else self.from_objects(found)
+        return self.from_rows(found) if is_plain(found) else self.from_objects(found)
 
     def from_objects(self, objects: Iterable[object]) -> list[SchemaT]:
         """Return loaded *objects* as instances of the schema.
@@ -113,15 +158,26 @@ class ReadPlan(Generic[SchemaT]):
             return list(self._join_options if join else self._select_options)
         return loader_options(self._needs, GivenOptions.of(given), join=join)
 
+    @cached_property
+    def narrowing(self) -> Sequence[ORMOption]:
+        """Options for a select whose objects are only read by ``from_found``: columns that no field needs are not loaded."""
+        return only_columns(self._needs) if self.is_part and not has_load_listener(self.mapper) else ()
+
+    @cached_property
+    def related(self) -> Sequence[Mapper[Any]]:
+        """The mappers of all related objects that are read."""
+        return list(dict.fromkeys(relationship.mapper for needs in self._needs.all() for relationship in needs.relationships))
+
     def satisfied_by(self, row: object) -> bool:
         """Return whether ``from_objects`` can read *row* without SQL: everything is loaded and every property can be read."""
         with nullcontext() if self._needs_columns_only else no_lazy_loads([row]):
             return next(unloaded_in([row], self._needs), None) is None
 
-    def loads(self, objects: Iterable[object]) -> Iterator[Select[Any]]:
+    def loads(self, objects: Iterable[object], criteria: Sequence[ORMOption] = ()) -> Iterator[Select[Any]]:
         """Yield selects that load what persistent *objects* lack. Run each in their session before the next one.
 
-        If nothing is missing, it yields nothing. Trees through several relationships are loaded level by level.
+        If nothing is missing, it yields nothing. Trees through several relationships are loaded level by level. *criteria* are options
+        that restrict the related rows.
         """
         objects = list(objects)
         asked = set[tuple[Needs, object]]()
@@ -136,7 +192,7 @@ class ReadPlan(Generic[SchemaT]):
                 return
             for needs, identities in lacking.items():
                 asked.update((needs, identity) for identity in identities)
-                yield from selects(needs, list(identities))
+                yield from (statement.options(*criteria) for statement in selects(needs, list(identities)))
 
     @cached_property
     def _join_options(self) -> list[ORMOption]:
@@ -145,6 +201,11 @@ class ReadPlan(Generic[SchemaT]):
     @cached_property
     def _select_options(self) -> list[ORMOption]:
         return loader_options(self._needs, GivenOptions.of(()), join=False)
+
+
+def is_plain(found: Sequence[Any]) -> bool:
+    """Return whether *found* are plain rows, and not objects."""
+    return bool(found) and isinstance(found[0], Row | tuple)
 
 
 def selects(needs: Needs, identities: Sequence[tuple[Any, ...]]) -> Iterator[Select[Any]]:
@@ -156,8 +217,8 @@ def selects(needs: Needs, identities: Sequence[tuple[Any, ...]]) -> Iterator[Sel
         yield select(needs.mapper.class_).where(condition).options(*options)
 
 
-def compile_plan(schema: type[BaseModel], mapper: Mapper[Any]) -> tuple[Needs, tuple[QueryableAttribute[Any], ...] | None]:
+def compile_plan(core: Any, mapper: Mapper[Any]) -> tuple[Needs, tuple[QueryableAttribute[Any], ...] | None]:
     reader = SchemaReader()
-    needs = NeedsCompiler(reader).of_root(reader.content(core_schema_of(schema)), mapper)
+    needs = NeedsCompiler(reader).of_root(reader.content(core), mapper)
     columns = tuple(column.class_attribute for column in needs.selected.values())
     return needs, columns if needs.flat and columns else None

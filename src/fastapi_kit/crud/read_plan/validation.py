@@ -31,16 +31,17 @@ class ListValidator(Generic[SchemaT]):
     """Validates lists into instances of *schema*, as ``schema.model_validate(each, from_attributes=True)`` does for one object.
 
     Fields are read by alias or by name, whatever the config of the schema says. Addresses that ``EmailStr`` returns unchanged are
-    validated without Python.
+    validated without Python. Fields that are not in *part*, a core schema, are left out of the instances.
     """
 
-    def __init__(self, schema: type[SchemaT]) -> None:
-        items: Any = core_schema.list_schema(core_schema_of(schema))
-        self._exact = self._fast = validator_of(items)
+    def __init__(self, schema: type[SchemaT], part: Any = None) -> None:
+        items: Any = core_schema.list_schema(core_schema_of(schema) if part is None else part)
+        own = None if part is None else schema
+        self._exact = self._fast = validator_of(items, part_of=own)
         rewritten = rewrite(items)
         if rewritten is not items:
             with suppress(SchemaError):
-                self._fast = validator_of(rewritten)
+                self._fast = validator_of(rewritten, part_of=own)
 
     def __call__(self, inputs: list[Any]) -> list[SchemaT]:
         """Return *inputs*, objects or mappings, as instances of the schema.

@@ -1,0 +1,122 @@
+"""The steps of a login with a second factor, without HTTP."""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+from pydantic import BaseModel, SecretStr
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from fastapi_kit.auth.logins.protocol import ClientInfo, EndableLogins, TokenPair
+from fastapi_kit.auth.second_factor.steps import Enrolment, SecondFactor, scopes_of
+from fastapi_kit.errors import ConfigurationError, InvalidTokenError
+
+if TYPE_CHECKING:
+    from fastapi_kit.auth.users.flow import AuthFlow
+
+__all__ = ["begin_second_factor", "confirm_second_factor", "disable_second_factor", "login_with_code", "second_factor_of"]
+
+UserT = TypeVar("UserT")
+RegisterT = TypeVar("RegisterT", bound=BaseModel)
+
+
+async def login_with_code(
+    flow: "AuthFlow[UserT, RegisterT]", session: AsyncSession, *, challenge_token: str, code: str, client: ClientInfo | None = None
+) -> TokenPair:
+    """Begin the login of a challenge, with the scopes that it was asked for and that the user may still have.
+
+    Args:
+        flow: Has the second factor and the logins.
+        session: A session of your database.
+        challenge_token: From the SecondFactorRequiredError of ``flow.login``.
+        code: A code of the authenticator app, or a recovery code. It is used up.
+        client: Where the request comes from, for the list of logins and for the throttle.
+
+    Raises:
+        InvalidTokenError: The challenge is over, or its user does not exist, may not log in, or has another password or factor
+            now.
+        InvalidCredentialsError: The code is wrong, or was used.
+        RateLimitedError: The user or the client had too many attempts.
+    """
+    factor, logins, accounts = second_factor_of(flow), flow.logins, flow.accounts(session)
+    if logins is None:
+        raise ConfigurationError("a login with a code needs AuthFlow(logins=...)")
+    challenge = factor.decode(challenge_token)
+    user = await accounts.get_account(challenge.sub)
+    account = None if user is None else accounts.describe(user)
+    if user is None or account is None or not flow.may_log_in(account):
+        raise InvalidTokenError("its user does not exist or may not log in")
+    stored = account.hashed_password
+    async with limited(flow, account.subject, client):
+        await factor.answer(session, user, challenge, code, hashed_password=stored)
+    scopes = scopes_of(challenge) & frozenset(() if flow.scopes is None else flow.scopes(user))
+    if not isinstance(logins, EndableLogins):
+        return await logins.start(account.subject, scopes=scopes)
+    pair = await logins.start(account.subject, scopes=scopes, client=client)
+    # A change of the password ends the logins that it finds. It may have come between the code and the start.
+    if not await flow.still_has_hash(session, user, stored):
+        begun = await logins.decode_refresh_token(pair.refresh_token)
+        await logins.end(account.subject, begun.sid or "")
+        raise InvalidTokenError("the password was changed")
+    return pair
+
+
+async def begin_second_factor(
+    flow: "AuthFlow[UserT, RegisterT]", session: AsyncSession, user: UserT, *, current_password: str | SecretStr
+) -> Enrolment:
+    """Return a new secret for the authenticator app of *user*. ``confirm_second_factor`` enables it.
+
+    Raises:
+        UserInputError: The current password is wrong.
+        ConflictError: The factor is enabled already.
+    """
+    factor = second_factor_of(flow)
+    await flow.confirm(session, user, current_password)
+    account = flow.accounts(session).describe(user)
+    return await factor.begin(session, user, account=account.email or account.subject)
+
+
+async def confirm_second_factor(flow: "AuthFlow[UserT, RegisterT]", session: AsyncSession, user: UserT, *, code: str) -> Sequence[str]:
+    """Enable the factor with a first code of the app, and return the recovery codes, which are shown once.
+
+    Raises:
+        UserInputError: The code is wrong.
+        ConflictError: There is nothing to confirm.
+    """
+    subject = flow.accounts(session).describe(user).subject
+    async with limited(flow, subject):
+        return await second_factor_of(flow).confirm(session, user, code)
+
+
+async def disable_second_factor(
+    flow: "AuthFlow[UserT, RegisterT]", session: AsyncSession, user: UserT, *, current_password: str | SecretStr, code: str
+) -> None:
+    """Switch the factor off with the password and a code, which may be a recovery code.
+
+    Raises:
+        UserInputError: The current password or the code is wrong.
+        ConflictError: The factor is not enabled.
+    """
+    factor = second_factor_of(flow)
+    await flow.confirm(session, user, current_password)
+    async with limited(flow, flow.accounts(session).describe(user).subject):
+        await factor.disable(session, user, code)
+
+
+@asynccontextmanager
+async def limited(flow: "AuthFlow[UserT, RegisterT]", subject: str, client: ClientInfo | None = None) -> AsyncGenerator[None]:
+    """Count an attempt before the code in the block is checked, and forget it if the code is right. Raises RateLimitedError."""
+    # Counted apart from passwords: who knows the password must not get new attempts with each login.
+    name = f"code {subject}"
+    if flow.throttle is not None:
+        await flow.throttle.attempt(account=name, client=None if client is None else client.address)
+    yield
+    if flow.throttle is not None:
+        await flow.throttle.succeeded(account=name)
+
+
+def second_factor_of(flow: "AuthFlow[UserT, RegisterT]") -> SecondFactor[UserT]:
+    """Return the factor. Raises ConfigurationError if there is none."""
+    if flow.second_factor is None:
+        raise ConfigurationError("this AuthFlow has no second factor: pass second_factor=SecondFactor(tokens, totp, SQLFactorStore(), ...)")
+    return flow.second_factor
