@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from pydantic import BaseModel, SecretStr
@@ -217,15 +217,13 @@ class AuthFlow(Generic[UserT, RegisterT]):
         """
         account = self.accounts(session).describe(user)
         # Counted apart from logins, whatever name is typed there: strangers must not keep a user from a new password.
-        throttle = None if self.throttle is None else replace(self.throttle, name=f"{self.throttle.name} of a user")
-        name = account.subject.encode("utf-8", "surrogatepass").hex()  # ids that differ in case are two users
-        if current is not None and throttle is not None:
-            await throttle.attempt(account=name, client=None)
+        if current is not None and self.throttle is not None:
+            await self.throttle.attempt(account=account.subject, client=None, kind="password")
         stored = account.hashed_password
         if current is None or stored is None or not await self.passwords.verify(current, stored):
             raise wrong_password()
-        if throttle is not None:
-            await throttle.succeeded(account=name)
+        if self.throttle is not None:
+            await self.throttle.succeeded(account=account.subject, kind="password")
         return stored
 
     async def delete_account(self, session: AsyncSession, user: UserT, *, current: str | SecretStr) -> None:

@@ -213,8 +213,8 @@ class MailFlow(Generic[UserT, RegisterT]):
     async def _limit(self, kind: str, email: str | None, client: ClientInfo | None) -> None:
         # Each kind has its own limit: requests that send another mail, or none, must not use up the resets of an address.
         if self.throttle is not None and email:
-            name = f"{kind} {self.flow.account_name(email)}"
-            await self.throttle.attempt(account=name, client=None if client is None else client.address)
+            name, address = self.flow.account_name(email), None if client is None else client.address
+            await self.throttle.attempt(account=name, client=address, kind=kind)
 
     async def _check_other_fields(self, session: AsyncSession, data: RegisterT) -> None:
         """Raise the ConflictError that *data* would cause with a free address, and store nothing.
