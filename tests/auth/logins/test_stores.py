@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import async_sessionmaker
-from tests.auth.logins.stores import Login, LoginsBase, service
+from tests.auth.logins.stores import Login, LoginsBase, redis_store, service
 from tests.redis_server import RedisServer
 from tests.reliability.servers import closed_port
 
-from fastapi_kit.auth.logins import MemoryLoginStore, StoredLogins, TokenPair
+from fastapi_kit.auth.logins import LoginInfo, LoginRecord, MemoryLoginStore, StoredLogins, TokenPair
 from fastapi_kit.auth.logins.redis import RedisLoginStore
 from fastapi_kit.auth.logins.sql import SQLLoginStore
 from fastapi_kit.db import Database
@@ -42,6 +42,24 @@ async def test_a_transaction_of_the_application(stored: StoredLogins, database: 
     await refreshed(stored, second)
     (login,) = await stored.store.list("7")
     assert login.previous_hash is not None
+
+
+async def test_a_refresh_whose_answer_is_lost() -> None:
+    """R38: redis-py sends a command again whose answer was lost. That is no second use of the token."""
+    async with redis_store() as store:
+        reused = list[LoginInfo]()
+        logins = StoredLogins(service(FrozenClock()), store, on_reuse=reused.append)
+        pair = await logins.start("7")
+        replace = store.replace
+
+        async def replace_twice(login: LoginRecord, /, *, token_hash: bytes) -> bool:
+            await replace(login, token_hash=token_hash)
+            return await replace(login, token_hash=token_hash)
+
+        store.replace = replace_twice  # type: ignore[method-assign]
+        second = await refreshed(logins, pair)
+        await refreshed(logins, second)
+    assert reused == []
 
 
 async def test_the_statements_of_a_refresh(stored: StoredLogins, database: Database) -> None:

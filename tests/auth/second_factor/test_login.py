@@ -32,7 +32,7 @@ from fastapi_kit.auth.users import (
     login_with_code,
 )
 from fastapi_kit.db import Database
-from fastapi_kit.errors import ConfigurationError, InvalidCredentialsError, InvalidTokenError, SecondFactorRequiredError
+from fastapi_kit.errors import ConfigurationError, InvalidCredentialsError, InvalidTokenError, RateLimitedError, SecondFactorRequiredError
 from fastapi_kit.handlers import legacy_body, register_exception_handlers
 from fastapi_kit.testing import app_client, cheap_hasher
 
@@ -357,6 +357,21 @@ async def test_a_throttle(ann: Person, site: Site) -> None:
     assert (late.status_code, late.json()["code"], "retry-after" in late.headers) == (429, "rate_limited", True)
     assert disabled.status_code == 429
     assert (await ann.send_code(await ann.challenge(), right)).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["code 1", "1"])
+async def test_a_name_that_looks_like_an_id(ann: Person, site: Site, name: str) -> None:
+    """R46, R47: nothing that strangers type as a name uses up the codes of a user, or gives them back."""
+    flow = replace(site.flow, throttle=LoginThrottle(per_account=1))
+    async with site.database.sessions() as session:
+        for error in (InvalidCredentialsError, RateLimitedError):
+            with pytest.raises(error):
+                await flow.authenticate(session, email=name, password="wrong")
+        with pytest.raises(InvalidCredentialsError):
+            await login_with_code(flow, session, challenge_token=await ann.challenge(), code="000000")
+        await flow.throttle.succeeded(account=name)  # type: ignore[union-attr]
+        with pytest.raises(RateLimitedError):
+            await login_with_code(flow, session, challenge_token=await ann.challenge(), code=ann.recovery_codes[0])
 
 
 async def test_a_right_code_gives_the_attempts_back(ann: Person, site: Site) -> None:

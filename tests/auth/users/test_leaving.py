@@ -1,7 +1,9 @@
 """Logins of clients that have gone do not delay the logins of others."""
 
 import asyncio
+import json
 import threading
+from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -12,12 +14,14 @@ from sqlalchemy import QueuePool
 from starlette.types import Message
 from tests.auth.accounts import PASSWORD, Site, store_user
 
+from fastapi_kit.auth.logins import MemoryLoginStore
 from fastapi_kit.auth.passwords import PasswordHasher
+from fastapi_kit.auth.users import AuthEndpoint, MailFlow
 from fastapi_kit.db import Database, DatabaseOptions
 from fastapi_kit.dependencies import while_connected
-from fastapi_kit.errors import UserInputError
+from fastapi_kit.errors import InvalidTokenError, UserInputError
 from fastapi_kit.handlers import register_exception_handlers
-from fastapi_kit.testing import app_client
+from fastapi_kit.testing import app_client, captured_mails
 
 WORKERS = 2
 
@@ -48,7 +52,9 @@ class Gate:
         return secret == hash, None
 
 
-async def send(app: FastAPI, path: str, body: bytes, kind: str, gone: asyncio.Event) -> int | None:
+async def send(
+    app: FastAPI, path: str, body: bytes, kind: str, gone: asyncio.Event, headers: Sequence[tuple[bytes, bytes]] = ()
+) -> int | None:
     """Send a request whose client leaves when *gone* is set, and return the status of the answer."""
     messages: list[Message] = [{"type": "http.request", "body": body}]
     answers: list[Message] = []
@@ -66,7 +72,7 @@ async def send(app: FastAPI, path: str, body: bytes, kind: str, gone: asyncio.Ev
 
     scope: dict[str, Any] = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http"}
     place = {"path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "", "client": None, "server": None}
-    scope["headers"] = [(b"content-type", kind.encode())]
+    scope["headers"] = [(b"content-type", kind.encode()), *headers]
     await app({**scope, **place}, receive, keep)
     return answers[0]["status"] if answers else None
 
@@ -197,6 +203,54 @@ async def test_work_after_the_response() -> None:
 
     assert await send(app, "/", b"", "text/plain", asyncio.Event()) == 200
     assert done.is_set()
+
+
+class SlowEnd(MemoryLoginStore):
+    """A store that is asked to end all logins, and waits. *asked* is set then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = asyncio.Event()
+        self.goes_on = asyncio.Event()
+
+    async def end_all(self, subject: str, /, *, keep: str | None) -> None:
+        self.asked.set()
+        await self.goes_on.wait()
+        await super().end_all(subject, keep=keep)
+
+
+@pytest.mark.parametrize("path", ["/password", "/password/reset", "/me/delete"])
+async def test_the_logins_of_a_client_that_has_gone(users: Database, path: str) -> None:
+    """R36, R48: the other logins end, although the client leaves after the new password is stored and before the answer."""
+    user = await store_user(users)
+    store, gone = SlowEnd(), asyncio.Event()
+    site = Site(users, store=store, check_access=True)
+    mail = MailFlow(flow=site.flow, tokens=site.tokens, verify=no_mail, reset=no_mail)
+    site.app.include_router(site.router(AuthEndpoint.ACCOUNT | AuthEndpoint.RESET_PASSWORD, mail), prefix="/account")
+    pair, other = [await site.logins.start(str(user.id)) for _ in range(2)]
+    with captured_mails(mail) as mails:
+        async with users.sessions() as session:
+            await (await mail.request_reset(session, email=user.email))()
+    body = {
+        "/password": {"current_password": PASSWORD, "password": "another horse battery"},
+        "/password/reset": {"token": mails[0].token, "password": "another horse battery"},
+        "/me/delete": {"current_password": PASSWORD},
+    }[path]
+
+    headers = [(b"authorization", f"Bearer {pair.access_token}".encode())]
+    left = asyncio.create_task(send(site.app, f"/account{path}", json.dumps(body).encode(), "application/json", gone, headers))
+    await asyncio.wait_for(store.asked.wait(), timeout=10)
+    gone.set()
+    await asyncio.sleep(0.05)
+    store.goes_on.set()
+    assert await asyncio.wait_for(left, timeout=10) == 499
+
+    with pytest.raises(InvalidTokenError):
+        await site.logins.verify(other.access_token)
+
+
+async def no_mail(*args: object) -> None:
+    raise AssertionError("the mails of this test are captured")
 
 
 async def test_a_server_that_repeats_the_end_of_the_body() -> None:

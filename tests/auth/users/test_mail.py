@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 from fastapi import FastAPI, Request
 from httpx import ASGITransport, AsyncClient, Response
-from pydantic import SecretStr
-from tests.auth.accounts import PASSWORD, Registration, Site, User, Users, store_user
+from pydantic import BaseModel, SecretStr
+from sqlalchemy import String
+from sqlalchemy.orm import Mapped, mapped_column
+from tests.auth.accounts import PASSWORD, Registration, Site, User, Users, UsersBase, store_user
 from tests.auth.logins.stores import Login, LoginsBase
 
 from fastapi_kit.auth.logins.sql import SQLLoginStore
-from fastapi_kit.auth.users import Account, AuthEndpoint, AuthFlow, LoginThrottle, MailFlow
+from fastapi_kit.auth.users import Account, AuthEndpoint, AuthFlow, LoginThrottle, MailFlow, UserAccounts, UserMixin, UserRegister
 from fastapi_kit.db import Database
 from fastapi_kit.errors import ConfigurationError, ConflictError, UserInputError
 from fastapi_kit.handlers import register_exception_handlers
@@ -436,6 +438,44 @@ async def test_another_unique_field(hidden: MailSite) -> None:
             await mail.register(session, Registration(email=ANN, password=SecretStr(NEW)), password=NEW)
 
 
+class Member(UserMixin, UsersBase):
+    """A user with another unique field."""
+
+    __tablename__ = "members"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(50), unique=True)
+
+
+class MemberRegister(UserRegister):
+    name: str
+
+
+class Members(UserAccounts[Member, MemberRegister]): ...
+
+
+async def test_a_taken_name_shows_no_address(hidden: MailSite) -> None:
+    """R37: the answer to a registration with a taken name is the same for a known and for an unknown address, and stores nothing."""
+    flow = AuthFlow(accounts=Members, passwords=cheap_hasher(), verified=True)
+    mail = MailFlow(flow=flow, tokens=hidden.tokens, verify=send, taken=send)
+
+    async def register(email: str, name: str) -> str:
+        data = MemberRegister(email=email, name=name, password=SecretStr(NEW))
+        async with hidden.database.sessions() as session:
+            try:
+                await (await mail.register(session, data, password=NEW))()
+            except ConflictError as error:
+                return f"taken: {error.fields}"
+        return "a mail"
+
+    with captured_mails(mail) as mails:
+        assert [await register(ANN, "ann"), await register(BOB, "bob")] == ["a mail"] * 2
+        assert [await register(email, "bob") for email in (ANN, UNKNOWN)] == ["taken: ('name',)"] * 2
+        assert [await register(email, "eve") for email in (ANN, UNKNOWN)] == ["a mail"] * 2
+    assert [(each.kind, each.to) for each in mails] == [("verify", ANN), ("verify", BOB), ("taken", ANN), ("verify", UNKNOWN)]
+    async with hidden.database.sessions() as session:
+        assert await Members(session).count() == 3
+
+
 # --- The account ---
 
 
@@ -556,3 +596,52 @@ async def test_a_client_causes_few_mails(hidden: MailSite) -> None:
             answers += [await post(client, "/password/forgot", email=f"{name}@example.com") for name in ("ann", "eve")]
     assert [answer.status_code for answer in answers] == [202, 202, 202, 429]
     assert [mail.kind for mail in mails] == ["verify", "verify", "reset"]
+
+
+async def test_strangers_do_not_keep_the_owner_from_a_reset(site: MailSite) -> None:
+    """R47: each kind of mail has a limit of its own. Requests that send other mails, or none, use up no resets."""
+    await store_user(site.database, is_verified=True)
+    site.mail.throttle = LoginThrottle(name="mail", per_account=2)
+    async with app_client(site.app) as client:
+        with captured_mails(site.mail) as mails:
+            for path in ("/email/verification", "/register"):
+                answers = [await post(client, path, email=ANN, **({"password": NEW} if path == "/register" else {})) for _ in range(3)]
+                assert answers[2].status_code == 429
+            assert (await post(client, "/password/forgot", email=ANN)).status_code == 202
+    assert [mail.kind for mail in mails] == ["reset"]
+
+
+async def test_a_mailbox_is_not_filled_by_registrations(site: MailSite) -> None:
+    """R47: who registers an address and deletes the account, again and again, sends it a few mails in the window. OpenAPI shows the 429."""
+    site.mail.throttle = LoginThrottle(name="mail", per_account=2)
+    statuses = list[int]()
+    async with app_client(site.app) as client:
+        with captured_mails(site.mail) as mails:
+            for _ in range(3):
+                statuses.append((await post(client, "/register", email=ANN, password=PASSWORD)).status_code)
+                if statuses[-1] == 201:
+                    await post(client, "/me/delete", await access(client), current_password=PASSWORD)
+            others = [await post(client, "/register", email=f"{name}@example.com", password=PASSWORD) for name in ("bob", "eve")]
+    assert (statuses, [mail.to for mail in mails]) == ([201, 201, 429], [ANN, ANN, BOB, UNKNOWN])
+    assert [answer.status_code for answer in others] == [201, 201]
+    with captured_mails(site.mail):
+        throttled = site.router(EVERY_MAIL, site.mail)
+    (route,) = [route for route in throttled.routes if getattr(route, "path", "") == "/register"]
+    assert 429 in getattr(route, "responses", {})
+
+
+async def test_registrations_without_an_address(hidden: MailSite) -> None:
+    """R47: registrations that send no mail, because they have no address, do not count together."""
+
+    class Nameless(BaseModel):
+        password: SecretStr
+
+    class NoAddress(Users):
+        async def register(self, data: Any, /, *, hashed_password: str) -> User:
+            return User(id=1, email="", hashed_password=hashed_password, is_active=True, is_verified=False)
+
+    flow: AuthFlow[User, Any] = replace(hidden.flow, accounts=NoAddress)
+    mail: MailFlow[User, Any] = replace(hidden.mail, flow=flow, throttle=LoginThrottle(name="mail", per_account=1))
+    async with hidden.database.sessions() as session:
+        for _ in range(2):
+            await (await mail.register(session, Nameless(password=SecretStr(NEW)), password=NEW))()

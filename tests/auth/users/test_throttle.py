@@ -212,6 +212,17 @@ async def test_other_spellings(in_memory: Guarded, email: str, other: str) -> No
     assert await in_memory.guesses(6, email=other) == 5 * ["wrong"] + ["limited"]
 
 
+@pytest.mark.parametrize(("email", "similar"), [("gro\u00df@example.com", "gross@example.com"), ("ann@stra\u00dfe.de", "ann@strasse.de")])
+async def test_another_address_that_is_similar(in_memory: Guarded, email: str, similar: str) -> None:
+    """R47: who logs in to an account of a similar address gives the other one no attempts back."""
+    for address in (email, similar):
+        await store_user(in_memory.site.database, address, hashed_password=f"plain:{PASSWORD}")
+    await in_memory.guesses(10, email=email)
+
+    assert await in_memory.guess(PASSWORD, email=similar) == "in"
+    assert await in_memory.guess(email=email) == "limited"
+
+
 async def test_known_and_unknown_addresses(in_memory: Guarded) -> None:
     """R47, R37: the answers to guesses at a known and at an unknown address are the same, the 429 included."""
     seen = list[list[object]]()
@@ -321,6 +332,18 @@ async def test_strangers_do_not_keep_the_owner_from_a_new_password(in_memory: Gu
     await in_memory.guesses(20)
 
     assert await change(in_memory, password=NEW, current_password=PASSWORD) == "changed"
+
+
+@pytest.mark.parametrize("name", ["user 1", "1", "USER 1 ", "password user 1"])
+async def test_a_name_that_looks_like_an_id(in_memory: Guarded, name: str) -> None:
+    """R47: nothing that strangers type as a name uses up the attempts of a user who changes the password, or gives them back."""
+    await in_memory.guesses(10, email=name)
+    assert await change(in_memory, password=NEW, current_password="wrong") == "wrong"
+
+    for _ in range(9):
+        await change(in_memory, password=NEW, current_password="wrong")
+    await in_memory.site.flow.throttle.succeeded(account=name)  # type: ignore[union-attr]
+    assert await change(in_memory, password=NEW, current_password=PASSWORD) == "limited"
 
 
 async def test_changes_that_succeed(in_memory: Guarded) -> None:

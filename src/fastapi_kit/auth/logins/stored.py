@@ -125,6 +125,8 @@ class StoredLogins:
             if await self.store.replace(renewed, token_hash=used):
                 return pair
             login = await self._find(claims, now)  # another request was faster
+            if login.token_hash == renewed.token_hash:
+                return pair  # none was: the store's client sent the command again, because its answer was lost
         if login.salt is not None and login.previous_hash == used and self.grace and now - login.last_used_at < self.grace:
             return self._pair(login, successor(claims.jti, login.salt), scopes=login.scopes & frozenset(scopes), now=now)
         await self._end_reused(login)

@@ -17,7 +17,8 @@ from fastapi_kit.auth.second_factor.steps import SecondFactor
 from fastapi_kit.auth.tokens.claims import TokenClaims
 from fastapi_kit.auth.users.accounts import Account, Accounts, EditableAccounts, check_own_fields, normalize_email
 from fastapi_kit.auth.users.throttle import LoginThrottle
-from fastapi_kit.db.transactions import unit_of_work
+from fastapi_kit.db.sessions import finish
+from fastapi_kit.db.transactions import UnitOfWork, unit_of_work
 from fastapi_kit.errors import (
     ConfigurationError,
     FieldError,
@@ -195,10 +196,15 @@ class AuthFlow(Generic[UserT, RegisterT]):
         if new_hash is None or not isinstance(self.logins, EndableLogins):
             changed = await accounts.change(user, data, hashed_password=new_hash, replacing=verified)
         else:
-            async with unit_of_work(session) as unit:
-                changed = await accounts.change(user, data, hashed_password=new_hash, replacing=verified)
-                if changed is not None:
-                    unit.on_commit(self.logins.end_all, account.subject, keep=keep)
+
+            async def store() -> UserT | None:
+                async with unit_of_work(session) as unit:
+                    changed = await accounts.change(user, data, hashed_password=new_hash, replacing=verified)
+                    if changed is not None:
+                        self.end_logins(unit, account.subject, keep=keep)
+                return changed
+
+            changed = await finish(store())
         if changed is None:
             raise wrong_password()
         return changed
@@ -213,15 +219,14 @@ class AuthFlow(Generic[UserT, RegisterT]):
             RateLimitedError: The user had too many attempts.
         """
         account = self.accounts(session).describe(user)
-        # Counted apart from logins: strangers who guess at an address must not keep its owner from a new password.
-        throttle = None if self.throttle is None else self.throttle.apart("password")
-        if current is not None and throttle is not None:
-            await throttle.attempt(account=account.subject, client=None)
+        # Counted apart from logins, whatever name is typed there: strangers must not keep a user from a new password.
+        if current is not None and self.throttle is not None:
+            await self.throttle.attempt(account=account.subject, client=None, kind="password")
         stored = account.hashed_password
         if current is None or stored is None or not await self.passwords.verify(current, stored):
             raise wrong_password()
-        if throttle is not None:
-            await throttle.succeeded(account=account.subject)
+        if self.throttle is not None:
+            await self.throttle.succeeded(account=account.subject, kind="password")
         return stored
 
     async def delete_account(self, session: AsyncSession, user: UserT, *, current: str | SecretStr) -> None:
@@ -241,13 +246,27 @@ class AuthFlow(Generic[UserT, RegisterT]):
         """
         accounts = editable(self.accounts(session))
         verified = await self.confirm(session, user, current)
-        async with unit_of_work(session) as unit:
-            stored = await accounts.lock_account(accounts.describe(user).subject)
-            if stored is None or accounts.describe(stored).hashed_password != verified:
-                raise wrong_password()
-            await accounts.remove(stored)
-            if isinstance(self.logins, EndableLogins):
-                unit.on_commit(self.logins.end_all, accounts.describe(user).subject)
+        subject = accounts.describe(user).subject
+
+        async def remove() -> None:
+            async with unit_of_work(session) as unit:
+                stored = await accounts.lock_account(subject)
+                if stored is None or accounts.describe(stored).hashed_password != verified:
+                    raise wrong_password()
+                await accounts.remove(stored)
+                self.end_logins(unit, subject)
+
+        await finish(remove())
+
+    def end_logins(self, unit: UnitOfWork, subject: str, *, keep: str | None = None) -> None:
+        """End the stored logins of *subject*, except *keep*, after the commit of *unit*. Logins that are not stored go on.
+
+        A cancellation, of a client that has gone, does not stop it. Put the unit into ``finish``, so that it cannot come between the
+        commit and this call either.
+        """
+        logins = self.logins
+        if isinstance(logins, EndableLogins):
+            unit.on_commit(lambda: finish(logins.end_all(subject, keep=keep)))
 
     async def refresh(self, session: AsyncSession, refresh_token: str) -> TokenPair:
         """Exchange a refresh token for a new pair, with the scopes that its user may still have.

@@ -7,17 +7,19 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from hashlib import sha256
+from secrets import token_hex
 from typing import Generic, TypeAlias, TypeVar
 
 from pydantic import BaseModel, SecretStr
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from fastapi_kit.auth.logins.protocol import ClientInfo, EndableLogins
+from fastapi_kit.auth.logins.protocol import ClientInfo
 from fastapi_kit.auth.tokens.claims import TokenClaims, TokenType
 from fastapi_kit.auth.tokens.service import JWTService
 from fastapi_kit.auth.users.accounts import Account, EditableAccounts, normalize_email
 from fastapi_kit.auth.users.flow import AuthFlow, editable
 from fastapi_kit.auth.users.throttle import LoginThrottle
+from fastapi_kit.db.sessions import finish
 from fastapi_kit.db.transactions import unit_of_work
 from fastapi_kit.errors import ConfigurationError, ConflictError, FieldError, InvalidTokenError, UserInputError
 
@@ -58,11 +60,12 @@ class MailFlow(Generic[UserT, RegisterT]):
         reset: Sends the link to set a new password.
         taken: Sends a mail to the owner of an address with which somebody has registered or to which somebody wants to change. With it,
             ``register`` does not show that the address is taken. The flow then needs ``verified=True``: otherwise a login right after the
-            registration shows it.
+            registration shows it. For a taken address, ``register`` of *accounts* is called once more, inside a transaction that is rolled
+            back, to find out whether another field is taken, too.
         verify_lifetime: How long the link works: 24 hours at most.
         reset_lifetime: How long the link works: 1 hour at most.
-        throttle: Limits how many mails an address gets and a client causes: ``LoginThrottle(name="mail", per_account=5)``. Without it,
-            they are not limited.
+        throttle: Limits how many mails of each kind an address gets, and how many a client causes:
+            ``LoginThrottle(name="mail", per_account=5)``. Without it, they are not limited.
 
     Raises:
         ConfigurationError: A lifetime is out of bounds, or *taken* is given without ``verified=True`` or without *verify*.
@@ -94,7 +97,7 @@ class MailFlow(Generic[UserT, RegisterT]):
             ConflictError: The address is taken, and there is no *taken*.
             RateLimitedError: The address got, or the client caused, too many mails.
         """
-        await self._limit(getattr(data, "email", ""), client)
+        await self.limit_registration(data, client)
         try:
             user = await self.flow.register(session, data, password=password)
         except ConflictError as error:
@@ -102,8 +105,13 @@ class MailFlow(Generic[UserT, RegisterT]):
             # Another unique field, such as a user name, is not hidden.
             if self.taken is None or not isinstance(email, str) or error.fields not in {(), ("email",)}:
                 raise
+            await self._check_other_fields(session, data)
             return mail_of(self.taken, normalize_email(email))
         return self.verification(session, user)
+
+    async def limit_registration(self, data: RegisterT, client: ClientInfo | None) -> None:
+        """Count the mail of a registration, as ``register`` does. Raises RateLimitedError."""
+        await self._limit("register", getattr(data, "email", None), client)
 
     def verification(self, session: AsyncSession, user: UserT) -> Mail:
         """Return the mail that verifies the address of *user*, or one that does nothing if it is verified."""
@@ -116,7 +124,7 @@ class MailFlow(Generic[UserT, RegisterT]):
         Raises:
             RateLimitedError: The address got, or the client caused, too many mails.
         """
-        await self._limit(email, client)
+        await self._limit("verify", email, client)
         user = await self.flow.find(session, email)
         return nothing if user is None or not self._accounts(session).describe(user).is_active else self.verification(session, user)
 
@@ -134,7 +142,7 @@ class MailFlow(Generic[UserT, RegisterT]):
         accounts = self._accounts(session)
         email = normalize_email(email)
         await self.flow.confirm(session, user, current)
-        await self._limit(email, client)
+        await self._limit("email", email, client)
         if await accounts.get_account_by_email(email) is None:
             return self._verify_mail(accounts.describe(user), email)
         own = accounts.describe(user)
@@ -164,7 +172,7 @@ class MailFlow(Generic[UserT, RegisterT]):
         Raises:
             RateLimitedError: The address got, or the client caused, too many mails.
         """
-        await self._limit(email, client)
+        await self._limit("reset", email, client)
         user = await self.flow.find(session, email)
         if user is None or self._accounts(session).describe(user).hashed_password is None:
             return nothing
@@ -189,19 +197,34 @@ class MailFlow(Generic[UserT, RegisterT]):
         accounts = self._accounts(session)
         account = accounts.describe(self._check(accounts, await accounts.get_account(claims.sub), claims))
         new_hash = await self.flow.hash_password(new, similar_to=[account.email])
-        async with unit_of_work(session) as unit:
-            # Once more, and locked: the link, the password or the address may have been used or changed while the password was hashed.
-            user = self._check(accounts, await accounts.lock_account(claims.sub), claims)
-            await accounts.set_password(user, hashed_password=new_hash)
-            if not accounts.describe(user).is_verified:
-                await accounts.set_email(user, email=account.email)
-            if isinstance(self.flow.logins, EndableLogins):
-                unit.on_commit(self.flow.logins.end_all, account.subject)
-        return user
 
-    async def _limit(self, email: str, client: ClientInfo | None) -> None:
-        if self.throttle is not None:
-            await self.throttle.attempt(account=self.flow.account_name(email), client=None if client is None else client.address)
+        async def store() -> UserT:
+            async with unit_of_work(session) as unit:
+                # Once more, and locked: the link, the password or the address may have been used or changed while the password was hashed.
+                user = self._check(accounts, await accounts.lock_account(claims.sub), claims)
+                await accounts.set_password(user, hashed_password=new_hash)
+                if not accounts.describe(user).is_verified:
+                    await accounts.set_email(user, email=account.email)
+                self.flow.end_logins(unit, account.subject)
+            return user
+
+        return await finish(store())
+
+    async def _limit(self, kind: str, email: str | None, client: ClientInfo | None) -> None:
+        # Each kind has its own limit: requests that send another mail, or none, must not use up the resets of an address.
+        if self.throttle is not None and email:
+            name, address = self.flow.account_name(email), None if client is None else client.address
+            await self.throttle.attempt(account=name, client=address, kind=kind)
+
+    async def _check_other_fields(self, session: AsyncSession, data: RegisterT) -> None:
+        """Raise the ConflictError that *data* would cause with a free address, and store nothing.
+
+        The database names one field of several that are taken. So a name that is known to be taken would show whether the address is, too.
+        """
+        free = data.model_copy(update={"email": f"{token_hex(16)}@example.com"})
+        async with unit_of_work(session) as unit:
+            await self.flow.accounts(session).register(free, hashed_password="")
+            await unit.rollback()
 
     def _accounts(self, session: AsyncSession) -> EditableAccounts[UserT, RegisterT]:
         return editable(self.flow.accounts(session))

@@ -264,6 +264,8 @@ def add_register(
     ) -> Any:
         if mail is not None and mail.taken is not None:
             return accepted(background, await mail.register(session, __data__, password=__data__.password, client=client_of(request)))
+        if mail is not None:
+            await mail.limit_registration(__data__, client_of(request))
         user = await flow.register(session, __data__, password=__data__.password)
         if mail is not None:
             background.add_task(mail.verification(session, user))
@@ -281,7 +283,7 @@ def add_register(
         + ("The answer is the same if the address is taken." if hidden else "The address must not be taken.")
         + " The password must not be easy to guess.",
         response_description="A mail is sent" if hidden else "The new account",
-        responses=problem_responses(400, *([*limited(mail)] if hidden else [409]), 413, 422, 503),
+        responses=problem_responses(400, *(() if hidden else (409,)), 413, 422, *limited(mail), 503),
         **options,
     )
 

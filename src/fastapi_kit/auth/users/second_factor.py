@@ -107,12 +107,11 @@ async def disable_second_factor(
 async def limited(flow: "AuthFlow[UserT, RegisterT]", subject: str, client: ClientInfo | None = None) -> AsyncGenerator[None]:
     """Count an attempt before the code in the block is checked, and forget it if the code is right. Raises RateLimitedError."""
     # Counted apart from passwords: who knows the password must not get new attempts with each login.
-    throttle = None if flow.throttle is None else flow.throttle.apart("code")
-    if throttle is not None:
-        await throttle.attempt(account=subject, client=None if client is None else client.address)
+    if flow.throttle is not None:
+        await flow.throttle.attempt(account=subject, client=None if client is None else client.address, kind="code")
     yield
-    if throttle is not None:
-        await throttle.succeeded(account=subject)
+    if flow.throttle is not None:
+        await flow.throttle.succeeded(account=subject, kind="code")
 
 
 def second_factor_of(flow: "AuthFlow[UserT, RegisterT]") -> SecondFactor[UserT]:

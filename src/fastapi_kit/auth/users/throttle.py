@@ -1,9 +1,8 @@
 """Limits on guessing passwords and codes, per account and per client."""
 
 import unicodedata
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Self
 
 from fastapi_kit.errors import ConfigurationError, RateLimitedError
 from fastapi_kit.ratelimit.counters import AttemptCounter, MemoryCounter, client_key
@@ -39,12 +38,14 @@ class LoginThrottle:
         if self.per_account < 1 or self.per_client < 1 or self.window <= timedelta():
             raise ConfigurationError("a throttle needs limits of at least 1, and a window that is longer than nothing")
 
-    async def attempt(self, *, account: str, client: str | None) -> None:
+    async def attempt(self, *, account: str, client: str | None, kind: str = "account") -> None:
         """Count one attempt.
 
         Args:
             account: What the client typed, known or not, or the id of a user. Case and Unicode form do not matter.
             client: The address of the client: ``request.client.host``. None for an attempt that has no client.
+            kind: One word for what is attempted. Accounts of different kinds count apart, so that no name that a stranger types counts
+                as the id of a user. A client has one count for all kinds.
 
         Raises:
             RateLimitedError: There were too many attempts. It does not say whether of the account or of the client.
@@ -52,22 +53,19 @@ class LoginThrottle:
         # The client comes first: one that is over its limit takes no attempt from an account.
         if client is not None:
             await self._hit(self._client(client), self.per_client)
-        await self._hit(self._account(account), self.per_account)
+        await self._hit(self._account(kind, account), self.per_account)
 
-    async def succeeded(self, *, account: str) -> None:
+    async def succeeded(self, *, account: str, kind: str = "account") -> None:
         """Forget the attempts on *account*. Those of the client stay: its next guess may be at another account."""
-        await self.counter.reset(self._account(account))
-
-    def apart(self, what: str) -> Self:
-        """Return the same throttle for something else, which is counted apart, whatever clients type as the name of an account."""
-        return replace(self, name=f"{self.name} {what}")
+        await self.counter.reset(self._account(kind, account))
 
     async def _hit(self, key: str, limit: int) -> None:
         if wait := await self.counter.hit(key, limit=limit, window=self.window.total_seconds()):
             raise RateLimitedError(wait)
 
-    def _account(self, account: str) -> str:
-        return f"{self.name} account {unicodedata.normalize('NFKC', account).strip().casefold()}"
+    def _account(self, kind: str, account: str) -> str:
+        # Not casefold, which makes one of two addresses: with ß and with ss. A login to one would give attempts back to the other.
+        return f"{self.name} {kind} {unicodedata.normalize('NFKC', account).strip().lower()}"
 
     def _client(self, client: str) -> str:
         return f"{self.name} client {client_key(client)}"
