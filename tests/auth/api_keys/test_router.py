@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import pytest
@@ -16,7 +16,7 @@ from tests.auth.logins.stores import Login, LoginsBase
 
 from fastapi_kit.auth import APIKeyTransport, BearerTransport, TokenClaims, Transport, get_current_user_factory, require
 from fastapi_kit.auth.api_keys import APIKeys, MemoryAPIKeyStore
-from fastapi_kit.auth.api_keys.router import api_keys_router
+from fastapi_kit.auth.api_keys.router import APIKeyCreated, api_keys_router
 from fastapi_kit.auth.api_keys.sql import SQLAPIKeyStore
 from fastapi_kit.auth.logins.sql import SQLLoginStore
 from fastapi_kit.auth.users import AuthEndpoint, auth_router
@@ -165,6 +165,29 @@ async def test_keys_of_others(ann: Person, site: Site) -> None:
     assert answers[0].json()["detail"] == answers[1].json()["detail"]
     assert [key["id"] for key in (await bob.client.get("/keys", headers=bob.login)).json()] == [theirs["id"]]
     assert await statuses(ann.client, theirs["key"], "/auth/me") == [200]
+
+
+async def test_who_acts_as_a_user_has_no_key(ann: Person, site: Site) -> None:
+    """R45, R50: a superuser who acts as a user neither creates a key, which would outlive that, nor lists or revokes keys."""
+    created = await ann.create()
+    acting = {"Authorization": f"Bearer {site.tokens.create_access_token('1', actor='2')}"}
+    await store_user(site.database, "root@example.com", is_superuser=True)
+    assert (await ann.client.get("/auth/me", headers=acting)).status_code == 200
+
+    answers = [
+        await ann.client.post("/keys", json={"name": "Backup"}, headers=acting),
+        await ann.client.get("/keys", headers=acting),
+        await ann.client.delete(f"/keys/{created['id']}", headers=acting),
+    ]
+
+    assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(403, "impersonated")] * 3
+    assert await statuses(ann.client, created["key"], "/auth/me") == [200]
+
+
+def test_the_repr_of_an_answer() -> None:
+    """R28: the repr of the answer that has a key does not show it."""
+    info = {"id": "1", "name": "Backup", "hint": "", "scopes": [], "created_at": datetime.now(UTC), "expires_at": None}
+    assert "shop_secret" not in repr(APIKeyCreated.model_validate({**info, "last_used_at": None, "key": "shop_secret"}))
 
 
 async def test_many_revocations_at_once(ann: Person) -> None:

@@ -24,7 +24,8 @@ from tests.auth.tokens.hostile_tokens import hostile_tokens
 from fastapi_kit import KitSettings
 from fastapi_kit.auth import BearerTransport, CookieTransport, Transport, get_current_user_factory
 from fastapi_kit.auth.logins import StatelessLogins, TokenPair
-from fastapi_kit.auth.requests.cookies import cookies_named
+from fastapi_kit.auth.requests.cookies import Held, cookies_named
+from fastapi_kit.auth.requests.websocket import AuthMessage
 from fastapi_kit.errors import ConfigurationError, CrossSiteRequestError, InvalidTokenError
 from fastapi_kit.testing import app_client, bearer
 
@@ -245,6 +246,11 @@ def test_a_key_that_is_no_bytes() -> None:
     """R44: a key of another type is a TypeError when the transport is made."""
     with pytest.raises(TypeError):
         CookieTransport(csrf_key="x" * 32)  # type: ignore[arg-type]
+
+
+def test_the_repr_of_what_a_client_sent() -> None:
+    """R28: what a cookie or a first message holds is not in a repr, such as one in a traceback with local variables."""
+    assert "secret" not in f"{Held(login='secret', token='secret')!r} {AuthMessage(type='auth', token='secret')!r}"
 
 
 def test_the_repr() -> None:

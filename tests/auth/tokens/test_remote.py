@@ -11,11 +11,12 @@ from typing import Annotated, Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from fastapi import Depends, FastAPI
-from tests.auth.people import SECRET, no_session
+from tests.auth.people import SECRET, Person, client_of, no_session
 from tests.auth.tokens.issuer import FIRST, SECOND, Issuer, jwk_of, running
 from tests.auth.tokens.test_hostile_tokens import pem
 
-from fastapi_kit.auth import JWTService, TokenClaims, get_current_user_factory, require
+from fastapi_kit.auth import JWTService, TokenClaims, TokenPolicy, get_current_user_factory, require
+from fastapi_kit.auth.tokens.claims import TOKEN_TYPES, TokenType
 from fastapi_kit.auth.tokens.remote import RemoteIssuer, fetch
 from fastapi_kit.errors import ConfigurationError, InvalidTokenError, MissingExtraError, UnavailableError
 from fastapi_kit.handlers import register_exception_handlers
@@ -137,6 +138,53 @@ async def test_an_id_token(issuer: Issuer, claims: dict[str, Any]) -> None:
     assert await reason(issuer.verifier(), issuer.token(**claims)) == "another type of token"
 
 
+@pytest.mark.parametrize("type", [each for each in TOKEN_TYPES if each != "access"])
+async def test_other_tokens_of_another_application(issuer: Issuer, type: TokenType) -> None:
+    """If the issuer is another application of yours, its refresh tokens, links and challenges are no access tokens, as there."""
+    policy = TokenPolicy(issuer=issuer.url, audience="https://api.example.org")
+    service = JWTService(secret_key=pem(FIRST), algorithm="RS256", policy=policy, clock=issuer.clock)
+    issuer.body = lambda: json.dumps(service.jwks()).encode()
+    verifier = issuer.verifier()
+
+    assert (await verifier.verify(service.create_access_token("7"))).sub == "7"
+    assert await reason(verifier, service.create_token("7", type=type, lifetime=timedelta(minutes=5))) == "another type of token"
+
+
+@pytest.mark.parametrize("claims", [{"token_type": "refresh"}, {"type": "Refresh", "typ": "at+jwt"}, {"type": "id"}])
+async def test_a_type_in_the_payload(issuer: Issuer, claims: dict[str, Any]) -> None:
+    """Other libraries write the type into such a claim, too. ``Bearer`` and what is no type of a token say nothing."""
+    assert await reason(issuer.verifier(), issuer.token(**claims)) == "another type of token"
+    assert (await issuer.verifier().verify(issuer.token(token_type="Bearer", type=["x"]))).sub == "auth0|7"
+
+
+async def test_an_actor(issuer: Issuer) -> None:
+    """Who acts as the user of a token is in its claims, and may not pass where only the user may."""
+    person = {"auth0|7": Person(7), "auth0|1": Person(1, is_superuser=True)}
+
+    async def load(session: object, claims: TokenClaims) -> Person | None:
+        return person.get(claims.sub)
+
+    user = get_current_user_factory(issuer.verifier(), load, session=no_session)
+
+    def build(app: FastAPI) -> None:
+        @app.get("/actor")
+        async def actor(user: Annotated[Person, Depends(user)], claims: Annotated[TokenClaims, Depends(user.claims)]) -> Any:
+            return [user.id, claims.actor]
+
+        @app.get("/own", dependencies=[Depends(require(user, impersonated=False))])
+        async def own() -> None: ...
+
+    async with client_of(build) as client:
+
+        async def get(path: str, act: Any) -> Any:
+            return await client.get(path, headers={"Authorization": f"Bearer {issuer.token(act=act)}"})
+
+        assert (await get("/actor", {"sub": "auth0|1"})).json() == [7, "auth0|1"]
+        assert (await get("/own", {"sub": "auth0|1"})).status_code == 403
+        statuses = [(await get("/actor", act)).status_code for act in ({"sub": "auth0|9"}, {"sub": "auth0|7"}, {}, "auth0|1", None, [])]
+    assert statuses == [401] * 6
+
+
 @pytest.mark.parametrize("typ", ["ID", "Refresh", "Offline", "", None, ["Bearer"]])
 async def test_other_tokens_of_keycloak(issuer: Issuer, typ: Any) -> None:
     """Keycloak writes the type into the payload: only ``Bearer`` is an access token, also with the ``nonce`` of its older versions."""
@@ -210,6 +258,7 @@ BAD_KEYS: dict[str, Any] = {
     "too short": jwk_of(rsa.generate_private_key(65537, 1024), kid="second"),
     "a curve": jwk_of(P256, kid="second"),
     "private": jwk_of(SECOND, kid="second", d="AQAB"),
+    "with its factors": jwk_of(SECOND, kid="second", p="AQAB", q="AQAB"),
     "a kid that is no string": jwk_of(SECOND, kid=7),
     "a long kid": jwk_of(SECOND, kid="k" * 200),
     "no modulus": jwk_of(SECOND, kid="second", n=...),

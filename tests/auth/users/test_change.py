@@ -5,12 +5,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, SecretStr, model_validator
 from tests.auth.accounts import PASSWORD, Registration, Site, User, Users, store_user
 
 from fastapi_kit.auth.users import AuthFlow, UserAccounts
 from fastapi_kit.db import Database
-from fastapi_kit.errors import ConflictError, NotFoundError, UserInputError
+from fastapi_kit.errors import ConfigurationError, ConflictError, NotFoundError, UserInputError
 from fastapi_kit.schemas import Email, Password, partial_model
 
 NEW = "another horse battery"
@@ -218,3 +218,26 @@ async def test_a_flag_that_is_given(users: Database) -> None:
 
     async with users.sessions() as session:
         assert (await Users(session).update(user.id, {"email": "eve@example.com", "is_verified": True})).is_verified
+
+
+class Flags(BaseModel):
+    is_superuser: bool | None = None
+    hashed_password: str | None = None
+
+
+class Anything(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    full_name: str = ""
+
+
+@pytest.mark.parametrize("schema", [Flags, Anything])
+async def test_privileges(site: Site, schema: type[BaseModel]) -> None:
+    """R52: a schema of your own with a privilege, or with any field, changes nothing of who sends it. A superuser may use it for others."""
+    user = await store_user(site.database)
+    data = schema.model_validate({"is_superuser": True})
+
+    for each in (data, schema()):
+        with pytest.raises(ConfigurationError, match="users who change their own data could set"):
+            await change(site, user.id, each)
+    assert not (await row(site, user.id)).is_superuser
+    assert (await change(site, user.id, data, confirm=False)).is_superuser

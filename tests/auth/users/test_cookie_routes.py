@@ -7,7 +7,9 @@ from datetime import timedelta
 
 import pytest
 from fastapi import APIRouter
-from httpx import AsyncClient, Response
+from httpx import AsyncClient
+from httpx import Response as Answer
+from starlette.responses import Response
 from tests.auth.accounts import PASSWORD, Registration, Site, UserRead, Users, load_user, store_user
 from tests.auth.logins.stores import Login, LoginsBase
 
@@ -54,12 +56,12 @@ class Browser:
     def __init__(self, client: AsyncClient) -> None:
         self.client = client
 
-    async def __call__(self, method: str, path: str, **headers: str) -> Response:
+    async def __call__(self, method: str, path: str, **headers: str) -> Answer:
         """Make a request as the page does: with its origin and the CSRF token."""
         csrf = {"X-CSRF-Token": self.client.cookies.get(CSRF, "")} if method != "GET" else {}
         return await self.client.request(method, f"/auth{path}", headers={**OWN, **csrf, **headers})
 
-    async def log_in(self) -> Response:
+    async def log_in(self) -> Answer:
         return await self.client.post("/auth/login", data=FORM, headers=OWN)
 
     async def status(self) -> int:
@@ -208,6 +210,25 @@ async def test_a_login_that_is_over(browser: Browser, site: Site, path: str, sta
     if status == 401:
         assert answer.json()["code"] == "invalid_token"
         assert answer.headers["www-authenticate"] == 'Cookie error="invalid_token"'
+
+
+async def test_a_logout_of_who_acts_as_a_user(browser: Browser, site: Site) -> None:
+    """R50: a superuser who acts as a user in a browser can stop: the cookies are deleted, and no login of the user ends."""
+    await store_user(site.database, "root@example.com", is_superuser=True)
+    own = site.tokens.decode((await site.logins.start("2")).access_token)
+    response = Response()
+    COOKIE.log_in(response, site.tokens.create_access_token("1", sid=own.sid, actor="2"))
+    jar = dict(line.partition(";")[0].split("=", 1) for line in response.headers.getlist("set-cookie") if "Max-Age=0" not in line)
+    headers = {**OWN, "Cookie": f"{ACCESS}={jar[ACCESS]}", "X-CSRF-Token": jar[CSRF]}
+    browser.client.cookies.clear()
+    assert (await browser.client.get("/auth/me", headers=headers)).status_code == 200
+
+    everywhere = await browser.client.post("/auth/logout/everywhere", headers=headers)
+    answer = await browser.client.post("/auth/logout", headers=headers)
+
+    assert (everywhere.status_code, everywhere.json()["code"]) == (403, "impersonated")
+    assert (answer.status_code, len(answer.headers.get_list("set-cookie"))) == (204, 3)
+    assert [len(await site.logins.list_logins(subject)) for subject in ("1", "2")] == [1, 1]  # type: ignore[union-attr]
 
 
 async def test_logout_everywhere(browser: Browser, site: Site) -> None:

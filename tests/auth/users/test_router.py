@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from fastapi import APIRouter
 from httpx import AsyncClient, Response
-from pydantic import BaseModel, create_model
+from pydantic import BaseModel, ValidationError, create_model
 from tests.auth.accounts import PASSWORD, Registration, Site, UserRead, Users, store_user
 from tests.auth.tokens.hostile_tokens import hostile_tokens
 from tests.thorough import sample
 
 from fastapi_kit.auth.users import AuthEndpoint, NoStoreRoute, UserRegister, auth_router
 from fastapi_kit.auth.users.accounts import PRIVILEGES
+from fastapi_kit.auth.users.schemas import EnrolmentRead, RecoveryCodesRead
 from fastapi_kit.db import Database
 from fastapi_kit.errors import ConfigurationError
 from fastapi_kit.testing import app_client, bearer
@@ -409,6 +410,25 @@ def test_a_form_with_privileges_is_rejected_at_start(site: Site, name: str) -> N
             auth_router(
                 site.flow, session=site.database.session, current_user=site.get_user, read=UserRead, register=schema, endpoints=endpoints
             )
+
+
+def test_a_form_with_any_field_is_rejected_at_start(site: Site) -> None:
+    """R52: a registration schema that allows unknown fields raises ConfigurationError."""
+    schema: type[Any] = create_model("Form", __base__=UserRegister)
+    schema.model_config["extra"] = "allow"
+
+    with pytest.raises(ConfigurationError, match="users who register could set every column"):
+        auth_router(site.flow, session=site.database.session, current_user=site.get_user, read=UserRead, register=schema)
+
+
+def test_the_texts_of_forms_show_no_password() -> None:
+    """R28: neither the repr of a form, nor the text of an error about it, shows what a user has typed."""
+    for data in ({"password": "hunter2-hunter2"}, {"email": "ann@example.com", "password": "x" * 10, "pasword": "hunter2-hunter2"}):
+        with pytest.raises(ValidationError) as caught:
+            UserRegister.model_validate(data)
+        assert "hunter2" not in f"{caught.value} {caught.value!r}"
+    assert "hunter2" not in repr(EnrolmentRead(secret="hunter2", uri="otpauth://hunter2"))
+    assert "hunter2" not in repr(RecoveryCodesRead(recovery_codes=["hunter2"]))
 
 
 def test_a_form_needs_address_and_password(site: Site) -> None:

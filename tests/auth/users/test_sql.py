@@ -56,6 +56,14 @@ def test_updates_with_privileges_are_rejected(name: str) -> None:
         type("Changing", (UserAccounts,), {"model": User, "update_schema": schema})
 
 
+def test_updates_with_any_field_are_rejected() -> None:
+    """R52: an update schema that allows unknown fields could set every column: it raises ConfigurationError when the class is made."""
+    schema: type[Any] = create_model("Change", __config__=ConfigDict(extra="allow"), full_name=(str, ""))
+
+    with pytest.raises(ConfigurationError, match="every column"):
+        type("Changing", (UserAccounts,), {"model": User, "update_schema": schema})
+
+
 async def test_every_form_finds_the_user(users: Database) -> None:
     """R51: a user is found by any form of the address."""
     user = await store_user(users)

@@ -21,6 +21,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from fastapi_kit.auth.logins import ClientInfo
 from fastapi_kit.auth.passwords import PasswordHasher
 from fastapi_kit.auth.users import AuthEndpoint, LoginThrottle
+from fastapi_kit.auth.users.second_factor import limited
 from fastapi_kit.db import Database
 from fastapi_kit.errors import ConfigurationError, InvalidCredentialsError, RateLimitedError, UnavailableError, UserInputError
 from fastapi_kit.ratelimit import AttemptCounter, MemoryCounter, RateLimiter
@@ -99,6 +100,35 @@ async def test_two_hundred_guesses(guarded: Guarded) -> None:
     assert found == 10 * ["wrong"] + 190 * ["limited"]
     assert guarded.verifications.count == 10
     assert await guarded.guess(PASSWORD, client=None) == "limited"
+
+
+@pytest.mark.parametrize("name", ["user 1", "password 1", "code 1", "1"])
+async def test_a_name_that_looks_like_another_counter(guarded: Guarded, name: str) -> None:
+    """R47: whatever strangers type as the name of an account, it counts neither for the passwords nor for the codes of a user."""
+    assert await guarded.guesses(11, email=name) == 10 * ["wrong"] + ["limited"]
+
+    async with guarded.site.database.sessions() as session:
+        user = await Users(session).get_one(1)
+        assert await guarded.site.flow.confirm(session, user, PASSWORD) == user.hashed_password
+    async with limited(guarded.site.flow, "1", HOME):
+        pass
+
+
+async def test_a_login_gives_nobody_else_attempts(in_memory: Guarded) -> None:
+    """R46, R47: a login with the name ``code 1`` does not give back the attempts at the codes of the user 1."""
+    flow = replace(in_memory.site.flow, identify=lambda session, name: Users(session).get_account_by_email("ann@example.com"))
+
+    async def wrong_code() -> None:
+        async with limited(flow, "1"):
+            raise InvalidCredentialsError
+
+    for _ in range(10):
+        with pytest.raises(InvalidCredentialsError):
+            await wrong_code()
+    async with in_memory.site.database.sessions() as session:
+        await flow.authenticate(session, email="code 1", password=PASSWORD)
+    with pytest.raises(RateLimitedError):
+        await wrong_code()
 
 
 async def test_fifty_guesses_at_once(guarded: Guarded) -> None:

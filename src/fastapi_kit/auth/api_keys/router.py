@@ -48,7 +48,7 @@ class APIKeyRead(BaseModel):
 class APIKeyCreated(APIKeyRead):
     """A new key. It is shown this one time."""
 
-    key: str
+    key: str = Field(repr=False)
 
 
 def api_keys_router(
@@ -59,8 +59,9 @@ def api_keys_router(
 ) -> APIRouter:
     """Build ``POST`` (create), ``GET`` (list) and ``DELETE /{id}`` (revoke) for the user's own keys.
 
-    They need a login: a request with an API key is a 403, so a key that leaks cannot create others. Every answer has
-    ``Cache-Control: no-store``. Include the router with a prefix.
+    They need a login of the user: a request with an API key is a 403, so a key that leaks cannot create others, and one of a superuser who
+    acts as the user is a 403, too, because a key would outlive that. Every answer has ``Cache-Control: no-store``. Include the router with
+    a prefix.
 
     Args:
         keys: Creates and revokes.
@@ -99,7 +100,7 @@ def api_keys_router(
     get_claims: Callable[..., Awaitable[TokenClaims]] | None = getattr(current_user, "claims", None)
     if get_claims is None:
         raise ConfigurationError("the routes of API keys need current_user.claims: use get_current_user_factory")
-    get_user = require(current_user, login=True)
+    get_user = require(current_user, login=True, impersonated=False)
     router = APIRouter(route_class=NoStoreRoute, dependencies=[Depends(get_user)])
 
     async def create_key(

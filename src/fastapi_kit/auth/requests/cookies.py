@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Literal, NamedTuple, Self
+from typing import Literal, Self
 
 from fastapi.security import APIKeyCookie
 from fastapi.security.base import SecurityBase
@@ -32,11 +32,12 @@ MAX_COOKIE = 4096
 VALUE = re.compile(r"[A-Za-z0-9._~+/=-]+", re.ASCII)
 
 
-class Held(NamedTuple):
-    """What a cookie holds: a token, and the random id by which this login has one CSRF token."""
+@dataclass(frozen=True)
+class Held:
+    """What a cookie holds: a token, and the random id by which this login has one CSRF token. The repr hides both."""
 
-    login: str
-    token: str
+    login: str = field(repr=False)
+    token: str = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)

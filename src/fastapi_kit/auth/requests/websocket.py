@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Literal
 
 from fastapi.security.base import SecurityBase
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import HTTPConnection
 from starlette.websockets import WebSocket, WebSocketState
 
@@ -52,7 +52,7 @@ class AuthMessage(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
 
     type: Literal["auth"]
-    token: str
+    token: str = Field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ __all__ = [
     "TokenType",
     "is_scope",
     "join_scopes",
+    "read_actor",
     "read_audience",
     "read_claims",
     "read_text",

@@ -8,7 +8,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from fastapi_kit.errors import ConfigurationError, FieldError, UserInputError
 from fastapi_kit.schemas import Email
 
-__all__ = ["PRIVILEGES", "Account", "Accounts", "EditableAccounts", "is_superuser", "normalize_email"]
+__all__ = ["PRIVILEGES", "Account", "Accounts", "EditableAccounts", "check_own_fields", "is_superuser", "normalize_email"]
 
 UserT = TypeVar("UserT")
 RegisterT_contra = TypeVar("RegisterT_contra", bound=BaseModel, contravariant=True)
@@ -125,6 +125,14 @@ def is_superuser(user: object) -> bool:
     if callable(flag):
         raise ConfigurationError(f"{type(user).__name__}.is_superuser is a method: make it a property")
     return bool(flag)
+
+
+def check_own_fields(schema: type[BaseModel], *, who: str = "users who change their own data") -> None:
+    """Raise ConfigurationError if those who send *schema* about themselves could set a privilege, or any column."""
+    if unsafe := schema.model_fields.keys() & PRIVILEGES:
+        raise ConfigurationError(f"{who} could set {sorted(unsafe)}: remove that from {schema.__name__}")
+    if schema.model_config.get("extra") == "allow":
+        raise ConfigurationError(f'{who} could set every column: write extra="forbid" in {schema.__name__}')
 
 
 EMAIL: TypeAdapter[str] = TypeAdapter(Email)

@@ -17,7 +17,7 @@ from fastapi_kit.auth.users.flow import AuthFlow
 from fastapi_kit.auth.users.schemas import CHALLENGE_DESCRIPTION, CODE_ERRORS, CodeLogin
 from fastapi_kit.auth.users.second_factor import login_with_code
 from fastapi_kit.dependencies import CHALLENGES, Dependency, as_depends, declare, while_connected
-from fastapi_kit.errors import AuthenticationError, InvalidTokenError
+from fastapi_kit.errors import AuthenticationError, ImpersonatedError, InvalidTokenError
 from fastapi_kit.handlers.openapi import problem_responses
 from fastapi_kit.handlers.registrars import problem_response
 
@@ -109,7 +109,8 @@ def add_cookie_logout(router: APIRouter, flow: AuthFlow[Any, Any], logins: Login
     """Add ``POST /logout`` or ``POST /logout/everywhere``, which delete the cookies, also if the login is over."""
 
     async def logout(request: Request, response: Response) -> None:
-        with suppress(AuthenticationError):  # it is over already
+        # It is over already, or it is that of a superuser who acts as the user, which goes on.
+        with suppress(AuthenticationError, ImpersonatedError):
             await flow.logout(await claims_of(request, logins, cookie))
         cookie.log_out(response)
 

@@ -15,7 +15,7 @@ from fastapi_kit.auth.passwords.hasher import PasswordHasher
 from fastapi_kit.auth.passwords.policy import PasswordPolicy
 from fastapi_kit.auth.second_factor.steps import SecondFactor
 from fastapi_kit.auth.tokens.claims import TokenClaims
-from fastapi_kit.auth.users.accounts import Account, Accounts, EditableAccounts, normalize_email
+from fastapi_kit.auth.users.accounts import Account, Accounts, EditableAccounts, check_own_fields, normalize_email
 from fastapi_kit.auth.users.throttle import LoginThrottle
 from fastapi_kit.db.sessions import finish
 from fastapi_kit.db.transactions import UnitOfWork, unit_of_work
@@ -176,7 +176,10 @@ class AuthFlow(Generic[UserT, RegisterT]):
             RateLimitedError: The user had too many attempts at the current password.
             ImpersonatedError: *actor* would change the password, or what needs it.
             ConflictError: The address is taken.
+            ConfigurationError: Users could grant themselves privileges: with *confirm*, *data* has a flag or a role, or ``extra="allow"``.
         """
+        if confirm:
+            check_own_fields(type(data))
         accounts = self.accounts(session)
         account = accounts.describe(user)
         changes = {name: getattr(data, name) for name in data.model_fields_set}

@@ -27,7 +27,7 @@ from fastapi_kit.auth.users.account_routes import (
     add_password_reset,
     limited,
 )
-from fastapi_kit.auth.users.accounts import PRIVILEGES
+from fastapi_kit.auth.users.accounts import check_own_fields
 from fastapi_kit.auth.users.cookie_routes import add_cookie_code_login, add_cookie_login, add_cookie_logout, add_cookie_refresh
 from fastapi_kit.auth.users.flow import AuthFlow
 from fastapi_kit.auth.users.mail import MailFlow
@@ -135,16 +135,15 @@ def auth_router(
 
     Raises:
         ConfigurationError: *register* is missing, lacks a field, or has one with which users could grant themselves privileges, such as
-            ``is_superuser`` or ``roles``; or the flow has no logins for the routes of tokens, or none that can be ended for those of
-            ``AuthEndpoint.LOGINS``; or there is no second factor for
-            ``AuthEndpoint.SECOND_FACTOR``; or *mail* is missing or sends no such mail for the routes of ``AuthEndpoint.MAIL``.
+            ``is_superuser`` or ``roles``, or ``extra="allow"``; or the flow has no logins for the routes of tokens, or none that can be
+            ended for those of ``AuthEndpoint.LOGINS``; or there is no second factor for ``AuthEndpoint.SECOND_FACTOR``; or *mail* is
+            missing or sends no such mail for the routes of ``AuthEndpoint.MAIL``.
     """
     if register is not None:
         needed = {"password", "email"} if flow.identify is None else {"password"}
         if missing := needed - register.model_fields.keys():
             raise ConfigurationError(f"{register.__name__} needs the fields {sorted(missing)}")
-        if unsafe := register.model_fields.keys() & PRIVILEGES:
-            raise ConfigurationError(f"users who register could set {sorted(unsafe)}: remove that from {register.__name__}")
+        check_own_fields(register, who="users who register")
     if flow.logins is None and endpoints & (AuthEndpoint.LOGIN | AuthEndpoint.REFRESH):
         raise ConfigurationError("the routes for login and refresh need AuthFlow(logins=...), or leave them out of endpoints=")
     if endpoints & AuthEndpoint.LOGINS and not isinstance(flow.logins, EndableLogins):

@@ -29,11 +29,14 @@ __all__ = [
     "UserRegister",
 ]
 
+FORM = ConfigDict(extra="forbid", hide_input_in_errors=True)
+"""Other fields are rejected, and the text of a ValidationError shows nothing of the form."""
+
 
 class UserRegister(BaseModel):
     """What a new user sends. Other fields are rejected. Subclass it to add fields."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = FORM
 
     email: Email
     password: Password
@@ -51,7 +54,7 @@ class UserProfile(BaseModel):
 class RefreshRequest(BaseModel):
     """A refresh token to exchange."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = FORM
 
     refresh_token: SecretStr
 
@@ -71,7 +74,7 @@ class LoginRead(BaseModel):
 class PasswordChange(BaseModel):
     """A new password, and the current one."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = FORM
 
     current_password: SecretStr = Field(max_length=1024)
     password: Password
@@ -80,7 +83,7 @@ class PasswordChange(BaseModel):
 class AccountDelete(BaseModel):
     """The current password of a user who deletes the account."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = FORM
 
     current_password: SecretStr = Field(max_length=1024)
 
@@ -88,7 +91,7 @@ class AccountDelete(BaseModel):
 class AccountName(BaseModel):
     """The address of an account, or what ``AuthFlow(identify=...)`` takes."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = FORM
 
     email: Annotated[SafeText, Field(min_length=1, max_length=320)]
 
@@ -96,7 +99,7 @@ class AccountName(BaseModel):
 class EmailChange(BaseModel):
     """A new address, and the current password."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = FORM
 
     email: Email
     current_password: SecretStr = Field(max_length=1024)
@@ -105,7 +108,7 @@ class EmailChange(BaseModel):
 class LinkToken(BaseModel):
     """The token of a link in a mail."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = FORM
 
     token: SecretStr
 
@@ -113,7 +116,7 @@ class LinkToken(BaseModel):
 class PasswordReset(BaseModel):
     """The token of a link in a mail, and a new password."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = FORM
 
     token: SecretStr
     password: Password
@@ -134,7 +137,7 @@ CurrentPassword = Annotated[SecretStr, Field(min_length=1, max_length=1024)]
 class CodeLogin(BaseModel):
     """The challenge of a login, and a code."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = FORM
 
     challenge_token: SecretStr
     code: Code
@@ -143,7 +146,7 @@ class CodeLogin(BaseModel):
 class PasswordConfirmation(BaseModel):
     """The current password."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = FORM
 
     current_password: CurrentPassword
 
@@ -151,7 +154,7 @@ class PasswordConfirmation(BaseModel):
 class CodeConfirmation(BaseModel):
     """A code of the authenticator app."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = FORM
 
     code: Code
 
@@ -159,7 +162,7 @@ class CodeConfirmation(BaseModel):
 class PasswordAndCode(BaseModel):
     """The current password and a code."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = FORM
 
     current_password: CurrentPassword
     code: Code
@@ -175,11 +178,11 @@ class SecondFactorRead(BaseModel):
 class EnrolmentRead(BaseModel):
     """For the authenticator app. It is shown once."""
 
-    secret: str
-    uri: str
+    secret: str = Field(repr=False)
+    uri: str = Field(repr=False)
 
 
 class RecoveryCodesRead(BaseModel):
     """For when the authenticator app is lost. They are shown once, and each works once."""
 
-    recovery_codes: list[str]
+    recovery_codes: list[str] = Field(repr=False)

@@ -11,7 +11,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 from typing_extensions import TypeVar as TypeVarWithDefault
 
 from fastapi_kit._compat import python_type
-from fastapi_kit.auth.users.accounts import PRIVILEGES, Account, normalize_email
+from fastapi_kit.auth.users.accounts import Account, check_own_fields, normalize_email
 from fastapi_kit.crud.locks import FOR_UPDATE
 from fastapi_kit.crud.service import CRUDService
 from fastapi_kit.db.mixins import unannotated
@@ -73,8 +73,9 @@ class UserAccounts(CRUDService[UserT, RegisterT, UpdateT], Generic[UserT, Regist
 
     It stores every e-mail address in its normal form. ``register`` stores the fields of *RegisterT*, the hash and the flags of a new user.
 
-    A third type argument is the schema with which users change their own data. A schema with flags or roles raises ConfigurationError;
-    change those with a mapping: ``update(id, {"is_active": False})``. Each write commits itself, unless a transaction was opened.
+    A third type argument is the schema with which users change their own data. A schema with flags or roles, or with ``extra="allow"``,
+    raises ConfigurationError; change those with a mapping: ``update(id, {"is_active": False})``. Each write commits itself, unless a
+    transaction was opened.
     """
 
     not_columns: ClassVar[frozenset[str]] = frozenset({"password", "current_password"})
@@ -83,8 +84,8 @@ class UserAccounts(CRUDService[UserT, RegisterT, UpdateT], Generic[UserT, Regist
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         schema = getattr(cls, "update_schema", None)
-        if schema is not None and (unsafe := schema.model_fields.keys() & PRIVILEGES):
-            raise ConfigurationError(f"users who change their own data could set {sorted(unsafe)}: remove that from {schema.__name__}")
+        if schema is not None:
+            check_own_fields(schema)
 
     def describe(self, user: UserT, /) -> Account:
         """Return what ``AuthFlow`` needs to know of *user*."""

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import JsonValue
 
 from fastapi_kit.auth.tokens._compact import Compact, JsonObject
-from fastapi_kit.auth.tokens.claims import RESERVED, TokenClaims, is_scope, read_audience, read_text, read_times
+from fastapi_kit.auth.tokens.claims import RESERVED, TOKEN_TYPES, TokenClaims, is_scope, read_actor, read_audience, read_text, read_times
 from fastapi_kit.auth.tokens.policy import TokenPolicy, is_printable
 from fastapi_kit.errors import InvalidTokenError
 
@@ -18,14 +18,19 @@ AudienceClaim = Literal["aud", "client_id"]
 
 ID_TOKEN_CLAIMS = frozenset({"nonce", "at_hash", "c_hash", "s_hash", "events"})
 """Claims of ID tokens (OpenID Connect Core, 2 and 3.3.2.11) and of logout tokens, which are for the client."""
+OTHER_TYPES = frozenset({*TOKEN_TYPES, "id", "logout"}) - {"access"}
+"""What ``type`` of a ``JWTService``, and the same or ``token_type`` of others, say of tokens that are for something else."""
 
 
 def check_is_access_token(header: JsonObject, payload: JsonObject) -> None:
     """Raise InvalidTokenError for an ID, refresh or logout token.
 
-    The first of these that a token has decides: the ``typ`` of its header (RFC 9068, 2.1), the claim ``token_use`` of Cognito, the claim
-    ``typ`` of Keycloak. Without them, it must have no claim that only ID tokens have.
+    The claims ``type`` and ``token_type`` must not name another type: an issuer may be an application with a ``JWTService``. Then the first
+    of these that a token has decides: the ``typ`` of its header (RFC 9068, 2.1), the claim ``token_use`` of Cognito, the claim ``typ`` of
+    Keycloak. Without them, it must have no claim that only ID tokens have.
     """
+    if any(str(payload.get(name)).lower() in OTHER_TYPES for name in ("type", "token_type")):
+        raise InvalidTokenError("another type of token")
     if str(header.get("typ", "")).lower().removeprefix("application/") == "at+jwt":
         return
     if "token_use" in payload:
@@ -61,6 +66,7 @@ def read_foreign_claims(
         iss=iss,
         aud=read_audience(payload.get(audience_claim), policy.audience),
         sid=sid if is_printable(sid) else None,
+        actor=read_actor(payload["act"], "access") if "act" in payload else None,
         extra=MappingProxyType({name: value for name, value in payload.items() if name not in RESERVED}),
     )
 

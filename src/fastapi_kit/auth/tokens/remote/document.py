@@ -17,6 +17,8 @@ __all__ = ["Keys", "read_keys"]
 Keys: TypeAlias = Mapping[tuple[str | None, str], Key]
 """Keys by ``kid`` and algorithm."""
 
+PRIVATE_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
+"""Of private and secret keys (RFC 7518, 6.2.2, 6.3.2 and 6.4). The factors of an RSA key are enough to sign with it."""
 CURVES = {"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1(), "P-521": ec.SECP521R1()}
 MAX_KEYS = 100
 
@@ -40,7 +42,7 @@ def read_keys(document: bytes, algorithms: Collection[Algorithm]) -> Keys:
 def is_for_signatures(jwk: JsonObject) -> bool:
     """Return whether a key may verify signatures. One that was published with its private part may not: anyone can sign with it."""
     operations = jwk.get("key_ops", ["verify"])
-    return jwk.get("use", "sig") == "sig" and isinstance(operations, list) and "verify" in operations and "d" not in jwk
+    return jwk.get("use", "sig") == "sig" and isinstance(operations, list) and "verify" in operations and PRIVATE_MEMBERS.isdisjoint(jwk)
 
 
 def usable_keys(jwk: JsonObject, algorithms: Collection[Algorithm]) -> Iterator[Key]:
