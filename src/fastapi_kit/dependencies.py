@@ -150,6 +150,8 @@ while_connected = Depends(cancel_when_gone, scope="function")
 
 Without it, a server runs a request to its end. It is for requests that wait for others, such as logins, which wait for a thread to verify
 the password. The route must take its body as parameters, not from ``request.stream()``.
+With a session that commits at the end of the request, such as ``db.transaction``, make it the last parameter instead,
+``connected: Annotated[None, while_connected]``: otherwise the COMMIT may be cancelled, and whether it happened is unknown.
 """
 
 

@@ -3,22 +3,24 @@
 import asyncio
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import nullcontext, suppress
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
 import pytest
-from fastapi import BackgroundTasks, FastAPI
+from fastapi import BackgroundTasks, Depends, FastAPI
 from sqlalchemy import QueuePool
+from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.types import Message
-from tests.auth.accounts import PASSWORD, Site, store_user
+from tests.auth.accounts import PASSWORD, Site, UserRead, load_user, store_user
 
+from fastapi_kit.auth import get_current_user_factory
 from fastapi_kit.auth.logins import MemoryLoginStore
 from fastapi_kit.auth.passwords import PasswordHasher
-from fastapi_kit.auth.users import AuthEndpoint, MailFlow
+from fastapi_kit.auth.users import AuthEndpoint, MailFlow, auth_router
 from fastapi_kit.db import Database, DatabaseOptions
-from fastapi_kit.dependencies import while_connected
+from fastapi_kit.dependencies import Dependency, while_connected
 from fastapi_kit.errors import InvalidTokenError, UserInputError
 from fastapi_kit.handlers import register_exception_handlers
 from fastapi_kit.testing import app_client, captured_mails
@@ -219,34 +221,70 @@ class SlowEnd(MemoryLoginStore):
         await super().end_all(subject, keep=keep)
 
 
-@pytest.mark.parametrize("path", ["/password", "/password/reset", "/me/delete"])
+class Leaver:
+    """A user with two logins, whose client leaves in a request to one of the routes that end the other login."""
+
+    def __init__(self, database: Database, store: MemoryLoginStore) -> None:
+        self.database = database
+        self.site = Site(database, store=store, check_access=True)
+        self.mail = MailFlow(flow=self.site.flow, tokens=self.site.tokens, verify=no_mail, reset=no_mail)
+        self.gone = asyncio.Event()
+
+    async def send(self, path: str, session: Dependency[AsyncSession]) -> int | None:
+        """Send the request, and return the status of the answer. *session* is the session of the route."""
+        user = await store_user(self.database)
+        endpoints = AuthEndpoint.ACCOUNT | AuthEndpoint.RESET_PASSWORD
+        current_user = get_current_user_factory(self.site.logins, load_user, session=session)
+        router = auth_router(self.site.flow, session=session, current_user=current_user, read=UserRead, endpoints=endpoints, mail=self.mail)
+        self.site.app.include_router(router, prefix="/account")
+        pair, self.other = [await self.site.logins.start(str(user.id)) for _ in range(2)]
+        with captured_mails(self.mail) as mails:
+            async with self.database.sessions() as own:
+                await (await self.mail.request_reset(own, email=user.email))()
+        body = {
+            "/password": {"current_password": PASSWORD, "password": "another horse battery"},
+            "/password/reset": {"token": mails[0].token, "password": "another horse battery"},
+            "/me/delete": {"current_password": PASSWORD},
+        }[path]
+        headers = [(b"authorization", f"Bearer {pair.access_token}".encode())]
+        return await send(self.site.app, f"/account{path}", json.dumps(body).encode(), "application/json", self.gone, headers)
+
+
+ENDING = ["/password", "/password/reset", "/me/delete"]
+
+
+@pytest.mark.parametrize("path", ENDING)
 async def test_the_logins_of_a_client_that_has_gone(users: Database, path: str) -> None:
     """R36, R48: the other logins end, although the client leaves after the new password is stored and before the answer."""
-    user = await store_user(users)
-    store, gone = SlowEnd(), asyncio.Event()
-    site = Site(users, store=store, check_access=True)
-    mail = MailFlow(flow=site.flow, tokens=site.tokens, verify=no_mail, reset=no_mail)
-    site.app.include_router(site.router(AuthEndpoint.ACCOUNT | AuthEndpoint.RESET_PASSWORD, mail), prefix="/account")
-    pair, other = [await site.logins.start(str(user.id)) for _ in range(2)]
-    with captured_mails(mail) as mails:
-        async with users.sessions() as session:
-            await (await mail.request_reset(session, email=user.email))()
-    body = {
-        "/password": {"current_password": PASSWORD, "password": "another horse battery"},
-        "/password/reset": {"token": mails[0].token, "password": "another horse battery"},
-        "/me/delete": {"current_password": PASSWORD},
-    }[path]
+    store = SlowEnd()
+    leaver = Leaver(users, store)
 
-    headers = [(b"authorization", f"Bearer {pair.access_token}".encode())]
-    left = asyncio.create_task(send(site.app, f"/account{path}", json.dumps(body).encode(), "application/json", gone, headers))
+    left = asyncio.create_task(leaver.send(path, users.session))
     await asyncio.wait_for(store.asked.wait(), timeout=10)
-    gone.set()
+    leaver.gone.set()
     await asyncio.sleep(0.05)
     store.goes_on.set()
     assert await asyncio.wait_for(left, timeout=10) == 499
 
     with pytest.raises(InvalidTokenError):
-        await site.logins.verify(other.access_token)
+        await leaver.site.logins.verify(leaver.other.access_token)
+
+
+@pytest.mark.parametrize("path", ENDING)
+async def test_a_client_that_leaves_at_the_commit(users: Database, path: str) -> None:
+    """R36, R48: a COMMIT at the end of a request is not cancelled, because whether it happened would be unknown, and the logins go on."""
+    leaver = Leaver(users, MemoryLoginStore())
+
+    async def get_session() -> AsyncIterator[AsyncSession]:
+        async with users.begin() as session:
+            yield session
+            leaver.gone.set()
+            await asyncio.sleep(0.05)
+
+    assert await leaver.send(path, Depends(get_session, scope="function")) == 204
+
+    with pytest.raises(InvalidTokenError):
+        await leaver.site.logins.verify(leaver.other.access_token)
 
 
 async def no_mail(*args: object) -> None:

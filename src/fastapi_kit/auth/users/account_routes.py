@@ -2,7 +2,7 @@
 
 # No ``from __future__ import annotations`` here: FastAPI reads the signatures of the closures below.
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 from fastapi import APIRouter, BackgroundTasks, Depends, Request, Response
 from pydantic import BaseModel
@@ -34,6 +34,9 @@ RegisterT = TypeVar("RegisterT", bound=BaseModel)
 
 SENT = "A mail is sent if it can be"
 
+Connected: TypeAlias = Annotated[None, while_connected]
+"""The last parameter of a route, so that it ends before the session: a client that leaves does not cancel the COMMIT."""
+
 
 def add_account_routes(
     router: APIRouter,
@@ -54,11 +57,15 @@ def add_account_routes(
         user: Annotated[Any, Depends(current_user)],
         claims: Annotated[TokenClaims, Depends(get_claims)],
         session: Annotated[AsyncSession, as_depends(session)],
+        connected: Connected,
     ) -> None:
         await flow.change(session, user, data, keep=claims.sid)
 
     async def delete_account(
-        data: AccountDelete, user: Annotated[Any, Depends(current_user)], session: Annotated[AsyncSession, as_depends(session)]
+        data: AccountDelete,
+        user: Annotated[Any, Depends(current_user)],
+        session: Annotated[AsyncSession, as_depends(session)],
+        connected: Connected,
     ) -> None:
         await flow.delete_account(session, user, current=data.current_password)
 
@@ -84,11 +91,15 @@ def add_password_reset(router: APIRouter, mail: "MailFlow[UserT, RegisterT]", se
     """Add ``POST /password/forgot`` and ``POST /password/reset``."""
 
     async def forgot_password(
-        data: AccountName, session: Annotated[AsyncSession, as_depends(session)], request: Request, background: BackgroundTasks
+        data: AccountName,
+        session: Annotated[AsyncSession, as_depends(session)],
+        request: Request,
+        background: BackgroundTasks,
+        connected: Connected,
     ) -> Response:
         return accepted(background, await mail.request_reset(session, email=data.email, client=client_of(request)))
 
-    async def reset_password(data: PasswordReset, session: Annotated[AsyncSession, as_depends(session)]) -> None:
+    async def reset_password(data: PasswordReset, session: Annotated[AsyncSession, as_depends(session)], connected: Connected) -> None:
         await mail.reset_password(session, data.token.get_secret_value(), new=data.password)
 
     text = "Send a link to set a new password. The answer is the same if there is no such account."
@@ -101,7 +112,11 @@ def add_email_verification(router: APIRouter, mail: "MailFlow[UserT, RegisterT]"
     """Add ``POST /email/verification``."""
 
     async def request_verification(
-        data: AccountName, session: Annotated[AsyncSession, as_depends(session)], request: Request, background: BackgroundTasks
+        data: AccountName,
+        session: Annotated[AsyncSession, as_depends(session)],
+        request: Request,
+        background: BackgroundTasks,
+        connected: Connected,
     ) -> Response:
         return accepted(background, await mail.request_verification(session, email=data.email, client=client_of(request)))
 
@@ -123,6 +138,7 @@ def add_email_change(
         session: Annotated[AsyncSession, as_depends(session)],
         request: Request,
         background: BackgroundTasks,
+        connected: Connected,
     ) -> Response:
         client, current = client_of(request), data.current_password
         return accepted(background, await mail.request_email(session, user, email=data.email, current=current, client=client))
@@ -134,7 +150,7 @@ def add_email_change(
 def add_email_confirmation(router: APIRouter, mail: "MailFlow[UserT, RegisterT]", session: Dependency[AsyncSession]) -> None:
     """Add ``POST /email/confirm``."""
 
-    async def confirm_email(data: LinkToken, session: Annotated[AsyncSession, as_depends(session)]) -> None:
+    async def confirm_email(data: LinkToken, session: Annotated[AsyncSession, as_depends(session)], connected: Connected) -> None:
         await mail.confirm_email(session, data.token.get_secret_value())
 
     add(router, "/email/confirm", confirm_email, 204, "Confirm the address", "Confirm an address with the link of a mail.", 409)
@@ -158,7 +174,6 @@ def add(
     router.add_api_route(
         path,
         serve,
-        dependencies=[while_connected],
         methods=["POST"],
         status_code=status,
         response_class=Response,
