@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
@@ -19,7 +20,7 @@ from fastapi_kit.auth.api_keys import APIKeys, MemoryAPIKeyStore
 from fastapi_kit.auth.api_keys.router import APIKeyCreated, api_keys_router
 from fastapi_kit.auth.api_keys.sql import SQLAPIKeyStore
 from fastapi_kit.auth.logins.sql import SQLLoginStore
-from fastapi_kit.auth.users import AuthEndpoint, auth_router
+from fastapi_kit.auth.users import AuthEndpoint, LoginThrottle, auth_router
 from fastapi_kit.db import Database
 from fastapi_kit.errors import ConfigurationError
 from fastapi_kit.testing import app_client, login_as
@@ -63,7 +64,7 @@ class KeySite(Site):
 
 
 @pytest.fixture
-async def site(users: Database) -> Site:
+async def site(users: Database) -> KeySite:
     await users.create_tables(LoginsBase.metadata)
     await users.create_tables(KeysBase.metadata)
     store = SQLLoginStore(users.sessions, Login)
@@ -420,3 +421,30 @@ async def test_keys_without_scopes(users: Database) -> None:
         ann = await log_in(client)
         assert (await ann.create())["scopes"] == []
         assert (await client.post("/keys", json={"name": "x", "scopes": ["notes:read"]}, headers=ann.login)).status_code == 422
+
+
+async def test_a_key_for_the_password(site: KeySite) -> None:
+    """R45: with ``flow=``, a key needs the current password, and guesses are limited: a stolen access token creates none."""
+    await store_user(site.database)
+    flow = replace(site.flow, throttle=LoginThrottle(per_account=2))
+    router = api_keys_router(site.keys, current_user=site.get_user, scopes=lambda user: SCOPES, flow=flow, session=site.database.session)
+    site.app.include_router(router, prefix="/asked")
+    async with app_client(site.app) as client:
+        person = await log_in(client)
+
+        async def create(**values: object) -> Response:
+            return await client.post("/asked", json={"name": "ci", **values}, headers=person.login)
+
+        answers = [await create(), await create(current_password="wrong"), await create(current_password=PASSWORD)]
+        assert [answer.status_code for answer in answers] == [422, 422, 201]
+        assert answers[1].json()["errors"][0]["code"] == "wrong_password"
+        assert (await client.get("/claims", headers={"X-API-Key": answers[2].json()["key"]})).status_code == 200
+        assert [(await create(current_password=word)).status_code for word in ("a", "b", PASSWORD)] == [422, 422, 429]
+    responses = site.app.openapi()["paths"]["/asked"]["post"]["responses"]
+    assert {"201", "422", "429"} <= responses.keys()
+
+
+def test_half_of_what_the_password_needs(site: KeySite) -> None:
+    """A flow without a session is an error at start."""
+    with pytest.raises(ConfigurationError, match="flow= and session="):
+        api_keys_router(site.keys, current_user=site.get_user, flow=site.flow)

@@ -4,19 +4,24 @@
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Path
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from fastapi_kit.auth.api_keys.keys import APIKeys
 from fastapi_kit.auth.api_keys.store import APIKeyInfo
 from fastapi_kit.auth.requests.guards import require
 from fastapi_kit.auth.tokens.claims import TokenClaims
 from fastapi_kit.auth.users.router import NoStoreRoute
+from fastapi_kit.dependencies import Dependency, as_depends, while_connected
 from fastapi_kit.errors import ConfigurationError, FieldError, UserInputError
 from fastapi_kit.handlers.openapi import problem_responses
 from fastapi_kit.schemas import SafeText, UTCDatetime
+
+if TYPE_CHECKING:
+    from fastapi_kit.auth.users.flow import AuthFlow
 
 __all__ = ["APIKeyCreate", "APIKeyCreated", "APIKeyRead", "api_keys_router"]
 
@@ -31,6 +36,14 @@ class APIKeyCreate(BaseModel):
     name: Annotated[SafeText, Field(min_length=1, max_length=100)]
     scopes: Annotated[list[Annotated[SafeText, Field(max_length=100)]], Field(max_length=100)] = []
     expires_at: UTCDatetime | None = None
+
+
+class ConfirmedAPIKeyCreate(APIKeyCreate):
+    """What a user sends to create a key, with the current password."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    current_password: Annotated[SecretStr, Field(min_length=1, max_length=1024)]
 
 
 class APIKeyRead(BaseModel):
@@ -56,6 +69,8 @@ def api_keys_router(
     *,
     current_user: Callable[..., Awaitable[UserT]],
     scopes: Callable[[UserT], Collection[str]] | None = None,
+    flow: "AuthFlow[UserT, Any] | None" = None,
+    session: Dependency[AsyncSession] | None = None,
 ) -> APIRouter:
     """Build ``POST`` (create), ``GET`` (list) and ``DELETE /{id}`` (revoke) for the user's own keys.
 
@@ -68,9 +83,12 @@ def api_keys_router(
         current_user: The dependency that gives the user, from ``get_current_user_factory``.
         scopes: Returns the scopes that a user may give to a key; others are a 422. Without it, keys have no scopes. A key keeps its
             scopes until it is revoked.
+        flow: Asks for ``current_password`` before a key is created, and limits the guesses if it has a throttle. Without it, whoever has
+            stolen an access token can create a key that stays valid.
+        session: Any dependency that gives a session, for *flow*.
 
     Raises:
-        ConfigurationError: *current_user* has no ``claims``.
+        ConfigurationError: *current_user* has no ``claims``, or only one of *flow* and *session* is given.
 
     Example:
         ```python
@@ -100,6 +118,8 @@ def api_keys_router(
     get_claims: Callable[..., Awaitable[TokenClaims]] | None = getattr(current_user, "claims", None)
     if get_claims is None:
         raise ConfigurationError("the routes of API keys need current_user.claims: use get_current_user_factory")
+    if (flow is None) != (session is None):
+        raise ConfigurationError("to ask for the password, the routes of API keys need flow= and session=")
     get_user = require(current_user, login=True, impersonated=False)
     router = APIRouter(route_class=NoStoreRoute, dependencies=[Depends(get_user)])
 
@@ -110,6 +130,10 @@ def api_keys_router(
         new = await keys.create(claims.sub, name=data.name, scopes=data.scopes, expires_at=data.expires_at)
         return APIKeyCreated(key=new.key, **values_of(new.info))
 
+    serve: Callable[..., Awaitable[APIKeyCreated]] = create_key
+    if flow is not None and session is not None:
+        serve = confirmed(create_key, flow, session, get_user, get_claims)
+
     async def list_keys(claims: Annotated[TokenClaims, Depends(get_claims)]) -> list[APIKeyRead]:
         return [APIKeyRead(**values_of(key)) for key in await keys.list(claims.sub)]
 
@@ -118,13 +142,13 @@ def api_keys_router(
 
     router.add_api_route(
         "",
-        create_key,
+        serve,
         methods=["POST"],
         status_code=201,
         summary="Create an API key",
         description="The answer has the key. It is shown this one time.",
         response_description="The new key",
-        responses=problem_responses(400, 401, 403, 413, 422, 503),
+        responses=problem_responses(400, 401, 403, 413, 422, *(() if flow is None or flow.throttle is None else (429,)), 503),
     )
     router.add_api_route(
         "",
@@ -146,6 +170,28 @@ def api_keys_router(
         responses=problem_responses(401, 403, 404, 422, 503),
     )
     return router
+
+
+def confirmed(
+    create_key: Callable[..., Awaitable[APIKeyCreated]],
+    flow: "AuthFlow[UserT, Any]",
+    session: Dependency[AsyncSession],
+    get_user: Callable[..., Awaitable[UserT]],
+    get_claims: Callable[..., Awaitable[TokenClaims]],
+) -> Callable[..., Awaitable[APIKeyCreated]]:
+    """Return the route that creates a key if the password is right."""
+
+    async def create_confirmed_key(
+        data: ConfirmedAPIKeyCreate,
+        user: Annotated[Any, Depends(get_user)],
+        claims: Annotated[TokenClaims, Depends(get_claims)],
+        session: Annotated[AsyncSession, as_depends(session)],
+        _: Annotated[None, while_connected],
+    ) -> APIKeyCreated:
+        await flow.confirm(session, user, data.current_password)
+        return await create_key(data, user, claims)
+
+    return create_confirmed_key
 
 
 def check_scopes(wanted: Collection[str], allowed: Collection[str]) -> None:
