@@ -62,8 +62,8 @@ def cases_in(folder: str, **parameters: Sequence[str]) -> list[Any]:
     return [SimpleNamespace(path=Path("tests", folder, "test_a.py"), callspec=spec) for spec in specs]
 
 
-@pytest.mark.parametrize(("folder", "count"), [("auth", 3), ("auth/users", 3), ("db", 0), ("crud", 0)])
-def test_a_test_of_logins_runs_on_one_database(folder: str, count: int) -> None:
+@pytest.mark.parametrize(("folder", "count"), [("auth", 3), ("auth/users", 3), ("crud", 3), ("db", 0), ("hostile", 0)])
+def test_a_test_runs_on_one_database(folder: str, count: int) -> None:
     """Each of its cases runs on the database that is drawn for the test. In other folders all run on both."""
     left_out = on_another_database("test_a", cases_in(folder, database=["sqlite", "postgresql"], case=["a", "b", "c"]))
 

@@ -19,8 +19,8 @@ FULL = os.environ.get("FULL", "") not in {"", "0"}
 BOUNDED = {"conformance", "hostile", "reliability", "served"}
 """The folders whose tests are bounded, beside those that are marked as ``thorough`` and those of many cases."""
 DATABASES = ("postgresql", "sqlite")
-ONE_DATABASE = {"auth", "examples"}
-"""The folders whose tests run on one database each, half of them on SQLite: what they try is seldom SQL."""
+ONE_DATABASE = {"auth", "crud", "examples", "routing"}
+"""The folders whose tests run on one database each, half of them on SQLite. Those of ``db`` run on both."""
 FEW_CASES = 4
 """A test of no more cases runs them all."""
 FEW_INPUTS = 12
