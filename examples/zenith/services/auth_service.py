@@ -5,12 +5,12 @@ import logging
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fastapi_kit import TokenClaims
-from fastapi_kit.auth.users import Account, MailFlow
+from fastapi_kit.auth.users import Account, LoginThrottle, MailFlow
 
 from ..models import User
 from ..schemas import UserRegister
 from ..utils.security import tokens
-from .user_service import UserService, flow
+from .user_service import UserService, attempts, flow
 
 logger = logging.getLogger("zenith.mail")
 
@@ -29,4 +29,10 @@ async def send_reset(account: Account, token: str) -> None:
     logger.info("Reset mail for user %s", account.subject)
 
 
-mail = MailFlow[User, UserRegister](flow=flow, tokens=tokens, verify=send_verification, reset=send_reset)
+mail = MailFlow[User, UserRegister](
+    flow=flow,
+    tokens=tokens,
+    verify=send_verification,
+    reset=send_reset,
+    throttle=LoginThrottle(name="mail", counter=attempts, per_account=5),
+)

@@ -263,8 +263,9 @@ async def test_twenty_logins_and_a_pool_of_one(database_url: str, import_zenith:
 
 @pytest.mark.parametrize("spelling", ["eve@example.org", "EVE@example.org"])
 async def test_one_of_twenty(database_url: str, import_zenith: ImportZenith, spelling: str) -> None:
-    """Of twenty registrations of one address at once, one succeeds and the others are 409."""
-    async with on_its_own(import_zenith(database_url)) as (_, client):
+    """Of twenty registrations of one address at once, one succeeds and the others are 409, as far as the limit of its mails lets them."""
+    async with on_its_own(import_zenith(database_url)) as (zenith, client):
+        zenith.services.mail.throttle = None
         bodies = [{**REGISTRATION, "email": spelling if number % 2 else "eve@example.org"} for number in range(20)]
         answers = await asyncio.gather(*(client.post("/api/v1/auth/register", json=body) for body in bodies))
 

@@ -298,3 +298,10 @@ async def test_guesses(client: AsyncClient, ada: Person, bob: Person) -> None:
     assert (right.status_code, right.json()["code"]) == (429, "rate_limited")
     assert int(right.headers["retry-after"]) > 0
     assert (await login(client, bob.email)).status_code == 200
+
+
+async def test_a_mailbox_is_not_filled(client: AsyncClient, ada: Person) -> None:
+    """R47: an address gets five mails of a kind in a quarter of an hour."""
+    statuses = [(await client.post(f"{BASE}/password/forgot", json={"email": ada.email})).status_code for _ in range(6)]
+
+    assert statuses == [*5 * [202], 429]
