@@ -197,7 +197,7 @@ async def test_logout(client: AsyncClient, ada: Person) -> None:
 
 
 async def test_a_lost_device(client: AsyncClient, ada: Person, bob: Person) -> None:
-    """R41: a user ends one login from the list, and cannot end the login of somebody else."""
+    """R41: a user ends one login from the list, and cannot end the login of another user."""
     mine, lost, theirs = [await tokens_of(client, person.email) for person in (ada, ada, bob)]
     other = next(login for login in (await call(client, mine, "GET", "/logins")).json() if not login["is_current"])
     (foreign,) = (await call(client, theirs, "GET", "/logins")).json()

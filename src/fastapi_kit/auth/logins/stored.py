@@ -28,7 +28,7 @@ logger = logging.getLogger("fastapi_kit.auth.logins")
 class StoredLogins:
     """Logins in a store. Each refresh token can be used once; a login can be ended at any time.
 
-    A refresh replaces the refresh token. If the replaced token is used again, somebody has a copy of it: the login ends, and *on_reuse* is
+    A refresh replaces the refresh token. If the replaced token is used again, two clients have it: the login ends, and *on_reuse* is
     called (RFC 9700, 4.14.2). There is one exception, for a client that sends a token twice at once or that has lost the answer: within
     *grace* after the refresh, and only while the new token is unused, the old token gets the same new token again. That lengthens nothing,
     and gives a thief no login of their own: the thief and the client then have one token, and the second to use it ends the login.

@@ -132,7 +132,7 @@ class CookieTransport(Transport):
     def check_origin(self, connection: HTTPConnection) -> None:
         """Raise CrossSiteRequestError unless a page of the application, or of a trusted origin, makes the request.
 
-        Call it in a login route of your own: otherwise another site could log its visitors in as somebody else.
+        Call it in a login route of your own: otherwise another site could log its visitors in as another user.
         """
         check_origin(connection, trusted=self.trusted_origins, insecure_http=self.allow_insecure_http)
 

@@ -144,7 +144,7 @@ def add_cookie_logout(router: APIRouter, flow: AuthFlow[Any, Any], logins: Login
 def origin_of(cookie: CookieTransport) -> Any:
     """Return a dependency that checks the origin, also of a request without cookies.
 
-    Another site must neither log its visitors in as somebody else nor delete their cookies.
+    Another site must neither log its visitors in as another user nor delete their cookies.
     """
 
     async def check_origin(request: Request) -> None:

@@ -58,7 +58,7 @@ class MailFlow(Generic[UserT, RegisterT]):
         tokens: Creates and decodes the tokens in the links.
         verify: Sends the link that verifies ``account.email``: the address of a new user, or the new address of a user.
         reset: Sends the link to set a new password.
-        taken: Sends a mail to the owner of an address with which somebody has registered or to which somebody wants to change. With it,
+        taken: Sends a mail to the owner of a taken address with which a client registers, or which another user wants. With it,
             ``register`` does not show that the address is taken. The flow then needs ``verified=True``: otherwise a login right after the
             registration shows it. For a taken address, ``register`` of *accounts* is called once more, inside a transaction that is rolled
             back, to find out whether another field is taken, too.

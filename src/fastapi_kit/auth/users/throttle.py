@@ -15,7 +15,7 @@ class LoginThrottle:
     """Limits the attempts on an account and from a client: logins, codes, mails that reset a password.
 
     An attempt counts before its password is verified, so guesses at the same time cannot pass the limit. An attempt that is rejected does
-    not count, so nobody is locked out for longer than *window*.
+    not count, so no account is closed for longer than *window*.
 
     Args:
         counter: Where attempts are counted: a ``RateLimiter`` on Redis for several processes. The default is the memory of this process.
