@@ -45,7 +45,8 @@ class MailFlow(Generic[UserT, RegisterT]):
     """The steps that need a mail. ``auth_router(mail=...)`` has routes for them.
 
     Each link works once. It ends with its lifetime, and as soon as the password or the address of its user changes. A link that verifies an
-    address ends as soon as an address is verified.
+    address ends as soon as an address is verified. Used links are not stored: the link to a new address works again if the user returns to
+    the old address within its lifetime.
 
     A method that may send a mail takes where the request comes from, for *throttle*. It returns a call, which you make after the response.
     The answer to a client is then the same for known and unknown addresses, and takes the same time. A mail that cannot be sent is logged
