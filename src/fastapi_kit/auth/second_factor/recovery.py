@@ -45,7 +45,7 @@ def new_recovery_codes(*, count: int = 10) -> RecoveryCodes:
 
 
 def use_recovery_code(code: str, hashes: Sequence[str]) -> Sequence[str] | None:
-    """Return the hashes without that of *code*, or None if it is none of them. Store what it returns only over *hashes*, in one statement.
+    """Return the hashes without that of *code*, or None if *code* is wrong. Store what it returns only over *hashes*, in one statement.
 
     Args:
         code: What the user typed. Case, spaces and hyphens do not matter; ``o`` is read as 0, ``i`` and ``l`` as 1.
