@@ -1,10 +1,13 @@
 """Redis for the tests: the shared server, and one that a test can stop and start."""
 
 import asyncio
+import gc
 import os
 import shutil
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+import sys
+import warnings
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 from uuid import uuid4
@@ -26,6 +29,24 @@ def leave_out(reason: str) -> NoReturn:
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+@contextmanager
+def loops_that_leave_connections() -> Generator[None]:
+    """Collect the connections of closed event loops at the end, all at once and without a word: each warns when it is collected."""
+    said, gc_was_on = sys.unraisablehook, gc.isenabled()
+    # What pytest notes of an error keeps the connection alive until the next test.
+    sys.unraisablehook = lambda _: None
+    gc.disable()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            yield
+            gc.collect()
+    finally:
+        sys.unraisablehook = said
+        if gc_was_on:
+            gc.enable()
 
 
 async def answers(cache: Cache) -> bool:

@@ -1,7 +1,6 @@
 """What a cache promises, in memory and on Redis."""
 
 import asyncio
-import gc
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,7 +12,7 @@ from uuid import UUID
 
 import pytest
 from pydantic import BaseModel, Field, SecretStr
-from tests.redis_server import PATIENT, URL, shared_redis
+from tests.redis_server import PATIENT, URL, loops_that_leave_connections, shared_redis
 from tests.reliability.aside import eventually
 
 from fastapi_kit.cache import Cache, cached
@@ -421,7 +420,6 @@ async def test_what_others_wrote_is_not_unpickled(cache: Cache) -> None:
     assert await read_number() == 7
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_loop_of_its_own_connects_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
     """A cache outlives the event loop that used it first, as tests with several loops need it, closed or not."""
     memory = Cache()
@@ -443,8 +441,8 @@ def test_a_loop_of_its_own_connects_of_its_own(caplog: pytest.LogCaptureFixture)
         async with redis.lifespan(None):
             return await use_redis("third")
 
-    assert [asyncio.run(use_redis("first")), asyncio.run(use_redis("second")), asyncio.run(use_and_close())] == ["first"] * 3
-    gc.collect()
+    with loops_that_leave_connections():
+        assert [asyncio.run(use_redis("first")), asyncio.run(use_redis("second")), asyncio.run(use_and_close())] == ["first"] * 3
     assert [record.getMessage() for record in caplog.records if record.name == "fastapi_kit.cache"] == []
 
 

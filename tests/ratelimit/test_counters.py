@@ -1,7 +1,6 @@
 """What all counters of attempts have in common, what the memory holds, and what happens without Redis."""
 
 import asyncio
-import gc
 import logging
 import sys
 import threading
@@ -15,7 +14,7 @@ from uuid import uuid4
 import pytest
 from redis.asyncio import Redis
 from tests.ratelimit.counters import Seconds, limiter_on
-from tests.redis_server import PATIENT, URL, RedisServer
+from tests.redis_server import PATIENT, URL, RedisServer, loops_that_leave_connections
 from tests.reliability.servers import closed_port
 
 from fastapi_kit.errors import ConfigurationError, MissingExtraError, UnavailableError
@@ -107,7 +106,6 @@ async def test_an_impossible_limit(limiter: RateLimiter, limit: int, window: flo
         await limiter.hit("a", limit=limit, window=window)
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_several_event_loops(kind: str) -> None:
     """The attempts of one event loop count in the next one, whether or not the first one was closed, and back in the first one."""
 
@@ -120,14 +118,14 @@ def test_several_event_loops(kind: str) -> None:
 
     url = "memory://" if kind == "memory" else URL
     limiter = RateLimiter(url, prefix=f"fastapi_kit_tests_{uuid4().hex}:", timeout=PATIENT, fail_open=False)
-    one, two = asyncio.new_event_loop(), asyncio.new_event_loop()
-    found = [loop.run_until_complete(attempt(limiter)) for loop in (one, two, one)]
-    one.close()
-    two.close()
-    del one, two
-    found += [asyncio.run(attempt(limiter)) for _ in range(2)]
-    asyncio.run(close(limiter))
-    gc.collect()  # Connections of a closed event loop warn when they are collected.
+    with loops_that_leave_connections():
+        one, two = asyncio.new_event_loop(), asyncio.new_event_loop()
+        found = [loop.run_until_complete(attempt(limiter)) for loop in (one, two, one)]
+        one.close()
+        two.close()
+        del one, two
+        found += [asyncio.run(attempt(limiter)) for _ in range(2)]
+        asyncio.run(close(limiter))
 
     assert found[:4] == [0, 0, 0, 0]
     assert found[4] > 0
