@@ -37,7 +37,10 @@ WEB = f"{PYDANTIC} anyio fastapi opentelemetry sqlalchemy starlette"
 GROUND = frozenset({"errors", "settings", "pagination", "schemas", "_text"})
 TOKENS, PASSWORDS, LOGINS = frozenset({"auth.tokens"}), frozenset({"auth.passwords"}), frozenset({"auth.logins"})
 FACTOR, API_KEYS = frozenset({"auth.second_factor"}), frozenset({"auth.api_keys"})
-FLOW_MEMBERS = "auth.users.accounts auth.users.flow auth.users.throttle auth.users.mail auth.users.impersonation auth.users.second_factor"
+FLOW_MEMBERS = """
+    auth.users.accounts auth.users.flow auth.users.throttle auth.users.notices auth.users.mail auth.users.impersonation
+    auth.users.second_factor
+"""
 FLOW = frozenset(FLOW_MEMBERS.split())
 TOOLS = GROUND | TOKENS | PASSWORDS | {"db", "middleware", "cache"}
 ON_DATABASE = TOOLS | {"crud"}

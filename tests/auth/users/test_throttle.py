@@ -21,7 +21,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from fastapi_kit.auth.logins import ClientInfo
 from fastapi_kit.auth.passwords import PasswordHasher
 from fastapi_kit.auth.users import AuthEndpoint, LoginThrottle
-from fastapi_kit.auth.users.second_factor import limited
+from fastapi_kit.auth.users.throttle import limited_codes
 from fastapi_kit.db import Database
 from fastapi_kit.errors import ConfigurationError, InvalidCredentialsError, RateLimitedError, UnavailableError, UserInputError
 from fastapi_kit.ratelimit import AttemptCounter, MemoryCounter, RateLimiter
@@ -110,7 +110,7 @@ async def test_a_name_that_looks_like_another_counter(guarded: Guarded, name: st
     async with guarded.site.database.sessions() as session:
         user = await Users(session).get_one(1)
         assert await guarded.site.flow.confirm(session, user, PASSWORD) == user.hashed_password
-    async with limited(guarded.site.flow, "1", HOME):
+    async with limited_codes(guarded.site.flow.throttle, "1", HOME.address):
         pass
 
 
@@ -119,7 +119,7 @@ async def test_a_login_gives_nobody_else_attempts(in_memory: Guarded) -> None:
     flow = replace(in_memory.site.flow, identify=lambda session, name: Users(session).get_account_by_email("ann@example.com"))
 
     async def wrong_code() -> None:
-        async with limited(flow, "1"):
+        async with limited_codes(flow.throttle, "1"):
             raise InvalidCredentialsError
 
     for _ in range(10):

@@ -24,7 +24,7 @@ from fastapi_kit.errors import (
     UserInputError,
 )
 
-__all__ = ["Enrolment", "SecondFactor", "scopes_of"]
+__all__ = ["Enrolment", "SecondFactor", "scopes_of", "wrong_code"]
 
 UserT = TypeVar("UserT")
 
@@ -171,6 +171,15 @@ class SecondFactor(Generic[UserT]):
             raise ConflictError
         return recovery.codes
 
+    async def is_enabled(self, session: AsyncSession, user: UserT) -> bool:
+        """Return whether the logins of *user* need a code."""
+        return (await self.store.read(session, user)).is_enabled
+
+    async def use(self, session: AsyncSession, user: UserT, code: str) -> None:
+        """Use up *code*, which may be a recovery code, for a user who is logged in. Raises UserInputError if it is wrong or was used."""
+        if not await self._use(session, user, await self.store.read(session, user), code):
+            raise wrong_code()
+
     async def disable(self, session: AsyncSession, user: UserT, code: str) -> None:
         """Switch the factor off with a code, which may be a recovery code. Ask for the password before.
 
@@ -238,5 +247,5 @@ def fingerprint(state: FactorState, hashed_password: str | None) -> str:
 
 
 def wrong_code() -> UserInputError:
-    """Return the error for a wrong code of a user who is logged in."""
-    return UserInputError("The code is wrong.", errors=[FieldError(("body", "code"), "wrong_code", "is not a current code")])
+    """Return the error for a code of a user who is logged in."""
+    return UserInputError("The code is missing or wrong.", errors=[FieldError(("body", "code"), "wrong_code", "is not a current code")])

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fastapi_kit.auth.users.flow import AuthFlow
     from fastapi_kit.auth.users.impersonation import Impersonation, ImpersonationStart, ImpersonationToken
     from fastapi_kit.auth.users.mail import Mail, MailFlow, SendLink
+    from fastapi_kit.auth.users.notices import AccountChange, ChangeKind, Notify
     from fastapi_kit.auth.users.router import AuthEndpoint, NoStoreRoute, PasswordForm, auth_router
     from fastapi_kit.auth.users.schemas import LoginRead, RefreshRequest, UserProfile, UserRegister
     from fastapi_kit.auth.users.second_factor import begin_second_factor, confirm_second_factor, disable_second_factor, login_with_code
@@ -21,9 +22,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Account",
+    "AccountChange",
     "Accounts",
     "AuthEndpoint",
     "AuthFlow",
+    "ChangeKind",
     "EditableAccounts",
     "Impersonation",
     "ImpersonationStart",
@@ -34,6 +37,7 @@ __all__ = [
     "MailFlow",
     "NoChanges",
     "NoStoreRoute",
+    "Notify",
     "PasswordForm",
     "RefreshRequest",
     "SendLink",
@@ -54,6 +58,7 @@ _HOMES = {
     "accounts": ["Account", "Accounts", "EditableAccounts", "normalize_email"],
     "flow": ["AuthFlow"],
     "mail": ["Mail", "MailFlow", "SendLink"],
+    "notices": ["AccountChange", "ChangeKind", "Notify"],
     "impersonation": ["Impersonation", "ImpersonationStart", "ImpersonationToken"],
     "router": ["AuthEndpoint", "NoStoreRoute", "PasswordForm", "auth_router"],
     "schemas": ["LoginRead", "RefreshRequest", "UserProfile", "UserRegister"],

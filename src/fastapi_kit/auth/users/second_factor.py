@@ -1,7 +1,6 @@
 """The steps of a login with a second factor, without HTTP."""
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, SecretStr
@@ -9,6 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from fastapi_kit.auth.logins.protocol import ClientInfo, EndableLogins, TokenPair
 from fastapi_kit.auth.second_factor.steps import Enrolment, SecondFactor, scopes_of
+from fastapi_kit.auth.users.throttle import limited_codes
+from fastapi_kit.db.sessions import finish
 from fastapi_kit.errors import ConfigurationError, InvalidTokenError
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ async def login_with_code(
     if user is None or account is None or not flow.may_log_in(account):
         raise InvalidTokenError("its user does not exist or may not log in")
     stored = account.hashed_password
-    async with limited(flow, account.subject, client):
+    async with limited_codes(flow.throttle, account.subject, None if client is None else client.address):
         await factor.answer(session, user, challenge, code, hashed_password=stored)
     scopes = scopes_of(challenge) & frozenset(() if flow.scopes is None else flow.scopes(user))
     if not isinstance(logins, EndableLogins):
@@ -83,9 +84,15 @@ async def confirm_second_factor(flow: "AuthFlow[UserT, RegisterT]", session: Asy
         UserInputError: The code is wrong.
         ConflictError: There is nothing to confirm.
     """
-    subject = flow.accounts(session).describe(user).subject
-    async with limited(flow, subject):
-        return await second_factor_of(flow).confirm(session, user, code)
+    factor, account = second_factor_of(flow), flow.accounts(session).describe(user)
+
+    async def store() -> Sequence[str]:
+        codes = await factor.confirm(session, user, code)
+        await flow.tell(session, "second_factor_enabled", before=account, after=account)
+        return codes
+
+    async with limited_codes(flow.throttle, account.subject):
+        return await finish(store())
 
 
 async def disable_second_factor(
@@ -97,21 +104,15 @@ async def disable_second_factor(
         UserInputError: The current password or the code is wrong.
         ConflictError: The factor is not enabled.
     """
-    factor = second_factor_of(flow)
+    factor, account = second_factor_of(flow), flow.accounts(session).describe(user)
     await flow.confirm(session, user, current_password)
-    async with limited(flow, flow.accounts(session).describe(user).subject):
+
+    async def store() -> None:
         await factor.disable(session, user, code)
+        await flow.tell(session, "second_factor_disabled", before=account, after=account)
 
-
-@asynccontextmanager
-async def limited(flow: "AuthFlow[UserT, RegisterT]", subject: str, client: ClientInfo | None = None) -> AsyncGenerator[None]:
-    """Count an attempt before the code in the block is checked, and forget it if the code is right. Raises RateLimitedError."""
-    # Counted apart from passwords: who knows the password must not get new attempts with each login.
-    if flow.throttle is not None:
-        await flow.throttle.attempt(account=subject, client=None if client is None else client.address, kind="code")
-    yield
-    if flow.throttle is not None:
-        await flow.throttle.succeeded(account=subject, kind="code")
+    async with limited_codes(flow.throttle, account.subject):
+        await finish(store())
 
 
 def second_factor_of(flow: "AuthFlow[UserT, RegisterT]") -> SecondFactor[UserT]:
