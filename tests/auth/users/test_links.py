@@ -5,7 +5,8 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import event
@@ -13,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 from tests.auth.accounts import Registration, Site, User, Users, store_user
 from tests.ratelimit.counters import redis_limiter
-from tests.redis_server import PATIENT, URL, RedisServer
+from tests.redis_server import RedisServer
 from tests.reliability.servers import closed_port
 
 from fastapi_kit.auth.users import AuthEndpoint, MailFlow
@@ -187,11 +188,10 @@ async def test_two_processes(users: Database, kind: str) -> None:
     await store_user(users, is_verified=True)
     links = Links(users, kind, Counted)
     token = await links.link()
-    async with redis_limiter() as one:
-        other = RateLimiter(URL, prefix=one._counter._prefix, timeout=PATIENT, fail_open=False)  # type: ignore[union-attr]
-        async with other.lifespan(None):
-            processes = [replace(links.mail, used=counter) for counter in (one, other)]
-            assert sorted(await asyncio.gather(*(links.works(token, processes[n % 2]) for n in range(10)))) == [False] * 9 + [True]
+    prefix = f"fastapi_kit_tests_{uuid4().hex}:"
+    async with redis_limiter(prefix) as one, redis_limiter(prefix) as other:
+        processes = [replace(links.mail, used=counter) for counter in (one, other)]
+        assert sorted(await asyncio.gather(*(links.works(token, processes[n % 2]) for n in range(10)))) == [False] * 9 + [True]
     assert (await links.user()).full_name == "x"
 
 
@@ -390,7 +390,7 @@ async def test_without_redis(users: Database) -> None:
     assert [answer.status_code for answer in answers] == [204, 422]
 
 
-async def test_redis_goes_before_the_rollback(links: Links, tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
+async def test_redis_goes_before_the_rollback(links: Links, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """R48: a used link that cannot be forgotten stays used, which is logged without the token, and the request has its own error."""
     server = RedisServer(tmp_path)
     await server.start()
