@@ -4,7 +4,7 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from pydantic import BaseModel, SecretStr
 from sqlalchemy import inspect
@@ -35,6 +35,9 @@ __all__ = ["AuthFlow", "editable", "wrong_password"]
 
 UserT = TypeVar("UserT")
 RegisterT = TypeVar("RegisterT", bound=BaseModel)
+
+Revoke: TypeAlias = Callable[[str], Coroutine[Any, Any, object]]
+"""An ``async def`` function of the subject of a user, such as ``APIKeys.revoke_all``."""
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +80,7 @@ class AuthFlow(Generic[UserT, RegisterT]):
     guarded: Collection[str] = ("email",)
     throttle: LoginThrottle | None = None
     notify: Notify | None = None
-    revoke: Collection[Callable[[str], Coroutine[Any, Any, object]]] = ()
+    revoke: Collection[Revoke] = ()
 
     async def authenticate(
         self, session: AsyncSession, *, email: str, password: str | SecretStr, client: ClientInfo | None = None
@@ -310,7 +313,7 @@ class AuthFlow(Generic[UserT, RegisterT]):
         if isinstance(logins, EndableLogins):
             unit.on_commit(lambda: finish(logins.end_all(subject, keep=keep)))
         for revoke in self.revoke:
-            unit.on_commit(lambda revoke: finish(revoke(subject)), revoke)
+            unit.on_commit(end_with, revoke, subject)
 
     async def tell(self, session: AsyncSession, kind: ChangeKind, *, before: Account, after: Account) -> None:
         """Call ``notify`` with a change, after the commit, if there is one and the account had an address. It raises no Exception."""
@@ -427,6 +430,11 @@ class AuthFlow(Generic[UserT, RegisterT]):
                 # The password was right. A failure to store a better hash must not fail the login.
                 logger.warning("An outdated password hash could not be replaced: %s", type(error).__name__)
         return user, account
+
+
+async def end_with(revoke: Revoke, subject: str) -> None:
+    """Await *revoke* to its end, also while the task is being cancelled."""
+    await finish(revoke(subject))
 
 
 def editable(accounts: Accounts[UserT, RegisterT]) -> EditableAccounts[UserT, RegisterT]:

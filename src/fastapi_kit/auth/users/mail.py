@@ -72,9 +72,10 @@ class MailFlow(Generic[UserT, RegisterT]):
         throttle: Limits how many mails of each kind an address gets, and how many a client causes:
             ``LoginThrottle(name="mail", per_account=5)``. Without it, they are not limited.
         used: Notes the links that were used: a ``RateLimiter`` on Redis for several processes. The default is the memory of this process.
-            Where a link is not noted, as in another process, after a restart or beyond ``max_keys``, it still ends with the password or the
-            address. It then works again if the user returns to the old address within its lifetime. If Redis does not answer,
-            ``RateLimiter(fail_open=False)`` makes the use of a link a 503; otherwise it works, and is not noted.
+            Give it no counter in memory that a throttle has: strangers could fill that. Where a link is not noted, as in another process,
+            after a restart or beyond ``max_keys``, it still ends with the password or the address; it then works again if the user returns
+            to the old address within its lifetime. If Redis does not answer, ``RateLimiter(fail_open=False)`` makes the use of a link a
+            503; otherwise it works, and is not noted.
 
     Raises:
         ConfigurationError: A lifetime is out of bounds, or *taken* is given without ``verified=True`` or without *verify*.
