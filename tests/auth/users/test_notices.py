@@ -19,7 +19,7 @@ from fastapi_kit.auth.api_keys.sql import SQLAPIKeyStore
 from fastapi_kit.auth.logins.sql import SQLLoginStore
 from fastapi_kit.auth.passwords import PasswordHasher
 from fastapi_kit.auth.passwords.contexts import bcrypt_context
-from fastapi_kit.auth.users import AccountChange, AuthEndpoint, LoginThrottle, MailFlow
+from fastapi_kit.auth.users import Account, AccountChange, AuthEndpoint, LoginThrottle, MailFlow
 from fastapi_kit.db import Database, unit_of_work
 from fastapi_kit.errors import ConflictError, UnavailableError, UserInputError
 from fastapi_kit.ratelimit import MemoryCounter
@@ -137,6 +137,40 @@ async def test_a_new_address_without_a_link(site: NoticeSite, confirm: bool) -> 
     assert site.told() == [("email", ANN, BOB)]
     await site.change(user.id, email=ANN, password=NEW, confirm=confirm)
     assert site.told()[1:] == [("password", BOB, ANN), ("email", BOB, ANN)]
+
+
+async def test_an_address_with_another_name(site: NoticeSite) -> None:
+    """R36: what ``describe`` returns as the address counts, whatever the column is called."""
+
+    class Named(Users):
+        def describe(self, user: User, /) -> Account:
+            return replace(super().describe(user), email=user.full_name)
+
+    user = await store_user(site.database, full_name=ANN)
+    site.flow = replace(site.flow, accounts=Named)
+    await site.change(user.id, full_name=BOB)
+
+    assert site.told() == [("email", ANN, BOB)]
+
+
+async def test_users_who_commit_themselves(site: NoticeSite) -> None:
+    """Users of your own whose ``change`` commits by itself work in a flow in which nothing follows a change."""
+
+    class Committing(Users):
+        async def change(
+            self, user: User, data: BaseModel, /, *, hashed_password: str | None = None, replacing: str | None = None
+        ) -> User | None:
+            stored = await self.session.get_one(User, user.id)
+            stored.hashed_password = hashed_password
+            await self.session.commit()
+            return stored
+
+    user = await store_user(site.database)
+    site.flow = replace(site.flow, accounts=Committing, logins=None, notify=None, revoke=())
+    await site.change(user.id, password=NEW)
+
+    async with site.database.sessions() as session:
+        assert (await Users(session).get_one(user.id)).hashed_password != user.hashed_password
 
 
 async def test_what_is_no_change(client: AsyncClient, site: NoticeSite) -> None:

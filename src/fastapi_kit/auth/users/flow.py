@@ -16,7 +16,7 @@ from fastapi_kit.auth.passwords.hasher import PasswordHasher
 from fastapi_kit.auth.passwords.policy import PasswordPolicy
 from fastapi_kit.auth.second_factor.steps import SecondFactor, wrong_code
 from fastapi_kit.auth.tokens.claims import TokenClaims
-from fastapi_kit.auth.users.accounts import Account, Accounts, EditableAccounts, check_own_fields, normalize_email
+from fastapi_kit.auth.users.accounts import Account, Accounts, check_own_fields, editable, normalize_email
 from fastapi_kit.auth.users.notices import AccountChange, ChangeKind, Notify, after_commit, send_notice
 from fastapi_kit.auth.users.throttle import LoginThrottle, limited_codes
 from fastapi_kit.db.sessions import finish
@@ -31,7 +31,7 @@ from fastapi_kit.errors import (
     UserInputError,
 )
 
-__all__ = ["AuthFlow", "editable", "wrong_password"]
+__all__ = ["AuthFlow", "wrong_password"]
 
 UserT = TypeVar("UserT")
 RegisterT = TypeVar("RegisterT", bound=BaseModel)
@@ -212,8 +212,9 @@ class AuthFlow(Generic[UserT, RegisterT]):
         if password is not None:
             known = [account.email, *changes.values(), *(getattr(user, name, None) for name in type(data).model_fields)]
             new_hash = await self.hash_password(password, similar_to=[text for text in known if isinstance(text, str)])
-        if new_hash is None and (self.notify is None or "email" not in changes):
-            changed = await accounts.change(user, data, hashed_password=None, replacing=verified)
+        ends_something = new_hash is not None and (bool(self.revoke) or isinstance(self.logins, EndableLogins))
+        if not ends_something and self.notify is None:
+            changed = await accounts.change(user, data, hashed_password=new_hash, replacing=verified)
         else:
 
             async def store() -> UserT | None:
@@ -435,13 +436,6 @@ class AuthFlow(Generic[UserT, RegisterT]):
 async def end_with(revoke: Revoke, subject: str) -> None:
     """Await *revoke* to its end, also while the task is being cancelled."""
     await finish(revoke(subject))
-
-
-def editable(accounts: Accounts[UserT, RegisterT]) -> EditableAccounts[UserT, RegisterT]:
-    """Return *accounts*. Raises ConfigurationError if it lacks the methods to change an address and to delete a user."""
-    if not isinstance(accounts, EditableAccounts):
-        raise ConfigurationError(f"{type(accounts).__name__} needs the methods lock_account, set_email and remove: see EditableAccounts")
-    return accounts
 
 
 def wrong_password() -> UserInputError:

@@ -16,8 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from fastapi_kit.auth.logins.protocol import ClientInfo
 from fastapi_kit.auth.tokens.claims import TokenClaims, TokenType
 from fastapi_kit.auth.tokens.service import JWTService
-from fastapi_kit.auth.users.accounts import Account, EditableAccounts, normalize_email
-from fastapi_kit.auth.users.flow import AuthFlow, editable
+from fastapi_kit.auth.users.accounts import Account, EditableAccounts, editable, normalize_email
+from fastapi_kit.auth.users.flow import AuthFlow
 from fastapi_kit.auth.users.throttle import LoginThrottle
 from fastapi_kit.db.hooks import on_rollback
 from fastapi_kit.db.sessions import finish
