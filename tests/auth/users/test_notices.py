@@ -311,16 +311,20 @@ async def test_a_store_that_does_not_answer(site: NoticeSite, caplog: pytest.Log
     assert "on_commit: a call failed after the commit; the others still run" in [record.getMessage() for record in caplog.records]
 
 
-async def test_a_key_that_is_created_meanwhile(client: AsyncClient, site: NoticeSite, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("revoked_first", [True, False])
+async def test_a_key_that_is_created_meanwhile(
+    client: AsyncClient, site: NoticeSite, monkeypatch: pytest.MonkeyPatch, revoked_first: bool
+) -> None:
     """R36: a key that is created with the old password, while a new one is stored, is revoked: it does not outlive the change."""
     user = await store_user(site.database)
     headers, confirmed, changed = await headers_of(client), asyncio.Event(), asyncio.Event()
     create = site.keys.create
 
     async def slow(subject: str, **options: Any) -> NewAPIKey:
+        made = None if revoked_first else await create(subject, **options)
         confirmed.set()
         await changed.wait()
-        return await create(subject, **options)
+        return made or await create(subject, **options)
 
     monkeypatch.setattr(site.keys, "create", slow)
     creation = asyncio.create_task(post(client, "/keys", headers, name="Backup", current_password=PASSWORD))

@@ -194,7 +194,7 @@ def confirmed(
         created = await create_key(data, user, claims)
         # A change of the password revokes the keys that it finds. It may have come between the verification and the creation.
         if not await flow.still_has_hash(session, user, verified):
-            await keys.revoke(created.id, subject=claims.sub)
+            await keys.store.remove(claims.sub, created.id)  # if it is still there
             raise wrong_password()
         return created
 
