@@ -45,7 +45,8 @@ EXPORTS = {
     "fastapi_kit.auth.users": """
         Account Accounts AuthEndpoint AuthFlow EditableAccounts Impersonation ImpersonationStart ImpersonationToken LoginRead LoginThrottle
         Mail MailFlow NoChanges NoStoreRoute PasswordForm RefreshRequest SendLink UserAccounts UserMixin UserProfile UserRegister
-        auth_router begin_second_factor confirm_second_factor disable_second_factor login_with_code normalize_email superuser_command
+        auth_router begin_second_factor confirm_second_factor disable_second_factor login_with_code normalize_email renew_recovery_codes
+        superuser_command
     """,
     "fastapi_kit.cache": "Cache cached",
     "fastapi_kit.crud": "CRUDService FOR_UPDATE FilterSpec KeysetSpec QuerySpec ReadService RowLock SparseModel SparseSpec Where any_of",
