@@ -93,7 +93,8 @@ async def confirm_second_factor(flow: "AuthFlow[UserT, RegisterT]", session: Asy
         ConflictError: There is nothing to confirm.
     """
     subject = flow.accounts(session).describe(user).subject
-    async with limited(flow, subject):
+    # Counted apart from logins: it needs no password, and a stolen token must not keep the user from logging in.
+    async with limited(flow, subject, kind="enrolment"):
         return await second_factor_of(flow).confirm(session, user, code)
 
 
@@ -132,14 +133,16 @@ async def disable_second_factor(
 
 
 @asynccontextmanager
-async def limited(flow: "AuthFlow[UserT, RegisterT]", subject: str, client: ClientInfo | None = None) -> AsyncGenerator[None]:
+async def limited(
+    flow: "AuthFlow[UserT, RegisterT]", subject: str, client: ClientInfo | None = None, *, kind: str = "code"
+) -> AsyncGenerator[None]:
     """Count an attempt before the code in the block is checked, and forget it if the code is right. Raises RateLimitedError."""
     # Counted apart from passwords: who knows the password must not get new attempts with each login.
     if flow.throttle is not None:
-        await flow.throttle.attempt(account=subject, client=None if client is None else client.address, kind="code")
+        await flow.throttle.attempt(account=subject, client=None if client is None else client.address, kind=kind)
     yield
     if flow.throttle is not None:
-        await flow.throttle.succeeded(account=subject, kind="code")
+        await flow.throttle.succeeded(account=subject, kind=kind)
 
 
 def second_factor_of(flow: "AuthFlow[UserT, RegisterT]") -> SecondFactor[UserT]:
