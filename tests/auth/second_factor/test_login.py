@@ -36,7 +36,6 @@ from fastapi_kit.handlers import legacy_body, register_exception_handlers
 from fastapi_kit.ratelimit import MemoryCounter
 from fastapi_kit.testing import app_client, cheap_hasher
 
-
 # --- The login ---
 
 
