@@ -22,6 +22,8 @@ from tests.reliability.servers import closed_port
 from fastapi_kit.auth.api_keys import APIKeyInfo, APIKeyRecord, APIKeys, APIKeyStore, MemoryAPIKeyStore
 from fastapi_kit.auth.api_keys.redis import RedisAPIKeyStore
 from fastapi_kit.auth.api_keys.sql import APIKeyMixin, SQLAPIKeyStore
+from fastapi_kit.auth.logins import StoredLogins
+from fastapi_kit.auth.logins.redis import RedisLoginStore
 from fastapi_kit.db import NAMING_CONVENTION, Database
 from fastapi_kit.errors import ConfigurationError, InvalidTokenError, NotFoundError, UnavailableError, UserInputError
 from fastapi_kit.testing import FrozenClock, assert_max_queries
@@ -400,6 +402,21 @@ async def test_processes_on_one_redis(clock: FrozenClock) -> None:
 
             assert results[:20].count(None) == 1
             assert [await is_valid(keys, new.key) for keys in (one, other)] == [False, False]
+
+
+async def test_logins_and_keys_with_one_prefix() -> None:
+    """R45: keys and logins of one user may be on one Redis under one prefix, and end apart."""
+    async with shared_prefix() as prefix:
+        store, login_store = RedisAPIKeyStore(URL, prefix=prefix, timeout=PATIENT), RedisLoginStore(URL, prefix=prefix, timeout=PATIENT)
+        async with store.lifespan(None), login_store.lifespan(None):
+            keys, logins = APIKeys(store, prefix="shop"), StoredLogins(tokens, login_store)
+            new = await keys.create("7", name="Key")
+            await logins.start("7")
+            await logins.end_all("7")
+            assert await is_valid(keys, new.key)
+            await logins.start("7")
+            await keys.revoke_all("7")
+            assert (len(await keys.list("7")), len(await logins.list_logins("7"))) == (0, 1)
 
 
 async def test_redis_is_gone(tmp_path: Path) -> None:

@@ -89,6 +89,17 @@ async def test_a_check_that_is_running() -> None:
     assert ended.is_set()
 
 
+async def test_a_check_that_is_cancelled() -> None:
+    """R49: a check that something cancels ends the block, which does not go on unchecked."""
+
+    async def check() -> None:
+        raise asyncio.CancelledError
+
+    with pytest.raises(UnavailableError):
+        async with while_logged_in(check, every=SOON):
+            await for_ever()
+
+
 async def test_a_check_that_takes_too_long() -> None:
     """R49: a check without an answer ends the block: nobody knows whether the login is over."""
     with pytest.raises(UnavailableError):
@@ -123,6 +134,16 @@ async def test_a_block_that_swallows_the_cancellation() -> None:
                 with suppress(asyncio.CancelledError):
                     await for_ever()
             await for_ever()
+
+
+async def test_a_block_that_ends_with_the_login() -> None:
+    """R49: what comes after the block does not run as if the login went on, even if the block takes the cancellation for its end."""
+    check = Checks()
+    check.over = True
+    with pytest.raises(InvalidTokenError):
+        async with while_logged_in(check, every=SOON):
+            with suppress(asyncio.CancelledError):
+                await for_ever()
 
 
 @pytest.mark.parametrize("every", [timedelta(), timedelta(seconds=-1)])

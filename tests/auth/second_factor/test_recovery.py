@@ -92,6 +92,19 @@ async def test_twenty_at_once(ann: Person, site: Site) -> None:
     assert [await works(ann, new) for new in shown] == [True] * 10
 
 
+async def test_several_codes_at_once(ann: Person, site: Site) -> None:
+    """R46: if requests with different codes succeed one after the other, the codes of the last one work, and no others."""
+    site.clock.advance(timedelta(minutes=5))
+    codes = [site.code(ann.secret, later=later) for later in (-1, 0, 1)] * 7
+
+    answers = await asyncio.gather(*(renew(ann, code) for code in codes))
+
+    assert {answer.status_code for answer in answers} <= {200, 409, 422}
+    shown = [answer.json()["recovery_codes"] for answer in answers if answer.status_code == 200]
+    assert 1 <= len(shown) <= 3
+    assert sum([await works(ann, codes[0]) for codes in shown]) == 1
+
+
 async def test_a_login_at_the_same_time(ann: Person, site: Site) -> None:
     """R46: a login with an old recovery code comes before the new ones, which are then a 409, or after them, and fails."""
     challenge = await ann.challenge()

@@ -19,8 +19,8 @@ MICROSECOND = timedelta(microseconds=1)
 
 # Each script runs as a whole, with nothing in between. KEYS: the API key, or the set of a user's API keys.
 ADD = """
-redis.call('HSET', KEYS[1], 'subject', ARGV[1], 'data', ARGV[2])
 redis.call('SADD', KEYS[2], ARGV[3])
+redis.call('HSET', KEYS[1], 'subject', ARGV[1], 'data', ARGV[2])
 """
 TOUCH = """
 local stored = redis.call('HMGET', KEYS[1], 'data', 'used')
@@ -111,7 +111,7 @@ class RedisAPIKeyStore:
         return f"{self._prefix}key:{id}"
 
     def _user(self, subject: str) -> str:
-        return f"{self._prefix}user:{subject}"
+        return f"{self._prefix}keys:{subject}"
 
 
 def written(key: APIKeyRecord) -> str:

@@ -157,18 +157,24 @@ async def while_logged_in(check: Callable[[], Awaitable[None]], *, every: timede
     if seconds <= 0:
         raise ConfigurationError("every must be longer than nothing")
     failures: list[Exception] = []
+    is_running = True
 
     async def watch() -> None:
+        failure: Exception = UnavailableError("the check of a login")
         try:
             while True:
                 await asyncio.sleep(seconds)
                 async with asyncio.timeout(seconds):
                     await check()
         except TimeoutError:
-            failures.append(UnavailableError("the check of a login"))
+            pass
         except Exception as error:
-            failures.append(error)
-        scope.cancel()
+            failure = error
+        finally:
+            # Also if something has cancelled the check: the block must not go on without.
+            if is_running:
+                failures.append(failure)
+                scope.cancel()
 
     # A scope cancels until the block ends: a single cancellation may be lost in it.
     with CancelScope() as scope:
@@ -176,10 +182,11 @@ async def while_logged_in(check: Callable[[], Awaitable[None]], *, every: timede
         try:
             yield
         finally:
+            is_running = False
             watcher.cancel()
             with CancelScope(shield=True):
                 await asyncio.wait([watcher])
-    if scope.cancelled_caught:
+    if failures:
         raise failures.pop()
 
 
