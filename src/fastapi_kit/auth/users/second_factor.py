@@ -14,7 +14,14 @@ from fastapi_kit.errors import ConfigurationError, InvalidTokenError
 if TYPE_CHECKING:
     from fastapi_kit.auth.users.flow import AuthFlow
 
-__all__ = ["begin_second_factor", "confirm_second_factor", "disable_second_factor", "login_with_code", "second_factor_of"]
+__all__ = [
+    "begin_second_factor",
+    "confirm_second_factor",
+    "disable_second_factor",
+    "login_with_code",
+    "renew_recovery_codes",
+    "second_factor_of",
+]
 
 UserT = TypeVar("UserT")
 RegisterT = TypeVar("RegisterT", bound=BaseModel)
@@ -37,6 +44,7 @@ async def login_with_code(
             now.
         InvalidCredentialsError: The code is wrong, or was used.
         RateLimitedError: The user or the client had too many attempts.
+        UnavailableError: What counts the attempts does not answer.
     """
     factor, logins, accounts = second_factor_of(flow), flow.logins, flow.accounts(session)
     if logins is None:
@@ -81,11 +89,31 @@ async def confirm_second_factor(flow: "AuthFlow[UserT, RegisterT]", session: Asy
 
     Raises:
         UserInputError: The code is wrong.
+        RateLimitedError: The user had too many attempts.
         ConflictError: There is nothing to confirm.
     """
     subject = flow.accounts(session).describe(user).subject
-    async with limited(flow, subject):
+    # Counted apart from logins: it needs no password, and a stolen token must not keep the user from logging in.
+    async with limited(flow, subject, kind="enrolment"):
         return await second_factor_of(flow).confirm(session, user, code)
+
+
+async def renew_recovery_codes(
+    flow: "AuthFlow[UserT, RegisterT]", session: AsyncSession, user: UserT, *, current_password: str | SecretStr, code: str
+) -> Sequence[str]:
+    """Replace all recovery codes with the password and a code of the app, and return the new ones, which are shown once.
+
+    It takes no recovery code: ``SecondFactor.renew_recovery_codes`` says why.
+
+    Raises:
+        UserInputError: The current password or the code is wrong.
+        RateLimitedError: The user had too many attempts.
+        ConflictError: The factor is not enabled, or another request was faster.
+    """
+    factor = second_factor_of(flow)
+    await flow.confirm(session, user, current_password)
+    async with limited(flow, flow.accounts(session).describe(user).subject):
+        return await factor.renew_recovery_codes(session, user, code)
 
 
 async def disable_second_factor(
@@ -95,6 +123,7 @@ async def disable_second_factor(
 
     Raises:
         UserInputError: The current password or the code is wrong.
+        RateLimitedError: The user had too many attempts.
         ConflictError: The factor is not enabled.
     """
     factor = second_factor_of(flow)
@@ -104,14 +133,16 @@ async def disable_second_factor(
 
 
 @asynccontextmanager
-async def limited(flow: "AuthFlow[UserT, RegisterT]", subject: str, client: ClientInfo | None = None) -> AsyncGenerator[None]:
+async def limited(
+    flow: "AuthFlow[UserT, RegisterT]", subject: str, client: ClientInfo | None = None, *, kind: str = "code"
+) -> AsyncGenerator[None]:
     """Count an attempt before the code in the block is checked, and forget it if the code is right. Raises RateLimitedError."""
     # Counted apart from passwords: who knows the password must not get new attempts with each login.
     if flow.throttle is not None:
-        await flow.throttle.attempt(account=subject, client=None if client is None else client.address, kind="code")
+        await flow.throttle.attempt(account=subject, client=None if client is None else client.address, kind=kind)
     yield
     if flow.throttle is not None:
-        await flow.throttle.succeeded(account=subject, kind="code")
+        await flow.throttle.succeeded(account=subject, kind=kind)
 
 
 def second_factor_of(flow: "AuthFlow[UserT, RegisterT]") -> SecondFactor[UserT]:
