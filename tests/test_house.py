@@ -80,8 +80,9 @@ PLACES = [
     place("auth.logins", GROUND | TOKENS, PYDANTIC),
     place("auth.api_keys", GROUND | TOKENS, PYDANTIC),
     place("auth.logins.redis", GROUND | LOGINS | {"_redis"}, PYDANTIC),
+    place("auth.api_keys.redis", GROUND | API_KEYS | {"_redis"}, PYDANTIC),
     # it hands a session through
-    place("auth.second_factor", GROUND | TOKENS, f"{PYDANTIC} sqlalchemy"),
+    place("auth.second_factor", GROUND | TOKENS | {"ratelimit.counters"}, f"{PYDANTIC} sqlalchemy"),
     # on the database
     place("auth.second_factor.sql", GROUND | FACTOR | {"db"}, f"{PYDANTIC} sqlalchemy"),
     place("auth._rows", GROUND | {"db"}, f"{PYDANTIC} sqlalchemy"),

@@ -298,15 +298,15 @@ class ReadService(Reading[ModelT], Generic[ModelT]):
                 *schema*.
         """
         plan, window = read_plan(chosen_by(query, schema), self.mapper), KeysetWindow.of(query, self.mapper)
-        found, values = await self._seek(plan, window, query, conditions, limit=query.limit + 1)
-        return window.page(plan.schema, plan.from_found(window.shown(found)), values)
+        found, rows = await self._seek(plan, window, query, conditions, limit=query.limit + 1)
+        return window.page(plan.schema, plan.from_found(window.shown(found)), rows)
 
     async def stream_as(
         self,
         schema: ReadAs[SchemaT],
         query: "FilterSpec[ModelT] | None" = None,
         *conditions: ColumnExpressionArgument[bool],
-        batch_size: int = 1000,
+        batch_size: int = 2000,
         begin: SessionFactory | None = None,
     ) -> AsyncGenerator[SchemaT]:
         """Yield every row that meets the filters of *query* and *conditions* as *schema*, with *batch_size* rows in memory at a time.
@@ -340,7 +340,7 @@ class ReadService(Reading[ModelT], Generic[ModelT]):
         schema: ReadAs[SchemaT],
         query: "FilterSpec[ModelT] | None" = None,
         *conditions: ColumnExpressionArgument[bool],
-        batch_size: int = 1000,
+        batch_size: int = 2000,
         begin: SessionFactory | None = None,
     ) -> AsyncGenerator[bytes]:
         """Yield the rows of ``stream_as`` as lines of JSON (NDJSON), some 64 KiB at a time, faster than ``ndjson_lines``.

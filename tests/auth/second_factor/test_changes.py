@@ -180,15 +180,17 @@ async def test_a_throttle(ann: Person, site: ChangeSite) -> None:
 
 
 async def test_notices(ann: Person, site: ChangeSite) -> None:
-    """R46: users are told when a second factor is enabled or disabled, and not of what fails."""
+    """R46: users are told when a second factor is enabled or disabled, and of new recovery codes, and not of what fails."""
     await ann("POST", "/second-factor/disable", json={"current_password": PASSWORD, "code": "000000"})
     assert site.told == []
 
     disabled = await ann("POST", "/second-factor/disable", json={"current_password": PASSWORD, "code": ann.recovery_codes[0]})
     assert disabled.status_code == 204
     await ann.enrol()
+    body = {"current_password": PASSWORD, "code": site.code(ann.secret, later=1)}
+    assert (await ann("POST", "/second-factor/recovery-codes", json=body)).status_code == 200
 
-    assert site.told == [("second_factor_disabled", EMAIL), ("second_factor_enabled", EMAIL)]
+    assert site.told == [("second_factor_disabled", EMAIL), ("second_factor_enabled", EMAIL), ("recovery_codes", EMAIL)]
 
 
 @pytest.mark.parametrize("commits", [True, False])

@@ -15,7 +15,13 @@ if TYPE_CHECKING:
     from fastapi_kit.auth.users.notices import AccountChange, ChangeKind, Notify
     from fastapi_kit.auth.users.router import AuthEndpoint, NoStoreRoute, PasswordForm, auth_router
     from fastapi_kit.auth.users.schemas import LoginRead, RefreshRequest, UserProfile, UserRegister
-    from fastapi_kit.auth.users.second_factor import begin_second_factor, confirm_second_factor, disable_second_factor, login_with_code
+    from fastapi_kit.auth.users.second_factor import (
+        begin_second_factor,
+        confirm_second_factor,
+        disable_second_factor,
+        login_with_code,
+        renew_recovery_codes,
+    )
     from fastapi_kit.auth.users.sql import NoChanges, UserAccounts, UserMixin
     from fastapi_kit.auth.users.superuser import superuser_command
     from fastapi_kit.auth.users.throttle import LoginThrottle
@@ -51,6 +57,7 @@ __all__ = [
     "disable_second_factor",
     "login_with_code",
     "normalize_email",
+    "renew_recovery_codes",
     "superuser_command",
 ]
 
@@ -62,7 +69,7 @@ _HOMES = {
     "impersonation": ["Impersonation", "ImpersonationStart", "ImpersonationToken"],
     "router": ["AuthEndpoint", "NoStoreRoute", "PasswordForm", "auth_router"],
     "schemas": ["LoginRead", "RefreshRequest", "UserProfile", "UserRegister"],
-    "second_factor": ["begin_second_factor", "confirm_second_factor", "disable_second_factor", "login_with_code"],
+    "second_factor": ["begin_second_factor", "confirm_second_factor", "disable_second_factor", "login_with_code", "renew_recovery_codes"],
     "sql": ["NoChanges", "UserAccounts", "UserMixin"],
     "superuser": ["superuser_command"],
     "throttle": ["LoginThrottle"],

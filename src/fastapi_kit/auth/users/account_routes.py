@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fastapi_kit.auth.users.mail import Mail, MailFlow
 
 __all__ = [
+    "Connected",
     "accepted",
     "add_account_routes",
     "add_email_change",

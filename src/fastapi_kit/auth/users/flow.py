@@ -63,8 +63,8 @@ class AuthFlow(Generic[UserT, RegisterT]):
         guarded: The fields that users change only with their current password, beside the password: those that they log in with.
         throttle: Limits guesses at passwords, in logins and in changes, and how many notices a user gets. Without it, they are not
             limited.
-        notify: Tells a user of a new password, a new address, and a second factor that was enabled or disabled. It is called after the
-            commit and before the response, for each change, if the account had an address. An error is logged, by its type.
+        notify: Tells a user of a new password, a new address, a second factor that was enabled or disabled, and new recovery codes. It is
+            called after the commit and before the response, for each change, if the account had an address. An error is logged.
         revoke: What else ends with a password: functions that take the subject, such as ``keys.revoke_all``. Each is called after the
             commit of a new password, of a reset and of a deletion, as stored logins are ended. An error is logged.
     """

@@ -17,7 +17,7 @@ from fastapi_kit.errors import UnavailableError
 
 __all__ = ["AccountChange", "ChangeKind", "Notify", "after_commit", "send_notice"]
 
-ChangeKind: TypeAlias = Literal["password", "email", "second_factor_enabled", "second_factor_disabled"]
+ChangeKind: TypeAlias = Literal["password", "email", "second_factor_enabled", "second_factor_disabled", "recovery_codes"]
 """What was changed."""
 
 logger = logging.getLogger(__name__)

@@ -83,8 +83,9 @@ class AuthEndpoint(enum.Flag):
     MAIL = 7168
     """The three that send mails. They need ``mail=``."""
     SECOND_FACTOR = 8192
-    """``GET``, ``POST /second-factor``, ``/second-factor/confirm`` and ``/disable``: users enable and disable it. They need
-    ``AuthFlow(second_factor=...)``, with which ``POST /login/second-factor`` is there beside ``POST /login``."""
+    """``GET``, ``POST /second-factor``, ``/second-factor/confirm``, ``/recovery-codes`` and ``/disable``: users enable and disable it, and
+    make new recovery codes. They need ``AuthFlow(second_factor=...)``, with which ``POST /login/second-factor`` is there beside
+    ``POST /login``."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,14 @@ from fastapi_kit.errors import ConfigurationError, InvalidTokenError
 if TYPE_CHECKING:
     from fastapi_kit.auth.users.flow import AuthFlow
 
-__all__ = ["begin_second_factor", "confirm_second_factor", "disable_second_factor", "login_with_code", "second_factor_of"]
+__all__ = [
+    "begin_second_factor",
+    "confirm_second_factor",
+    "disable_second_factor",
+    "login_with_code",
+    "renew_recovery_codes",
+    "second_factor_of",
+]
 
 UserT = TypeVar("UserT")
 RegisterT = TypeVar("RegisterT", bound=BaseModel)
@@ -38,6 +45,7 @@ async def login_with_code(
             now.
         InvalidCredentialsError: The code is wrong, or was used.
         RateLimitedError: The user or the client had too many attempts.
+        UnavailableError: What counts the attempts does not answer.
     """
     factor, logins, accounts = second_factor_of(flow), flow.logins, flow.accounts(session)
     if logins is None:
@@ -82,6 +90,7 @@ async def confirm_second_factor(flow: "AuthFlow[UserT, RegisterT]", session: Asy
 
     Raises:
         UserInputError: The code is wrong.
+        RateLimitedError: The user had too many attempts.
         ConflictError: There is nothing to confirm.
     """
     factor, account = second_factor_of(flow), flow.accounts(session).describe(user)
@@ -89,6 +98,31 @@ async def confirm_second_factor(flow: "AuthFlow[UserT, RegisterT]", session: Asy
     async def store() -> Sequence[str]:
         codes = await factor.confirm(session, user, code)
         await flow.tell(session, "second_factor_enabled", before=account, after=account)
+        return codes
+
+    # Counted apart from logins: it needs no password, and a stolen token must not keep the user from logging in.
+    async with limited_codes(flow.throttle, account.subject, kind="enrolment"):
+        return await finish(store())
+
+
+async def renew_recovery_codes(
+    flow: "AuthFlow[UserT, RegisterT]", session: AsyncSession, user: UserT, *, current_password: str | SecretStr, code: str
+) -> Sequence[str]:
+    """Replace all recovery codes with the password and a code of the app, and return the new ones, which are shown once.
+
+    It takes no recovery code: ``SecondFactor.renew_recovery_codes`` says why.
+
+    Raises:
+        UserInputError: The current password or the code is wrong.
+        RateLimitedError: The user had too many attempts.
+        ConflictError: The factor is not enabled, or another request was faster.
+    """
+    factor, account = second_factor_of(flow), flow.accounts(session).describe(user)
+    await flow.confirm(session, user, current_password)
+
+    async def store() -> Sequence[str]:
+        codes = await factor.renew_recovery_codes(session, user, code)
+        await flow.tell(session, "recovery_codes", before=account, after=account)
         return codes
 
     async with limited_codes(flow.throttle, account.subject):
@@ -102,6 +136,7 @@ async def disable_second_factor(
 
     Raises:
         UserInputError: The current password or the code is wrong.
+        RateLimitedError: The user had too many attempts.
         ConflictError: The factor is not enabled.
     """
     factor, account = second_factor_of(flow), flow.accounts(session).describe(user)

@@ -74,11 +74,13 @@ class LoginThrottle:
 
 
 @asynccontextmanager
-async def limited_codes(throttle: LoginThrottle | None, subject: str, client: str | None = None) -> AsyncGenerator[None]:
+async def limited_codes(
+    throttle: LoginThrottle | None, subject: str, client: str | None = None, *, kind: str = "code"
+) -> AsyncGenerator[None]:
     """Count an attempt before the code in the block is checked, and forget it if the code is right. Raises RateLimitedError."""
     # Counted apart from passwords: who knows the password must not get new attempts with each login.
     if throttle is not None:
-        await throttle.attempt(account=subject, client=client, kind="code")
+        await throttle.attempt(account=subject, client=client, kind=kind)
     yield
     if throttle is not None:
-        await throttle.succeeded(account=subject, kind="code")
+        await throttle.succeeded(account=subject, kind=kind)
