@@ -133,7 +133,7 @@ class Reading(Generic[ModelT]):
     def _finding_with(
         self, plan: ReadPlan[SchemaT], statement: Select[Any], expressions: Sequence[Any]
     ) -> Callable[[Session], tuple[Sequence[Any], Sequence[Sequence[Any]]]]:
-        """Return the function that runs *statement* as ``_finding`` does, and also returns the rows, each of which ends with *expressions*."""
+        """Return the function that runs *statement* as ``_finding`` does, and also returns its rows, which end with *expressions*."""
         given = self._loader_options(statement)
         if plan.columns is not None and not given:
             flat = statement.with_only_columns(*plan.columns, *expressions)
