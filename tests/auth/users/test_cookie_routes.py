@@ -1,6 +1,7 @@
 """The ready routes for browsers: cookies instead of tokens, with logins in SQL."""
 
 import asyncio
+import hmac
 import logging
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -105,6 +106,20 @@ async def test_a_login_by_another_site(browser: Browser, site: Site, headers: di
     assert "set-cookie" not in answer.headers
     assert browser.cookies == before
     assert len(await site.logins.list_logins("1")) == 1  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("login", ["", "a b", "\xe4", '"a', "x" * 4000, "x" * 65])
+async def test_a_refresh_with_another_id(browser: Browser, site: Site, login: str) -> None:
+    """R44: a refresh cookie whose random id was replaced is a 401, also with the CSRF token of the other id, and uses up no token."""
+    token = browser.cookies[REFRESH].partition(".")[2]
+    forged = f"{REFRESH}={login}.{token}".encode("latin-1")
+    csrf = hmac.digest(COOKIE.csrf_key, login.encode(), "sha256").hex()
+    async with app_client(site.app) as stranger:
+        headers = {b"Cookie": forged, b"Origin": b"https://test", b"X-CSRF-Token": csrf.encode()}
+        answer = await stranger.post("/auth/refresh", headers=headers)
+
+    assert (answer.status_code, answer.json()["code"]) == (401, "invalid_token")
+    assert (await browser("POST", "/refresh")).status_code == 204
 
 
 async def test_a_wrong_password(browser: Browser) -> None:
