@@ -273,6 +273,21 @@ async def test_a_used_refresh_token_ends_no_other_login(browser: Browser, site: 
     assert await browser.status() == 200
 
 
+async def test_a_used_refresh_token_of_a_login_that_goes_on(browser: Browser, site: Site) -> None:
+    """R38, R41, R44: a refresh token that was used up cannot end the other logins either: it ends its own, as with a refresh."""
+    old = browser.cookies
+    await browser("POST", "/refresh")
+    site.clock.advance(timedelta(minutes=1))
+    async with app_client(site.app) as client, app_client(site.app) as another:
+        phone, thief = Browser(another), Browser(client)
+        await phone.log_in()
+        client.cookies.update(old)
+
+        assert (await thief("POST", "/logout/everywhere")).status_code == 401
+
+        assert (await phone.status(), await browser.status(), len(site.reused)) == (200, 401, 1)
+
+
 async def test_two_tabs(browser: Browser, site: Site) -> None:
     """R38, R44: within the grace, two tabs may refresh at once."""
     before = browser.cookies
