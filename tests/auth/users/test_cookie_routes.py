@@ -274,7 +274,7 @@ async def test_a_used_refresh_token_ends_no_other_login(browser: Browser, site: 
 
 
 async def test_a_used_refresh_token_of_a_login_that_goes_on(browser: Browser, site: Site) -> None:
-    """R38, R41, R44: a refresh token that was used up cannot end the other logins either: it ends its own, as with a refresh."""
+    """R41, R38, R44: a refresh token that was used up cannot end the other logins either: it ends its own, as with a refresh."""
     old = browser.cookies
     await browser("POST", "/refresh")
     site.clock.advance(timedelta(minutes=1))
