@@ -375,7 +375,7 @@ async def test_a_link_is_forgotten_after_its_lifetime(links: Links) -> None:
 
 
 async def test_without_redis(users: Database) -> None:
-    """R48: with ``fail_open=False`` a Redis that is gone is a 503 and uses up no link; otherwise a link ends with the address alone."""
+    """R48: with ``fail_open=False`` a Redis that is gone is a 503 and uses up no link; otherwise it is noted in this process."""
     await store_user(users)
     links = Links(users)
     token, url = await links.link(), f"redis://127.0.0.1:{closed_port()}"
