@@ -1,4 +1,7 @@
-"""Users. Superusers see, create and change all users; other users see and change themselves."""
+"""Users. Superusers see, create, change and delete all users; other users see and change themselves.
+
+Users delete their account with their password: ``POST /auth/me/delete``.
+"""
 
 from fastapi import Depends, Response
 
@@ -20,7 +23,7 @@ router = crud_router(
     dependencies={
         Endpoint.LIST | Endpoint.CREATE: [Depends(require_superuser)],
         Endpoint.GET | Endpoint.UPDATE: [Depends(require_self_or_superuser)],
-        Endpoint.DELETE: [Depends(require_self_or_superuser), Depends(require_no_impersonation)],
+        Endpoint.DELETE: [Depends(require_no_impersonation), Depends(require_superuser)],
     },
 )
 

@@ -174,11 +174,11 @@ async def test_deactivated(client: AsyncClient, ada: Person, root: Person) -> No
     assert (await refresh(client, tokens["refresh_token"])).status_code == 401
 
 
-async def test_deleted(client: AsyncClient, ada: Person) -> None:
+async def test_deleted(client: AsyncClient, ada: Person, root: Person) -> None:
     """R22: the tokens of a deleted user are rejected like any bad token."""
     tokens = await tokens_of(client, ada.email)
 
-    assert (await ada("DELETE", f"/users/{ada.id}")).status_code == 204
+    assert (await root("DELETE", f"/users/{ada.id}")).status_code == 204
 
     answers = [await me(client, tokens["access_token"]), await refresh(client, tokens["refresh_token"])]
     assert [answer.json()["code"] for answer in answers] == 2 * ["invalid_token"]
@@ -229,10 +229,10 @@ async def test_demoted(ada: Person, root: Person, make: MakePerson) -> None:
     assert (await other("GET", "/users")).status_code == 403
 
 
-async def test_a_recycled_address(client: AsyncClient, ada: Person) -> None:
+async def test_a_recycled_address(client: AsyncClient, ada: Person, root: Person) -> None:
     """R14: the tokens of a deleted user do not work for a new user with the same address."""
     tokens = await tokens_of(client, ada.email)
-    await ada("DELETE", f"/users/{ada.id}")
+    await root("DELETE", f"/users/{ada.id}")
 
     assert (await register(client, ada.email)).json()["id"] != ada.id
     assert (await me(client, tokens["access_token"])).status_code == 401

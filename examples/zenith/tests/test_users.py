@@ -32,7 +32,7 @@ def locations(problem: dict[str, Any]) -> list[list[str]]:
         ("PATCH", "/users/{id}", {"full_name": "A"}, (401, 403, 200, 200)),
         ("PATCH", "/users/{id}/privileges", {"is_active": True}, (401, 403, 403, 200)),
         ("POST", "/users/{id}/impersonate", None, (401, 403, 403, 200)),
-        ("DELETE", "/users/{id}", None, (401, 403, 204, 204)),
+        ("DELETE", "/users/{id}", None, (401, 403, 403, 204)),
         ("GET", f"/users/{UNKNOWN}", None, (401, 403, 403, 404)),
         ("PATCH", f"/users/{UNKNOWN}", {"full_name": "A"}, (401, 403, 403, 404)),
         ("PATCH", f"/users/{UNKNOWN}/privileges", {"is_active": True}, (401, 403, 403, 404)),

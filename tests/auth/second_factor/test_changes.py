@@ -13,6 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tests.auth.accounts import PASSWORD
 from tests.auth.second_factor.site import EMAIL, FactorBase, Person, Site, User, Users, store_user
 
+from fastapi_kit.auth.api_keys import APIKeys, MemoryAPIKeyStore
+from fastapi_kit.auth.api_keys.router import api_keys_router
 from fastapi_kit.auth.second_factor import FactorState
 from fastapi_kit.auth.second_factor.sql import SQLFactorStore, TOTPMixin
 from fastapi_kit.auth.users import AccountChange, AuthEndpoint, LoginThrottle, MailFlow, UserProfile, UserRegister, auth_router
@@ -249,6 +251,29 @@ async def test_a_client_that_leaves(ann: Person, site: ChangeSite, enable: bool)
         await request
 
     assert site.told == [("second_factor_enabled" if enable else "second_factor_disabled", EMAIL)]
+
+
+# --- An API key ---
+
+
+async def test_an_api_key(ann: Person, site: ChangeSite) -> None:
+    """R45, R46: with ``flow=``, a key of a user with a second factor needs a code beside the password: it would log in without one."""
+    keys = APIKeys(MemoryAPIKeyStore(), prefix="shop")
+    router = api_keys_router(keys, current_user=site.get_user, flow=site.flow, session=site.database.session)
+    site.app.include_router(router, prefix="/auth/keys")
+    code = {"code": site.code(ann.secret, later=1)}
+
+    answers = [
+        await ann("POST", "/keys", json={"name": "ci", "current_password": password, **given})
+        for password, given in [(PASSWORD, {}), (PASSWORD, {"code": "000000"}), ("wrong", code), (PASSWORD, code), (PASSWORD, code)]
+    ]
+
+    errors = [answer.json()["errors"][0]["code"] for answer in answers if answer.status_code == 422]
+    assert ([answer.status_code for answer in answers], errors) == (
+        [422, 422, 422, 201, 422],
+        ["wrong_code", "wrong_code", "wrong_password", "wrong_code"],
+    )
+    assert len(await keys.list("1")) == 1
 
 
 # --- A new password while the factor is changed ---
