@@ -86,8 +86,8 @@ def api_keys_router(
         current_user: The dependency that gives the user, from ``get_current_user_factory``.
         scopes: Returns the scopes that a user may give to a key; others are a 422. Without it, keys have no scopes. A key keeps its
             scopes until it is revoked.
-        flow: Asks for ``current_password`` before a key is created, and for ``code`` if the user has a second factor, and limits the guesses
-            if it has a throttle. Without it, whoever has stolen an access token can create a key that stays valid.
+        flow: Asks for ``current_password`` before a key is created, and for ``code`` if the user has a second factor. It limits the
+            guesses if it has a throttle. Without it, whoever has stolen an access token can create a key that stays valid.
         session: Any dependency that gives a session, for *flow*.
 
     Raises:
