@@ -8,7 +8,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from sqlalchemy import inspect
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import InstanceState
+from sqlalchemy.orm import InstanceState, object_mapper
 
 from fastapi_kit.errors import ConfigurationError, FieldError, UserInputError
 from fastapi_kit.schemas import Email
@@ -151,7 +151,7 @@ async def stored_hash(accounts: Accounts[UserT, RegisterT_contra], session: Asyn
         if not state.modified:
             session.expire(user)  # so that it is read again
         else:
-            unchanged = state.unmodified & set(state.mapper.column_attrs.keys())
+            unchanged = state.unmodified & set(object_mapper(user).column_attrs.keys())
             try:
                 with session.no_autoflush:
                     await session.refresh(user, unchanged)
