@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import pytest
+from sqlalchemy.ext.asyncio import async_sessionmaker
 from tests.auth.accounts import PASSWORD, Registration, Site, User, Users, store_user
 
 from fastapi_kit.auth.logins import ClientInfo, MemoryLoginStore, StoredLogins, TokenPair
@@ -145,8 +146,9 @@ async def test_a_password_that_was_changed_meanwhile_stays_changed(site: Site) -
     assert await stored_hash(site, user.id) == "new:another password"
 
 
+@pytest.mark.parametrize("plain", [False, True])
 @pytest.mark.parametrize("deleted", [False, True])
-async def test_a_user_whom_the_application_has_changed(site: Site, deleted: bool) -> None:
+async def test_a_user_whom_the_application_has_changed(site: Site, deleted: bool, plain: bool) -> None:
     """R36: a login that begins while the password is changed is ended, also if the application has set something on the user."""
     user = await store_user(site.database)
 
@@ -164,7 +166,8 @@ async def test_a_user_whom_the_application_has_changed(site: Site, deleted: bool
         return []
 
     logins = Slow(site.tokens, MemoryLoginStore())
-    async with site.database.sessions() as session:
+    sessions = async_sessionmaker(site.database.engine) if plain else site.database.sessions
+    async with sessions() as session:
         with pytest.raises(InvalidCredentialsError):
             await replace(site.flow, logins=logins, scopes=scopes_of).login(session, email=user.email, password=PASSWORD)
 
