@@ -297,11 +297,12 @@ async def everything(database: Database) -> AsyncIterator[Everything]:
     everything = Everything(database)
     async with database.begin() as session:
         ann = await Users(session).get_one(1)
-        everything.secret = (await everything.factor.begin(session, ann, account=EMAIL)).secret
+        everything.secret = (await everything.factor.begin(session, ann, account=EMAIL, hashed_password=hashed)).secret
     async with database.begin() as session:
         key = read_secret(everything.secret)
         assert key is not None
-        await everything.factor.confirm(session, await Users(session).get_one(1), hotp(key, int(time.time()) // 30))
+        code = hotp(key, int(time.time()) // 30)
+        await everything.factor.confirm(session, await Users(session).get_one(1), code, hashed_password=hashed)
     async with app_client(everything.app) as everything.client:
         yield everything
 

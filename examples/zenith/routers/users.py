@@ -5,7 +5,7 @@ Users delete their own account with ``POST /auth/me/delete``, which asks for the
 
 from fastapi import Depends, Response
 
-from fastapi_kit import Endpoint, crud_router
+from fastapi_kit import Endpoint, crud_router, unit_of_work
 from fastapi_kit.auth.users import ImpersonationToken
 from fastapi_kit.handlers import problem_responses
 from fastapi_kit.schemas import Int32
@@ -13,7 +13,7 @@ from fastapi_kit.schemas import Int32
 from ..dependencies import Claims, Session, get_users, require_self_or_superuser, require_superuser
 from ..models import User
 from ..schemas import PrivilegesUpdate, UserQuery, UserRead
-from ..services import UserService, impersonation
+from ..services import UserService, flow, impersonation
 
 router = crud_router(
     UserService,
@@ -35,8 +35,15 @@ router = crud_router(
     responses=problem_responses(404, 409),
 )
 async def update_privileges(id: Int32, changes: PrivilegesUpdate, session: Session) -> User:
-    """Set who may log in, and who is a superuser. It applies from the next request on."""
-    return await UserService(session).update(id, changes.model_dump())
+    """Set who may log in, and who is a superuser. It applies from the next request on.
+
+    The logins of a user who may not log in any more end. Otherwise they would go on when the user may again.
+    """
+    async with unit_of_work(session) as unit:
+        user = await UserService(session).update(id, changes.model_dump())
+        if not user.is_active:
+            flow.end_logins(unit, str(user.id))
+    return user
 
 
 @router.post("/{id}/impersonate", summary="Act as a user", dependencies=[Depends(require_superuser)], responses=problem_responses(404))

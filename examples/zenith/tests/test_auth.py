@@ -173,6 +173,9 @@ async def test_deactivated(client: AsyncClient, ada: Person, root: Person) -> No
     assert (await me(client, tokens["access_token"])).status_code == 401
     assert (await refresh(client, tokens["refresh_token"])).status_code == 401
 
+    await root("PATCH", f"/users/{ada.id}/privileges", {"is_active": True})
+    assert (await refresh(client, tokens["refresh_token"])).status_code == 401  # the login has ended
+    assert (await login(client, ada.email)).status_code == 200
 
 async def test_deleted(client: AsyncClient, ada: Person) -> None:
     """R22: users delete their account with their password, and its tokens are then rejected like any bad token."""

@@ -3,21 +3,25 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from pydantic import BaseModel, SecretStr
+from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 from tests.auth.accounts import PASSWORD
 from tests.auth.second_factor.site import EMAIL, FactorBase, Person, Site, User, Users, store_user
 
+from fastapi_kit.auth.api_keys import APIKeys, MemoryAPIKeyStore
+from fastapi_kit.auth.api_keys.router import api_keys_router
 from fastapi_kit.auth.second_factor import FactorState
 from fastapi_kit.auth.second_factor.sql import SQLFactorStore, TOTPMixin
 from fastapi_kit.auth.users import AccountChange, AuthEndpoint, LoginThrottle, MailFlow, UserProfile, UserRegister, auth_router
 from fastapi_kit.auth.users.second_factor import confirm_second_factor, disable_second_factor
 from fastapi_kit.db import Database
 from fastapi_kit.errors import UserInputError
-from fastapi_kit.testing import CapturedMail, app_client, captured_mails
+from fastapi_kit.testing import CapturedMail, app_client, captured_mails, cheap_hasher
 
 BOB, NEW = "bob@example.com", "another horse battery"
 
@@ -247,3 +251,100 @@ async def test_a_client_that_leaves(ann: Person, site: ChangeSite, enable: bool)
         await request
 
     assert site.told == [("second_factor_enabled" if enable else "second_factor_disabled", EMAIL)]
+
+
+# --- An API key ---
+
+
+async def test_an_api_key(ann: Person, site: ChangeSite) -> None:
+    """R45, R46: with ``flow=``, a key of a user with a second factor needs a code beside the password: it would log in without one."""
+    keys = APIKeys(MemoryAPIKeyStore(), prefix="shop")
+    router = api_keys_router(keys, current_user=site.get_user, flow=site.flow, session=site.database.session)
+    site.app.include_router(router, prefix="/auth/keys")
+    code = {"code": site.code(ann.secret, later=1)}
+
+    answers = [
+        await ann("POST", "/keys", json={"name": "ci", "current_password": password, **given})
+        for password, given in [(PASSWORD, {}), (PASSWORD, {"code": "000000"}), ("wrong", code), (PASSWORD, code), (PASSWORD, code)]
+    ]
+
+    errors = [answer.json()["errors"][0]["code"] for answer in answers if answer.status_code == 422]
+    assert ([answer.status_code for answer in answers], errors) == (
+        [422, 422, 422, 201, 422],
+        ["wrong_code", "wrong_code", "wrong_password", "wrong_code"],
+    )
+    assert len(await keys.list("1")) == 1
+
+
+# --- A new password while the factor is changed ---
+
+
+async def set_password(site: Site) -> None:
+    async with site.database.begin() as session:
+        await session.execute(update(User).values(hashed_password=await cheap_hasher().hash(NEW)))
+
+
+class Changing(SQLFactorStore):
+    """Another request sets a new password directly before the new state is stored."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+
+    async def replace(self, session: AsyncSession, user: TOTPMixin, new: FactorState, /, *, old: FactorState) -> bool:
+        await set_password(self.site)
+        return await super().replace(session, user, new, old=old)
+
+
+@pytest.mark.parametrize("path", ["", "/recovery-codes", "/disable"])
+async def test_a_password_that_changes_meanwhile(ann: Person, site: ChangeSite, path: str) -> None:
+    """R36, R46: what the old password has begun is not stored after a new one, and nobody is told of it."""
+    code = {"code": site.code(ann.secret, later=1)} if path else {}
+    if not path:
+        await ann("POST", "/second-factor/disable", json={"current_password": PASSWORD, "code": site.code(ann.secret, later=1)})
+        site.told.clear()
+    before = vars(await stored_state(site))
+    site.factor.store = Changing(site)
+
+    answer = await ann("POST", f"/second-factor{path}", json={"current_password": PASSWORD, **code})
+
+    assert answer.status_code == 409
+    assert (vars(await stored_state(site)), site.told) == (before, [])
+
+
+async def stored_state(site: ChangeSite) -> FactorState:
+    user = await site.user()
+    assert user is not None
+    async with site.database.sessions() as session:
+        return await SQLFactorStore().read(session, user)
+
+
+@pytest.mark.parametrize("meanwhile", [False, True])
+async def test_an_enrolment_ends_with_the_password(site: ChangeSite, meanwhile: bool) -> None:
+    """R36, R46: a thief with an access token and a secret from before cannot enable it after the user has set a new password."""
+    async with app_client(site.app) as client:
+        thief = Person(site, client)
+        await thief.begin()
+        if meanwhile:
+            site.factor.store = Changing(site)
+        else:
+            await set_password(site)
+
+        answer = await thief("POST", "/second-factor/confirm", json={"code": site.code(thief.secret)})
+
+        assert answer.status_code == 409
+        assert site.told == []
+        assert (await thief.log_in(password=NEW)).status_code == 200
+
+
+@pytest.mark.parametrize(("later", "status"), [(timedelta(minutes=29), 200), (timedelta(minutes=30), 409)])
+async def test_an_enrolment_ends(site: ChangeSite, later: timedelta, status: int) -> None:
+    """R46: a secret that nobody has confirmed for 30 minutes is over: an access token does not enable it any more."""
+    async with app_client(site.app) as client:
+        person = Person(site, client)
+        await person.begin()
+        site.clock.advance(later)
+        person.pair = (await person.log_in()).json()
+
+        answer = await person("POST", "/second-factor/confirm", json={"code": site.code(person.secret)})
+
+    assert answer.status_code == status

@@ -146,6 +146,21 @@ async def test_one_of_two(site: Site) -> None:
     assert sorted(isinstance(each, UserInputError) for each in done) == [False, True, True, True]
 
 
+@pytest.mark.parametrize("form", [Change, Partial])
+async def test_an_address_that_changed_meanwhile(site: Site, form: type[BaseModel]) -> None:
+    """R36: who sends the old address again, without the password, does not take a new address back that another request stores."""
+    user = await store_user(site.database)
+    async with site.database.sessions() as session:
+        loaded = await Users(session).get_one(user.id)
+        async with site.database.begin() as other:
+            await Users(other).update(user.id, {"email": "new@example.com"})
+
+        await site.flow.change(session, loaded, form.model_validate({"email": "ann@example.com", "full_name": "Ann"}))
+
+    stored = await row(site, user.id)
+    assert (stored.email, stored.full_name) == ("new@example.com", "Ann")
+
+
 async def test_rules_across_fields(site: Site) -> None:
     """The rules of a partial form are applied to the stored row with the change; a rejected change stores no password."""
     user = await store_user(site.database)

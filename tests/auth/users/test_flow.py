@@ -3,11 +3,14 @@
 import asyncio
 import logging
 import threading
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import pytest
+from sqlalchemy.ext.asyncio import async_sessionmaker
 from tests.auth.accounts import PASSWORD, Registration, Site, User, Users, store_user
 
+from fastapi_kit.auth.logins import ClientInfo, MemoryLoginStore, StoredLogins, TokenPair
 from fastapi_kit.auth.passwords import HashContext, PasswordHasher, PasswordPolicy
 from fastapi_kit.auth.users import Account, sql
 from fastapi_kit.db import Database, DatabaseOptions
@@ -141,6 +144,51 @@ async def test_a_password_that_was_changed_meanwhile_stays_changed(site: Site) -
         await flow_with(site, Slow()).flow.authenticate(session, email=user.email, password="right password")
 
     assert await stored_hash(site, user.id) == "new:another password"
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("deleted", [False, True])
+async def test_a_user_whom_the_application_has_changed(site: Site, deleted: bool, plain: bool) -> None:
+    """R36: a login that begins while the password is changed is ended, also if the application has set something on the user."""
+    user = await store_user(site.database)
+
+    class Slow(StoredLogins):
+        async def start(self, subject: str, *, scopes: Collection[str] = (), client: ClientInfo | None = None) -> TokenPair:
+            async with site.database.begin() as session:
+                if deleted:
+                    await Users(session).delete(user.id)
+                else:
+                    await Users(session).set_password(user, hashed_password="another")
+            return await super().start(subject, scopes=scopes, client=client)
+
+    def scopes_of(user: User) -> Sequence[str]:
+        user.full_name = "Ann"
+        return []
+
+    logins = Slow(site.tokens, MemoryLoginStore())
+    sessions = async_sessionmaker(site.database.engine) if plain else site.database.sessions
+    async with sessions() as session:
+        with pytest.raises(InvalidCredentialsError):
+            await replace(site.flow, logins=logins, scopes=scopes_of).login(session, email=user.email, password=PASSWORD)
+
+    assert await logins.list_logins(str(user.id)) == []
+
+
+async def test_what_the_application_has_changed(site: Site) -> None:
+    """A login keeps what the application has set on the user, and stores it when the application commits."""
+    user = await store_user(site.database)
+
+    def scopes_of(user: User) -> Sequence[str]:
+        user.full_name = "Ann"
+        return []
+
+    flow = replace(site.flow, logins=StoredLogins(site.tokens, MemoryLoginStore()), scopes=scopes_of)
+    async with site.database.sessions() as session:
+        await flow.login(session, email=user.email, password=PASSWORD)
+        await session.commit()
+
+    async with site.database.sessions() as session:
+        assert (await Users(session).get_one(user.id)).full_name == "Ann"
 
 
 async def test_a_weak_password_is_rejected_before_it_is_hashed(site: Site) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from httpx import ASGITransport, AsyncClient
 from pydantic import BaseModel, SecretStr
+from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.types import ASGIApp
-from tests.auth.accounts import PASSWORD, Site, Users, store_user
+from tests.auth.accounts import PASSWORD, Site, User, Users, store_user
 from tests.ratelimit.counters import Seconds, limiter_on
 from tests.redis_server import RedisServer
 from tests.reliability.servers import closed_port
@@ -210,6 +211,18 @@ async def test_other_spellings(in_memory: Guarded, email: str, other: str) -> No
     await in_memory.guesses(5, email=email)
 
     assert await in_memory.guesses(6, email=other) == 5 * ["wrong"] + ["limited"]
+
+
+async def test_other_spellings_with_identify(in_memory: Guarded) -> None:
+    """R47, R51: all spellings of an address have one limit, also where ``identify`` finds the user: there are any number of them."""
+
+    async def identify(session: AsyncSession, name: str) -> User | None:
+        return await Users(session).get_account_by_email(name)
+
+    in_memory.site.flow = replace(in_memory.site.flow, identify=identify)
+    spellings = ["ann@example" + "\ufe0f" * number + ".com" for number in range(12)]
+
+    assert [await in_memory.guess(email=email) for email in spellings] == 10 * ["wrong"] + 2 * ["limited"]
 
 
 @pytest.mark.parametrize(("email", "similar"), [("gro\u00df@example.com", "gross@example.com"), ("ann@stra\u00dfe.de", "ann@strasse.de")])

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Path
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fastapi_kit.auth.api_keys.keys import APIKeys
@@ -16,6 +16,7 @@ from fastapi_kit.auth.requests.guards import require
 from fastapi_kit.auth.tokens.claims import TokenClaims
 from fastapi_kit.auth.users.flow import wrong_password
 from fastapi_kit.auth.users.router import NoStoreRoute
+from fastapi_kit.auth.users.schemas import CurrentPassword, OptionalCode
 from fastapi_kit.dependencies import Dependency, as_depends, while_connected
 from fastapi_kit.errors import ConfigurationError, FieldError, UserInputError
 from fastapi_kit.handlers.openapi import problem_responses
@@ -40,11 +41,12 @@ class APIKeyCreate(BaseModel):
 
 
 class ConfirmedAPIKeyCreate(APIKeyCreate):
-    """What a user sends to create a key, with the current password."""
+    """What a user sends to create a key, with the current password, and a code of the second factor if there is one."""
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
-    current_password: Annotated[SecretStr, Field(min_length=1, max_length=1024)]
+    current_password: CurrentPassword
+    code: OptionalCode = None
 
 
 class APIKeyRead(BaseModel):
@@ -84,8 +86,8 @@ def api_keys_router(
         current_user: The dependency that gives the user, from ``get_current_user_factory``.
         scopes: Returns the scopes that a user may give to a key; others are a 422. Without it, keys have no scopes. A key keeps its
             scopes until it is revoked.
-        flow: Asks for ``current_password`` before a key is created, and limits the guesses if it has a throttle. Without it, whoever has
-            stolen an access token can create a key that stays valid.
+        flow: Asks for ``current_password`` before a key is created, and for ``code`` if the user has a second factor. It limits the
+            guesses if it has a throttle. Without it, whoever has stolen an access token can create a key that stays valid.
         session: Any dependency that gives a session, for *flow*.
 
     Raises:
@@ -181,7 +183,7 @@ def confirmed(
     get_user: Callable[..., Awaitable[UserT]],
     get_claims: Callable[..., Awaitable[TokenClaims]],
 ) -> Callable[..., Awaitable[APIKeyCreated]]:
-    """Return the route that creates a key if the password is right, and is still the one that is stored."""
+    """Return the route that creates a key if password and code are right, and the password is still the one that is stored."""
 
     async def create_confirmed_key(
         data: ConfirmedAPIKeyCreate,
@@ -191,6 +193,7 @@ def confirmed(
         _: Annotated[None, while_connected],
     ) -> APIKeyCreated:
         verified = await flow.confirm(session, user, data.current_password)
+        await flow.confirm_code(session, user, data.code)
         created = await create_key(data, user, claims)
         # A change of the password revokes the keys that it finds. It may have come between the verification and the creation.
         if not await flow.still_has_hash(session, user, verified):

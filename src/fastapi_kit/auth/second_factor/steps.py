@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -29,6 +29,8 @@ __all__ = ["Enrolment", "SecondFactor", "scopes_of", "wrong_code"]
 UserT = TypeVar("UserT")
 
 LONGEST_CHALLENGE = timedelta(minutes=5)
+LONGEST_ENROLMENT = timedelta(minutes=30)
+"""How long a new secret waits for its first code."""
 ATTEMPTS = 5
 """How many codes one challenge may try."""
 WINDOW = 2 * LONGEST_CHALLENGE.total_seconds()
@@ -136,36 +138,46 @@ class SecondFactor(Generic[UserT]):
 
     # --- With a login ---
 
-    async def begin(self, session: AsyncSession, user: UserT, *, account: str) -> Enrolment:
-        """Store a new secret, which ``confirm`` enables. Ask for the password before.
+    async def begin(self, session: AsyncSession, user: UserT, *, account: str, hashed_password: str | None) -> Enrolment:
+        """Store a new secret, which ``confirm`` enables within 30 minutes. Ask for the password before.
 
         Args:
             session: A session of your database.
             user: The user as stored now.
             account: What the app shows beside the issuer, such as the e-mail address.
+            hashed_password: The hash of the password that the user gave. The secret ends with it.
 
         Raises:
             ConflictError: The factor is enabled already.
         """
         old = await self.store.read(session, user)
         secret = self.totp.new_secret()
-        if old.is_enabled or not await self.store.replace(session, user, FactorState(secret=self._encrypt(secret)), old=old):
+        new = FactorState(secret=self._encrypt(unconfirmed(secret, hashed_password, now=self.tokens.now())))
+        if old.is_enabled or not await self.store.replace(session, user, new, old=old):
             raise ConflictError
         return Enrolment(secret=secret, uri=self.totp.uri(secret, account=account))
 
-    async def confirm(self, session: AsyncSession, user: UserT, code: str) -> Sequence[str]:
+    async def confirm(self, session: AsyncSession, user: UserT, code: str, *, hashed_password: str | None) -> Sequence[str]:
         """Enable the factor with a first code of the app, and return the recovery codes, which are shown once.
 
         If the user does not see them, ``renew_recovery_codes`` makes others.
 
+        Args:
+            session: A session of your database.
+            user: The user as stored now.
+            code: A code of the app.
+            hashed_password: The hash that is stored now.
+
         Raises:
             UserInputError: The code is wrong.
-            ConflictError: There is nothing to confirm.
+            ConflictError: There is nothing to confirm, or it began too long ago or with another password: begin again.
         """
         old = await self.store.read(session, user)
-        if old.is_enabled:
+        stored = None if old.is_enabled or old.secret is None else self._decrypt(old.secret)
+        secret = None if stored is None else read_unconfirmed(stored, hashed_password, now=self.tokens.now())
+        if secret is None:
             raise ConflictError
-        return await self._make_recovery_codes(session, user, code, old=old)
+        return await self._make_recovery_codes(session, user, code, secret, old=old, stored=self._encrypt(secret))
 
     async def renew_recovery_codes(self, session: AsyncSession, user: UserT, code: str) -> Sequence[str]:
         """Replace all recovery codes, and return the new ones, which are shown once. Ask for the password before.
@@ -182,9 +194,9 @@ class SecondFactor(Generic[UserT]):
             ConflictError: The factor is not enabled, or another request was faster.
         """
         old = await self.store.read(session, user)
-        if not old.is_enabled:
+        if not old.is_enabled or old.secret is None:
             raise ConflictError
-        return await self._make_recovery_codes(session, user, code, old=old)
+        return await self._make_recovery_codes(session, user, code, self._decrypt(old.secret), old=old, stored=old.secret)
 
     async def is_enabled(self, session: AsyncSession, user: UserT) -> bool:
         """Return whether the logins of *user* need a code."""
@@ -210,15 +222,16 @@ class SecondFactor(Generic[UserT]):
         if not await self.store.replace(session, user, FactorState(), old=old):
             raise ConflictError
 
-    async def _make_recovery_codes(self, session: AsyncSession, user: UserT, code: str, *, old: FactorState) -> Sequence[str]:
-        """Store new recovery codes over *old* with a code of the app, and return them."""
-        if old.secret is None:
-            raise ConflictError
-        step = self.totp.verify(self._decrypt(old.secret), code, last_step=old.last_step)
+    async def _make_recovery_codes(
+        self, session: AsyncSession, user: UserT, code: str, secret: str, *, old: FactorState, stored: bytes
+    ) -> Sequence[str]:
+        """Store new recovery codes over *old* with a code of the app, and return them. *stored* is *secret* as it is stored."""
+        step = self.totp.verify(secret, code, last_step=old.last_step)
         if step is None:
             raise wrong_code()
         recovery = new_recovery_codes()
-        if not await self.store.replace(session, user, replace(old, last_step=step, recovery_hashes=recovery.hashes), old=old):
+        new = FactorState(secret=stored, last_step=step, recovery_hashes=recovery.hashes)
+        if not await self.store.replace(session, user, new, old=old):
             raise ConflictError
         return recovery.codes
 
@@ -263,6 +276,18 @@ def scopes_of(challenge: TokenClaims) -> frozenset[str]:
 def fingerprint(state: FactorState, hashed_password: str | None) -> str:
     """Return what changes with the password and with the factor, without showing either."""
     return hashlib.sha256(b"\0".join([(hashed_password or "").encode(errors="replace"), state.secret or b""])).hexdigest()
+
+
+def unconfirmed(secret: str, hashed_password: str | None, *, now: datetime) -> str:
+    """Return what is stored of *secret* until it is confirmed: with its end, and bound to the password."""
+    return f"{secret} {int((now + LONGEST_ENROLMENT).timestamp())} {fingerprint(FactorState(), hashed_password)}"
+
+
+def read_unconfirmed(stored: str, hashed_password: str | None, *, now: datetime) -> str | None:
+    """Return the secret in what ``unconfirmed`` made, or None if it is over."""
+    secret, _, rest = stored.partition(" ")
+    end, _, state = rest.partition(" ")
+    return secret if state == fingerprint(FactorState(), hashed_password) and now.timestamp() < int(end) else None
 
 
 def wrong_code() -> UserInputError:

@@ -1,16 +1,33 @@
 """What logins need of the users of an application."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar, runtime_checkable
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from sqlalchemy import inspect
+from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstanceState, object_mapper
 
 from fastapi_kit.errors import ConfigurationError, FieldError, UserInputError
 from fastapi_kit.schemas import Email
 
-__all__ = ["PRIVILEGES", "Account", "Accounts", "EditableAccounts", "check_own_fields", "editable", "is_superuser", "normalize_email"]
+__all__ = [
+    "PRIVILEGES",
+    "Account",
+    "Accounts",
+    "EditableAccounts",
+    "check_own_fields",
+    "editable",
+    "is_superuser",
+    "normalize_email",
+    "stored_hash",
+    "without_fields",
+]
 
 UserT = TypeVar("UserT")
+ModelT = TypeVar("ModelT", bound=BaseModel)
 RegisterT_contra = TypeVar("RegisterT_contra", bound=BaseModel, contravariant=True)
 
 PRIVILEGES = frozenset(
@@ -124,6 +141,31 @@ def editable(accounts: Accounts[UserT, RegisterT_contra]) -> EditableAccounts[Us
     if not isinstance(accounts, EditableAccounts):
         raise ConfigurationError(f"{type(accounts).__name__} needs the methods lock_account, set_email and remove: see EditableAccounts")
     return accounts
+
+
+async def stored_hash(accounts: Accounts[UserT, RegisterT_contra], session: AsyncSession, user: UserT) -> str | None:
+    """Return the hash that is stored for *user* now, or None. What the application has set on *user* and not stored stays as it is."""
+    subject = accounts.describe(user).subject
+    state = inspect(user, raiseerr=False)
+    if isinstance(state, InstanceState) and state.session is session.sync_session:
+        if not state.modified:
+            session.expire(user)  # so that it is read again
+        else:
+            unchanged = state.unmodified & set(object_mapper(user).column_attrs.keys())
+            try:
+                with session.no_autoflush:
+                    await session.refresh(user, unchanged)
+            except InvalidRequestError:
+                return None  # it was deleted
+    now = await accounts.get_account(subject)
+    return None if now is None else accounts.describe(now).hashed_password
+
+
+def without_fields(data: ModelT, names: Collection[str]) -> ModelT:
+    """Return a copy of *data* in which the fields *names* are not set."""
+    copy = data.model_copy()
+    copy.model_fields_set.difference_update(names)
+    return copy
 
 
 def is_superuser(user: object) -> bool:

@@ -7,16 +7,22 @@ from functools import partial
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from pydantic import BaseModel, SecretStr
-from sqlalchemy import inspect
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import InstanceState
 
 from fastapi_kit.auth.logins.protocol import ClientInfo, EndableLogins, LoginInfo, Logins, TokenPair
 from fastapi_kit.auth.passwords.hasher import PasswordHasher
 from fastapi_kit.auth.passwords.policy import PasswordPolicy
 from fastapi_kit.auth.second_factor.steps import SecondFactor, wrong_code
 from fastapi_kit.auth.tokens.claims import TokenClaims
-from fastapi_kit.auth.users.accounts import Account, Accounts, check_own_fields, editable, normalize_email
+from fastapi_kit.auth.users.accounts import (
+    Account,
+    Accounts,
+    check_own_fields,
+    editable,
+    normalize_email,
+    stored_hash,
+    without_fields,
+)
 from fastapi_kit.auth.users.notices import AccountChange, ChangeKind, Notify, after_commit, send_notice
 from fastapi_kit.auth.users.throttle import LoginThrottle, limited_codes
 from fastapi_kit.db.sessions import finish
@@ -200,11 +206,16 @@ class AuthFlow(Generic[UserT, RegisterT]):
         account = accounts.describe(user)
         changes = {name: getattr(data, name) for name in data.model_fields_set}
         password, current = changes.pop("password", None), changes.pop("current_password", None)
-        needs_code = any(changes[name] != getattr(user, name, None) for name in changes.keys() & set(self.guarded))
+        guarded = changes.keys() & set(self.guarded)
+        same = {name for name in guarded if changes[name] == getattr(user, name, None)}
+        needs_code = guarded != same
         is_guarded = password is not None or needs_code
         if is_guarded and actor is not None:
             raise ImpersonatedError
         new_hash = verified = None
+        if confirm:
+            # They need no password, and another value may be stored by now.
+            data = without_fields(data, same)
         if confirm and is_guarded:
             verified = await self.confirm(session, user, current)
             if needs_code:
@@ -368,9 +379,9 @@ class AuthFlow(Generic[UserT, RegisterT]):
             return None  # not an address
 
     def account_name(self, name: str) -> str:
-        """Return what a client typed in the form in which it is looked up, for a throttle."""
+        """Return what a client typed in one form, for a throttle. An address has one, also where *identify* finds the user."""
         try:
-            return name if self.identify is not None else normalize_email(name)
+            return normalize_email(name)
         except UserInputError:
             return name
 
@@ -393,22 +404,13 @@ class AuthFlow(Generic[UserT, RegisterT]):
 
     async def still_has_hash(self, session: AsyncSession, user: UserT, hashed_password: str | None) -> bool:
         """Return whether *hashed_password* is stored for *user* now."""
-        return await self._stored_hash(session, user) == hashed_password
+        return await stored_hash(self.accounts(session), session, user) == hashed_password
 
     async def _still_has_password(self, session: AsyncSession, user: UserT, password: str | SecretStr) -> bool:
-        before = self.accounts(session).describe(user).hashed_password
-        stored = await self._stored_hash(session, user)
+        accounts = self.accounts(session)
+        before, stored = accounts.describe(user).hashed_password, await stored_hash(accounts, session, user)
         # Another login may have replaced an outdated hash of the same password.
         return stored == before or await self.passwords.verify(password, stored)
-
-    async def _stored_hash(self, session: AsyncSession, user: UserT) -> str | None:
-        accounts = self.accounts(session)
-        subject = accounts.describe(user).subject
-        state = inspect(user, raiseerr=False)
-        if isinstance(state, InstanceState) and state.session is session.sync_session and not state.modified:
-            session.expire(user)  # so that it is read again
-        now = await accounts.get_account(subject)
-        return None if now is None else accounts.describe(now).hashed_password
 
     async def _authenticate(
         self, session: AsyncSession, email: str, password: str | SecretStr, client: ClientInfo | None

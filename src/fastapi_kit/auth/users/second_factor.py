@@ -1,6 +1,6 @@
 """The steps of a login with a second factor, without HTTP."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, SecretStr
@@ -10,7 +10,8 @@ from fastapi_kit.auth.logins.protocol import ClientInfo, EndableLogins, TokenPai
 from fastapi_kit.auth.second_factor.steps import Enrolment, SecondFactor, scopes_of
 from fastapi_kit.auth.users.throttle import limited_codes
 from fastapi_kit.db.sessions import finish
-from fastapi_kit.errors import ConfigurationError, InvalidTokenError
+from fastapi_kit.db.transactions import unit_of_work
+from fastapi_kit.errors import ConfigurationError, ConflictError, InvalidTokenError
 
 if TYPE_CHECKING:
     from fastapi_kit.auth.users.flow import AuthFlow
@@ -26,6 +27,7 @@ __all__ = [
 
 UserT = TypeVar("UserT")
 RegisterT = TypeVar("RegisterT", bound=BaseModel)
+ResultT = TypeVar("ResultT")
 
 
 async def login_with_code(
@@ -73,16 +75,22 @@ async def login_with_code(
 async def begin_second_factor(
     flow: "AuthFlow[UserT, RegisterT]", session: AsyncSession, user: UserT, *, current_password: str | SecretStr
 ) -> Enrolment:
-    """Return a new secret for the authenticator app of *user*. ``confirm_second_factor`` enables it.
+    """Return a new secret for the authenticator app of *user*. ``confirm_second_factor`` enables it within 30 minutes.
+
+    A new password ends it before.
 
     Raises:
         UserInputError: The current password is wrong.
-        ConflictError: The factor is enabled already.
+        ConflictError: The factor is enabled already, or the password was changed meanwhile.
     """
     factor = second_factor_of(flow)
-    await flow.confirm(session, user, current_password)
+    verified = await flow.confirm(session, user, current_password)
     account = flow.accounts(session).describe(user)
-    return await factor.begin(session, user, account=account.email or account.subject)
+
+    async def store() -> Enrolment:
+        return await factor.begin(session, user, account=account.email or account.subject, hashed_password=verified)
+
+    return await with_password(flow, session, user, verified, store)
 
 
 async def confirm_second_factor(flow: "AuthFlow[UserT, RegisterT]", session: AsyncSession, user: UserT, *, code: str) -> Sequence[str]:
@@ -91,18 +99,18 @@ async def confirm_second_factor(flow: "AuthFlow[UserT, RegisterT]", session: Asy
     Raises:
         UserInputError: The code is wrong.
         RateLimitedError: The user had too many attempts.
-        ConflictError: There is nothing to confirm.
+        ConflictError: There is nothing to confirm, or it began more than 30 minutes ago, or with another password.
     """
     factor, account = second_factor_of(flow), flow.accounts(session).describe(user)
 
     async def store() -> Sequence[str]:
-        codes = await factor.confirm(session, user, code)
+        codes = await factor.confirm(session, user, code, hashed_password=account.hashed_password)
         await flow.tell(session, "second_factor_enabled", before=account, after=account)
         return codes
 
     # Counted apart from logins: it needs no password, and a stolen token must not keep the user from logging in.
     async with limited_codes(flow.throttle, account.subject, kind="enrolment"):
-        return await finish(store())
+        return await finish(with_password(flow, session, user, account.hashed_password, store))
 
 
 async def renew_recovery_codes(
@@ -115,10 +123,10 @@ async def renew_recovery_codes(
     Raises:
         UserInputError: The current password or the code is wrong.
         RateLimitedError: The user had too many attempts.
-        ConflictError: The factor is not enabled, or another request was faster.
+        ConflictError: The factor is not enabled, or another request, such as one that changes the password, was faster.
     """
     factor, account = second_factor_of(flow), flow.accounts(session).describe(user)
-    await flow.confirm(session, user, current_password)
+    verified = await flow.confirm(session, user, current_password)
 
     async def store() -> Sequence[str]:
         codes = await factor.renew_recovery_codes(session, user, code)
@@ -126,7 +134,7 @@ async def renew_recovery_codes(
         return codes
 
     async with limited_codes(flow.throttle, account.subject):
-        return await finish(store())
+        return await finish(with_password(flow, session, user, verified, store))
 
 
 async def disable_second_factor(
@@ -137,17 +145,33 @@ async def disable_second_factor(
     Raises:
         UserInputError: The current password or the code is wrong.
         RateLimitedError: The user had too many attempts.
-        ConflictError: The factor is not enabled.
+        ConflictError: The factor is not enabled, or the password was changed meanwhile.
     """
     factor, account = second_factor_of(flow), flow.accounts(session).describe(user)
-    await flow.confirm(session, user, current_password)
+    verified = await flow.confirm(session, user, current_password)
 
     async def store() -> None:
         await factor.disable(session, user, code)
         await flow.tell(session, "second_factor_disabled", before=account, after=account)
 
     async with limited_codes(flow.throttle, account.subject):
-        await finish(store())
+        await finish(with_password(flow, session, user, verified, store))
+
+
+async def with_password(
+    flow: "AuthFlow[UserT, RegisterT]",
+    session: AsyncSession,
+    user: UserT,
+    hashed_password: str | None,
+    change: Callable[[], Awaitable[ResultT]],
+) -> ResultT:
+    """Make *change*, and undo it if another hash than *hashed_password* is stored by then. Raises ConflictError."""
+    async with unit_of_work(session):
+        result = await change()
+        # The change has locked the row of the user: a new password was stored before, or waits for the end of this transaction.
+        if not await flow.still_has_hash(session, user, hashed_password):
+            raise ConflictError
+    return result
 
 
 def second_factor_of(flow: "AuthFlow[UserT, RegisterT]") -> SecondFactor[UserT]:
