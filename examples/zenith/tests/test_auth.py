@@ -177,6 +177,7 @@ async def test_deactivated(client: AsyncClient, ada: Person, root: Person) -> No
     assert (await refresh(client, tokens["refresh_token"])).status_code == 401  # the login has ended
     assert (await login(client, ada.email)).status_code == 200
 
+
 async def test_deleted(client: AsyncClient, ada: Person) -> None:
     """R22: users delete their account with their password, and its tokens are then rejected like any bad token."""
     tokens = await tokens_of(client, ada.email)
