@@ -11,7 +11,6 @@ from benchmarks.measure import FULL, QUICK, Effort, check, speed
 from benchmarks.rows import ROWS, Row
 from benchmarks.stage import Stage, open_stage
 from benchmarks.table import heading, line
-
 from fastapi_kit.auth.passwords import PasswordHasher
 
 __all__ = ["main", "show"]
