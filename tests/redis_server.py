@@ -13,6 +13,8 @@ from typing import NoReturn
 from uuid import uuid4
 
 import pytest
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
 from tests.reliability.aside import eventually
 from tests.reliability.servers import closed_port
 
@@ -71,6 +73,21 @@ async def shared_redis(*, processes: int = 1) -> AsyncGenerator[list[Cache]]:
         for cache in caches:
             async with cache.lifespan(None):
                 pass
+
+
+@asynccontextmanager
+async def shared_prefix() -> AsyncGenerator[str]:
+    """Yield how the names of a test's own keys on the shared server begin. They are removed at the end."""
+    prefix = f"fastapi_kit_tests_{uuid4().hex}:"
+    async with Redis.from_url(URL) as client:
+        try:
+            await client.ping()
+        except RedisError:
+            leave_out("Redis is not reachable: set TEST_REDIS_URL or start it on 127.0.0.1:6379")
+        yield prefix
+        keys = [key async for key in client.scan_iter(f"{prefix}*")]
+        if keys:
+            await client.delete(*keys)
 
 
 class RedisServer:

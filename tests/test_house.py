@@ -37,7 +37,10 @@ WEB = f"{PYDANTIC} anyio fastapi opentelemetry sqlalchemy starlette"
 GROUND = frozenset({"errors", "settings", "pagination", "schemas", "_text"})
 TOKENS, PASSWORDS, LOGINS = frozenset({"auth.tokens"}), frozenset({"auth.passwords"}), frozenset({"auth.logins"})
 FACTOR, API_KEYS = frozenset({"auth.second_factor"}), frozenset({"auth.api_keys"})
-FLOW_MEMBERS = "auth.users.accounts auth.users.flow auth.users.throttle auth.users.mail auth.users.impersonation auth.users.second_factor"
+FLOW_MEMBERS = """
+    auth.users.accounts auth.users.flow auth.users.throttle auth.users.notices auth.users.mail auth.users.impersonation
+    auth.users.second_factor
+"""
 FLOW = frozenset(FLOW_MEMBERS.split())
 TOOLS = GROUND | TOKENS | PASSWORDS | {"db", "middleware", "cache"}
 ON_DATABASE = TOOLS | {"crud"}
@@ -77,8 +80,9 @@ PLACES = [
     place("auth.logins", GROUND | TOKENS, PYDANTIC),
     place("auth.api_keys", GROUND | TOKENS, PYDANTIC),
     place("auth.logins.redis", GROUND | LOGINS | {"_redis"}, PYDANTIC),
+    place("auth.api_keys.redis", GROUND | API_KEYS | {"_redis"}, PYDANTIC),
     # it hands a session through
-    place("auth.second_factor", GROUND | TOKENS, f"{PYDANTIC} sqlalchemy"),
+    place("auth.second_factor", GROUND | TOKENS | {"ratelimit.counters"}, f"{PYDANTIC} sqlalchemy"),
     # on the database
     place("auth.second_factor.sql", GROUND | FACTOR | {"db"}, f"{PYDANTIC} sqlalchemy"),
     place("auth._rows", GROUND | {"db"}, f"{PYDANTIC} sqlalchemy"),

@@ -23,7 +23,7 @@ EXPORTS = {
     "fastapi_kit.auth": """
         APIKeyTransport BearerTransport CookieTransport CurrentUserDependency FirstMessageTransport JWTService Key Keyring PasswordHasher
         PasswordPolicy Roles SubprotocolTransport TokenClaims TokenPolicy TokenVerifier Transport UserDependency accept_websocket
-        get_claims_factory get_current_user_factory jwks_router require require_access
+        get_claims_factory get_current_user_factory jwks_router require require_access while_logged_in
     """,
     "fastapi_kit.auth.api_keys": "APIKeyInfo APIKeyRecord APIKeyStore APIKeys MemoryAPIKeyStore NewAPIKey",
     "fastapi_kit.auth.logins": """
@@ -33,7 +33,7 @@ EXPORTS = {
     "fastapi_kit.auth.requests": """
         APIKeyTransport BearerTransport CookieTransport CurrentUserDependency FirstMessageTransport Roles SubprotocolTransport Transport
         UserDependency accept_websocket client_of get_claims_factory get_current_user_factory jwks_router require
-        require_access
+        require_access while_logged_in
     """,
     "fastapi_kit.auth.second_factor": """
         Cipher Enrolment FactorState FactorStore RecoveryCodes SecondFactor TOTP new_recovery_codes use_recovery_code
@@ -43,9 +43,10 @@ EXPORTS = {
     """,
     "fastapi_kit.auth.tokens.remote": "Fetch RemoteIssuer",
     "fastapi_kit.auth.users": """
-        Account Accounts AuthEndpoint AuthFlow EditableAccounts Impersonation ImpersonationStart ImpersonationToken LoginRead LoginThrottle
-        Mail MailFlow NoChanges NoStoreRoute PasswordForm RefreshRequest SendLink UserAccounts UserMixin UserProfile UserRegister
-        auth_router begin_second_factor confirm_second_factor disable_second_factor login_with_code normalize_email superuser_command
+        Account AccountChange Accounts AuthEndpoint AuthFlow ChangeKind EditableAccounts Impersonation ImpersonationStart ImpersonationToken
+        LoginRead LoginThrottle Mail MailFlow NoChanges NoStoreRoute Notify PasswordForm RefreshRequest SendLink UserAccounts UserMixin
+        UserProfile UserRegister auth_router begin_second_factor confirm_second_factor disable_second_factor login_with_code normalize_email
+        renew_recovery_codes superuser_command
     """,
     "fastapi_kit.cache": "Cache cached",
     "fastapi_kit.crud": "CRUDService FOR_UPDATE FilterSpec KeysetSpec QuerySpec ReadService RowLock SparseModel SparseSpec Where any_of",

@@ -23,7 +23,6 @@ __all__ = [
     "get_db",
     "get_organizations",
     "get_users",
-    "require_no_impersonation",
     "require_self_or_superuser",
     "require_superuser",
 ]
@@ -31,7 +30,6 @@ __all__ = [
 bearer = BearerTransport(token_url=f"{settings.API_V1_STR.lstrip('/')}/auth/login")
 get_current_user = get_current_user_factory(logins, load_user, session=db.session, transports=[bearer])
 require_superuser = require(get_current_user, superuser=True)
-require_no_impersonation = require(get_current_user, impersonated=False)
 
 Session = Annotated[AsyncSession, db.session]
 CurrentUser = Annotated[User, Depends(get_current_user)]

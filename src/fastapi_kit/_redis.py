@@ -1,7 +1,7 @@
 """Connections to Redis, with a time limit."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastapi_kit.errors import ConfigurationError, UnavailableError
@@ -47,6 +47,10 @@ class RedisConnection:
                 return await command(client)
         except (RedisError, OSError) as error:
             raise UnavailableError(self._service) from error
+
+    async def run(self, script: str, keys: Sequence[str], *values: str | int) -> Any:
+        """Return the result of *script* in Lua, which nothing interrupts. Raises UnavailableError if Redis does not answer."""
+        return await self.ask(lambda client: client.eval(script, len(keys), *keys, *values))
 
     async def close(self) -> None:
         """Close the connections."""

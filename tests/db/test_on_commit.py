@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from tests.models import Loan, Tag, TagService
 
 from fastapi_kit.db import Database, on_commit, unit_of_work
+from fastapi_kit.db.hooks import has_uncommitted_writes, on_rollback
 from fastapi_kit.errors import ConfigurationError, ConflictError, NotFoundError
 
 Sessions = async_sessionmaker[AsyncSession]
@@ -283,6 +284,86 @@ async def test_a_call_may_use_another_session_and_register_more(library: Databas
     assert seen == [{"a", "call 0"}]
     await TagService(session).create({"name": "b"})
     assert len(seen) == 2
+
+
+# --- Calls after a rollback. ---
+
+
+@pytest.mark.parametrize("how", ["error", "rollback", "close", "failed commit", "invalidate"])
+async def test_a_call_after_a_rollback(application_sessions: Sessions, library: Database, how: str) -> None:
+    """The library's own calls of ``on_rollback`` run once, when the transaction has ended without a commit, however it ends."""
+    seen: list[set[str]] = []
+
+    async def look() -> None:
+        seen.append(await names(library))
+
+    session = application_sessions()
+    await session.begin()
+    await session.execute(insert(Tag).values(name="a"))
+    on_rollback(session, look)
+    assert seen == []
+    if how == "error":
+        with pytest.raises(ZeroDivisionError):
+            async with unit_of_work(session):
+                raise ZeroDivisionError
+        assert seen == []  # the savepoint is another one
+        await session.rollback()
+    elif how == "failed commit":
+        session.add(Tag(name=None))
+        with pytest.raises(IntegrityError):
+            await session.commit()
+    else:
+        await getattr(session, how)()
+    await session.close()
+
+    assert seen == [set()]
+    async with session.begin():
+        await session.execute(insert(Tag).values(name="b"))
+    assert len(seen) == 1
+
+
+async def test_a_call_after_the_rollback_of_its_savepoint(session: AsyncSession, library: Database) -> None:
+    """A call of ``on_rollback`` belongs to its savepoint, and to the transaction around it when that is released."""
+    calls: list[str] = []
+    async with unit_of_work(session) as outer:
+        await TagService(session).create({"name": "a"})
+        async with unit_of_work(session) as inner:
+            on_rollback(session, lambda: calls.append("undone"))
+            await inner.rollback()
+        assert calls == ["undone"]
+        async with unit_of_work(session):
+            await TagService(session).create({"name": "b"})
+            on_rollback(session, lambda: calls.append("released"))
+        assert calls == ["undone"]
+        await outer.rollback()
+    assert calls == ["undone", "released"]
+
+    async with unit_of_work(session):
+        await TagService(session).create({"name": "c"})
+        on_rollback(session, lambda: calls.append("never"))
+    assert (calls, await names(library)) == (["undone", "released"], {"c"})
+
+
+async def test_a_call_after_a_rollback_that_fails(session: AsyncSession, caplog: pytest.LogCaptureFixture) -> None:
+    """A call that fails is logged; the others run, and the request has its own error."""
+    calls: list[str] = []
+
+    with pytest.raises(LookupError):
+        async with unit_of_work(session):
+            on_rollback(session, lambda: fail(ZeroDivisionError()))
+            on_rollback(session, lambda: calls.append("second"))
+            raise LookupError
+
+    assert calls == ["second"]
+    assert "on_rollback: a call failed after the rollback; the others still run" in caplog.text
+
+
+async def test_a_unit_that_only_waits_has_written_nothing(library: Database) -> None:
+    """A call of ``on_rollback`` is no write: a request that registers one and reads is not told of a lost write."""
+    async with library.sessions() as session:
+        await session.begin()
+        on_rollback(session, lambda: None)
+        assert not has_uncommitted_writes(session.sync_session)
 
 
 # --- A unit in a task group. ---

@@ -22,9 +22,9 @@ class Seconds:
 
 
 @asynccontextmanager
-async def redis_limiter() -> AsyncGenerator[RateLimiter]:
-    """Yield a limiter on the shared server, whose keys are removed at the end."""
-    prefix = f"fastapi_kit_tests_{uuid4().hex}:"
+async def redis_limiter(prefix: str | None = None) -> AsyncGenerator[RateLimiter]:
+    """Yield a limiter on the shared server, whose keys are removed at the end. Those with one *prefix* count together."""
+    prefix = prefix or f"fastapi_kit_tests_{uuid4().hex}:"
     limiter = RateLimiter(URL, prefix=prefix, timeout=PATIENT, fail_open=False)
     async with limiter.lifespan(None):
         try:

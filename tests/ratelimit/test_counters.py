@@ -80,8 +80,7 @@ async def test_the_end_of_the_window(kind: str, monkeypatch: pytest.MonkeyPatch)
         now = time.time()
         clock = "limits.aio.storage.redis.redispy.time.time" if kind == "redis" else "time.time"
         monkeypatch.setattr(clock, lambda: now)
-        if isinstance(limiter._counter, MemoryCounter):
-            monkeypatch.setattr(limiter._counter, "_clock", lambda: now)
+        monkeypatch.setattr(limiter._memory, "_clock", lambda: now)
         wait = (await waits(limiter, 2, limit=1))[1]
 
         seen = list[float]()
@@ -263,7 +262,7 @@ async def test_two_processes_share() -> None:
 
 
 async def test_redis_is_stopped_and_started(tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While Redis is gone attempts pass, and the log has one line. When it is back they are limited again."""
+    """While Redis is gone each process counts for itself, and the log has one line. When it is back Redis counts again."""
     monkeypatch.setattr("fastapi_kit.ratelimit.limiter.PAUSE", 0.0)
     server = RedisServer(tmp_path)
     limiter = RateLimiter(server.url, timeout=5)
@@ -272,8 +271,9 @@ async def test_redis_is_stopped_and_started(tmp_path: Path, caplog: pytest.LogCa
         try:
             assert [wait > 0 for wait in await waits(limiter, 2, limit=1)] == [False, True]
             await server.stop()
-            assert await waits(limiter, 5, limit=1) == 5 * [0]
+            assert [wait > 0 for wait in await waits(limiter, 5, limit=1)] == [False, *(4 * [True])]
             await limiter.reset("a")
+            assert [wait > 0 for wait in await waits(limiter, 2, limit=1)] == [False, True]
             with pytest.raises(UnavailableError):
                 await limiter.ping()
             await server.start()
@@ -310,7 +310,7 @@ async def test_a_redis_that_hangs() -> None:
     limiter = RateLimiter(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}", timeout=0.2)
     try:
         async with asyncio.timeout(10), limiter.lifespan(None):
-            assert await waits(limiter, 1000, limit=1) == 1000 * [0]
+            assert (await waits(limiter, 1000, limit=600)).count(0) == 600
     finally:
         for writer in held:
             writer.close()
@@ -346,6 +346,13 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
         ("2001:DB8:1:2::", "2001:db8:1:2::/64"),
         ("fe80::1%eth0", "fe80::/64"),
+        ("192.0.2.7:50124", "192.0.2.7"),
+        ("[2001:db8:1:2:3:4:5:6]:50124", "2001:db8:1:2::/64"),
+        ("[2001:db8:1:2:3:4:5:6]", "2001:db8:1:2::/64"),
+        ("[::ffff:192.0.2.7]:50124", "192.0.2.7"),
+        ("192.0.2.7:port", "192.0.2.7:port"),
+        ("300.0.2.7:50124", "300.0.2.7:50124"),
+        ("[name]:50124", "[name]:50124"),
         ("unix:socket", "unix:socket"),
         ("", ""),
         (None, ""),

@@ -22,7 +22,9 @@ from fastapi_kit.auth.users import (
     confirm_second_factor,
     disable_second_factor,
     login_with_code,
+    renew_recovery_codes,
 )
+from fastapi_kit.ratelimit import RateLimiter
 
 
 class Member(TOTPMixin, UserMixin, Base):
@@ -46,6 +48,7 @@ stores: list[FactorStore[Member]] = [SQLFactorStore(), OwnStore()]
 totp = TOTP(issuer="Zenith")
 plain: SecondFactor[Member] = SecondFactor(tokens, totp, OwnStore(), cipher=None)
 rotated: SecondFactor[Member] = SecondFactor(tokens, totp, SQLFactorStore(), cipher=MultiFernet([Fernet(b""), Fernet(b"")]))
+shared: SecondFactor[Member] = SecondFactor(tokens, totp, SQLFactorStore(), cipher=None, counter=RateLimiter(fail_open=False))
 flow = AuthFlow[Member, UserRegister](
     accounts=Members,
     logins=StatelessLogins(tokens),
@@ -66,6 +69,7 @@ async def use(session: AsyncSession, member: Member) -> None:
     assert_type(await login_with_code(flow, session, challenge_token="", code=""), TokenPair)
     assert_type(await begin_second_factor(flow, session, member, current_password=""), Enrolment)
     assert_type(await confirm_second_factor(flow, session, member, code=""), Sequence[str])
+    assert_type(await renew_recovery_codes(flow, session, member, current_password="", code=""), Sequence[str])
     await disable_second_factor(flow, session, member, current_password="", code="")
     assert_type(totp.verify("", "", last_step=None), int | None)
     assert_type(member.totp_last_step, int | None)

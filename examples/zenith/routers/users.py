@@ -1,4 +1,7 @@
-"""Users. Superusers see, create and change all users; other users see and change themselves."""
+"""Users. Superusers see, create, change and delete all users; other users see and change themselves.
+
+Users delete their own account with ``POST /auth/me/delete``, which asks for the password.
+"""
 
 from fastapi import Depends, Response
 
@@ -7,7 +10,7 @@ from fastapi_kit.auth.users import ImpersonationToken
 from fastapi_kit.handlers import problem_responses
 from fastapi_kit.schemas import Int32
 
-from ..dependencies import Claims, Session, get_users, require_no_impersonation, require_self_or_superuser, require_superuser
+from ..dependencies import Claims, Session, get_users, require_self_or_superuser, require_superuser
 from ..models import User
 from ..schemas import PrivilegesUpdate, UserQuery, UserRead
 from ..services import UserService, impersonation
@@ -18,9 +21,8 @@ router = crud_router(
     service=get_users,
     query=UserQuery,
     dependencies={
-        Endpoint.LIST | Endpoint.CREATE: [Depends(require_superuser)],
+        Endpoint.LIST | Endpoint.CREATE | Endpoint.DELETE: [Depends(require_superuser)],
         Endpoint.GET | Endpoint.UPDATE: [Depends(require_self_or_superuser)],
-        Endpoint.DELETE: [Depends(require_self_or_superuser), Depends(require_no_impersonation)],
     },
 )
 

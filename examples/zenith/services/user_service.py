@@ -1,5 +1,6 @@
 """Operations on users, and how they log in."""
 
+import logging
 from datetime import timedelta
 from typing import Any
 
@@ -8,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from fastapi_kit.auth import TokenClaims
 from fastapi_kit.auth.logins import StoredLogins
 from fastapi_kit.auth.logins.sql import SQLLoginStore
-from fastapi_kit.auth.users import AuthFlow, Impersonation, LoginThrottle, UserAccounts
+from fastapi_kit.auth.users import AccountChange, AuthFlow, Impersonation, LoginThrottle, UserAccounts
 from fastapi_kit.crud.cached import CachedReadsMixin
 from fastapi_kit.ratelimit import MemoryCounter
 
@@ -17,6 +18,8 @@ from ..database import db
 from ..models import Login, User
 from ..schemas import UserChange, UserCreate, UserRegister, UserUpdate
 from ..utils.security import passwords, tokens
+
+logger = logging.getLogger("zenith.mail")
 
 
 class UserService(CachedReadsMixin[User], UserAccounts[User, UserRegister, UserChange]):
@@ -54,5 +57,14 @@ class UserService(CachedReadsMixin[User], UserAccounts[User, UserRegister, UserC
 logins = StoredLogins(tokens, SQLLoginStore(db.sessions, Login), grace=timedelta(seconds=10))
 # With several workers, count on Redis: LoginThrottle(counter=RateLimiter("redis://...")).
 attempts = MemoryCounter()
-flow = AuthFlow[User, UserRegister](accounts=UserService, logins=logins, passwords=passwords, throttle=LoginThrottle(counter=attempts))
+
+
+async def send_notice(change: AccountChange) -> None:
+    """Send a mail to the old address here: what was changed, and how to get help."""
+    logger.info("Notice of a new %s for user %s", change.kind, change.account.subject)
+
+
+flow = AuthFlow[User, UserRegister](
+    accounts=UserService, logins=logins, passwords=passwords, throttle=LoginThrottle(counter=attempts), notify=send_notice
+)
 impersonation = Impersonation(flow=flow, tokens=tokens)

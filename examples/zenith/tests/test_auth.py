@@ -175,10 +175,11 @@ async def test_deactivated(client: AsyncClient, ada: Person, root: Person) -> No
 
 
 async def test_deleted(client: AsyncClient, ada: Person) -> None:
-    """R22: the tokens of a deleted user are rejected like any bad token."""
+    """R22: users delete their account with their password, and its tokens are then rejected like any bad token."""
     tokens = await tokens_of(client, ada.email)
 
-    assert (await ada("DELETE", f"/users/{ada.id}")).status_code == 204
+    assert (await ada("POST", "/auth/me/delete", {"current_password": "a guess"})).status_code == 422
+    assert (await ada("POST", "/auth/me/delete", {"current_password": PASSWORD})).status_code == 204
 
     answers = [await me(client, tokens["access_token"]), await refresh(client, tokens["refresh_token"])]
     assert [answer.json()["code"] for answer in answers] == 2 * ["invalid_token"]
@@ -232,7 +233,7 @@ async def test_demoted(ada: Person, root: Person, make: MakePerson) -> None:
 async def test_a_recycled_address(client: AsyncClient, ada: Person) -> None:
     """R14: the tokens of a deleted user do not work for a new user with the same address."""
     tokens = await tokens_of(client, ada.email)
-    await ada("DELETE", f"/users/{ada.id}")
+    await ada("POST", "/auth/me/delete", {"current_password": PASSWORD})
 
     assert (await register(client, ada.email)).json()["id"] != ada.id
     assert (await me(client, tokens["access_token"])).status_code == 401

@@ -8,7 +8,7 @@ from httpx import AsyncClient
 from fastapi_kit.errors import InvalidDataError
 from fastapi_kit.testing.auth import login_as
 
-from .conftest import MakePerson, Person, Zenith, headers_of
+from .conftest import PASSWORD, MakePerson, Person, Zenith, headers_of
 
 UNKNOWN = 2**31 - 1
 
@@ -197,7 +197,7 @@ async def test_the_last_owner(club: Club, make: MakePerson) -> None:
 
 async def test_deleting_takes_the_memberships_along(zenith: Zenith, club: Club) -> None:
     """A deleted user or organization leaves no membership behind."""
-    await club.member("DELETE", f"/users/{club.member.id}")
+    await club.member("POST", "/auth/me/delete", {"current_password": PASSWORD})
     assert await club.members() == {club.owner.id: "owner", club.admin.id: "admin"}
 
     await club.owner("DELETE", club.path)

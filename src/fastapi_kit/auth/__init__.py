@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fastapi_kit.auth.requests.jwks import jwks_router
     from fastapi_kit.auth.requests.roles import Roles
     from fastapi_kit.auth.requests.transports import APIKeyTransport, BearerTransport, Transport
-    from fastapi_kit.auth.requests.websocket import FirstMessageTransport, SubprotocolTransport, accept_websocket
+    from fastapi_kit.auth.requests.websocket import FirstMessageTransport, SubprotocolTransport, accept_websocket, while_logged_in
     from fastapi_kit.auth.tokens.claims import TokenClaims
     from fastapi_kit.auth.tokens.keys import Key, Keyring
     from fastapi_kit.auth.tokens.policy import TokenPolicy
@@ -48,6 +48,7 @@ __all__ = [
     "jwks_router",
     "require",
     "require_access",
+    "while_logged_in",
 ]
 
 _HOMES = {
@@ -68,6 +69,7 @@ _HOMES = {
         "jwks_router",
         "require",
         "require_access",
+        "while_logged_in",
     ],
     "tokens": ["JWTService", "Key", "Keyring", "TokenClaims", "TokenPolicy", "TokenVerifier"],
 }

@@ -149,8 +149,12 @@ class Seek:
 
     @property
     def expressions(self) -> Sequence[Any]:
-        """What to select of each row for the positions."""
+        """What to select at the end of each row for ``values_of``."""
         return [key.expression for key in self.keys]
+
+    def values_of(self, row: Sequence[Any]) -> tuple[Any, ...]:
+        """Return the values that *row*, which ends with ``expressions``, is sorted by."""
+        return tuple(row[-len(self.keys) :])
 
 
 @dataclass(frozen=True)
@@ -180,9 +184,9 @@ class KeysetWindow(Seek):
         rows = found[: self.limit]
         return rows[::-1] if self.is_backward else rows
 
-    def page(self, schema: type[SchemaT], items: list[SchemaT], values: Sequence[tuple[Any, ...]]) -> KeysetPage[SchemaT]:
-        """Return the page of *items*. *values* are those of all rows that were read."""
-        before, after = self.neighbours(values)
+    def page(self, schema: type[SchemaT], items: list[SchemaT], rows: Sequence[Sequence[Any]]) -> KeysetPage[SchemaT]:
+        """Return the page of *items*. *rows* are all rows that were read."""
+        before, after = self.neighbours(rows)
         return paged(schema)(
             items=items,
             next_cursor=None if after is None else self.codec.encode(after),
@@ -190,16 +194,16 @@ class KeysetWindow(Seek):
             limit=self.limit,
         )
 
-    def neighbours(self, values: Sequence[tuple[Any, ...]]) -> tuple[Position | None, Position | None]:
+    def neighbours(self, rows: Sequence[Sequence[Any]]) -> tuple[Position | None, Position | None]:
         """Return where the previous and the next page are. None if no row follows there."""
-        shown, start, has_more = self.shown(values), self.position, len(values) > self.limit
+        shown, start, has_more = self.shown(rows), self.position, len(rows) > self.limit
         if start is None:
-            return None, Position(shown[-1]) if shown and has_more else None
+            return None, Position(self.values_of(shown[-1])) if shown and has_more else None
         if not shown:
             # All rows of the page have been deleted: turn round, from the row of the cursor.
             back = start._replace(backward=not start.backward, inclusive=not start.inclusive)
             return (None, back) if self.is_backward else (back, None)
-        before, after = Position(shown[0], backward=True), Position(shown[-1])
+        before, after = Position(self.values_of(shown[0]), backward=True), Position(self.values_of(shown[-1]))
         if self.is_backward:
             return before if has_more else None, after
         return before, after if has_more else None

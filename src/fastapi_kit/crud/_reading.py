@@ -132,25 +132,25 @@ class Reading(Generic[ModelT]):
 
     def _finding_with(
         self, plan: ReadPlan[SchemaT], statement: Select[Any], expressions: Sequence[Any]
-    ) -> Callable[[Session], tuple[Sequence[Any], Sequence[tuple[Any, ...]]]]:
-        """Return the function that runs *statement* as ``_finding`` does, and also returns the values of *expressions* for each row."""
-        given, width = self._loader_options(statement), len(expressions)
+    ) -> Callable[[Session], tuple[Sequence[Any], Sequence[Sequence[Any]]]]:
+        """Return the function that runs *statement* as ``_finding`` does, and also returns its rows, which end with *expressions*."""
+        given = self._loader_options(statement)
         if plan.columns is not None and not given:
             flat = statement.with_only_columns(*plan.columns, *expressions)
 
-            def find_rows(session: Session) -> tuple[Sequence[Any], Sequence[tuple[Any, ...]]]:
+            def find_rows(session: Session) -> tuple[Sequence[Any], Sequence[Sequence[Any]]]:
                 rows = execute(session, flat).all()
-                return [row[:-width] for row in rows], [tuple(row[-width:]) for row in rows]
+                return rows, rows
 
             return find_rows
         criteria = self._related_criteria(plan)
         loading = statement.options(*self._options_of(plan, statement, given), *criteria).add_columns(*expressions)
 
-        def find_objects(session: Session) -> tuple[Sequence[Any], Sequence[tuple[Any, ...]]]:
+        def find_objects(session: Session) -> tuple[Sequence[Any], Sequence[Sequence[Any]]]:
             rows = self._loading.load_fresh(session, loading)
             objects = [row[0] for row in rows]
             load_missing(session, plan, objects, criteria)
-            return objects, [row[1:] for row in rows]
+            return objects, rows
 
         return find_objects
 
@@ -171,8 +171,8 @@ class Reading(Generic[ModelT]):
         conditions: Sequence[ColumnExpressionArgument[bool]],
         *,
         limit: int,
-    ) -> tuple[Sequence[Any], Sequence[tuple[Any, ...]]]:
-        """Return the first *limit* rows of *seek* for ``plan.from_found``, and their positions."""
+    ) -> tuple[Sequence[Any], Sequence[Sequence[Any]]]:
+        """Return the first *limit* rows of *seek* for ``plan.from_found``, and for ``seek.values_of``."""
         asked = () if query is None else query.confined(self.related_query)
         base = BaseQuery(without_order(self.base_query()), self.mapper)
         rows = base.rows([*asked, *conditions, *seek.conditions], seek.order, limit=limit)
@@ -195,14 +195,16 @@ class Reading(Generic[ModelT]):
         while has_more:
             async with nullcontext(self.session) if begin is None else begin() as session:
                 service = self if begin is None else self.with_session(session)
-                found, values = await service._seek(plan, Seek(keys, position), query, conditions, limit=batch_size)
-                rows = show(found)
-            has_more = len(values) == batch_size
-            if has_more and position is not None and values[-1] == position.values:
+                seek = Seek(keys, position)
+                found, rows = await service._seek(plan, seek, query, conditions, limit=batch_size)
+                shown = show(found)
+            has_more = len(rows) == batch_size
+            last = seek.values_of(rows[-1]) if has_more else None
+            if last is not None and position is not None and last == position.values:
                 raise ConfigurationError(f"{self.model.__name__} is sorted by values that the database rounds: sort by other columns")
-            position = Position(values[-1]) if has_more else None
-            del found, values, service, session
-            yield rows
+            position = None if last is None else Position(last)
+            del found, rows, service, session
+            yield shown
 
     def _loader_options(self, statement: Select[Any]) -> builtins.list[ORMOption]:
         """Return the loader options of *statement* and ``read_options``."""

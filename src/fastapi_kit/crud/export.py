@@ -4,7 +4,7 @@ import csv
 import re
 from collections.abc import AsyncGenerator, AsyncIterable, Mapping, Sequence
 from io import StringIO
-from math import isfinite
+from math import ceil, isfinite
 from typing import Any, cast
 
 from pydantic import BaseModel
@@ -79,15 +79,19 @@ async def ndjson_of(batches: AsyncIterable[Sequence[bytes]]) -> AsyncGenerator[b
     """Yield *batches* of lines, some 64 KiB at a time."""
     lines, size = list[bytes](), 0
     async for batch in batches:
-        for line in batch:
-            lines.append(line)
-            size += len(line)
-            if size >= _CHUNK:
-                lines.append(b"")
-                yield b"\n".join(lines)
-                lines, size = [], 0
+        lines.extend(batch)
+        size += sum(map(len, batch))
+        if size >= _CHUNK:
+            step = ceil(len(lines) * _CHUNK / size)
+            for start in range(0, len(lines), step):
+                yield joined(lines[start : start + step])
+            lines, size = [], 0
     if lines:
-        yield b"\n".join([*lines, b""])
+        yield joined(lines)
+
+
+def joined(lines: Sequence[bytes]) -> bytes:
+    return b"\n".join([*lines, b""])
 
 
 async def csv_lines(rows: AsyncIterable[BaseModel], *, schema: ReadAs[Any]) -> AsyncGenerator[bytes]:

@@ -13,6 +13,7 @@ from sqlalchemy.orm.interfaces import ORMOption
 from fastapi_kit.crud._conversions import is_sql
 from fastapi_kit.crud._generics import overrides
 from fastapi_kit.crud._keyset import KeysetWindow
+from fastapi_kit.crud._lookups import lookup, parameters_of
 from fastapi_kit.crud._pages import Total, page_of, rows_to_count, rows_to_read, slice_of
 from fastapi_kit.crud._reading import Asking, Reading, load_missing
 from fastapi_kit.crud._rows import MOST_KEYS, chunks
@@ -101,8 +102,12 @@ class ReadService(Reading[ModelT], Generic[ModelT]):
             raise ConfigurationError(f"{self.model.__name__} has no column {', '.join(unknown)}")
         if not all(may_hold(known[name], value, self.session.sync_session, self.mapper) for name, value in columns.items()):
             return None
-        conditions = [getattr(self.model, name) == value for name, value in columns.items()]
-        rows = await self._load(self._select(conditions, limit=2), options=options, lock=lock)
+        parameters = None if overrides(type(self), ReadService, "base_query") else parameters_of(known, columns)
+        statement = None if parameters is None else lookup(self.mapper, tuple(columns))
+        if statement is None:
+            conditions = [getattr(self.model, name) == value for name, value in columns.items()]
+            statement, parameters = self._select(conditions, limit=2), None
+        rows = await self._load(statement, parameters, options=options, lock=lock)
         if len(rows) > 1:
             raise MultipleMatchesError(self.model, tuple(columns))
         return rows[0] if rows else None
@@ -298,15 +303,15 @@ class ReadService(Reading[ModelT], Generic[ModelT]):
                 *schema*.
         """
         plan, window = read_plan(chosen_by(query, schema), self.mapper), KeysetWindow.of(query, self.mapper)
-        found, values = await self._seek(plan, window, query, conditions, limit=query.limit + 1)
-        return window.page(plan.schema, plan.from_found(window.shown(found)), values)
+        found, rows = await self._seek(plan, window, query, conditions, limit=query.limit + 1)
+        return window.page(plan.schema, plan.from_found(window.shown(found)), rows)
 
     async def stream_as(
         self,
         schema: ReadAs[SchemaT],
         query: "FilterSpec[ModelT] | None" = None,
         *conditions: ColumnExpressionArgument[bool],
-        batch_size: int = 1000,
+        batch_size: int = 2000,
         begin: SessionFactory | None = None,
     ) -> AsyncGenerator[SchemaT]:
         """Yield every row that meets the filters of *query* and *conditions* as *schema*, with *batch_size* rows in memory at a time.
@@ -340,7 +345,7 @@ class ReadService(Reading[ModelT], Generic[ModelT]):
         schema: ReadAs[SchemaT],
         query: "FilterSpec[ModelT] | None" = None,
         *conditions: ColumnExpressionArgument[bool],
-        batch_size: int = 1000,
+        batch_size: int = 2000,
         begin: SessionFactory | None = None,
     ) -> AsyncGenerator[bytes]:
         """Yield the rows of ``stream_as`` as lines of JSON (NDJSON), some 64 KiB at a time, faster than ``ndjson_lines``.

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import ParamSpec
+from typing import Literal, ParamSpec
 from weakref import WeakKeyDictionary, ref
 
 from anyio import CancelScope
@@ -28,6 +28,7 @@ __all__ = [
     "has_uncommitted_writes",
     "note_writes",
     "on_commit",
+    "on_rollback",
     "restore_calls",
     "save_calls",
 ]
@@ -66,6 +67,14 @@ def on_commit(session: AsyncSession, fn: Callable[P, object], *args: P.args, **k
     record_of(session.sync_session).entries.append(Entry(innermost(session.sync_session), partial(fn, *args, **kwargs)))
 
 
+def on_rollback(session: AsyncSession, fn: Callable[[], object]) -> None:
+    """Call *fn*, sync or async, if the transaction or savepoint of *session* that is open now is rolled back, and directly after that.
+
+    A COMMIT that fails counts as a rollback. An error of *fn* is logged. A crash loses the call.
+    """
+    record_of(session.sync_session).entries.append(Entry(innermost(session.sync_session), undo=fn))
+
+
 def note_writes(sessions: type[Session], engine: Engine) -> None:
     """From now on note what sessions of the class *sessions* write to *engine*, for ``has_uncommitted_writes``."""
     event.listen(sessions, "after_begin", note_begin)
@@ -77,7 +86,7 @@ def note_writes(sessions: type[Session], engine: Engine) -> None:
 def has_uncommitted_writes(session: Session) -> bool:
     """Return whether the open transaction has written something, or *session* has objects to insert or delete, that would be lost."""
     record: Record | None = session.info.get(_RECORD)
-    has_written = record is not None and any(entry.fn is None for entry in record.entries)
+    has_written = record is not None and any(entry.is_write for entry in record.entries)
     return has_written or bool(session.new or session.deleted)
 
 
@@ -96,7 +105,8 @@ def dropping_calls(session: AsyncSession) -> Generator[None]:
 def save_calls(session: Session) -> Sequence["Entry"]:
     """Return the waiting calls, for ``restore_calls`` after a transaction that they must outlive."""
     record: Record | None = session.info.get(_RECORD)
-    return [replace(entry) for entry in record.entries] if record is not None else ()
+    # A call of on_rollback is made when the transaction ends, and does not outlive it.
+    return [replace(entry) for entry in record.entries if entry.undo is None] if record is not None else ()
 
 
 def restore_calls(session: Session, saved: Sequence["Entry"]) -> None:
@@ -122,7 +132,14 @@ class Entry:
     transaction: SessionTransaction | None
     """The transaction that it belongs to. None: the next one that ends."""
     fn: Callable[[], object] | None = None
-    """The call. None: the entry notes that something was written."""
+    """The call after the commit."""
+    undo: Callable[[], object] | None = None
+    """The call after a rollback."""
+
+    @property
+    def is_write(self) -> bool:
+        """Whether the entry has no call, and notes that something was written."""
+        return self.fn is None and self.undo is None
 
 
 @dataclass
@@ -159,7 +176,7 @@ def note_statement(connection: Connection, _cursor: object, statement: str, *_: 
     if session is None or not session.in_transaction():
         return
     transaction, record = innermost(session), record_of(session)
-    if not any(entry.fn is None and entry.transaction is transaction for entry in record.entries):
+    if not any(entry.is_write and entry.transaction is transaction for entry in record.entries):
         record.entries.append(Entry(transaction))
 
 
@@ -180,14 +197,18 @@ def settle(session: Session, ended: SessionTransaction) -> None:
             for entry in record.entries:
                 entry.transaction = ended.parent if entry.transaction is ended else entry.transaction
         else:
+            undone = [entry for entry in record.entries if entry.transaction is ended]
             record.entries = [entry for entry in record.entries if entry.transaction is not ended]
+            run([entry.undo for entry in undone if entry.undo is not None], after="rollback")
     elif ended.parent is None:
         entries, record.entries = record.entries, []
         if committed:
-            run([entry.fn for entry in entries if entry.fn is not None])
+            run([entry.fn for entry in entries if entry.fn is not None], after="commit")
+        else:
+            run([entry.undo for entry in entries if entry.undo is not None], after="rollback")
 
 
-def run(calls: Sequence[Callable[[], object]]) -> None:
+def run(calls: Sequence[Callable[[], object]], *, after: Literal["commit", "rollback"]) -> None:
     cancelled: asyncio.CancelledError | None = None
     for call in calls:
         try:
@@ -195,10 +216,10 @@ def run(calls: Sequence[Callable[[], object]]) -> None:
             if inspect.isawaitable(result):
                 await_only(wait_for(result, shield=cancelled is not None))
         except asyncio.CancelledError as error:
-            _log.warning("on_commit: a call was cancelled after the commit; the others still run")
+            _log.warning("on_%s: a call was cancelled after the %s; the others still run", after, after)
             cancelled = error
         except Exception:
-            _log.exception("on_commit: a call failed after the commit; the others still run")
+            _log.exception("on_%s: a call failed after the %s; the others still run", after, after)
     if cancelled is not None:
         raise cancelled
 

@@ -1,6 +1,7 @@
 """Counters of attempts in a moving window."""
 
 import math
+import re
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from fastapi_kit.errors import ConfigurationError
 __all__ = ["SHORTEST_WAIT", "AttemptCounter", "Count", "MemoryCounter", "check_limit", "client_key", "digest"]
 
 SHORTEST_WAIT = 0.001
+WITH_PORT = re.compile(r"\[([^\]]+)\](?::[0-9]+)?|([0-9.]+):[0-9]+")
+"""``[2001:db8::1]:80``, ``[2001:db8::1]`` and ``192.0.2.7:80``."""
 
 
 class AttemptCounter(Protocol):
@@ -138,10 +141,12 @@ def check_limit(limit: int, window: float) -> None:
 def client_key(address: str | None) -> str:
     """Return the key under which a client is counted: an IPv4 address, or the /64 of an IPv6 address, which is what one client gets.
 
-    *address* is ``request.client.host``. Any other text is returned as it is, and None as an empty string.
+    *address* is ``request.client.host``. A port behind it, as some proxies write it, is left out: a client can change it. Any other text is
+    returned as it is, and None as an empty string.
     """
+    with_port = WITH_PORT.fullmatch(address or "")
     try:
-        found = ip_address(address or "")
+        found = ip_address((with_port[1] or with_port[2]) if with_port else address or "")
     except ValueError:
         return address or ""
     if isinstance(found, IPv6Address):

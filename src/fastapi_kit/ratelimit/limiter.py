@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from time import monotonic
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Response
 from fastapi.params import Depends
@@ -16,11 +16,13 @@ from starlette.requests import HTTPConnection
 from fastapi_kit.dependencies import answering
 from fastapi_kit.errors import ConfigurationError, MissingExtraError, RateLimitedError, UnavailableError
 from fastapi_kit.middleware.routes import effective_route
-from fastapi_kit.ratelimit.counters import Count, MemoryCounter, client_key
+from fastapi_kit.ratelimit.counters import MemoryCounter, client_key
 from fastapi_kit.ratelimit.fields import rate_limit_headers
 from fastapi_kit.ratelimit.redis import RedisCounter
 
 __all__ = ["RateLimiter", "client_address"]
+
+ResultT = TypeVar("ResultT")
 
 PAUSE = 1.0
 """Seconds between two attempts to reach a Redis that does not answer. Meanwhile nothing waits for it."""
@@ -43,7 +45,7 @@ class RateLimiter:
         url: ``memory://``, or the URL of a Redis: ``redis://`` or ``rediss://``.
         prefix: How the names of all keys in Redis begin.
         timeout: Seconds that a count in Redis waits at most.
-        fail_open: If Redis does not answer, count nothing and let the attempt pass. With False, raise UnavailableError (503).
+        fail_open: If Redis does not answer, count in the memory of this process. With False, raise UnavailableError (503).
         max_keys: How many keys the memory has at most. With one more, it forgets the key whose last attempt is the longest ago.
 
     Raises:
@@ -80,7 +82,8 @@ class RateLimiter:
         if find_spec("limits") is None or find_spec("redis") is None:
             raise MissingExtraError("ratelimit")
         self._fail_open = fail_open
-        self._counter = MemoryCounter(max_keys=max_keys) if url == "memory://" else RedisCounter(url, prefix=prefix, timeout=timeout)
+        self._memory = MemoryCounter(max_keys=max_keys)
+        self._redis = None if url == "memory://" else RedisCounter(url, prefix=prefix, timeout=timeout)
         self._is_gone = False
         self._next_attempt = 0.0
 
@@ -93,12 +96,12 @@ class RateLimiter:
             ConfigurationError: *limit* is less than 1, or *window* is not a positive number.
             UnavailableError: Redis does not answer, and *fail_open* is False.
         """
-        count = await self._attempt(lambda: self._counter.count(key, limit=limit, window=window))
-        return 0.0 if count is None else count.wait
+        return (await self._ask(lambda counter: counter.count(key, limit=limit, window=window))).wait
 
     async def reset(self, key: str, /) -> None:
         """Forget the attempts of *key*. Raises UnavailableError if Redis does not answer and *fail_open* is False."""
-        await self._attempt(lambda: self._counter.reset(key))
+        await self._memory.reset(key)
+        await self._ask(lambda counter: counter.reset(key))
 
     def limit(
         self, rate: str, *, by: Callable[..., str | Awaitable[str]] = client_address, name: str | None = None
@@ -122,9 +125,7 @@ class RateLimiter:
         @answering(*({429} if self._fail_open else {429, 503}))
         async def check_rate(connection: HTTPConnection, response: Response, who: Annotated[Any, Depends(by)]) -> None:
             what = route_of(connection) if name is None else f"name {name}"
-            count = await self._attempt(lambda: self._counter.count(f"{what} {rate} {who}", limit=limit, window=window))
-            if count is None:
-                return
+            count = await self._ask(lambda counter: counter.count(f"{what} {rate} {who}", limit=limit, window=window))
             if count.wait:
                 raise RateLimitedError(count.wait, limit=limit, window=window)
             for field, value in rate_limit_headers(limit, window, count.left, count.resets_in).items():
@@ -134,8 +135,8 @@ class RateLimiter:
 
     async def ping(self) -> None:
         """Ask Redis for an answer, for a ``HealthCheck``. Raises UnavailableError."""
-        if isinstance(self._counter, RedisCounter):
-            await self._counter.ping()
+        if self._redis is not None:
+            await self._redis.ping()
 
     @asynccontextmanager
     async def lifespan(self, app: object) -> AsyncGenerator[None]:
@@ -143,15 +144,17 @@ class RateLimiter:
         try:
             yield
         finally:
-            if isinstance(self._counter, RedisCounter):
-                await self._counter.close()
+            if self._redis is not None:
+                await self._redis.close()
 
-    async def _attempt(self, ask: Callable[[], Awaitable[Count | None]]) -> Count | None:
-        """Return what *ask* returns, or None if Redis does not answer."""
+    async def _ask(self, command: Callable[[MemoryCounter | RedisCounter], Awaitable[ResultT]]) -> ResultT:
+        """Return the result of *command*, which is called with the counter that counts now."""
+        if self._redis is None:
+            return await command(self._memory)
         cause: UnavailableError | None = None
         if not self._is_gone or monotonic() >= self._next_attempt:
             try:
-                found = await ask()
+                found = await command(self._redis)
             except UnavailableError as error:
                 cause = error
                 self._next_attempt = monotonic() + PAUSE
@@ -160,16 +163,17 @@ class RateLimiter:
                 self._report(is_gone=False)
                 return found
         if self._fail_open:
-            return None
+            # Not without a limit: a flood of guesses is what makes Redis too slow to answer.
+            return await command(self._memory)
         raise UnavailableError("the counter of attempts") from cause
 
     def _report(self, *, is_gone: bool, reason: str = "") -> None:
         """Log once that Redis is gone, and once that it is back."""
         if is_gone and not self._is_gone:
-            effect = "attempts are not limited" if self._fail_open else "attempts are rejected"
+            effect = "each process counts for itself" if self._fail_open else "attempts are rejected"
             _logger.warning("Redis does not answer (%s): %s", reason, effect)
         elif self._is_gone and not is_gone:
-            _logger.warning("Redis answers again: attempts are limited")
+            _logger.warning("Redis answers again: it counts for all processes")
         self._is_gone = is_gone
 
 

@@ -15,6 +15,7 @@ from fastapi_kit.auth.tokens.claims import TokenClaims
 from fastapi_kit.auth.tokens.service import JWTService
 from fastapi_kit.auth.users.accounts import Account
 from fastapi_kit.auth.users.mail import MailFlow, SendLink
+from fastapi_kit.auth.users.notices import AccountChange
 from fastapi_kit.errors import InsufficientScopeError
 
 __all__ = ["CapturedMail", "FrozenClock", "bearer", "captured_mails", "cheap_hasher", "login_as"]
@@ -82,7 +83,7 @@ class CapturedMail:
     """A mail that was not sent."""
 
     kind: str
-    """``verify``, ``reset`` or ``taken``: the argument of ``MailFlow``."""
+    """``verify``, ``reset`` or ``taken``: the argument of ``MailFlow``. For a notice the kind of the ``AccountChange``."""
     to: str
     token: str = field(default="", repr=False)
     """The token in the link."""
@@ -90,7 +91,10 @@ class CapturedMail:
 
 @contextmanager
 def captured_mails(mail: MailFlow[Any, Any]) -> Generator[list[CapturedMail]]:
-    """Collect the mails of *mail* inside the block instead of sending them. The functions of your application are not called."""
+    """Collect the mails of *mail* inside the block instead of sending them, and the notices of its flow.
+
+    The functions of your application are not called.
+    """
     mails: list[CapturedMail] = []
 
     def capture(kind: str) -> SendLink:
@@ -102,13 +106,20 @@ def captured_mails(mail: MailFlow[Any, Any]) -> Generator[list[CapturedMail]]:
     async def keep_taken(email: str) -> None:
         mails.append(CapturedMail("taken", email))
 
+    async def keep_notice(change: AccountChange) -> None:
+        mails.append(CapturedMail(change.kind, change.to))
+
+    flow, notify = mail.flow, mail.flow.notify
     before = mail.verify, mail.reset, mail.taken
     mail.verify, mail.reset = mail.verify and capture("verify"), mail.reset and capture("reset")
     mail.taken = mail.taken and keep_taken
+    # The flow is frozen for applications. A copy would not be the one that the routes have.
+    object.__setattr__(flow, "notify", notify and keep_notice)
     try:
         yield mails
     finally:
         mail.verify, mail.reset, mail.taken = before
+        object.__setattr__(flow, "notify", notify)
 
 
 class FrozenClock:

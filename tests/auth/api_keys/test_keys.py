@@ -3,8 +3,10 @@
 import asyncio
 import hashlib
 import logging
+from collections.abc import AsyncIterator
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,10 +16,14 @@ from sqlalchemy import MetaData, select
 from sqlalchemy.orm import DeclarativeBase
 from tests.auth.people import tokens
 from tests.auth.tokens.hostile_tokens import hostile_tokens
+from tests.redis_server import PATIENT, URL, RedisServer, shared_prefix
 from tests.reliability.servers import closed_port
 
 from fastapi_kit.auth.api_keys import APIKeyInfo, APIKeyRecord, APIKeys, APIKeyStore, MemoryAPIKeyStore
+from fastapi_kit.auth.api_keys.redis import RedisAPIKeyStore
 from fastapi_kit.auth.api_keys.sql import APIKeyMixin, SQLAPIKeyStore
+from fastapi_kit.auth.logins import StoredLogins
+from fastapi_kit.auth.logins.redis import RedisLoginStore
 from fastapi_kit.db import NAMING_CONVENTION, Database
 from fastapi_kit.errors import ConfigurationError, InvalidTokenError, NotFoundError, UnavailableError, UserInputError
 from fastapi_kit.testing import FrozenClock, assert_max_queries
@@ -53,7 +59,15 @@ def in_memory() -> APIKeyStore:
     return MemoryAPIKeyStore()
 
 
-@pytest.fixture(params=["in_memory", "on_sqlite", "on_postgresql"])
+@pytest.fixture
+async def on_redis() -> AsyncIterator[APIKeyStore]:
+    async with shared_prefix() as prefix:
+        store = RedisAPIKeyStore(URL, prefix=prefix, timeout=PATIENT)
+        async with store.lifespan(None):
+            yield store
+
+
+@pytest.fixture(params=["in_memory", "on_sqlite", "on_postgresql", "on_redis"])
 def store(request: pytest.FixtureRequest) -> APIKeyStore:
     """An empty store of each kind."""
     store: APIKeyStore = request.getfixturevalue(request.param)
@@ -315,6 +329,18 @@ async def test_a_prefix_with_underscores(store: APIKeyStore) -> None:
     assert await is_valid(keys, (await keys.create("7", name="Key")).key)
 
 
+async def test_all_and_a_new_one(keys: APIKeys) -> None:
+    """R45: a user whose keys were all revoked can create others, and the old ones stay revoked."""
+    old = await keys.create("7", name="Key")
+    await keys.revoke_all("7")
+    await keys.store.touch(old.info.id, at=old.info.created_at)
+
+    new = await keys.create("7", name="Key")
+
+    assert list(await keys.list("7")) == [new.info]
+    assert [await is_valid(keys, each.key) for each in (old, new)] == [False, True]
+
+
 # --- The table ---
 
 
@@ -353,3 +379,99 @@ async def test_a_database_that_is_gone() -> None:
 def test_the_record() -> None:
     """R45: the table has a column for each field of the record, and no other."""
     assert {column.name for column in APIKey.__table__.columns} == {each.name for each in fields(APIKeyRecord)}
+
+
+# --- Redis ---
+
+
+async def test_processes_on_one_redis(clock: FrozenClock) -> None:
+    """R45: a key that one process has created works in the others, and ends in all of them when one revokes it."""
+    async with shared_prefix() as prefix:
+        stores = [RedisAPIKeyStore(URL, prefix=prefix, timeout=PATIENT) for _ in range(2)]
+        async with stores[0].lifespan(None), stores[1].lifespan(None):
+            one, other = [APIKeys(store, prefix="shop", clock=clock) for store in stores]
+            new = await one.create("7", name="Key")
+            assert (await other.verify(new.key)).sub == "7"
+            assert [key.last_used_at for key in await one.list("7")] == [clock()]
+
+            results = await asyncio.gather(
+                *(keys.revoke(new.info.id, subject="7") for keys in (one, other) * 10),
+                *(keys.verify(new.key) for keys in (one, other) * 10),
+                return_exceptions=True,
+            )
+
+            assert results[:20].count(None) == 1
+            assert [await is_valid(keys, new.key) for keys in (one, other)] == [False, False]
+
+
+async def test_logins_and_keys_with_one_prefix() -> None:
+    """R45: keys and logins of one user may be on one Redis under one prefix, and end apart."""
+    async with shared_prefix() as prefix:
+        store, login_store = RedisAPIKeyStore(URL, prefix=prefix, timeout=PATIENT), RedisLoginStore(URL, prefix=prefix, timeout=PATIENT)
+        async with store.lifespan(None), login_store.lifespan(None):
+            keys, logins = APIKeys(store, prefix="shop"), StoredLogins(tokens, login_store)
+            new = await keys.create("7", name="Key")
+            await logins.start("7")
+            await logins.end_all("7")
+            assert await is_valid(keys, new.key)
+            await logins.start("7")
+            await keys.revoke_all("7")
+            assert (len(await keys.list("7")), len(await logins.list_logins("7"))) == (0, 1)
+
+
+async def test_redis_is_gone(tmp_path: Path) -> None:
+    """R45: while Redis does not answer, no key is valid and none is created: that is a 503. Afterwards keys work again."""
+    server = RedisServer(tmp_path)
+    store = RedisAPIKeyStore(server.url, timeout=5)
+    keys = APIKeys(store, prefix="shop")
+    await server.start(dump=True)
+    async with store.lifespan(None):
+        try:
+            new = await keys.create("7", name="Key")
+            await server.stop()
+            id = new.info.id
+            attempts = [
+                store.ping,
+                lambda: keys.verify(new.key),
+                lambda: keys.create("7", name="Other"),
+                lambda: keys.list("7"),
+                lambda: keys.revoke(id, subject="7"),
+                lambda: keys.revoke_all("7"),
+            ]
+            for attempt in attempts:
+                with pytest.raises(UnavailableError):
+                    await attempt()
+            await server.start(dump=True)
+            assert (await keys.verify(new.key)).sub == "7"
+            await keys.revoke(id, subject="7")
+            assert not await is_valid(keys, new.key)
+        finally:
+            await server.stop()
+
+
+async def test_nothing_is_left_on_redis(tmp_path: Path) -> None:
+    """R45: nothing is left of the keys of a user that were revoked, and Redis has no secret."""
+    server = RedisServer(tmp_path)
+    store = RedisAPIKeyStore(server.url, timeout=5)
+    keys = APIKeys(store, prefix="shop")
+    await server.start()
+    async with store.lifespan(None):
+        try:
+            first, second, _ = [await keys.create("7", name="Key") for _ in range(3)]
+            await keys.verify(first.key)
+            stored = await store._redis.ask(lambda client: client.hgetall(f"api_keys:key:{first.info.id}"))
+            assert first.key[-64:] not in str(stored)
+            await keys.revoke(second.info.id, subject="7")
+            await keys.revoke_all("7")
+            assert await store._redis.ask(lambda client: client.keys("*")) == []
+        finally:
+            await server.stop()
+
+
+@pytest.mark.parametrize("url", ["http://x", "redis://:secret@x:port", "rediss://:secret@[::1", ""])
+def test_a_wrong_url(url: str) -> None:
+    """A URL that is none of Redis raises ConfigurationError, which shows no part of it."""
+    with pytest.raises(ConfigurationError, match="redis://") as caught:
+        RedisAPIKeyStore(url)
+    assert "secret" not in str(caught.value)
+    assert caught.value.__cause__ is None

@@ -14,9 +14,11 @@ from pydantic import BaseModel, SecretStr
 from tests.auth.accounts import PASSWORD, Registration, Site, User, UserRead, Users, load_user, store_user
 from tests.auth.api_keys.test_keys import APIKey, KeysBase
 from tests.auth.logins.stores import Login, LoginsBase
+from tests.reliability.servers import closed_port
 
 from fastapi_kit.auth import APIKeyTransport, BearerTransport, TokenClaims, Transport, get_current_user_factory, require
 from fastapi_kit.auth.api_keys import APIKeys, MemoryAPIKeyStore
+from fastapi_kit.auth.api_keys.redis import RedisAPIKeyStore
 from fastapi_kit.auth.api_keys.router import APIKeyCreated, api_keys_router
 from fastapi_kit.auth.api_keys.sql import SQLAPIKeyStore
 from fastapi_kit.auth.logins.sql import SQLLoginStore
@@ -337,6 +339,22 @@ async def test_an_expired_key(ann: Person, site: Site) -> None:
     assert expired.status_code == wrong.status_code == 401
     assert expired.json()["detail"] == wrong.json()["detail"]
     assert expired.headers["www-authenticate"] == 'ApiKey error="invalid_token"'
+
+
+async def test_a_store_that_is_gone(ann: Person, site: KeySite) -> None:
+    """R45: while the store does not answer, a key is neither valid nor wrong: the answer is a 503. Logins go on."""
+    site.keys.store = RedisAPIKeyStore(f"redis://:hidden@127.0.0.1:{closed_port()}/0")
+
+    answers = [
+        await ann.client.get("/notes", headers=header(f"shop_{'0' * 32}_{'0' * 64}")),
+        await ann.client.post("/keys", json={"name": "Key"}, headers=ann.login),
+        await ann.client.get("/keys", headers=ann.login),
+        await ann.client.delete("/keys/x", headers=ann.login),
+    ]
+
+    assert [answer.status_code for answer in answers] == [503] * 4
+    assert not any("hidden" in answer.text for answer in answers)
+    assert (await ann.client.get("/claims", headers=ann.login)).status_code == 200
 
 
 async def test_two_keys_and_an_empty_one(ann: Person) -> None:

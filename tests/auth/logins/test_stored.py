@@ -359,6 +359,37 @@ async def test_the_end_of_all_logins(logins: StoredLogins, keep: bool) -> None:
     assert len(await logins.list_logins("7")) == int(keep)
 
 
+async def test_a_check_of_the_login(logins: StoredLogins, clock: FrozenClock) -> None:
+    """R41: what outlives an access token can ask for its login, also after the token has expired, and without *check_access*."""
+    pair, other = await logins.start("7"), await logins.start("8")
+    claims, others = [logins.tokens.decode(each.access_token) for each in (pair, other)]
+    none = logins.tokens.decode(logins.tokens.create_access_token("7"))
+    clock.advance(timedelta(minutes=10))
+
+    await logins.check_login(claims)
+    await logins.end_all("7")
+
+    await logins.check_login(others)
+    for over in (claims, none, replace(others, sub="7"), replace(others, sid="x" * 22)):
+        with pytest.raises(InvalidTokenError, match="over"):
+            await logins.check_login(over)
+    clock.advance(timedelta(days=1))
+    with pytest.raises(InvalidTokenError, match="over"):
+        await logins.check_login(others)
+
+
+async def test_a_check_of_an_impersonation(logins: StoredLogins, clock: FrozenClock) -> None:
+    """R41, R50: who acts as another user does so until the token expires or the actor's login is over."""
+    claims = logins.tokens.decode((await logins.start("1")).access_token)
+    acting = logins.tokens.decode(logins.tokens.create_access_token("7", sid=claims.sid, actor="1"))
+
+    await logins.check_login(acting)
+    clock.advance(timedelta(minutes=5))
+    await logins.check_login(claims)
+    with pytest.raises(InvalidTokenError, match="expired"):
+        await logins.check_login(acting)
+
+
 async def test_an_access_token_ends_with_its_login(logins: StoredLogins) -> None:
     """R41, R42: with *check_access* an access token ends with its login, and one without a login is rejected."""
     checking = StoredLogins(logins.tokens, logins.store, check_access=True)

@@ -1,5 +1,6 @@
 """An app whose users can have a second factor."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from tests.auth.people import SECRET
 from fastapi_kit.auth import JWTService, TokenClaims, get_current_user_factory
 from fastapi_kit.auth.logins import StoredLogins
 from fastapi_kit.auth.logins.sql import LoginMixin, SQLLoginStore
-from fastapi_kit.auth.second_factor import TOTP, SecondFactor
+from fastapi_kit.auth.second_factor import TOTP, FactorState, SecondFactor
 from fastapi_kit.auth.second_factor.sql import SQLFactorStore, TOTPMixin
 from fastapi_kit.auth.second_factor.totp import hotp, read_secret
 from fastapi_kit.auth.users import AuthEndpoint, AuthFlow, UserAccounts, UserMixin, UserProfile, UserRegister, auth_router
@@ -84,6 +85,23 @@ async def store_user(database: Database, email: str = EMAIL, **values: Any) -> U
     given = {"email": email, "hashed_password": await cheap_hasher().hash(PASSWORD), **values}
     async with database.begin() as session:
         return await Users(session).create(given)
+
+
+class AllRead(SQLFactorStore):
+    """Lets no request go on until all of *count* have read the same state."""
+
+    def __init__(self, count: int) -> None:
+        self.left = count
+        self.gate = asyncio.Event()
+
+    async def read(self, session: AsyncSession, user: TOTPMixin, /) -> FactorState:
+        state = await super().read(session, user)
+        self.left -= 1
+        if self.left == 0:
+            self.gate.set()
+        async with asyncio.timeout(30):
+            await self.gate.wait()
+        return state
 
 
 class Person:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -14,13 +13,13 @@ from fastapi import FastAPI
 from sqlalchemy import text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from tests.auth.accounts import PASSWORD
-from tests.auth.second_factor.site import EMAIL, FactorBase, Person, Site, User, Users, load_user, store_user
+from tests.auth.second_factor.site import EMAIL, AllRead, Person, Site, User, Users, load_user, store_user
 
 from fastapi_kit.auth import CookieTransport, get_current_user_factory
 from fastapi_kit.auth.logins import ClientInfo, StatelessLogins, StoredLogins, TokenPair
 from fastapi_kit.auth.passwords.contexts import bcrypt_context
 from fastapi_kit.auth.second_factor import TOTP, FactorState, SecondFactor
-from fastapi_kit.auth.second_factor.sql import SQLFactorStore, TOTPMixin
+from fastapi_kit.auth.second_factor.sql import SQLFactorStore
 from fastapi_kit.auth.users import (
     AuthEndpoint,
     AuthFlow,
@@ -34,38 +33,8 @@ from fastapi_kit.auth.users import (
 from fastapi_kit.db import Database
 from fastapi_kit.errors import ConfigurationError, InvalidCredentialsError, InvalidTokenError, RateLimitedError, SecondFactorRequiredError
 from fastapi_kit.handlers import legacy_body, register_exception_handlers
+from fastapi_kit.ratelimit import MemoryCounter
 from fastapi_kit.testing import app_client, cheap_hasher
-
-
-@pytest.fixture
-async def users(database: Database) -> Database:
-    """A database with an empty table of users."""
-    await database.create_tables(FactorBase.metadata)
-    return database
-
-
-@pytest.fixture
-def site(users: Database) -> Site:
-    return Site(users)
-
-
-@pytest.fixture
-async def ann(site: Site) -> AsyncIterator[Person]:
-    """A user with an enabled factor. The code of the next step is not used yet."""
-    await store_user(site.database)
-    async with app_client(site.app) as client:
-        person = Person(site, client)
-        await person.enrol()
-        yield person
-
-
-@pytest.fixture
-async def bare(site: Site) -> AsyncIterator[Person]:
-    """A user without a factor."""
-    await store_user(site.database)
-    async with app_client(site.app) as client:
-        yield Person(site, client)
-
 
 # --- The login ---
 
@@ -123,23 +92,6 @@ async def test_a_code_works_once(ann: Person, site: Site) -> None:
     assert [answer.status_code for answer in answers] == [401, 200, 401, 200, 401, 401, 422, 401]
     assert {answer.json()["code"] for answer in answers if answer.status_code == 401} == {"invalid_credentials"}
     assert (await ann("GET", "/second-factor")).json() == {"enabled": True, "recovery_codes": 9}
-
-
-class AllRead(SQLFactorStore):
-    """Lets no request go on until all of *count* have read the same state."""
-
-    def __init__(self, count: int) -> None:
-        self.left = count
-        self.gate = asyncio.Event()
-
-    async def read(self, session: AsyncSession, user: TOTPMixin, /) -> FactorState:
-        state = await super().read(session, user)
-        self.left -= 1
-        if self.left == 0:
-            self.gate.set()
-        async with asyncio.timeout(30):
-            await self.gate.wait()
-        return state
 
 
 @pytest.mark.parametrize("kind", ["app", "recovery"])
@@ -386,14 +338,14 @@ async def test_a_right_code_gives_the_attempts_back(ann: Person, site: Site) -> 
     assert (await ann("GET", "/second-factor")).json()["recovery_codes"] == 8
 
 
-async def test_memory_is_bounded(ann: Person, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_memory_is_bounded(ann: Person, site: Site) -> None:
     """A flood of challenges takes no more memory than a fixed number of them."""
-    monkeypatch.setattr("fastapi_kit.auth.second_factor.steps.MOST_CHALLENGES", 3)
+    site.factor.counter = counter = MemoryCounter(max_keys=3)
 
     for _ in range(5):
         await ann.send_code(await ann.challenge(), "000000")
 
-    assert len(vars(site.factor)["_tried"]) == 3
+    assert len(counter) == 3
 
 
 # --- Enrolment ---

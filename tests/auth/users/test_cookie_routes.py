@@ -1,6 +1,7 @@
 """The ready routes for browsers: cookies instead of tokens, with logins in SQL."""
 
 import asyncio
+import hmac
 import logging
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -105,6 +106,20 @@ async def test_a_login_by_another_site(browser: Browser, site: Site, headers: di
     assert "set-cookie" not in answer.headers
     assert browser.cookies == before
     assert len(await site.logins.list_logins("1")) == 1  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("login", ["", "a b", "\xe4", '"a', "x" * 4000, "x" * 65])
+async def test_a_refresh_with_another_id(browser: Browser, site: Site, login: str) -> None:
+    """R44: a refresh cookie whose random id was replaced is a 401, also with the CSRF token of the other id, and uses up no token."""
+    token = browser.cookies[REFRESH].partition(".")[2]
+    forged = f"{REFRESH}={login}.{token}".encode("latin-1")
+    csrf = hmac.digest(COOKIE.csrf_key, login.encode(), "sha256").hex()
+    async with app_client(site.app) as stranger:
+        headers = {b"Cookie": forged, b"Origin": b"https://test", b"X-CSRF-Token": csrf.encode()}
+        answer = await stranger.post("/auth/refresh", headers=headers)
+
+    assert (answer.status_code, answer.json()["code"]) == (401, "invalid_token")
+    assert (await browser("POST", "/refresh")).status_code == 204
 
 
 async def test_a_wrong_password(browser: Browser) -> None:
@@ -256,6 +271,21 @@ async def test_a_used_refresh_token_ends_no_other_login(browser: Browser, site: 
         assert (await thief("POST", "/logout/everywhere")).status_code == 401
 
     assert await browser.status() == 200
+
+
+async def test_a_used_refresh_token_of_a_login_that_goes_on(browser: Browser, site: Site) -> None:
+    """R41, R38, R44: a refresh token that was used up cannot end the other logins either: it ends its own, as with a refresh."""
+    old = browser.cookies
+    await browser("POST", "/refresh")
+    site.clock.advance(timedelta(minutes=1))
+    async with app_client(site.app) as client, app_client(site.app) as another:
+        phone, thief = Browser(another), Browser(client)
+        await phone.log_in()
+        client.cookies.update(old)
+
+        assert (await thief("POST", "/logout/everywhere")).status_code == 401
+
+        assert (await phone.status(), await browser.status(), len(site.reused)) == (200, 401, 1)
 
 
 async def test_two_tabs(browser: Browser, site: Site) -> None:

@@ -5,6 +5,7 @@ import json
 import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -18,7 +19,7 @@ from tests.auth.accounts import PASSWORD, Site, UserRead, load_user, store_user
 from fastapi_kit.auth import get_current_user_factory
 from fastapi_kit.auth.logins import MemoryLoginStore
 from fastapi_kit.auth.passwords import PasswordHasher
-from fastapi_kit.auth.users import AuthEndpoint, MailFlow, auth_router
+from fastapi_kit.auth.users import AccountChange, AuthEndpoint, MailFlow, auth_router
 from fastapi_kit.db import Database, DatabaseOptions
 from fastapi_kit.dependencies import Dependency, while_connected
 from fastapi_kit.errors import InvalidTokenError, UserInputError
@@ -227,8 +228,16 @@ class Leaver:
     def __init__(self, database: Database, store: MemoryLoginStore) -> None:
         self.database = database
         self.site = Site(database, store=store, check_access=True)
+        self.after = list[str]()
+        self.site.flow = replace(self.site.flow, notify=self.notify, revoke=[self.revoke])
         self.mail = MailFlow(flow=self.site.flow, tokens=self.site.tokens, verify=no_mail, reset=no_mail)
         self.gone = asyncio.Event()
+
+    async def revoke(self, subject: str) -> None:
+        self.after.append("revoked")
+
+    async def notify(self, change: AccountChange) -> None:
+        self.after.append(f"told of {change.kind}")
 
     async def send(self, path: str, session: Dependency[AsyncSession]) -> int | None:
         """Send the request, and return the status of the answer. *session* is the session of the route."""
@@ -251,11 +260,13 @@ class Leaver:
 
 
 ENDING = ["/password", "/password/reset", "/me/delete"]
+AFTER = {path: ["revoked"] if path == "/me/delete" else ["revoked", "told of password"] for path in ENDING}
+"""What follows the commit, beside the end of the logins."""
 
 
 @pytest.mark.parametrize("path", ENDING)
 async def test_the_logins_of_a_client_that_has_gone(users: Database, path: str) -> None:
-    """R36, R48: the other logins end, although the client leaves after the new password is stored and before the answer."""
+    """R36, R48: logins and keys end, and the user is told, although the client leaves after the commit and before the answer."""
     store = SlowEnd()
     leaver = Leaver(users, store)
 
@@ -268,11 +279,12 @@ async def test_the_logins_of_a_client_that_has_gone(users: Database, path: str) 
 
     with pytest.raises(InvalidTokenError):
         await leaver.site.logins.verify(leaver.other.access_token)
+    assert leaver.after == AFTER[path]
 
 
 @pytest.mark.parametrize("path", ENDING)
 async def test_a_client_that_leaves_at_the_commit(users: Database, path: str) -> None:
-    """R36, R48: a COMMIT at the end of a request is not cancelled, because whether it happened would be unknown, and the logins go on."""
+    """R36, R48: a COMMIT at the end of a request, and what follows it, is not cancelled: whether it happened would be unknown."""
     leaver = Leaver(users, MemoryLoginStore())
 
     async def get_session() -> AsyncIterator[AsyncSession]:
@@ -285,6 +297,7 @@ async def test_a_client_that_leaves_at_the_commit(users: Database, path: str) ->
 
     with pytest.raises(InvalidTokenError):
         await leaver.site.logins.verify(leaver.other.access_token)
+    assert leaver.after == AFTER[path]
 
 
 async def no_mail(*args: object) -> None:

@@ -1,6 +1,7 @@
 """API keys: long-lived tokens for programs, which their users create and revoke.
 
-The store in SQL and the ready routes have their own modules: ``fastapi_kit.auth.api_keys.sql`` and ``fastapi_kit.auth.api_keys.router``.
+The stores that need a database or Redis, and the ready routes, have their own modules: ``fastapi_kit.auth.api_keys.sql``,
+``fastapi_kit.auth.api_keys.redis`` and ``fastapi_kit.auth.api_keys.router``.
 """
 
 from fastapi_kit.auth.api_keys.keys import APIKeys, NewAPIKey

@@ -46,7 +46,7 @@ class APIKeys:
     request goes on.
 
     Args:
-        store: A ``SQLAPIKeyStore`` or ``MemoryAPIKeyStore``.
+        store: A ``SQLAPIKeyStore``, ``RedisAPIKeyStore`` or ``MemoryAPIKeyStore``.
         prefix: How all keys begin, so that people and scanners for secrets recognise them: 1 to 32 letters, digits and ``_``, a letter
             first.
         max_keys: How many keys a user may have. Several requests at once may create a few more.

@@ -14,6 +14,7 @@ from fastapi_kit.auth.api_keys.keys import APIKeys
 from fastapi_kit.auth.api_keys.store import APIKeyInfo
 from fastapi_kit.auth.requests.guards import require
 from fastapi_kit.auth.tokens.claims import TokenClaims
+from fastapi_kit.auth.users.flow import wrong_password
 from fastapi_kit.auth.users.router import NoStoreRoute
 from fastapi_kit.dependencies import Dependency, as_depends, while_connected
 from fastapi_kit.errors import ConfigurationError, FieldError, UserInputError
@@ -132,7 +133,7 @@ def api_keys_router(
 
     serve: Callable[..., Awaitable[APIKeyCreated]] = create_key
     if flow is not None and session is not None:
-        serve = confirmed(create_key, flow, session, get_user, get_claims)
+        serve = confirmed(keys, create_key, flow, session, get_user, get_claims)
 
     async def list_keys(claims: Annotated[TokenClaims, Depends(get_claims)]) -> list[APIKeyRead]:
         return [APIKeyRead(**values_of(key)) for key in await keys.list(claims.sub)]
@@ -173,13 +174,14 @@ def api_keys_router(
 
 
 def confirmed(
+    keys: APIKeys,
     create_key: Callable[..., Awaitable[APIKeyCreated]],
     flow: "AuthFlow[UserT, Any]",
     session: Dependency[AsyncSession],
     get_user: Callable[..., Awaitable[UserT]],
     get_claims: Callable[..., Awaitable[TokenClaims]],
 ) -> Callable[..., Awaitable[APIKeyCreated]]:
-    """Return the route that creates a key if the password is right."""
+    """Return the route that creates a key if the password is right, and is still the one that is stored."""
 
     async def create_confirmed_key(
         data: ConfirmedAPIKeyCreate,
@@ -188,8 +190,13 @@ def confirmed(
         session: Annotated[AsyncSession, as_depends(session)],
         _: Annotated[None, while_connected],
     ) -> APIKeyCreated:
-        await flow.confirm(session, user, data.current_password)
-        return await create_key(data, user, claims)
+        verified = await flow.confirm(session, user, data.current_password)
+        created = await create_key(data, user, claims)
+        # A change of the password revokes the keys that it finds. It may have come between the verification and the creation.
+        if not await flow.still_has_hash(session, user, verified):
+            await keys.store.remove(claims.sub, created.id)  # if it is still there
+            raise wrong_password()
+        return created
 
     return create_confirmed_key
 

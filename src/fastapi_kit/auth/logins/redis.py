@@ -82,7 +82,7 @@ class RedisLoginStore:
         keys = self._login(login.sid), self._user(login.subject)
         stored = login.token_hash.hex(), login.subject, written(login), milliseconds(login.ends_at)
         listed = milliseconds(login.expires_at), login.sid, milliseconds(login.created_at)
-        await self._run(ADD, keys, *stored, *listed)
+        await self._redis.run(ADD, keys, *stored, *listed)
 
     async def find(self, sid: str, /) -> LoginRecord | None:
         """Return the login, or None if it was ended or has expired."""
@@ -92,19 +92,19 @@ class RedisLoginStore:
     async def replace(self, login: LoginRecord, /, *, token_hash: bytes) -> bool:
         """Store *login* if the stored one still has *token_hash*, and return whether it had."""
         values = token_hash.hex(), login.token_hash.hex(), written(login), milliseconds(login.ends_at)
-        return bool(await self._run(REPLACE, (self._login(login.sid),), *values))
+        return bool(await self._redis.run(REPLACE, (self._login(login.sid),), *values))
 
     async def list(self, subject: str, /) -> Sequence[LoginRecord]:
         """Return the logins of *subject*."""
-        return [read_login(data) for data in await self._run(LIST, (self._user(subject),), self._login(""))]
+        return [read_login(data) for data in await self._redis.run(LIST, (self._user(subject),), self._login(""))]
 
     async def end(self, subject: str, sid: str, /) -> bool:
         """Remove the login *sid* of *subject*, and return whether there was one."""
-        return bool(await self._run(END, (self._login(sid), self._user(subject)), subject, sid))
+        return bool(await self._redis.run(END, (self._login(sid), self._user(subject)), subject, sid))
 
     async def end_all(self, subject: str, /, *, keep: str | None) -> None:
         """Remove all logins of *subject*, except *keep*."""
-        await self._run(END_ALL, (self._user(subject),), self._login(""), keep or "")
+        await self._redis.run(END_ALL, (self._user(subject),), self._login(""), keep or "")
 
     async def purge(self, before: datetime, /) -> int:
         """Return 0: Redis removes logins when they are over."""
@@ -127,9 +127,6 @@ class RedisLoginStore:
 
     def _user(self, subject: str) -> str:
         return f"{self._prefix}user:{subject}"
-
-    async def _run(self, script: str, keys: Sequence[str], *values: str | int) -> Any:
-        return await self._redis.ask(lambda client: client.eval(script, len(keys), *keys, *values))
 
 
 def milliseconds(moment: datetime) -> int:

@@ -139,6 +139,16 @@ class StoredLogins:
             await self._find(claims, self.tokens.now())
         return claims
 
+    async def check_login(self, claims: TokenClaims, /) -> None:
+        """Raise InvalidTokenError if the login of an access token is over, also without *check_access*. The token may have expired.
+
+        It is for what outlives an access token, such as a WebSocket. Who acts as another user does so until the token expires.
+        """
+        now = self.tokens.now()
+        if claims.actor is not None and now >= claims.exp:
+            raise InvalidTokenError("the token of its actor has expired")
+        await self._find(claims, now)
+
     async def list_logins(self, subject: str, /) -> Sequence[LoginInfo]:
         """Return the logins of *subject* that are not over, the last used one first."""
         now = self.tokens.now()

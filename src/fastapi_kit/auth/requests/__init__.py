@@ -7,7 +7,7 @@ from fastapi_kit.auth.requests.guards import require, require_access
 from fastapi_kit.auth.requests.jwks import jwks_router
 from fastapi_kit.auth.requests.roles import Roles
 from fastapi_kit.auth.requests.transports import APIKeyTransport, BearerTransport, Transport
-from fastapi_kit.auth.requests.websocket import FirstMessageTransport, SubprotocolTransport, accept_websocket
+from fastapi_kit.auth.requests.websocket import FirstMessageTransport, SubprotocolTransport, accept_websocket, while_logged_in
 
 __all__ = [
     "APIKeyTransport",
@@ -26,4 +26,5 @@ __all__ = [
     "jwks_router",
     "require",
     "require_access",
+    "while_logged_in",
 ]

@@ -30,6 +30,8 @@ MIN_KEY = 32
 MAX_COOKIE = 4096
 """What a browser stores of one cookie, in bytes (RFC 6265bis, 5.6). It ignores a longer one."""
 VALUE = re.compile(r"[A-Za-z0-9._~+/=-]+", re.ASCII)
+LOGIN = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+"""The random id of a login. ``log_in`` makes one of 22 characters."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,9 @@ class CookieTransport(Transport):
         """Return the CSRF token for the login of the request, or None without a login.
 
         Answer it to pages of a trusted origin, which cannot read the cookie: in a GET route, which CORS protects.
+
+        Raises:
+            InvalidTokenError: The cookie is malformed, or there are two of them.
         """
         for name in self._names[:2]:
             if (held := self._held(connection, name)) is not None:
@@ -210,6 +215,8 @@ class CookieTransport(Transport):
         if not values:
             return None
         login, _, token = values[0].partition(".")
+        if not LOGIN.fullmatch(login):
+            raise InvalidTokenError("the cookie with a token is malformed")
         return Held(login, token)
 
     def _check_request(self, connection: HTTPConnection, held: Held) -> None:

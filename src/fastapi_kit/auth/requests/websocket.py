@@ -1,11 +1,13 @@
 """Where a WebSocket carries its token, for browsers, which cannot set its headers."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
+from anyio import CancelScope
 from fastapi.security.base import SecurityBase
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import HTTPConnection
@@ -14,9 +16,9 @@ from starlette.websockets import WebSocket, WebSocketState
 from fastapi_kit.auth.requests.transports import Transport, is_word
 from fastapi_kit.auth.tokens.claims import TokenClaims
 from fastapi_kit.auth.tokens.service import TokenVerifier
-from fastapi_kit.errors import AuthenticationError, ConfigurationError, InvalidTokenError
+from fastapi_kit.errors import AuthenticationError, ConfigurationError, InvalidTokenError, UnavailableError
 
-__all__ = ["FirstMessageTransport", "SubprotocolTransport", "accept_websocket"]
+__all__ = ["FirstMessageTransport", "SubprotocolTransport", "accept_websocket", "while_logged_in"]
 
 WORD = "bearer"
 """The subprotocol that stands before the token."""
@@ -132,6 +134,60 @@ async def accept_websocket(socket: WebSocket, *, subprotocols: Sequence[str] = (
         position = offered.index(WORD)
         offered = [*offered[:position], *offered[position + 2 :], WORD]
     await socket.accept(next((name for name in (*subprotocols, WORD) if name in offered), None))
+
+
+@asynccontextmanager
+async def while_logged_in(check: Callable[[], Awaitable[None]], *, every: timedelta = timedelta(seconds=30)) -> AsyncGenerator[None]:
+    """Run the block until it ends or *check* raises an error. Then cancel the block, and raise that error.
+
+    It is for a WebSocket, which would stay open after its login: the error goes out of the route, and closes the WebSocket with 1008 if the
+    login is over, and with 1013 if that cannot be found out. The connections that *check* opens are its own.
+
+    Args:
+        check: Raises InvalidTokenError if the login is over: it awaits ``logins.check_login(claims)``, and may look at the user, too.
+        every: How long the block goes on between two checks, and how long a check may take. So it ends at most twice as long after the
+            login.
+
+    Raises:
+        Exception: What *check* raised.
+        UnavailableError: A check took too long.
+        ConfigurationError: *every* is not positive.
+    """
+    seconds = every.total_seconds()
+    if seconds <= 0:
+        raise ConfigurationError("every must be longer than nothing")
+    failures: list[Exception] = []
+    is_running = True
+
+    async def watch() -> None:
+        failure: Exception = UnavailableError("the check of a login")
+        try:
+            while True:
+                await asyncio.sleep(seconds)
+                async with asyncio.timeout(seconds):
+                    await check()
+        except TimeoutError:
+            pass
+        except Exception as error:
+            failure = error
+        finally:
+            # Also if something has cancelled the check: the block must not go on without.
+            if is_running:
+                failures.append(failure)
+                scope.cancel()
+
+    # A scope cancels until the block ends: a single cancellation may be lost in it.
+    with CancelScope() as scope:
+        watcher = asyncio.ensure_future(watch())
+        try:
+            yield
+        finally:
+            is_running = False
+            watcher.cancel()
+            with CancelScope(shield=True):
+                await asyncio.wait([watcher])
+    if failures:
+        raise failures.pop()
 
 
 def offered_by(connection: HTTPConnection) -> list[str]:

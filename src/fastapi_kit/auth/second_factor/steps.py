@@ -1,9 +1,8 @@
 """The steps of a second factor: enrol, ask for a code at the login, use a code, and switch it off."""
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import timedelta
 from typing import Generic, TypeVar
 
@@ -23,15 +22,17 @@ from fastapi_kit.errors import (
     SecondFactorRequiredError,
     UserInputError,
 )
+from fastapi_kit.ratelimit.counters import AttemptCounter, MemoryCounter
 
-__all__ = ["Enrolment", "SecondFactor", "scopes_of"]
+__all__ = ["Enrolment", "SecondFactor", "scopes_of", "wrong_code"]
 
 UserT = TypeVar("UserT")
 
 LONGEST_CHALLENGE = timedelta(minutes=5)
 ATTEMPTS = 5
 """How many codes one challenge may try."""
-MOST_CHALLENGES = 10_000
+WINDOW = 2 * LONGEST_CHALLENGE.total_seconds()
+"""How long its codes count together: longer than it can be used, whatever the leeway for clocks that differ."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,14 +43,15 @@ class Enrolment:
     uri: str = field(repr=False)
 
 
+@dataclass(eq=False, repr=False)
 class SecondFactor(Generic[UserT]):
     """A second factor for logins: codes of an authenticator app, and recovery codes.
 
     A user with an enabled factor gets a challenge for the password: a token of type ``mfa``, which is good for nothing but to send a code
     with it. It ends after *challenge_lifetime*, with a new password, and with a new factor.
 
-    Each code works once: one conditional write decides which of several requests wins. A challenge takes 5 codes, counted in this process.
-    Because who knows the password gets new challenges, give the ``AuthFlow`` a throttle.
+    Each code works once: one conditional write decides which of several requests wins. A challenge takes 5 codes. Because who knows the
+    password gets new challenges, give the ``AuthFlow`` a throttle.
 
     Args:
         tokens: Signs the challenges.
@@ -58,28 +60,24 @@ class SecondFactor(Generic[UserT]):
         cipher: Encrypts the secrets that are stored, such as ``Fernet(key)``. With None they are stored as they are: then who reads your
             database or a backup can make codes.
         challenge_lifetime: 1 second to 5 minutes.
+        counter: Where the codes of a challenge are counted: a ``RateLimiter`` on Redis for several processes. The default is the memory of
+            this process.
 
     Raises:
         ConfigurationError: *challenge_lifetime* is out of bounds.
     """
 
-    def __init__(
-        self,
-        tokens: JWTService,
-        totp: TOTP,
-        store: FactorStore[UserT],
-        *,
-        cipher: Cipher | None,
-        challenge_lifetime: timedelta = LONGEST_CHALLENGE,
-    ) -> None:
-        if not timedelta(seconds=1) <= challenge_lifetime <= LONGEST_CHALLENGE:
+    tokens: JWTService
+    totp: TOTP
+    store: FactorStore[UserT]
+    _: KW_ONLY
+    cipher: Cipher | None
+    challenge_lifetime: timedelta = LONGEST_CHALLENGE
+    counter: AttemptCounter = field(default_factory=MemoryCounter)
+
+    def __post_init__(self) -> None:
+        if not timedelta(seconds=1) <= self.challenge_lifetime <= LONGEST_CHALLENGE:
             raise ConfigurationError("challenge_lifetime must be from 1 second to 5 minutes")
-        self.tokens = tokens
-        self.totp = totp
-        self.store = store
-        self.cipher = cipher
-        self.challenge_lifetime = challenge_lifetime
-        self._tried: OrderedDict[str, int] = OrderedDict()
 
     # --- At the login ---
 
@@ -126,11 +124,13 @@ class SecondFactor(Generic[UserT]):
         Raises:
             InvalidTokenError: The challenge is over: log in again.
             InvalidCredentialsError: The code is wrong, or was used.
+            UnavailableError: *counter* does not answer.
         """
         state = await self.store.read(session, user)
         if challenge.extra.get("state") != fingerprint(state, hashed_password):
             raise InvalidTokenError("the password or the second factor was changed")
-        self._count(challenge.jti)
+        if await self.counter.hit(f"challenge {challenge.jti}", limit=ATTEMPTS, window=WINDOW):
+            raise InvalidTokenError("too many codes for one login")
         if not await self._use(session, user, state, code):
             raise InvalidCredentialsError
 
@@ -156,20 +156,44 @@ class SecondFactor(Generic[UserT]):
     async def confirm(self, session: AsyncSession, user: UserT, code: str) -> Sequence[str]:
         """Enable the factor with a first code of the app, and return the recovery codes, which are shown once.
 
+        If the user does not see them, ``renew_recovery_codes`` makes others.
+
         Raises:
             UserInputError: The code is wrong.
             ConflictError: There is nothing to confirm.
         """
         old = await self.store.read(session, user)
-        if old.secret is None or old.is_enabled:
+        if old.is_enabled:
             raise ConflictError
-        step = self.totp.verify(self._decrypt(old.secret), code, last_step=None)
-        if step is None:
+        return await self._make_recovery_codes(session, user, code, old=old)
+
+    async def renew_recovery_codes(self, session: AsyncSession, user: UserT, code: str) -> Sequence[str]:
+        """Replace all recovery codes, and return the new ones, which are shown once. Ask for the password before.
+
+        It takes no recovery code: if the new ones are not seen, the app is what is left. Who has lost it can disable the factor.
+
+        Args:
+            session: A session of your database.
+            user: The user as stored now.
+            code: A code of the app. It is used up.
+
+        Raises:
+            UserInputError: The code is wrong, or was used.
+            ConflictError: The factor is not enabled, or another request was faster.
+        """
+        old = await self.store.read(session, user)
+        if not old.is_enabled:
+            raise ConflictError
+        return await self._make_recovery_codes(session, user, code, old=old)
+
+    async def is_enabled(self, session: AsyncSession, user: UserT) -> bool:
+        """Return whether the logins of *user* need a code."""
+        return (await self.store.read(session, user)).is_enabled
+
+    async def use(self, session: AsyncSession, user: UserT, code: str) -> None:
+        """Use up *code*, which may be a recovery code, for a user who is logged in. Raises UserInputError if it is wrong or was used."""
+        if not await self._use(session, user, await self.store.read(session, user), code):
             raise wrong_code()
-        recovery = new_recovery_codes()
-        if not await self.store.replace(session, user, replace(old, last_step=step, recovery_hashes=recovery.hashes), old=old):
-            raise ConflictError
-        return recovery.codes
 
     async def disable(self, session: AsyncSession, user: UserT, code: str) -> None:
         """Switch the factor off with a code, which may be a recovery code. Ask for the password before.
@@ -185,6 +209,18 @@ class SecondFactor(Generic[UserT]):
             raise wrong_code()
         if not await self.store.replace(session, user, FactorState(), old=old):
             raise ConflictError
+
+    async def _make_recovery_codes(self, session: AsyncSession, user: UserT, code: str, *, old: FactorState) -> Sequence[str]:
+        """Store new recovery codes over *old* with a code of the app, and return them."""
+        if old.secret is None:
+            raise ConflictError
+        step = self.totp.verify(self._decrypt(old.secret), code, last_step=old.last_step)
+        if step is None:
+            raise wrong_code()
+        recovery = new_recovery_codes()
+        if not await self.store.replace(session, user, replace(old, last_step=step, recovery_hashes=recovery.hashes), old=old):
+            raise ConflictError
+        return recovery.codes
 
     async def _use(self, session: AsyncSession, user: UserT, state: FactorState, code: str) -> bool:
         """Use up a code, and return whether it was good."""
@@ -208,14 +244,6 @@ class SecondFactor(Generic[UserT]):
         left = use_recovery_code(code, state.recovery_hashes)
         return None if left is None else replace(state, recovery_hashes=left)
 
-    def _count(self, jti: str) -> None:
-        """Count a code for one challenge. Raises InvalidTokenError for one too many."""
-        self._tried[jti] = self._tried.pop(jti, 0) + 1
-        if len(self._tried) > MOST_CHALLENGES:
-            self._tried.popitem(last=False)
-        if self._tried[jti] > ATTEMPTS:
-            raise InvalidTokenError("too many codes for one login")
-
     def _encrypt(self, secret: str) -> bytes:
         return secret.encode() if self.cipher is None else self.cipher.encrypt(secret.encode())
 
@@ -238,5 +266,5 @@ def fingerprint(state: FactorState, hashed_password: str | None) -> str:
 
 
 def wrong_code() -> UserInputError:
-    """Return the error for a wrong code of a user who is logged in."""
-    return UserInputError("The code is wrong.", errors=[FieldError(("body", "code"), "wrong_code", "is not a current code")])
+    """Return the error for a code of a user who is logged in."""
+    return UserInputError("The code is missing or wrong.", errors=[FieldError(("body", "code"), "wrong_code", "is not a current code")])

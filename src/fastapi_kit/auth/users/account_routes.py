@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fastapi_kit.auth.users.mail import Mail, MailFlow
 
 __all__ = [
+    "Connected",
     "accepted",
     "add_account_routes",
     "add_email_change",
@@ -33,6 +34,7 @@ UserT = TypeVar("UserT")
 RegisterT = TypeVar("RegisterT", bound=BaseModel)
 
 SENT = "A mail is sent if it can be"
+AND_CODE = ", and a code if the account has a second factor"
 
 Connected: TypeAlias = Annotated[None, while_connected]
 """The last parameter of a route, so that it ends before the session: a client that leaves does not cancel the COMMIT."""
@@ -67,7 +69,7 @@ def add_account_routes(
         session: Annotated[AsyncSession, as_depends(session)],
         connected: Connected,
     ) -> None:
-        await flow.delete_account(session, user, current=data.current_password)
+        await flow.delete_account(session, user, current=data.current_password, code=data.code)
 
     if password:
         text = "Set a new password. It needs the current one, and ends the other logins of the account."
@@ -79,7 +81,7 @@ def add_account_routes(
             delete_account,
             204,
             "Delete the account",
-            "Delete the account. It needs the password.",
+            f"Delete the account. It needs the password{AND_CODE}.",
             401,
             403,
             409,
@@ -140,10 +142,10 @@ def add_email_change(
         background: BackgroundTasks,
         connected: Connected,
     ) -> Response:
-        client, current = client_of(request), data.current_password
-        return accepted(background, await mail.request_email(session, user, email=data.email, current=current, client=client))
+        current, code, client = data.current_password, data.code, client_of(request)
+        return accepted(background, await mail.request_email(session, user, email=data.email, current=current, code=code, client=client))
 
-    text = "Send a link to a new address, which becomes the address of the account when it is confirmed. It needs the password."
+    text = f"Send a link to a new address, which becomes the address of the account when it is confirmed. It needs the password{AND_CODE}."
     add(router, "/email", change_email, 202, "Change the address", text, 401, 403, *limited(mail), *limited(mail.flow))
 
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from fastapi_kit.errors import ConfigurationError, FieldError, UserInputError
 from fastapi_kit.schemas import Email
 
-__all__ = ["PRIVILEGES", "Account", "Accounts", "EditableAccounts", "check_own_fields", "is_superuser", "normalize_email"]
+__all__ = ["PRIVILEGES", "Account", "Accounts", "EditableAccounts", "check_own_fields", "editable", "is_superuser", "normalize_email"]
 
 UserT = TypeVar("UserT")
 RegisterT_contra = TypeVar("RegisterT_contra", bound=BaseModel, contravariant=True)
@@ -117,6 +117,13 @@ class EditableAccounts(Accounts[UserT, RegisterT_contra], Protocol[UserT, Regist
     async def remove(self, user: UserT, /) -> None:
         """Delete the user. Raises StillReferencedError if other rows reference it."""
         ...
+
+
+def editable(accounts: Accounts[UserT, RegisterT_contra]) -> EditableAccounts[UserT, RegisterT_contra]:
+    """Return *accounts*. Raises ConfigurationError if it lacks the methods to change an address and to delete a user."""
+    if not isinstance(accounts, EditableAccounts):
+        raise ConfigurationError(f"{type(accounts).__name__} needs the methods lock_account, set_email and remove: see EditableAccounts")
+    return accounts
 
 
 def is_superuser(user: object) -> bool:

@@ -1,7 +1,6 @@
 """The ready routes that log in, refresh and log out with cookies. No answer contains a token."""
 
 # No ``from __future__ import annotations`` here: FastAPI reads the signatures of the closures below.
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Annotated, Any
 
@@ -21,7 +20,13 @@ from fastapi_kit.errors import AuthenticationError, ImpersonatedError, InvalidTo
 from fastapi_kit.handlers.openapi import problem_responses
 from fastapi_kit.handlers.registrars import problem_response
 
-__all__ = ["add_cookie_code_login", "add_cookie_login", "add_cookie_logout", "add_cookie_refresh"]
+__all__ = [
+    "add_cookie_code_login",
+    "add_cookie_login",
+    "add_cookie_logout",
+    "add_cookie_logout_everywhere",
+    "add_cookie_refresh",
+]
 
 
 def add_cookie_login(
@@ -105,8 +110,8 @@ def add_cookie_refresh(
     )
 
 
-def add_cookie_logout(router: APIRouter, flow: AuthFlow[Any, Any], logins: Logins, cookie: CookieTransport, *, everywhere: bool) -> None:
-    """Add ``POST /logout`` or ``POST /logout/everywhere``, which delete the cookies, also if the login is over."""
+def add_cookie_logout(router: APIRouter, flow: AuthFlow[Any, Any], logins: Logins, cookie: CookieTransport) -> None:
+    """Add ``POST /logout``, which deletes the cookies, also if the login is over."""
 
     async def logout(request: Request, response: Response) -> None:
         # It is over already, or it is that of a superuser who acts as the user, which goes on.
@@ -114,11 +119,34 @@ def add_cookie_logout(router: APIRouter, flow: AuthFlow[Any, Any], logins: Login
             await flow.logout(await claims_of(request, logins, cookie))
         cookie.log_out(response)
 
-    async def logout_everywhere(request: Request, response: Response) -> Response | None:
+    router.add_api_route(
+        "/logout",
+        logout,
+        dependencies=[origin_of(cookie)],
+        methods=["POST"],
+        status_code=204,
+        response_model=None,
+        summary="Log out",
+        description="End this login and delete its cookies.",
+        response_description="The cookies are deleted",
+        responses=problem_responses(403, 503),
+    )
+
+
+def add_cookie_logout_everywhere(
+    router: APIRouter, flow: AuthFlow[Any, Any], logins: Logins, session: Dependency[AsyncSession], cookie: CookieTransport
+) -> None:
+    """Add ``POST /logout/everywhere``, which deletes the cookies, also if the login is over."""
+
+    async def logout_everywhere(
+        session: Annotated[AsyncSession, as_depends(session)], request: Request, response: Response
+    ) -> Response | None:
         try:
             claims = await claims_of(request, logins, cookie)
-            # A refresh token that was stolen and used up must not end the other logins.
-            if claims.sid not in {login.sid for login in await flow.list_logins(claims)}:
+            if claims.type == "refresh":
+                # It is used for that: a token that was stolen and used up ends its own login, and no other one.
+                await flow.refresh(session, cookie.refresh_token(request))
+            elif claims.sid not in {login.sid for login in await flow.list_logins(claims)}:
                 raise InvalidTokenError("its login is over")
         except AuthenticationError as error:
             return logged_out(cookie, request, error)
@@ -126,18 +154,17 @@ def add_cookie_logout(router: APIRouter, flow: AuthFlow[Any, Any], logins: Login
         cookie.log_out(response)
         return None
 
-    serve: Callable[..., Awaitable[object]] = logout_everywhere if everywhere else logout
     router.add_api_route(
-        "/logout/everywhere" if everywhere else "/logout",
-        serve,
+        "/logout/everywhere",
+        logout_everywhere,
         dependencies=[origin_of(cookie)],
         methods=["POST"],
         status_code=204,
         response_model=None,
-        summary="Log out everywhere" if everywhere else "Log out",
-        description="End all logins of the account, this one included." if everywhere else "End this login and delete its cookies.",
+        summary="Log out everywhere",
+        description="End all logins of the account, this one included.",
         response_description="The cookies are deleted",
-        responses=problem_responses(*([401, 403, 503] if everywhere else [403, 503])),
+        responses=problem_responses(401, 403, 503),
     )
 
 

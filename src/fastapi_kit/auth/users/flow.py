@@ -1,9 +1,10 @@
 """The steps of logging in, registering, changing and refreshing, without HTTP."""
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from functools import partial
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from pydantic import BaseModel, SecretStr
 from sqlalchemy import inspect
@@ -13,10 +14,11 @@ from sqlalchemy.orm import InstanceState
 from fastapi_kit.auth.logins.protocol import ClientInfo, EndableLogins, LoginInfo, Logins, TokenPair
 from fastapi_kit.auth.passwords.hasher import PasswordHasher
 from fastapi_kit.auth.passwords.policy import PasswordPolicy
-from fastapi_kit.auth.second_factor.steps import SecondFactor
+from fastapi_kit.auth.second_factor.steps import SecondFactor, wrong_code
 from fastapi_kit.auth.tokens.claims import TokenClaims
-from fastapi_kit.auth.users.accounts import Account, Accounts, EditableAccounts, check_own_fields, normalize_email
-from fastapi_kit.auth.users.throttle import LoginThrottle
+from fastapi_kit.auth.users.accounts import Account, Accounts, check_own_fields, editable, normalize_email
+from fastapi_kit.auth.users.notices import AccountChange, ChangeKind, Notify, after_commit, send_notice
+from fastapi_kit.auth.users.throttle import LoginThrottle, limited_codes
 from fastapi_kit.db.sessions import finish
 from fastapi_kit.db.transactions import UnitOfWork, unit_of_work
 from fastapi_kit.errors import (
@@ -29,10 +31,13 @@ from fastapi_kit.errors import (
     UserInputError,
 )
 
-__all__ = ["AuthFlow", "editable"]
+__all__ = ["AuthFlow", "wrong_password"]
 
 UserT = TypeVar("UserT")
 RegisterT = TypeVar("RegisterT", bound=BaseModel)
+
+Revoke: TypeAlias = Callable[[str], Coroutine[Any, Any, object]]
+"""An ``async def`` function of the subject of a user, such as ``APIKeys.revoke_all``."""
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +61,12 @@ class AuthFlow(Generic[UserT, RegisterT]):
         verified: Only users with a verified address can log in and refresh. For others the answer is that of a wrong password.
         second_factor: Asks users who have enabled it for a code after the password. ``authenticate`` does not ask.
         guarded: The fields that users change only with their current password, beside the password: those that they log in with.
-        throttle: Limits guesses at passwords, in logins and in changes. Without it, they are not limited.
+        throttle: Limits guesses at passwords, in logins and in changes, and how many notices a user gets. Without it, they are not
+            limited.
+        notify: Tells a user of a new password, a new address, a second factor that was enabled or disabled, and new recovery codes. It is
+            called after the commit and before the response, for each change, if the account had an address. An error is logged.
+        revoke: What else ends with a password: functions that take the subject, such as ``keys.revoke_all``. Each is called after the
+            commit of a new password, of a reset and of a deletion, as stored logins are ended. An error is logged.
     """
 
     accounts: Callable[[AsyncSession], Accounts[UserT, RegisterT]]
@@ -69,6 +79,8 @@ class AuthFlow(Generic[UserT, RegisterT]):
     second_factor: SecondFactor[UserT] | None = None
     guarded: Collection[str] = ("email",)
     throttle: LoginThrottle | None = None
+    notify: Notify | None = None
+    revoke: Collection[Revoke] = ()
 
     async def authenticate(
         self, session: AsyncSession, *, email: str, password: str | SecretStr, client: ClientInfo | None = None
@@ -152,28 +164,32 @@ class AuthFlow(Generic[UserT, RegisterT]):
         data: BaseModel,
         *,
         confirm: bool = True,
+        code: str | SecretStr | None = None,
         keep: str | None = None,
         actor: str | None = None,
     ) -> UserT:
         """Change the data of *user* to the fields that *data* sets, in one write, and return the user.
 
         A new ``password`` is checked against the policy and hashed before the write begins. A new password, and another value of a field
-        in *guarded*, need the field ``current_password``, which is never stored.
+        in *guarded*, need the field ``current_password``, which is never stored. Another value of a field in *guarded* needs *code*, too,
+        if the user has enabled a second factor.
 
-        A new password ends the user's stored logins directly after the commit, except the login *keep*. If their store does not answer
-        then, the password is changed, an error is logged, and the logins go on.
+        A new password ends the user's stored logins directly after the commit, except the login *keep*, and what ``revoke`` ends. If their
+        store does not answer then, the password is changed, an error is logged, and the logins go on.
 
         Args:
             session: A session of your database.
             user: The user as stored now.
             data: What the client sent, such as a ``partial_model``.
-            confirm: False for a change by another user, such as a superuser: it needs no current password.
+            confirm: False for a change by another user, such as a superuser: it needs neither a current password nor a code.
+            code: A code of the second factor, or a recovery code. It is used up.
             keep: The ``sid`` of the claims of the request, so that the user stays logged in there.
             actor: The ``actor`` of the claims of the request, who may not change the password or what needs it.
 
         Raises:
-            UserInputError: The new password is too weak, or the current one is missing, wrong, or was changed meanwhile.
-            RateLimitedError: The user had too many attempts at the current password.
+            UserInputError: The new password is too weak, or the current one is missing, wrong, or was changed meanwhile, or *code* is
+                missing or wrong.
+            RateLimitedError: The user had too many attempts at the current password or at codes.
             ImpersonatedError: *actor* would change the password, or what needs it.
             ConflictError: The address is taken.
             ConfigurationError: Users could grant themselves privileges: with *confirm*, *data* has a flag or a role, or ``extra="allow"``.
@@ -184,24 +200,31 @@ class AuthFlow(Generic[UserT, RegisterT]):
         account = accounts.describe(user)
         changes = {name: getattr(data, name) for name in data.model_fields_set}
         password, current = changes.pop("password", None), changes.pop("current_password", None)
-        is_guarded = password is not None or any(changes[name] != getattr(user, name, None) for name in changes.keys() & set(self.guarded))
+        needs_code = any(changes[name] != getattr(user, name, None) for name in changes.keys() & set(self.guarded))
+        is_guarded = password is not None or needs_code
         if is_guarded and actor is not None:
             raise ImpersonatedError
         new_hash = verified = None
         if confirm and is_guarded:
             verified = await self.confirm(session, user, current)
+            if needs_code:
+                await self.confirm_code(session, user, code)
         if password is not None:
             known = [account.email, *changes.values(), *(getattr(user, name, None) for name in type(data).model_fields)]
             new_hash = await self.hash_password(password, similar_to=[text for text in known if isinstance(text, str)])
-        if new_hash is None or not isinstance(self.logins, EndableLogins):
+        ends_something = new_hash is not None and (bool(self.revoke) or isinstance(self.logins, EndableLogins))
+        if not ends_something and self.notify is None:
             changed = await accounts.change(user, data, hashed_password=new_hash, replacing=verified)
         else:
 
             async def store() -> UserT | None:
                 async with unit_of_work(session) as unit:
                     changed = await accounts.change(user, data, hashed_password=new_hash, replacing=verified)
-                    if changed is not None:
+                    if changed is not None and new_hash is not None:
                         self.end_logins(unit, account.subject, keep=keep)
+                        await self.tell(session, "password", before=account, after=accounts.describe(changed))
+                    if changed is not None and accounts.describe(changed).email != account.email:
+                        await self.tell(session, "email", before=account, after=accounts.describe(changed))
                 return changed
 
             changed = await finish(store())
@@ -229,8 +252,28 @@ class AuthFlow(Generic[UserT, RegisterT]):
             await self.throttle.succeeded(account=account.subject, kind="password")
         return stored
 
-    async def delete_account(self, session: AsyncSession, user: UserT, *, current: str | SecretStr) -> None:
-        """Delete *user*, and end the stored logins after the commit.
+    async def confirm_code(self, session: AsyncSession, user: UserT, code: str | SecretStr | None) -> None:
+        """Use up a code of the second factor, or a recovery code, if *user* has enabled one. Otherwise do nothing.
+
+        Call it after ``confirm``, before what a stolen token and the password must not do.
+
+        Raises:
+            UserInputError: The code is missing, wrong, or was used.
+            RateLimitedError: The user had too many attempts.
+        """
+        factor = self.second_factor
+        if factor is None or not await factor.is_enabled(session, user):
+            return
+        text = code.get_secret_value() if isinstance(code, SecretStr) else code
+        if not text:
+            raise wrong_code()
+        async with limited_codes(self.throttle, self.accounts(session).describe(user).subject):
+            await factor.use(session, user, text)
+
+    async def delete_account(
+        self, session: AsyncSession, user: UserT, *, current: str | SecretStr, code: str | SecretStr | None = None
+    ) -> None:
+        """Delete *user*, and end the stored logins, and what ``revoke`` ends, after the commit.
 
         It commits, unless a transaction was opened.
 
@@ -238,14 +281,17 @@ class AuthFlow(Generic[UserT, RegisterT]):
             session: A session of your database.
             user: The user as stored now.
             current: The current password.
+            code: A code of the second factor, or a recovery code, for a user who has enabled one. It is used up.
 
         Raises:
-            UserInputError: The current password is wrong, or was changed meanwhile.
+            UserInputError: The current password is wrong, or was changed meanwhile, or *code* is missing or wrong.
+            RateLimitedError: The user had too many attempts.
             StillReferencedError: Other rows reference the user.
             ConfigurationError: *accounts* cannot delete users.
         """
         accounts = editable(self.accounts(session))
         verified = await self.confirm(session, user, current)
+        await self.confirm_code(session, user, code)
         subject = accounts.describe(user).subject
 
         async def remove() -> None:
@@ -259,14 +305,22 @@ class AuthFlow(Generic[UserT, RegisterT]):
         await finish(remove())
 
     def end_logins(self, unit: UnitOfWork, subject: str, *, keep: str | None = None) -> None:
-        """End the stored logins of *subject*, except *keep*, after the commit of *unit*. Logins that are not stored go on.
+        """End the stored logins of *subject*, except *keep*, and what ``revoke`` ends, after the commit of *unit*.
 
-        A cancellation, of a client that has gone, does not stop it. Put the unit into ``finish``, so that it cannot come between the
-        commit and this call either.
+        Logins that are not stored go on. A cancellation, of a client that has gone, does not stop it. Put the unit into ``finish``, so that
+        it cannot come between the commit and this call either.
         """
         logins = self.logins
         if isinstance(logins, EndableLogins):
             unit.on_commit(lambda: finish(logins.end_all(subject, keep=keep)))
+        for revoke in self.revoke:
+            unit.on_commit(end_with, revoke, subject)
+
+    async def tell(self, session: AsyncSession, kind: ChangeKind, *, before: Account, after: Account) -> None:
+        """Call ``notify`` with a change, after the commit, if there is one and the account had an address. It raises no Exception."""
+        if self.notify is not None and before.email:
+            change = AccountChange(kind=kind, to=before.email, account=after)
+            await after_commit(session, partial(send_notice, self.notify, change, self.throttle))
 
     async def refresh(self, session: AsyncSession, refresh_token: str) -> TokenPair:
         """Exchange a refresh token for a new pair, with the scopes that its user may still have.
@@ -379,11 +433,9 @@ class AuthFlow(Generic[UserT, RegisterT]):
         return user, account
 
 
-def editable(accounts: Accounts[UserT, RegisterT]) -> EditableAccounts[UserT, RegisterT]:
-    """Return *accounts*. Raises ConfigurationError if it lacks the methods to change an address and to delete a user."""
-    if not isinstance(accounts, EditableAccounts):
-        raise ConfigurationError(f"{type(accounts).__name__} needs the methods lock_account, set_email and remove: see EditableAccounts")
-    return accounts
+async def end_with(revoke: Revoke, subject: str) -> None:
+    """Await *revoke* to its end, also while the task is being cancelled."""
+    await finish(revoke(subject))
 
 
 def wrong_password() -> UserInputError:

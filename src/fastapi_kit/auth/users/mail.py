@@ -4,7 +4,7 @@ import json
 import logging
 from base64 import urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from hashlib import sha256
 from secrets import token_hex
@@ -16,12 +16,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from fastapi_kit.auth.logins.protocol import ClientInfo
 from fastapi_kit.auth.tokens.claims import TokenClaims, TokenType
 from fastapi_kit.auth.tokens.service import JWTService
-from fastapi_kit.auth.users.accounts import Account, EditableAccounts, normalize_email
-from fastapi_kit.auth.users.flow import AuthFlow, editable
+from fastapi_kit.auth.users.accounts import Account, EditableAccounts, editable, normalize_email
+from fastapi_kit.auth.users.flow import AuthFlow
 from fastapi_kit.auth.users.throttle import LoginThrottle
+from fastapi_kit.db.hooks import on_rollback
 from fastapi_kit.db.sessions import finish
 from fastapi_kit.db.transactions import unit_of_work
 from fastapi_kit.errors import ConfigurationError, ConflictError, FieldError, InvalidTokenError, UserInputError
+from fastapi_kit.ratelimit.counters import AttemptCounter, MemoryCounter
 
 __all__ = ["Mail", "MailFlow", "SendLink"]
 
@@ -36,6 +38,8 @@ SendLink: TypeAlias = Callable[[Account, str], Awaitable[object]]
 
 LONGEST_VERIFY = timedelta(hours=24)
 LONGEST_RESET = timedelta(hours=1)
+CLOCKS_DIFFER = timedelta(minutes=10)
+"""More than twice the longest ``leeway`` of a token."""
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +49,8 @@ class MailFlow(Generic[UserT, RegisterT]):
     """The steps that need a mail. ``auth_router(mail=...)`` has routes for them.
 
     Each link works once. It ends with its lifetime, and as soon as the password or the address of its user changes. A link that verifies an
-    address ends as soon as an address is verified. Used links are not stored: the link to a new address works again if the user returns to
-    the old address within its lifetime.
+    address ends as soon as an address is verified. *used* notes the id of a used link until its lifetime is over. It is noted while the
+    row of the user is locked, and forgotten if the transaction is rolled back, so a confirmation that fails uses up no link.
 
     A method that may send a mail takes where the request comes from, for *throttle*. It returns a call, which you make after the response.
     The answer to a client is then the same for known and unknown addresses, and takes the same time. A mail that cannot be sent is logged
@@ -67,6 +71,11 @@ class MailFlow(Generic[UserT, RegisterT]):
         reset_lifetime: How long the link works: 1 hour at most.
         throttle: Limits how many mails of each kind an address gets, and how many a client causes:
             ``LoginThrottle(name="mail", per_account=5)``. Without it, they are not limited.
+        used: Notes the links that were used: a ``RateLimiter`` on Redis for several processes. The default is the memory of this process.
+            Give it no counter in memory that a throttle has: strangers could fill that. Where a link is not noted, as in another process,
+            after a restart or beyond ``max_keys``, it still ends with the password or the address; it then works again if the user returns
+            to the old address within its lifetime. If Redis does not answer, ``RateLimiter(fail_open=False)`` makes the use of a link a
+            503; otherwise it works, and is not noted.
 
     Raises:
         ConfigurationError: A lifetime is out of bounds, or *taken* is given without ``verified=True`` or without *verify*.
@@ -80,6 +89,7 @@ class MailFlow(Generic[UserT, RegisterT]):
     verify_lifetime: timedelta = LONGEST_VERIFY
     reset_lifetime: timedelta = LONGEST_RESET
     throttle: LoginThrottle | None = None
+    used: AttemptCounter = field(default_factory=MemoryCounter)
 
     def __post_init__(self) -> None:
         for name, longest in {"verify_lifetime": LONGEST_VERIFY, "reset_lifetime": LONGEST_RESET}.items():
@@ -130,19 +140,35 @@ class MailFlow(Generic[UserT, RegisterT]):
         return nothing if user is None or not self._accounts(session).describe(user).is_active else self.verification(session, user)
 
     async def request_email(
-        self, session: AsyncSession, user: UserT, *, email: str, current: str | SecretStr, client: ClientInfo | None = None
+        self,
+        session: AsyncSession,
+        user: UserT,
+        *,
+        email: str,
+        current: str | SecretStr,
+        code: str | SecretStr | None = None,
+        client: ClientInfo | None = None,
     ) -> Mail:
         """Return the mail to a new address of *user*. Its link makes it the address, verified; until then the old one stays.
 
         A taken address is not shown: the mail is *taken*, or does nothing.
 
+        Args:
+            session: A session of your database.
+            user: The user as stored now.
+            email: The new address.
+            current: The current password.
+            code: A code of the second factor, or a recovery code, for a user who has enabled one. It is used up.
+            client: Where the request comes from.
+
         Raises:
-            UserInputError: The current password is wrong, or *email* is not an address.
-            RateLimitedError: The address got, or the client caused, too many mails, or the user had too many attempts at the password.
+            UserInputError: The current password is wrong, *code* is missing or wrong, or *email* is not an address.
+            RateLimitedError: The address got, or the client caused, too many mails, or the user had too many attempts.
         """
         accounts = self._accounts(session)
         email = normalize_email(email)
         await self.flow.confirm(session, user, current)
+        await self.flow.confirm_code(session, user, code)
         await self._limit("email", email, client)
         if await accounts.get_account_by_email(email) is None:
             return self._verify_mail(accounts.describe(user), email)
@@ -154,18 +180,26 @@ class MailFlow(Generic[UserT, RegisterT]):
 
         Raises:
             UserInputError: The link is not valid any more, with the code ``invalid_link``.
-            ConflictError: Another user has the address now.
+            ConflictError: Another user has the address now. The link still works.
+            UnavailableError: The counter of *used* does not answer.
         """
         claims = self._decode(token, "verify")
         email = claims.extra.get("email")
         accounts = self._accounts(session)
-        async with unit_of_work(session):
-            user = self._check(accounts, await accounts.lock_account(claims.sub), claims)
-            account = accounts.describe(user)
-            if not isinstance(email, str) or (account.is_verified and account.email == email):
-                raise invalid_link()
-            await accounts.set_email(user, email=email)
-        return user
+
+        async def store() -> UserT:
+            async with unit_of_work(session):
+                user = self._check(accounts, await accounts.lock_account(claims.sub), claims)
+                before = accounts.describe(user)
+                if not isinstance(email, str) or (before.is_verified and before.email == email):
+                    raise invalid_link()
+                await self._use(session, claims)
+                await accounts.set_email(user, email=email)
+                if before.email != email:
+                    await self.flow.tell(session, "email", before=before, after=replace(before, email=email, is_verified=True))
+            return user
+
+        return await finish(store())
 
     async def request_reset(self, session: AsyncSession, *, email: str, client: ClientInfo | None = None) -> Mail:
         """Return the mail to reset a password. It does nothing if no active user with a password has this address.
@@ -187,12 +221,13 @@ class MailFlow(Generic[UserT, RegisterT]):
         return self._mail(self.reset, account, "reset", self.reset_lifetime, {})
 
     async def reset_password(self, session: AsyncSession, token: str, *, new: str | SecretStr) -> UserT:
-        """Use the link of a reset: store the new password, and end all stored logins of the user after the commit.
+        """Use the link of a reset: store the new password, and end all stored logins, and what ``revoke`` ends, after the commit.
 
         The address counts as verified afterwards, because the link was sent there.
 
         Raises:
             UserInputError: The link is not valid any more, with the code ``invalid_link``, or the password is too weak.
+            UnavailableError: The counter of *used* does not answer.
         """
         claims = self._decode(token, "reset")
         accounts = self._accounts(session)
@@ -203,10 +238,12 @@ class MailFlow(Generic[UserT, RegisterT]):
             async with unit_of_work(session) as unit:
                 # Once more, and locked: the link, the password or the address may have been used or changed while the password was hashed.
                 user = self._check(accounts, await accounts.lock_account(claims.sub), claims)
+                await self._use(session, claims)
                 await accounts.set_password(user, hashed_password=new_hash)
                 if not accounts.describe(user).is_verified:
                     await accounts.set_email(user, email=account.email)
                 self.flow.end_logins(unit, account.subject)
+                await self.flow.tell(session, "password", before=account, after=accounts.describe(user))
             return user
 
         return await finish(store())
@@ -249,6 +286,13 @@ class MailFlow(Generic[UserT, RegisterT]):
             return self.tokens.decode(token, type=type)
         except InvalidTokenError:
             raise invalid_link() from None
+
+    async def _use(self, session: AsyncSession, claims: TokenClaims) -> None:
+        """Note that a link is used, until it would have ended. Call it with the user locked. Raises ``invalid_link`` if it was used."""
+        key, lifetime = f"link {claims.jti}", claims.exp - claims.iat + CLOCKS_DIFFER
+        if await self.used.hit(key, limit=1, window=lifetime.total_seconds()):
+            raise invalid_link()
+        on_rollback(session, lambda: finish(self.used.reset(key)))
 
     def _check(self, accounts: EditableAccounts[UserT, RegisterT], user: UserT | None, claims: TokenClaims) -> UserT:
         account = None if user is None else accounts.describe(user)

@@ -28,7 +28,13 @@ from fastapi_kit.auth.users.account_routes import (
     limited,
 )
 from fastapi_kit.auth.users.accounts import check_own_fields
-from fastapi_kit.auth.users.cookie_routes import add_cookie_code_login, add_cookie_login, add_cookie_logout, add_cookie_refresh
+from fastapi_kit.auth.users.cookie_routes import (
+    add_cookie_code_login,
+    add_cookie_login,
+    add_cookie_logout,
+    add_cookie_logout_everywhere,
+    add_cookie_refresh,
+)
 from fastapi_kit.auth.users.flow import AuthFlow
 from fastapi_kit.auth.users.mail import MailFlow
 from fastapi_kit.auth.users.schemas import CHALLENGE_DESCRIPTION, LoginRead, RefreshRequest
@@ -83,8 +89,9 @@ class AuthEndpoint(enum.Flag):
     MAIL = 7168
     """The three that send mails. They need ``mail=``."""
     SECOND_FACTOR = 8192
-    """``GET``, ``POST /second-factor``, ``/second-factor/confirm`` and ``/disable``: users enable and disable it. They need
-    ``AuthFlow(second_factor=...)``, with which ``POST /login/second-factor`` is there beside ``POST /login``."""
+    """``GET``, ``POST /second-factor``, ``/second-factor/confirm``, ``/recovery-codes`` and ``/disable``: users enable and disable it, and
+    make new recovery codes. They need ``AuthFlow(second_factor=...)``, with which ``POST /login/second-factor`` is there beside
+    ``POST /login``."""
 
 
 @dataclass(frozen=True)
@@ -202,9 +209,9 @@ def add_cookie_routes(
     if AuthEndpoint.REFRESH in endpoints:
         add_cookie_refresh(router, flow, logins, session, cookie)
     if AuthEndpoint.LOGOUT in endpoints:
-        add_cookie_logout(router, flow, logins, cookie, everywhere=False)
+        add_cookie_logout(router, flow, logins, cookie)
     if AuthEndpoint.LOGOUT_EVERYWHERE in endpoints:
-        add_cookie_logout(router, flow, logins, cookie, everywhere=True)
+        add_cookie_logout_everywhere(router, flow, logins, session, cookie)
 
 
 def check_mail(mail: MailFlow[UserT, RegisterT] | None, endpoints: AuthEndpoint) -> None:

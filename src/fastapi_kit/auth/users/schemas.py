@@ -29,6 +29,9 @@ __all__ = [
     "UserRegister",
 ]
 
+Code = Annotated[SecretStr, Field(min_length=1, max_length=64, description="A code of the authenticator app, or a recovery code")]
+OptionalCode = Annotated[Code | None, Field(description="For an account with a second factor: a code, or a recovery code")]
+
 FORM = ConfigDict(extra="forbid", hide_input_in_errors=True)
 """Other fields are rejected, and the text of a ValidationError shows nothing of the form."""
 
@@ -81,11 +84,12 @@ class PasswordChange(BaseModel):
 
 
 class AccountDelete(BaseModel):
-    """The current password of a user who deletes the account."""
+    """The current password of a user who deletes the account, and a code of the second factor if there is one."""
 
     model_config = FORM
 
     current_password: SecretStr = Field(max_length=1024)
+    code: OptionalCode = None
 
 
 class AccountName(BaseModel):
@@ -97,12 +101,13 @@ class AccountName(BaseModel):
 
 
 class EmailChange(BaseModel):
-    """A new address, and the current password."""
+    """A new address, the current password, and a code of the second factor if there is one."""
 
     model_config = FORM
 
     email: Email
     current_password: SecretStr = Field(max_length=1024)
+    code: OptionalCode = None
 
 
 class LinkToken(BaseModel):
@@ -130,7 +135,6 @@ CHALLENGE_DESCRIPTION = (
 )
 CODE_ERRORS = "`invalid_credentials` is a wrong code; `invalid_token` is a challenge that is over: log in again."
 
-Code = Annotated[SecretStr, Field(min_length=1, max_length=64, description="A code of the authenticator app, or a recovery code")]
 CurrentPassword = Annotated[SecretStr, Field(min_length=1, max_length=1024)]
 
 

@@ -1,7 +1,6 @@
 """The steps of a login with a second factor, without HTTP."""
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, SecretStr
@@ -9,12 +8,21 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from fastapi_kit.auth.logins.protocol import ClientInfo, EndableLogins, TokenPair
 from fastapi_kit.auth.second_factor.steps import Enrolment, SecondFactor, scopes_of
+from fastapi_kit.auth.users.throttle import limited_codes
+from fastapi_kit.db.sessions import finish
 from fastapi_kit.errors import ConfigurationError, InvalidTokenError
 
 if TYPE_CHECKING:
     from fastapi_kit.auth.users.flow import AuthFlow
 
-__all__ = ["begin_second_factor", "confirm_second_factor", "disable_second_factor", "login_with_code", "second_factor_of"]
+__all__ = [
+    "begin_second_factor",
+    "confirm_second_factor",
+    "disable_second_factor",
+    "login_with_code",
+    "renew_recovery_codes",
+    "second_factor_of",
+]
 
 UserT = TypeVar("UserT")
 RegisterT = TypeVar("RegisterT", bound=BaseModel)
@@ -37,6 +45,7 @@ async def login_with_code(
             now.
         InvalidCredentialsError: The code is wrong, or was used.
         RateLimitedError: The user or the client had too many attempts.
+        UnavailableError: What counts the attempts does not answer.
     """
     factor, logins, accounts = second_factor_of(flow), flow.logins, flow.accounts(session)
     if logins is None:
@@ -47,7 +56,7 @@ async def login_with_code(
     if user is None or account is None or not flow.may_log_in(account):
         raise InvalidTokenError("its user does not exist or may not log in")
     stored = account.hashed_password
-    async with limited(flow, account.subject, client):
+    async with limited_codes(flow.throttle, account.subject, None if client is None else client.address):
         await factor.answer(session, user, challenge, code, hashed_password=stored)
     scopes = scopes_of(challenge) & frozenset(() if flow.scopes is None else flow.scopes(user))
     if not isinstance(logins, EndableLogins):
@@ -81,11 +90,43 @@ async def confirm_second_factor(flow: "AuthFlow[UserT, RegisterT]", session: Asy
 
     Raises:
         UserInputError: The code is wrong.
+        RateLimitedError: The user had too many attempts.
         ConflictError: There is nothing to confirm.
     """
-    subject = flow.accounts(session).describe(user).subject
-    async with limited(flow, subject):
-        return await second_factor_of(flow).confirm(session, user, code)
+    factor, account = second_factor_of(flow), flow.accounts(session).describe(user)
+
+    async def store() -> Sequence[str]:
+        codes = await factor.confirm(session, user, code)
+        await flow.tell(session, "second_factor_enabled", before=account, after=account)
+        return codes
+
+    # Counted apart from logins: it needs no password, and a stolen token must not keep the user from logging in.
+    async with limited_codes(flow.throttle, account.subject, kind="enrolment"):
+        return await finish(store())
+
+
+async def renew_recovery_codes(
+    flow: "AuthFlow[UserT, RegisterT]", session: AsyncSession, user: UserT, *, current_password: str | SecretStr, code: str
+) -> Sequence[str]:
+    """Replace all recovery codes with the password and a code of the app, and return the new ones, which are shown once.
+
+    It takes no recovery code: ``SecondFactor.renew_recovery_codes`` says why.
+
+    Raises:
+        UserInputError: The current password or the code is wrong.
+        RateLimitedError: The user had too many attempts.
+        ConflictError: The factor is not enabled, or another request was faster.
+    """
+    factor, account = second_factor_of(flow), flow.accounts(session).describe(user)
+    await flow.confirm(session, user, current_password)
+
+    async def store() -> Sequence[str]:
+        codes = await factor.renew_recovery_codes(session, user, code)
+        await flow.tell(session, "recovery_codes", before=account, after=account)
+        return codes
+
+    async with limited_codes(flow.throttle, account.subject):
+        return await finish(store())
 
 
 async def disable_second_factor(
@@ -95,23 +136,18 @@ async def disable_second_factor(
 
     Raises:
         UserInputError: The current password or the code is wrong.
+        RateLimitedError: The user had too many attempts.
         ConflictError: The factor is not enabled.
     """
-    factor = second_factor_of(flow)
+    factor, account = second_factor_of(flow), flow.accounts(session).describe(user)
     await flow.confirm(session, user, current_password)
-    async with limited(flow, flow.accounts(session).describe(user).subject):
+
+    async def store() -> None:
         await factor.disable(session, user, code)
+        await flow.tell(session, "second_factor_disabled", before=account, after=account)
 
-
-@asynccontextmanager
-async def limited(flow: "AuthFlow[UserT, RegisterT]", subject: str, client: ClientInfo | None = None) -> AsyncGenerator[None]:
-    """Count an attempt before the code in the block is checked, and forget it if the code is right. Raises RateLimitedError."""
-    # Counted apart from passwords: who knows the password must not get new attempts with each login.
-    if flow.throttle is not None:
-        await flow.throttle.attempt(account=subject, client=None if client is None else client.address, kind="code")
-    yield
-    if flow.throttle is not None:
-        await flow.throttle.succeeded(account=subject, kind="code")
+    async with limited_codes(flow.throttle, account.subject):
+        await finish(store())
 
 
 def second_factor_of(flow: "AuthFlow[UserT, RegisterT]") -> SecondFactor[UserT]:

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from fastapi_kit.auth.logins.protocol import TokenPair
 from fastapi_kit.auth.requests.clients import client_of
-from fastapi_kit.auth.users.account_routes import limited
+from fastapi_kit.auth.users.account_routes import Connected, limited
 from fastapi_kit.auth.users.schemas import (
     CODE_ERRORS,
     CodeConfirmation,
@@ -26,9 +26,10 @@ from fastapi_kit.auth.users.second_factor import (
     confirm_second_factor,
     disable_second_factor,
     login_with_code,
+    renew_recovery_codes,
     second_factor_of,
 )
-from fastapi_kit.dependencies import Dependency, as_depends, while_connected
+from fastapi_kit.dependencies import Dependency, as_depends
 from fastapi_kit.handlers.openapi import problem_responses
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def add_second_factor(
         data: PasswordConfirmation,
         user: Annotated[Any, Depends(current_user)],
         session: Annotated[AsyncSession, as_depends(session)],
+        connected: Connected,
     ) -> EnrolmentRead:
         made = await begin_second_factor(flow, session, user, current_password=data.current_password)
         return EnrolmentRead(secret=made.secret, uri=made.uri)
@@ -79,14 +81,25 @@ def add_second_factor(
         data: CodeConfirmation,
         user: Annotated[Any, Depends(current_user)],
         session: Annotated[AsyncSession, as_depends(session)],
+        connected: Connected,
     ) -> RecoveryCodesRead:
         codes = await confirm_second_factor(flow, session, user, code=data.code.get_secret_value())
+        return RecoveryCodesRead(recovery_codes=list(codes))
+
+    async def renew(
+        data: PasswordAndCode,
+        user: Annotated[Any, Depends(current_user)],
+        session: Annotated[AsyncSession, as_depends(session)],
+        connected: Connected,
+    ) -> RecoveryCodesRead:
+        codes = await renew_recovery_codes(flow, session, user, current_password=data.current_password, code=data.code.get_secret_value())
         return RecoveryCodesRead(recovery_codes=list(codes))
 
     async def disable(
         data: PasswordAndCode,
         user: Annotated[Any, Depends(current_user)],
         session: Annotated[AsyncSession, as_depends(session)],
+        connected: Connected,
     ) -> None:
         await disable_second_factor(flow, session, user, current_password=data.current_password, code=data.code.get_secret_value())
 
@@ -94,7 +107,6 @@ def add_second_factor(
         router.add_api_route(
             path,
             serve,
-            dependencies=[while_connected],
             methods=["POST"],
             status_code=status,
             summary=summary,
@@ -125,6 +137,13 @@ def add_second_factor(
         "Confirm the second factor",
         "Enable the second factor with a first code of the app.",
         "Recovery codes, shown once",
+    )
+    add(
+        "/second-factor/recovery-codes",
+        renew,
+        "Make new recovery codes",
+        "Replace all recovery codes, with the password and a code of the app. A recovery code does not count.",
+        "The new recovery codes, shown once",
     )
     add(
         "/second-factor/disable",

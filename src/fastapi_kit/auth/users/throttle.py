@@ -1,13 +1,15 @@
 """Limits on guessing passwords and codes, per account and per client."""
 
 import unicodedata
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from fastapi_kit.errors import ConfigurationError, RateLimitedError
 from fastapi_kit.ratelimit.counters import AttemptCounter, MemoryCounter, client_key
 
-__all__ = ["LoginThrottle"]
+__all__ = ["LoginThrottle", "limited_codes"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,3 +71,16 @@ class LoginThrottle:
 
     def _client(self, client: str) -> str:
         return f"{self.name} client {client_key(client)}"
+
+
+@asynccontextmanager
+async def limited_codes(
+    throttle: LoginThrottle | None, subject: str, client: str | None = None, *, kind: str = "code"
+) -> AsyncGenerator[None]:
+    """Count an attempt before the code in the block is checked, and forget it if the code is right. Raises RateLimitedError."""
+    # Counted apart from passwords: who knows the password must not get new attempts with each login.
+    if throttle is not None:
+        await throttle.attempt(account=subject, client=client, kind=kind)
+    yield
+    if throttle is not None:
+        await throttle.succeeded(account=subject, kind=kind)

@@ -21,7 +21,7 @@ class LineWriter:
     def __init__(self, schema: type[BaseModel], core: Node) -> None:
         dicts: Any = {**core, "schema": as_dict(core["schema"])} if core["type"] == "definitions" else as_dict(core)
         self._validate = ListValidator[Any](schema, dicts)
-        self._to_json = SchemaSerializer(dicts).to_json
+        self._to_json = SchemaSerializer(dicts, {"serialize_by_alias": True}).to_json
 
     @classmethod
     def of(cls, schema: type[BaseModel], core: Node | None = None) -> "LineWriter | None":
@@ -35,8 +35,7 @@ class LineWriter:
         Raises:
             ValidationError: pydantic rejects a row.
         """
-        to_json = self._to_json
-        return [to_json(row, by_alias=True) for row in self._validate(rows)]
+        return list(map(self._to_json, self._validate(rows)))
 
 
 def as_dict(model: Node) -> Node:
