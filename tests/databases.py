@@ -169,7 +169,7 @@ class KeptConnections:
     """
 
     most: ClassVar[int] = 4
-    idle: list[tuple[Any, dict[str, Any]]] = field(default_factory=list)
+    idle: list[Any] = field(default_factory=list)
     opened_with: MutableMapping[Any, dict[str, Any]] = field(default_factory=WeakKeyDictionary[Any, dict[str, Any]])
 
     def give_to(self, engine: AsyncEngine) -> None:
@@ -182,8 +182,8 @@ class KeptConnections:
 
     async def connect(self, **arguments: Any) -> Any:
         """Return a connection that was opened with *arguments*, and the server has forgotten what was done with it."""
-        while self.idle and self.idle[-1][1] == arguments:
-            connection, _ = self.idle.pop()
+        for connection in [kept for kept in self.idle if self.opened_with[kept] == arguments]:
+            self.idle.remove(connection)
             with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
                 await connection.execute("DISCARD ALL")
                 await connection.reload_schema_state()
@@ -194,17 +194,17 @@ class KeptConnections:
         return connection
 
     async def keep_those_of(self, engine: AsyncEngine) -> None:
-        """Keep connections that are idle in the pool of *engine*."""
+        """Keep the connections that are idle in the pool of *engine*, and close the oldest if there are too many."""
         pool: Any = engine.pool
-        for raw in [await engine.raw_connection() for _ in range(min(pool.checkedin(), self.most - len(self.idle)))]:
-            connection = raw.driver_connection
+        for raw in [await engine.raw_connection() for _ in range(pool.checkedin())]:
+            self.idle.append(raw.driver_connection)
             raw.detach()
-            self.idle.append((connection, self.opened_with[connection]))
+        await self.close(self.most)
 
-    async def close(self) -> None:
-        """Close them all."""
-        while self.idle:
-            await self.idle.pop()[0].close()
+    async def close(self, most: int = 0) -> None:
+        """Close all but *most*."""
+        while len(self.idle) > most:
+            await self.idle.pop(0).close()
 
 
 class PostgresDatabase(Database):
