@@ -184,7 +184,7 @@ class KeptConnections:
         """Return a connection that was opened with *arguments*, and the server has forgotten what was done with it."""
         for connection in [kept for kept in self.idle if self.opened_with[kept] == arguments]:
             self.idle.remove(connection)
-            with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):
                 await connection.execute("DISCARD ALL")
                 await connection.reload_schema_state()
                 connection._stmts_to_close.clear()  # the server has closed them

@@ -1,5 +1,6 @@
 """What a test leaves behind in a database, the next test does not find."""
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import URL, Column, Integer, MetaData, Table, event, text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from tests.databases import KeptConnections, KeptSchemas, PostgresDatabase, SQLiteDatabase, administer, new_database
 from tests.models import LibraryBase
 
@@ -208,6 +209,10 @@ async def test_a_connection_that_the_server_closed_is_not_kept(run: Run) -> None
     async with run.start() as engine:
         (first,) = await column(engine, PROCESS)
     await administer(f"SELECT pg_terminate_backend({first})")
+    other = create_async_engine(run.url)
+    while await column(other, f"SELECT pid FROM pg_stat_activity WHERE pid = {first}"):
+        await asyncio.sleep(0)
+    await other.dispose()
 
     async with run.start() as engine:
         assert await column(engine, PROCESS) != [first]
