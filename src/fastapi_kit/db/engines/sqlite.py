@@ -181,6 +181,11 @@ class ClosingConnection(sqlite3.Connection):
         self._cursors.clear()
         super().close()
 
+    def __del__(self) -> None:
+        # The driver drops a connection whose task is cancelled while it is made. Python 3.13 warns of one that is not closed.
+        with suppress(AttributeError, sqlite3.Error):
+            self.close()
+
 
 def check_url(url: URL) -> None:
     """Raise ConfigurationError if SQLite would ignore something in the query of *url*."""
