@@ -1,5 +1,6 @@
 """What a test leaves behind in a database, the next test does not find."""
 
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
