@@ -11,6 +11,7 @@ from benchmarks.measure import FULL, QUICK, Effort, check, speed
 from benchmarks.rows import ROWS, Row
 from benchmarks.stage import Stage, open_stage
 from benchmarks.table import heading, line
+from fastapi_kit.auth.passwords import PasswordHasher
 
 __all__ = ["main", "show"]
 
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asyncio.run(_run(rows, QUICK if options.quick else FULL))
     if not options.rows or "logins" in options.rows:
         print(f"\nLogins\n\n{heading()}")
-        asyncio.run(show_logins(rounds=9 if options.quick else 99))
+        asyncio.run(show_logins(PasswordHasher(), rounds=9 if options.quick else 99))
 
 
 async def show(rows: Sequence[Row], stage: Stage, effort: Effort) -> None:

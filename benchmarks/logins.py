@@ -99,9 +99,8 @@ async def unknown_against_known(app: FastAPI, *, rounds: int) -> float:
     return median(ratios)
 
 
-async def show_logins(*, rounds: int) -> None:
-    """Print both figures."""
-    passwords = PasswordHasher()
+async def show_logins(passwords: PasswordHasher, *, rounds: int) -> None:
+    """Print both figures for *passwords*."""
     async with open_app(passwords) as app:
         worst, unknown = await worst_health(app, passwords), await unknown_against_known(app, rounds=rounds)
     print(line_of("worst /health during 20 logins", worst, Target(1, 0.3, "time")))

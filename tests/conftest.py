@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
-from tests.databases import KeptSchemas, PostgresDatabase, SQLiteDatabase, administer, new_database
+from tests.databases import KeptConnections, KeptSchemas, PostgresDatabase, SQLiteDatabase, administer, new_database
 from tests.models import LibraryBase
 from tests.thorough import FULL, leave_out
 
@@ -40,7 +40,12 @@ gc.disable()
 
 
 def pytest_collection_finish() -> None:
-    """Start the garbage collector, which ``spare_the_collector`` spares the modules and the thousands of collected tests."""
+    """Start the garbage collector. It is spared the modules and the thousands of collected tests, and runs less often than usual.
+
+    To build apps and statements makes many objects and little garbage.
+    """
+    gc.freeze()
+    gc.set_threshold(10_000)
     gc.enable()
 
 
@@ -78,13 +83,23 @@ def kept_schemas() -> KeptSchemas:
     return KeptSchemas()
 
 
+@pytest.fixture(scope="session")
+async def kept_connections(postgres_url: URL) -> AsyncIterator[KeptConnections]:
+    """Connections that are kept from test to test."""
+    kept = KeptConnections()
+    yield kept
+    await kept.close()
+
+
 @pytest.fixture
-async def postgres_database(postgres_url: URL, kept_schemas: KeptSchemas) -> AsyncIterator[Database]:
+async def postgres_database(postgres_url: URL, kept_schemas: KeptSchemas, kept_connections: KeptConnections) -> AsyncIterator[Database]:
     """An empty PostgreSQL database."""
     database = PostgresDatabase(postgres_url, kept_schemas)
+    kept_connections.give_to(database.engine)
     async with database.engine.begin() as connection:
         await kept_schemas.empty(connection)
     yield database
+    await kept_connections.keep_those_of(database.engine)
     await database.dispose()
 
 

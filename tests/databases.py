@@ -5,18 +5,19 @@ PostgreSQL waits for the disk when a table is dropped. Renaming a schema and del
 
 import os
 from collections.abc import AsyncGenerator, MutableMapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import URL, MetaData, make_url, text
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+import asyncpg
+from sqlalchemy import URL, MetaData, event, make_url, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from fastapi_kit.db import Base, Database
 
-__all__ = ["POSTGRES_URL", "KeptSchemas", "PostgresDatabase", "SQLiteDatabase", "administer", "new_database"]
+__all__ = ["POSTGRES_URL", "KeptConnections", "KeptSchemas", "PostgresDatabase", "SQLiteDatabase", "administer", "new_database"]
 
 POSTGRES_URL = os.environ.get("TEST_POSTGRES_URL", "postgresql+asyncpg://postgres@127.0.0.1:5432/test")
 
@@ -158,6 +159,52 @@ async def run_at_once(connection: AsyncConnection, *statements: str) -> None:
     raw = await connection.get_raw_connection()
     driver: Any = raw.driver_connection
     await driver.execute("; ".join(statements))
+
+
+@dataclass
+class KeptConnections:
+    """Connections to PostgreSQL that no test uses. To start the server's process for a new one takes longer than most tests.
+
+    A test gets one as if it were new, and what it closes itself stays closed.
+    """
+
+    most: ClassVar[int] = 4
+    idle: list[Any] = field(default_factory=list)
+    opened_with: MutableMapping[Any, dict[str, Any]] = field(default_factory=WeakKeyDictionary[Any, dict[str, Any]])
+
+    def give_to(self, engine: AsyncEngine) -> None:
+        """Let *engine* use a kept connection before it opens a new one."""
+
+        def connect_with(_dialect: object, _record: object, _positional: object, keywords: dict[str, Any]) -> None:
+            keywords["async_creator_fn"] = self.connect
+
+        event.listen(engine.sync_engine, "do_connect", connect_with)
+
+    async def connect(self, **arguments: Any) -> Any:
+        """Return a connection that was opened with *arguments*, and the server has forgotten what was done with it."""
+        for connection in [kept for kept in self.idle if self.opened_with[kept] == arguments]:
+            self.idle.remove(connection)
+            with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):
+                await connection.execute("DISCARD ALL")
+                await connection.reload_schema_state()
+                connection._stmts_to_close.clear()  # the server has closed them
+                return connection
+        connection = await asyncpg.connect(**arguments)
+        self.opened_with[connection] = arguments
+        return connection
+
+    async def keep_those_of(self, engine: AsyncEngine) -> None:
+        """Keep the connections that are idle in the pool of *engine*, and close the oldest if there are too many."""
+        pool: Any = engine.pool
+        for raw in [await engine.raw_connection() for _ in range(pool.checkedin())]:
+            self.idle.append(raw.driver_connection)
+            raw.detach()
+        await self.close(self.most)
+
+    async def close(self, most: int = 0) -> None:
+        """Close all but *most*."""
+        while len(self.idle) > most:
+            await self.idle.pop(0).close()
 
 
 class PostgresDatabase(Database):

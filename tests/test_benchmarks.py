@@ -16,6 +16,8 @@ from benchmarks.rows import ROWS, Row, Target
 from benchmarks.stage import Stage, open_stage
 from benchmarks.table import line, verdict
 
+from fastapi_kit.testing import cheap_hasher
+
 ONE_ROUND = Effort(batch=0, rounds=1, least=1, budget=0)
 
 
@@ -168,7 +170,7 @@ def test_verdicts(target: Target, reached: float, expected: str) -> None:
 
 async def test_logins_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
     """Twenty logins succeed while health is asked, and wrong ones of known and unknown addresses are both a 401."""
-    await show_logins(rounds=1)
+    await show_logins(cheap_hasher(), rounds=1)
 
     health, unknown = capsys.readouterr().out.splitlines()
     assert "worst /health during 20 logins" in health

@@ -1,13 +1,17 @@
 """What a test leaves behind in a database, the next test does not find."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import URL, Column, Integer, MetaData, Table, event, text
-from sqlalchemy.ext.asyncio import AsyncEngine
-from tests.databases import KeptSchemas, PostgresDatabase, SQLiteDatabase, new_database
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from tests.databases import KeptConnections, KeptSchemas, PostgresDatabase, SQLiteDatabase, administer, new_database
 from tests.models import LibraryBase
+
+from fastapi_kit.db import Database, DatabaseOptions
 
 
 @pytest.fixture(scope="module")
@@ -157,3 +161,79 @@ async def test_a_file_is_copied(tmp_path: Path, shelves_and_boxes: tuple[MetaDat
         await database.dispose()
 
     assert created == (["shelves", *["boxes"] * 4] if is_written else ["shelves", "boxes"])
+
+
+class Run:
+    """Tests one after the other, each with an engine of its own."""
+
+    def __init__(self, url: URL) -> None:
+        self.url, self.kept = url, KeptConnections()
+
+    @asynccontextmanager
+    async def start(self, **options: Any) -> AsyncGenerator[AsyncEngine]:
+        database = Database(self.url, options=DatabaseOptions(**options))
+        self.kept.give_to(database.engine)
+        yield database.engine
+        await self.kept.keep_those_of(database.engine)
+        await database.dispose()
+
+
+@pytest.fixture
+async def run(postgres_url: URL) -> AsyncIterator[Run]:
+    found = Run(postgres_url)
+    yield found
+    await found.kept.close()
+
+
+PROCESS = "SELECT pg_backend_pid()"
+
+
+async def test_a_kept_connection_is_as_new(run: Run) -> None:
+    """The next test gets the same process of the server, without settings, temporary tables, locks and prepared statements."""
+    async with run.start() as engine:
+        left = ["SET search_path = pg_temp", "CREATE TEMP TABLE t (id int)", "LISTEN news", "SELECT pg_advisory_lock(7)"]
+        first = await column(engine, *left, "PREPARE p AS SELECT 1", PROCESS)
+
+    async with run.start() as engine:
+        assert await column(engine, PROCESS) == first
+        assert await column(engine, "SHOW search_path") == ['"$user", public']
+        assert await column(engine, "SELECT to_regclass('t')") == [None]
+        assert await column(engine, "SELECT pg_listening_channels()") == []
+        assert await column(engine, "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()") == []
+        assert "p" not in await column(engine, "SELECT name FROM pg_prepared_statements")
+
+
+async def test_a_connection_that_the_server_closed_is_not_kept(run: Run) -> None:
+    """The next test connects anew."""
+    async with run.start() as engine:
+        (first,) = await column(engine, PROCESS)
+    await administer(f"SELECT pg_terminate_backend({first})")
+    other = create_async_engine(run.url)
+    while await column(other, f"SELECT pid FROM pg_stat_activity WHERE pid = {first}"):
+        pass
+    await other.dispose()
+
+    async with run.start() as engine:
+        assert await column(engine, PROCESS) != [first]
+
+
+async def test_another_way_to_connect(run: Run) -> None:
+    """A test that connects with other arguments gets no kept connection, and its own are no other test's."""
+    async with run.start() as engine:
+        first = await column(engine, PROCESS)
+    async with run.start(statement_timeout=5) as engine:
+        assert await column(engine, PROCESS) != first
+        assert await column(engine, "SHOW statement_timeout") == ["5s"]
+
+    async with run.start() as engine:
+        assert await column(engine, "SHOW statement_timeout") == ["0"]
+
+
+async def test_few_connections_are_kept(run: Run) -> None:
+    """A test that opens many leaves the server few of them."""
+    async with run.start() as engine:
+        opened = [await engine.connect() for _ in range(run.kept.most + 2)]
+        for connection in opened:
+            await connection.close()
+
+    assert len(run.kept.idle) == run.kept.most

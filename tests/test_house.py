@@ -262,6 +262,7 @@ def private_imports(root: Path) -> list[str]:
     return found
 
 
+@cache
 def figures_of(root: Path) -> Mapping[str, int]:
     """Return what LIMITS bounds."""
     paths = modules_of(root).values()

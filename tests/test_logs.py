@@ -559,7 +559,7 @@ async def request(port: str, path: str) -> bytes:
             return answer
 
 
-@pytest.mark.parametrize("server", few([*COMMANDS], 3))
+@pytest.mark.parametrize("server", few([*COMMANDS], 2))
 async def test_one_call_at_import_is_enough(server: str, tmp_path: Path) -> None:
     """Under each server all records are JSON, once, without secrets: the server's, the application's and the traceback of a bug."""
     if server in NEEDED and find_spec(NEEDED[server]) is None:

@@ -110,6 +110,7 @@ def test_zenith_does_what_its_document_says(tmp_path: Path, database: str) -> No
     assert report.facts["operations"]["tested"] == 31
 
 
+@pytest.mark.only_full
 def test_every_check_is_awake(tmp_path: Path) -> None:
     """Each check that schemathesis has, and each of our own, finds its fault in an app that is full of them."""
     from schemathesis.checks import CHECKS, load_all_checks

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import URL, func, insert, select, text
+from tests.databases import KeptConnections
 from tests.db.test_urls import make_certificate
 from tests.models import AuthorCreate, AuthorService, LibraryBase, Tag, TagCreate, TagService, TagUpdate
 from tests.reliability.aside import eventually
@@ -116,7 +117,7 @@ async def pool(request: pytest.FixtureRequest, bouncer: Bouncer) -> AsyncIterato
     await database.dispose()
 
 
-async def test_many_sessions_share_two_servers(pool: Database, postgres_database: Database) -> None:
+async def test_many_sessions_share_two_servers(pool: Database, postgres_database: Database, kept_connections: KeptConnections) -> None:
     """Fifty sessions, or twenty, share two server connections without meeting each other's prepared statements."""
     barrier = asyncio.Barrier(SESSIONS)
 
@@ -143,6 +144,7 @@ async def test_many_sessions_share_two_servers(pool: Database, postgres_database
     async with pool.sessions() as session:
         assert await AuthorService(session).count() == 4 * SESSIONS
         assert await TagService(session).count() == 0
+    await kept_connections.close()
     async with postgres_database.sessions() as session:
         servers = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
         assert (await session.scalars(text(servers))).one() <= SERVERS

@@ -178,8 +178,8 @@ async def client_of(*routers: APIRouter, prefix: str = "") -> AsyncIterator[Asyn
 
 @asynccontextmanager
 async def client_on(database: Database, app: FastAPI) -> AsyncIterator[AsyncClient]:
-    """A client of *app*, whose sessions are those of ANY_DATABASE: here they are those of *database*."""
-    app.dependency_overrides = {ANY_DATABASE.session.dependency: database.session.dependency}
+    """A client of *app*, which uses ANY_DATABASE: here that is *database*."""
+    ANY_DATABASE.engine, ANY_DATABASE.sessions = database.engine, database.sessions
     async with app_client(app) as client:
         yield client
 

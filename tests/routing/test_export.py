@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from io import StringIO
 from typing import Annotated, Any
 
@@ -17,7 +18,7 @@ from sqlalchemy import QueuePool, Select, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.types import Message
 from tests.crud.filters.models import Item, ItemFeed, ItemQuery, ItemRead, ItemService, ItemWithTags, Owner, ShopBase, Tag
-from tests.routing.models import NoteRead, NoteService, WordIn, WordService, client_of, forbid, get_session
+from tests.routing.models import ANY_DATABASE, NoteRead, NoteService, WordIn, WordService, client_of, client_on, forbid, get_session
 
 from fastapi_kit.crud import ReadService
 from fastapi_kit.db import Database
@@ -62,24 +63,24 @@ class Owned(ItemService):
         return select(Item).where(Item.owner_id == self.owner)
 
 
-@pytest.fixture
-async def app(shop: Database) -> FastAPI:
-    async def get_service(session: Annotated[AsyncSession, shop.session], owner: Annotated[int, Header()]) -> Owned:
+@cache
+def app_of_items() -> FastAPI:
+    async def get_service(session: Annotated[AsyncSession, ANY_DATABASE.session], owner: Annotated[int, Header()]) -> Owned:
         return Owned(session, owner)
 
     app = FastAPI()
     register_exception_handlers(app)
-    app.include_router(items_router(shop, query=ItemQuery), prefix="/items")
-    app.include_router(items_router(shop, query=ItemFeed, options={"list_item": ItemWithTags}), prefix="/feed")
-    app.include_router(items_router(shop, endpoints=Endpoint.EXPORT), prefix="/all")
-    app.include_router(items_router(shop, service=get_service), prefix="/owned")
-    app.include_router(items_router(shop, options={"parent": Item.owner_id}), prefix="/owners/{owner_id}/items")
+    app.include_router(items_router(ANY_DATABASE, query=ItemQuery), prefix="/items")
+    app.include_router(items_router(ANY_DATABASE, query=ItemFeed, options={"list_item": ItemWithTags}), prefix="/feed")
+    app.include_router(items_router(ANY_DATABASE, endpoints=Endpoint.EXPORT), prefix="/all")
+    app.include_router(items_router(ANY_DATABASE, service=get_service), prefix="/owned")
+    app.include_router(items_router(ANY_DATABASE, options={"parent": Item.owner_id}), prefix="/owners/{owner_id}/items")
     return app
 
 
 @pytest.fixture
-async def client(app: FastAPI) -> AsyncIterator[AsyncClient]:
-    async with app_client(app) as client:
+async def client(shop: Database) -> AsyncIterator[AsyncClient]:
+    async with client_on(shop, app_of_items()) as client:
         yield client
 
 

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import AsyncIterator, Mapping
+from functools import cache
 from typing import Annotated, Any
 
 import pytest
@@ -23,6 +24,7 @@ from tests.crud.sparse import (
     PressBase,
     fill,
 )
+from tests.routing.models import ANY_DATABASE, client_on
 
 from fastapi_kit.crud import QuerySpec, SparseModel, SparseSpec, Where
 from fastapi_kit.db import Database
@@ -31,11 +33,12 @@ from fastapi_kit.handlers import register_exception_handlers
 from fastapi_kit.pagination import KeysetPage
 from fastapi_kit.pagination import Page as PageOf
 from fastapi_kit.routing import Endpoint, RouterOptions, crud_router
-from fastapi_kit.testing import app_client
 from fastapi_kit.testing.queries import assert_max_queries
 
 ALLOWED = "takes each of id, title, body, email, price, written_at, data, note, heading once, separated by commas"
 LISTS = ("/articles", "/plain", "/slices", "/feed", "/by-hand", "/by-hand/feed", "/writers/1/articles")
+
+AnySession = Annotated[AsyncSession, ANY_DATABASE.session]
 
 
 class PlainQuery(QuerySpec[Article]):
@@ -44,16 +47,13 @@ class PlainQuery(QuerySpec[Article]):
     title: str | None = None
 
 
-@pytest.fixture
-async def app(database: Database) -> FastAPI:
-    """Six articles in lists of every kind, and a page with a version."""
-    await database.create_tables(PressBase.metadata)
-    async with database.sessions() as session:
-        await fill(session)
+@cache
+def app_of_articles() -> FastAPI:
+    """Lists of every kind, and pages with a version."""
     app = FastAPI()
     register_exception_handlers(app)
-    made: dict[str, Any] = {"session": database.session, "read": ArticleRead}
-    export = RouterOptions(begin=database.begin)
+    made: dict[str, Any] = {"session": ANY_DATABASE.session, "read": ArticleRead}
+    export = RouterOptions(begin=ANY_DATABASE.begin)
     app.include_router(
         crud_router(ArticleService, query=ArticleQuery, endpoints=Endpoint.CRUD | Endpoint.EXPORT, options=export, **made),
         prefix="/articles",
@@ -63,29 +63,38 @@ async def app(database: Database) -> FastAPI:
     app.include_router(crud_router(DiscreetService, options=slices, endpoints=Endpoint.READ, **made), prefix="/slices")
     app.include_router(crud_router(ArticleService, options=owned, endpoints=Endpoint.READ, **made), prefix="/writers/{writer_id}/articles")
     app.include_router(crud_router(ArticleService, query=ArticleFeed, endpoints=Endpoint.LIST, **made), prefix="/feed")
-    app.include_router(crud_router(ArticleService, read=CamelRead, session=database.session, endpoints=Endpoint.READ), prefix="/camel")
-    app.include_router(crud_router(PageService, read=PageRead, session=database.session), prefix="/pages")
+    app.include_router(crud_router(ArticleService, read=CamelRead, session=ANY_DATABASE.session, endpoints=Endpoint.READ), prefix="/camel")
+    app.include_router(crud_router(PageService, read=PageRead, session=ANY_DATABASE.session), prefix="/pages")
 
     @app.get("/by-hand")
-    async def by_hand(query: Annotated[ArticleQuery, Query()], session: Annotated[AsyncSession, database.session]) -> PageOf[ArticleRead]:
+    async def by_hand(query: Annotated[ArticleQuery, Query()], session: AnySession) -> PageOf[ArticleRead]:
         return await ArticleService(session).page_as(ArticleRead, query)
 
     @app.get("/by-hand/feed")
-    async def feed(query: Annotated[ArticleFeed, Query()], session: Annotated[AsyncSession, database.session]) -> KeysetPage[ArticleRead]:
+    async def feed(query: Annotated[ArticleFeed, Query()], session: AnySession) -> KeysetPage[ArticleRead]:
         return await ArticleService(session).keyset_page_as(ArticleRead, query)
 
     @app.get("/by-hand/{id}")
-    async def by_hand_one(
-        id: int, query: Annotated[SparseSpec[ArticleRead], Query()], session: Annotated[AsyncSession, database.session]
-    ) -> ArticleRead:
+    async def by_hand_one(id: int, query: Annotated[SparseSpec[ArticleRead], Query()], session: AnySession) -> ArticleRead:
         return await ArticleService(session).get_as(query, id)
 
     return app
 
 
 @pytest.fixture
-async def client(app: FastAPI) -> AsyncIterator[AsyncClient]:
-    async with app_client(app) as client:
+async def app(database: Database) -> FastAPI:
+    """Six articles in lists of every kind, and a page with a version."""
+    await database.create_tables(PressBase.metadata)
+    async with database.sessions() as session:
+        await fill(session)
+    app = app_of_articles()
+    app.state.database = database
+    return app
+
+
+@pytest.fixture
+async def client(app: FastAPI, database: Database) -> AsyncIterator[AsyncClient]:
+    async with client_on(database, app) as client:
         yield client
 
 

@@ -88,7 +88,7 @@ async def walk(session: AsyncSession, *, backward: bool = False, **parameters: A
             return
 
 
-@pytest.mark.parametrize("seed", range(200 if FULL else 20))
+@pytest.mark.parametrize("seed", range(200 if FULL else 10))
 async def test_every_row_comes_once_both_ways(shop: AsyncSession, seed: int) -> None:
     """All pages together are the list, forwards and backwards, in any order. Each seed is ten lists."""
     chance = random.Random(seed)
@@ -117,7 +117,7 @@ def unevenly(pages: Sequence[KeysetPage[ItemRead]]) -> list[list[int]]:
     return [[item.id for item in page.items] for page in pages]
 
 
-@pytest.mark.parametrize("seed", range(100 if FULL else 10))
+@pytest.mark.parametrize("seed", range(100 if FULL else 5))
 async def test_rows_come_and_go(shop: AsyncSession, seed: int) -> None:
     """Rows that stay come exactly once, whatever is inserted and deleted between two pages."""
     chance, number = random.Random(seed), 40

@@ -99,7 +99,8 @@ def connect_as(engine: Engine, options: DatabaseOptions) -> None:
             f"{word!r} in the database URL has no effect with pgbouncer, whose server connections are shared: "
             "set it for the role or the database (ALTER ROLE ... SET ...)"
         )
-    tls_context(words)
+    if words.keys() & {"sslmode", "sslrootcert", "sslcert"}:
+        tls_context(words)
     if "schema" in words:
         words["options"] = f"-c search_path={as_option(words.pop('schema'))} {words.get('options', '')}".rstrip()
     limit = None if _SETS_TIMEOUT.search(words.get("options", "")) else options.statement_timeout
