@@ -11,15 +11,17 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from benchmarks.asgi import request
 from benchmarks.contenders import Turn, Work
-from benchmarks.models import Item
+from benchmarks.models import Item, User, UserRead
 from benchmarks.stage import Stage
 from fastapi_kit.crud import KeysetSpec, QuerySpec, ReadService
 from fastapi_kit.crud.filters.cursors import CursorCodec, Position
-from fastapi_kit.pagination import Slice
+from fastapi_kit.pagination import PageParams, Slice
 
 __all__ = [
     "export",
     "export_by_hand",
+    "export_users",
+    "export_users_by_hand",
     "filtered",
     "filtered_by_hand",
     "keyset_page",
@@ -27,6 +29,7 @@ __all__ = [
     "page_with_count",
     "page_without_total",
     "with_parameters",
+    "with_parameters_by_hand",
     "without_parameters",
 ]
 
@@ -57,6 +60,9 @@ class ItemFeed(KeysetSpec[Item]):
 
 
 class ItemService(ReadService[Item]): ...
+
+
+class UserService(ReadService[User]): ...
 
 
 # --- Deep pages and totals ---
@@ -179,6 +185,30 @@ async def export_by_hand(stage: Stage) -> AsyncGenerator[Work]:
     yield once
 
 
+@asynccontextmanager
+async def export_users(stage: Stage) -> AsyncGenerator[Work]:
+    """All users as NDJSON, with the check of their addresses."""
+
+    async def once(_: Turn) -> object:
+        async with stage.kit_session() as session:
+            chunks = UserService(session).stream_json_as(UserRead, begin=stage.database.begin)
+            return b"".join([chunk async for chunk in chunks]).splitlines()
+
+    yield once
+
+
+@asynccontextmanager
+async def export_users_by_hand(stage: Stage) -> AsyncGenerator[Work]:
+    """The same row by row, from one open cursor."""
+
+    async def once(_: Turn) -> object:
+        async with stage.sessions() as session:
+            statement = select(User).order_by(User.id).execution_options(yield_per=1000)
+            return [UserRead.model_validate(user).model_dump_json().encode() async for user in await session.stream_scalars(statement)]
+
+    yield once
+
+
 # --- Parameters ---
 
 _URL = "/items?category__in=1&category__in=2&category__in=3&cents__gte=50&cents__lt=5000&sort=-cents,-id"
@@ -192,6 +222,42 @@ async def with_parameters(stage: Stage) -> AsyncGenerator[Work]:
     @app.get("/items")
     async def list_items(query: Annotated[ItemQuery, Query()], session: Annotated[AsyncSession, stage.database.session]) -> Slice[ItemRead]:
         return await ItemService(session).slice_as(ItemRead, query)
+
+    yield lambda _: request(app, "GET", _URL)
+
+
+@asynccontextmanager
+async def with_parameters_by_hand(stage: Stage) -> AsyncGenerator[Work]:
+    """The same parameters declared one by one, and the same service called with what they ask for."""
+    app = FastAPI()
+
+    @app.get("/items")
+    async def list_items(
+        session: Annotated[AsyncSession, stage.database.session],
+        q: Annotated[str | None, Query(max_length=200)] = None,
+        sort: Annotated[str, Query(pattern="^(-?(name|cents|id)(,-?(name|cents|id))*)?$")] = "",
+        skip: Annotated[int, Query(ge=0)] = 0,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+        name__icontains: Annotated[str | None, Query()] = None,
+        category: Annotated[int | None, Query()] = None,
+        category__in: Annotated[list[int] | None, Query()] = None,
+        cents__gte: Annotated[int | None, Query()] = None,
+        cents__lt: Annotated[int | None, Query()] = None,
+        id__gt: Annotated[int | None, Query()] = None,
+    ) -> Slice[ItemRead]:
+        words = [Item.name.icontains(word, autoescape=True) for word in (q or "").split()]
+        filters = [
+            None if name__icontains is None else Item.name.icontains(name__icontains, autoescape=True),
+            None if category is None else Item.category == category,
+            None if category__in is None else Item.category.in_(category__in),
+            None if cents__gte is None else Item.cents >= cents__gte,
+            None if cents__lt is None else Item.cents < cents__lt,
+            None if id__gt is None else Item.id > id__gt,
+        ]
+        order = [getattr(Item, part.removeprefix("-")) for part in sort.split(",") if part]
+        directions = [each.desc() if part.startswith("-") else each.asc() for each, part in zip(order, sort.split(","), strict=False)]
+        conditions = [*words, *(each for each in filters if each is not None)]
+        return await ItemService(session).slice_as(ItemRead, PageParams(skip=skip, limit=limit), *conditions, order_by=directions)
 
     yield lambda _: request(app, "GET", _URL)
 

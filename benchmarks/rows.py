@@ -264,12 +264,26 @@ ROWS = [
         target=Target(10, 16),
     ),
     Row(
+        name="export_users",
+        title="NDJSON of 1,000, with EmailStr",
+        kit=lists.export_users,
+        by_hand=lists.export_users_by_hand,
+        target=Target(10, 16),
+    ),
+    Row(
         name="parameters",
         title="parameters of a list, against none",
         kit=lists.with_parameters,
         by_hand=lists.without_parameters,
         is_large=True,
         target=Target(1.05, measure="time"),
+    ),
+    Row(
+        name="parameters_by_hand",
+        title="the same, against them by hand",
+        kit=lists.with_parameters,
+        by_hand=lists.with_parameters_by_hand,
+        is_large=True,
     ),
     Row(
         name="middleware",

@@ -1,15 +1,17 @@
 """Connections to Redis, with a time limit."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fastapi_kit.errors import ConfigurationError, UnavailableError
+from fastapi_kit.errors import ConfigurationError, MissingExtraError, UnavailableError
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-__all__ = ["RedisConnection"]
+__all__ = ["RedisConnection", "RedisStore"]
 
 ResultT = TypeVar("ResultT")
 
@@ -55,6 +57,39 @@ class RedisConnection:
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()
+
+
+class RedisStore:
+    """What stores on Redis have in common.
+
+    Args:
+        url: ``redis://`` or ``rediss://``, with user, password, host, port and number.
+        prefix: How the names of all keys in Redis begin.
+        timeout: Seconds that a command waits at most.
+        service: What is stored, as the errors name it.
+
+    Raises:
+        MissingExtraError: The extra ``cache`` is not installed.
+        ConfigurationError: *url* cannot be parsed. The text shows no part of it.
+    """
+
+    def __init__(self, url: str, *, prefix: str, timeout: float, service: str) -> None:
+        if find_spec("redis") is None:
+            raise MissingExtraError("cache")
+        self._prefix = prefix
+        self._redis = RedisConnection(url, timeout=timeout, service=service)
+
+    async def ping(self) -> None:
+        """Ask for an answer, for a ``HealthCheck``. Raises UnavailableError."""
+        await self._redis.ask(lambda client: client.ping())
+
+    @asynccontextmanager
+    async def lifespan(self, app: object) -> AsyncGenerator[None]:
+        """Close the connections at the end: ``create_app(lifespans=[store.lifespan])``."""
+        try:
+            yield
+        finally:
+            await self._redis.close()
 
 
 def connect(url: str, timeout: float, service: str) -> "Redis":

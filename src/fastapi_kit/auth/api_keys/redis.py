@@ -1,16 +1,13 @@
 """API keys on Redis, for several processes. Needs the extra ``cache``."""
 
 import json
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from importlib.util import find_spec
 from typing import Any
 
-from fastapi_kit._redis import RedisConnection
+from fastapi_kit._redis import RedisStore
 from fastapi_kit.auth.api_keys.store import APIKeyRecord
-from fastapi_kit.errors import MissingExtraError
 
 __all__ = ["RedisAPIKeyStore"]
 
@@ -46,7 +43,7 @@ return found
 """
 
 
-class RedisAPIKeyStore:
+class RedisAPIKeyStore(RedisStore):
     """An ``APIKeyStore`` on one Redis, shared by all processes. As in a table, a key that has expired stays in the list of its user.
 
     Each method is one command or one script. If Redis does not answer, it raises UnavailableError (503).
@@ -65,10 +62,7 @@ class RedisAPIKeyStore:
     """
 
     def __init__(self, url: str, *, prefix: str = "api_keys:", timeout: float = 1.0) -> None:
-        if find_spec("redis") is None:
-            raise MissingExtraError("cache")
-        self._prefix = prefix
-        self._redis = RedisConnection(url, timeout=timeout, service="the store of API keys")
+        super().__init__(url, prefix=prefix, timeout=timeout, service="the store of API keys")
 
     async def add(self, key: APIKeyRecord, /) -> None:
         """Store a new key."""
@@ -94,18 +88,6 @@ class RedisAPIKeyStore:
     async def remove_all(self, subject: str, /) -> None:
         """Remove all keys of *subject*."""
         await self._redis.run(REMOVE_ALL, (self._user(subject),), self._key(""))
-
-    async def ping(self) -> None:
-        """Ask for an answer, for a ``HealthCheck``. Raises UnavailableError."""
-        await self._redis.ask(lambda client: client.ping())
-
-    @asynccontextmanager
-    async def lifespan(self, app: object) -> AsyncGenerator[None]:
-        """Close the connections at the end: ``create_app(lifespans=[store.lifespan])``."""
-        try:
-            yield
-        finally:
-            await self._redis.close()
 
     def _key(self, id: str) -> str:
         return f"{self._prefix}key:{id}"

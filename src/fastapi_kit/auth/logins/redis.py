@@ -1,16 +1,13 @@
 """Logins on Redis, for several processes. Needs the extra ``cache``."""
 
 import json
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
-from importlib.util import find_spec
 from typing import Any
 
-from fastapi_kit._redis import RedisConnection
+from fastapi_kit._redis import RedisStore
 from fastapi_kit.auth.logins.store import LoginRecord
-from fastapi_kit.errors import MissingExtraError
 
 __all__ = ["RedisLoginStore"]
 
@@ -54,7 +51,7 @@ return found
 """
 
 
-class RedisLoginStore:
+class RedisLoginStore(RedisStore):
     """A ``LoginStore`` on one Redis, shared by all processes. A login that is over disappears by itself.
 
     Each method is one command or one script. If Redis does not answer, it raises UnavailableError (503).
@@ -72,10 +69,7 @@ class RedisLoginStore:
     """
 
     def __init__(self, url: str, *, prefix: str = "logins:", timeout: float = 1.0) -> None:
-        if find_spec("redis") is None:
-            raise MissingExtraError("cache")
-        self._prefix = prefix
-        self._redis = RedisConnection(url, timeout=timeout, service="the store of logins")
+        super().__init__(url, prefix=prefix, timeout=timeout, service="the store of logins")
 
     async def add(self, login: LoginRecord, /) -> None:
         """Store a new login."""
@@ -109,18 +103,6 @@ class RedisLoginStore:
     async def purge(self, before: datetime, /) -> int:
         """Return 0: Redis removes logins when they are over."""
         return 0
-
-    async def ping(self) -> None:
-        """Ask for an answer, for a ``HealthCheck``. Raises UnavailableError."""
-        await self._redis.ask(lambda client: client.ping())
-
-    @asynccontextmanager
-    async def lifespan(self, app: object) -> AsyncGenerator[None]:
-        """Close the connections at the end: ``create_app(lifespans=[store.lifespan])``."""
-        try:
-            yield
-        finally:
-            await self._redis.close()
 
     def _login(self, sid: str) -> str:
         return f"{self._prefix}login:{sid}"
