@@ -129,12 +129,18 @@ async def test_a_transaction_that_is_rolled_back(ann: Person, site: Site) -> Non
     assert [await works(ann, each) for each in (codes[0], ann.recovery_codes[0], code)] == [False, True, True]
 
 
-async def test_a_throttle(ann: Person, site: Site) -> None:
-    """R46: codes and passwords for new recovery codes are limited for each user, the codes together with those of logins."""
-    site.flow = replace(site.flow, throttle=LoginThrottle(per_account=3))
+def throttled(site: Site, *, per_account: int) -> FastAPI:
+    """The routes of *site*, with a limit on guesses."""
+    site.flow = replace(site.flow, throttle=LoginThrottle(per_account=per_account))
     app = FastAPI()
     register_exception_handlers(app)
     site.add_routes(app, site.flow)
+    return app
+
+
+async def test_a_throttle(ann: Person, site: Site) -> None:
+    """R46: codes and passwords for new recovery codes are limited for each user, the codes together with those of logins."""
+    app = throttled(site, per_account=3)
     async with app_client(app) as client:
         thief = Person(site, client)
         thief.pair = ann.pair
@@ -148,11 +154,7 @@ async def test_a_throttle(ann: Person, site: Site) -> None:
 
 async def test_a_stolen_token_uses_up_no_codes(ann: Person, site: Site) -> None:
     """R46, R47: who has an access token and not the password cannot use up the attempts at codes, and so keep the user from logging in."""
-    site.flow = replace(site.flow, throttle=LoginThrottle(per_account=2))
-    app = FastAPI()
-    register_exception_handlers(app)
-    site.add_routes(app, site.flow)
-    async with app_client(app) as client:
+    async with app_client(throttled(site, per_account=2)) as client:
         thief = Person(site, client)
         thief.pair = ann.pair
         for _ in range(3):
