@@ -39,6 +39,7 @@ from tests.versions import distinct_on
 from fastapi_kit import _compat, _compat_web
 from fastapi_kit._compat import (
     AWAITING,
+    BY_PLACE,
     binds_of,
     code_of_dependency,
     connect_errors,
@@ -332,6 +333,17 @@ def test_demands_unique(session: Session) -> None:
     assert demands_unique(session.execute(select(Owner).options(joinedload(Owner.pets))))
     assert not demands_unique(session.execute(select(Owner).options(selectinload(Owner.pets))))
     assert not demands_unique(session.execute(select(Owner.id)))
+
+
+def test_by_place(session: Session) -> None:
+    """The rows are the same. A statement from the cache keeps the names of the first one, so it need not make its own."""
+    connection = session.connection()
+    plain, by_place = (
+        [connection.execute(select(Owner.id, Owner.name), execution_options=options) for _ in "ab"] for options in ({}, BY_PLACE)
+    )
+    assert by_place[1].all() == plain[1].all()
+    assert by_place[1]._metadata is by_place[0]._metadata
+    assert plain[1]._metadata is not plain[0]._metadata
 
 
 def test_options_of_session(session: Session) -> None:

@@ -8,7 +8,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from inspect import CO_ASYNC_GENERATOR, currentframe
 from types import CodeType, FrameType
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import sqlalchemy
 from pydantic_core import SchemaValidator
@@ -22,6 +22,7 @@ from sqlalchemy.util import await_only
 
 __all__ = [
     "AWAITING",
+    "BY_PLACE",
     "binds_of",
     "code_of_dependency",
     "connect_errors",
@@ -69,6 +70,10 @@ def has_sent_sql(transaction: SessionTransaction) -> bool:
 def is_clean(session: Session) -> bool:
     """Return whether a flush of *session* would do nothing."""
     return bool(cast("Any", session)._is_clean())
+
+
+BY_PLACE: Final = {"_result_disable_adapt_to_context": True}
+"""Execution options for rows that are read by place, as the ORM gives them: names are not looked up again for each execution."""
 
 
 def options_of_session(session: Session) -> Mapping[str, Any]:

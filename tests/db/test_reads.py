@@ -13,7 +13,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, column_property, ma
 
 from fastapi_kit.crud import FOR_UPDATE, CRUDService
 from fastapi_kit.db import Database, DatabaseOptions, unit_of_work
-from fastapi_kit.errors import ConflictError, UnavailableError
+from fastapi_kit.errors import ConflictError, NotFoundError, UnavailableError
 from fastapi_kit.pagination import PageParams
 
 
@@ -365,3 +365,41 @@ async def test_an_execute_of_the_application_is_used(shelf: Database, kind: str,
         if is_own:
             assert one.name == "changed"
             assert not session.in_transaction()
+
+
+# --- Rows of columns, which come from the session's connection where the session has nothing to add. ---
+
+
+async def test_rows_of_columns_see_what_is_pending(held: AsyncSession) -> None:
+    """Pending objects and changes are flushed before their columns are read, unless the application has switched that off."""
+    three = Author(name="three")
+    held.add(three)
+    held.info["rows"][0].name = "mine"
+    with held.no_autoflush:
+        assert [row.name for row in await Authors(held).list_as(AuthorRead)] == ["one!", "two!"]
+        assert await Authors(held).count() == 2
+    assert [row.name for row in await Authors(held).list_as(AuthorRead)] == ["mine", "two!", "three"]
+    assert await Authors(held).count() == 3
+    await held.delete(three)
+    with pytest.raises(NotFoundError):
+        await Authors(held).get_as(AuthorRead, three.id)
+
+
+@pytest.mark.skipif("execution_options" not in signature(Session).parameters, reason="a Session of SQLAlchemy 2.0 has no execution options")
+async def test_rows_of_columns_have_the_options_of_the_session(shelf: Database) -> None:
+    """Execution options of the session apply to reads of columns."""
+    seen: list[object] = []
+
+    def note(*arguments: Any) -> None:
+        seen.append(arguments[4].execution_options.get("tenant"))
+
+    shelf.sessions.configure(execution_options={"tenant": "acme"})
+    event.listen(shelf.engine.sync_engine, "before_cursor_execute", note)
+    try:
+        async with shelf.sessions() as session:
+            await Authors(session).list_as(AuthorRead)
+            await Authors(session).get_as(AuthorRead, 1)
+            await Authors(session).count()
+    finally:
+        event.remove(shelf.engine.sync_engine, "before_cursor_execute", note)
+    assert seen == ["acme"] * 3

@@ -30,7 +30,7 @@ from fastapi_kit.crud.ordering import OrderBy, items_of, total_order
 from fastapi_kit.crud.read_plan.plan import ReadPlan
 from fastapi_kit.db.atomic import read_locked
 from fastapi_kit.db.reads import read
-from fastapi_kit.db.sessions import execute, is_idle
+from fastapi_kit.db.sessions import execute, is_idle, rows_of
 from fastapi_kit.errors import ConfigurationError, InvalidQueryError
 from fastapi_kit.pagination import PageParams
 
@@ -118,7 +118,7 @@ class Reading(Generic[ModelT]):
         given = self._loader_options(statement)
         if plan.columns is not None and not given:
             flat = statement.with_only_columns(*plan.columns)
-            return lambda session: execute(session, flat).all()
+            return lambda session: rows_of(session, flat, mapper=self.mapper)
         criteria = self._related_criteria(plan)
         loading = statement.options(*self._options_of(plan, statement, given), *criteria)
         fresh = is_idle(self.session.sync_session)
@@ -139,7 +139,7 @@ class Reading(Generic[ModelT]):
             flat = statement.with_only_columns(*plan.columns, *expressions)
 
             def find_rows(session: Session) -> tuple[Sequence[Any], Sequence[Sequence[Any]]]:
-                rows = execute(session, flat).all()
+                rows = rows_of(session, flat, mapper=self.mapper)
                 return rows, rows
 
             return find_rows
@@ -247,7 +247,7 @@ class Reading(Generic[ModelT]):
             statement = base.of_model(func.count()).where(*base.has(*conditions))
         else:
             statement = base.around(select(func.count()).select_from(self._keys(conditions).limit(up_to).subquery()))
-        number: int = execute(session, statement).scalar_one()
+        number: int = rows_of(session, statement, mapper=self.mapper)[0][0]
         return number
 
     def _total(

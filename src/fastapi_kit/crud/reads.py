@@ -25,7 +25,7 @@ from fastapi_kit.crud.ordering import OrderBy, items_of
 from fastapi_kit.crud.read_plan.plan import ReadPlan, read_plan
 from fastapi_kit.crud.sparse import ReadAs, chosen_by, schema_of
 from fastapi_kit.db.reads import stream
-from fastapi_kit.db.sessions import execute
+from fastapi_kit.db.sessions import execute, rows_of
 from fastapi_kit.db.transactions import SessionFactory
 from fastapi_kit.errors import ConfigurationError, MultipleMatchesError, NotFoundError
 from fastapi_kit.pagination import KeysetPage, Page, PageParams, Slice
@@ -224,7 +224,7 @@ class ReadService(Reading[ModelT], Generic[ModelT]):
             return (await self.rows_as(schema, [row]))[0]
         if not conditions and plan.columns is not None and not self._is_overridden("base_query", "read_options"):
             parameters = identity.parameters(key)
-            found = plan.from_rows(await self._read(lambda session: execute(session, plan.select_by_key, parameters).all()))
+            found = plan.from_rows(await self._read(lambda session: rows_of(session, plan.select_by_key, parameters, mapper=self.mapper)))
         else:
             found = plan.from_found(await self._read(self._finding(plan, self._select([*identity.has(key), *conditions]))))
         if not found:

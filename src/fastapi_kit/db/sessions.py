@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 
 from anyio import CancelScope
 from anyio.lowlevel import checkpoint_if_cancelled
-from sqlalchemy import Engine, Executable, Result
+from sqlalchemy import Engine, Executable, Result, Row
 from sqlalchemy.ext.asyncio import AsyncSession, async_session
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.util import await_only
 
-from fastapi_kit._compat import has_begin_listener, options_of_session, own_isolation_level
+from fastapi_kit._compat import BY_PLACE, has_begin_listener, is_clean, options_of_session, own_isolation_level
 from fastapi_kit.db.hooks import OWN, OWN_LISTENERS
 from fastapi_kit.errors import ConfigurationError
 
@@ -37,6 +37,7 @@ __all__ = [
     "may_autocommit",
     "one_task",
     "report_second_commit",
+    "rows_of",
     "streaming",
 ]
 
@@ -113,6 +114,20 @@ def execute(
     if is_overridden(type(session), Session):
         return session.execute(statement, parameters, execution_options=options)
     return Session.execute(session, statement, parameters, execution_options=options)
+
+
+def rows_of(
+    session: Session, statement: Executable, parameters: Mapping[str, Any] | None = None, *, mapper: Mapper[Any]
+) -> Sequence[Row[Any]]:
+    """Run *statement*, which selects columns of *mapper*, and return its rows.
+
+    They come from the connection of the session, without the ORM's own row for each, where the session has nothing to add: nothing to
+    flush, no listener and no ``execute`` of the application's. The ORM compiles the statement there too.
+    """
+    if not executes_plainly(session) or session.dispatch.do_orm_execute or not is_clean(session):
+        return execute(session, statement, parameters).all()
+    connection = session.connection(bind_arguments={"mapper": mapper, "clause": statement})
+    return connection.execute(statement, parameters, execution_options=BY_PLACE).all()
 
 
 def executes_plainly(session: Session) -> bool:
