@@ -279,10 +279,18 @@ ROWS = [
         target=Target(1.05, measure="time"),
     ),
     Row(
-        name="parameters_by_hand",
-        title="the same, against them by hand",
+        name="parameters_plain",
+        title="the same, against a plain model",
         kit=lists.with_parameters,
-        by_hand=lists.with_parameters_by_hand,
+        by_hand=lists.with_plain_parameters,
+        is_large=True,
+        target=Target(1.05, measure="time"),
+    ),
+    Row(
+        name="parameters_fastapi",
+        title="a plain model, against none",
+        kit=lists.with_plain_parameters,
+        by_hand=lists.without_parameters,
         is_large=True,
     ),
     Row(

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from tests.databases import KeptConnections, KeptSchemas, PostgresDatabase, SQLiteDatabase, administer, new_database
-from tests.models import LibraryBase
+from tests.tables.library import LibraryBase
 from tests.thorough import FULL, leave_out
 
 from fastapi_kit.db import Database
@@ -114,7 +114,7 @@ def database(request: pytest.FixtureRequest) -> Database:
 
 @pytest.fixture
 async def library(database: Database) -> Database:
-    """The tables of ``tests.models``, empty."""
+    """The tables of ``tests.tables.library``, empty."""
     await database.create_tables(LibraryBase.metadata)
     return database
 

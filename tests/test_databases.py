@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import URL, Column, Integer, MetaData, Table, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from tests.databases import KeptConnections, KeptSchemas, PostgresDatabase, SQLiteDatabase, administer, new_database
-from tests.models import LibraryBase
+from tests.tables.library import LibraryBase
 
 from fastapi_kit.db import Database, DatabaseOptions
 

@@ -19,7 +19,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.types import Message, Receive, Scope, Send
-from tests.models import AuthorCreate, AuthorService, LoanCreate, LoanService
+from tests.tables.library import AuthorCreate, AuthorService, LoanCreate, LoanService
 
 from fastapi_kit import tasks as tasks_module
 from fastapi_kit.app import create_app

@@ -25,7 +25,7 @@ from sqlalchemy.orm import (
 )
 from sqlalchemy.sql.functions import FunctionElement
 from tests.crud.kinds import HeroService, KindsBase, Named, TicketService, opened
-from tests.models import (
+from tests.tables.library import (
     Author,
     AuthorCreate,
     AuthorService,

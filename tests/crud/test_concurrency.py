@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 from tests.crud.kinds import opened
-from tests.models import AuthorCreate, AuthorService, LeafletService, LibraryBase, ShelfService, Tag, TagCreate, TagService
+from tests.tables.library import AuthorCreate, AuthorService, LeafletService, LibraryBase, ShelfService, Tag, TagCreate, TagService
 from tests.thorough import FULL
 
 from fastapi_kit.crud import FOR_UPDATE

@@ -23,7 +23,7 @@ from sqlalchemy.orm import (
 )
 from tests.crud.kinds import HeroService, KindsBase, Named, PointService, SignService, TicketService, opened
 from tests.missing import MISSING
-from tests.models import (
+from tests.tables.library import (
     Author,
     AuthorCreate,
     AuthorService,

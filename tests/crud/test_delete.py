@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, WriteOnlyMapped, mapped_column, relationship, selectinload
 from sqlalchemy.util import await_only
 from tests.crud.kinds import Named, opened
-from tests.models import (
+from tests.tables.library import (
     Author,
     AuthorService,
     BookService,

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import pytest
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
-from tests.models import Shelf, ShelfService, Tag, TagCreate, TagService, TagUpdate
+from tests.tables.library import Shelf, ShelfService, Tag, TagCreate, TagService, TagUpdate
 
 from fastapi_kit.crud import CRUDService, ReadService
 from fastapi_kit.db import Database

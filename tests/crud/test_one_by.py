@@ -9,7 +9,18 @@ from pydantic import BaseModel
 from sqlalchemy import ForeignKey, Select, false, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column, selectinload
-from tests.models import Author, AuthorRead, AuthorService, BookService, LibraryBase, Loan, LoanService, ShelfService, Tag, TagService
+from tests.tables.library import (
+    Author,
+    AuthorRead,
+    AuthorService,
+    BookService,
+    LibraryBase,
+    Loan,
+    LoanService,
+    ShelfService,
+    Tag,
+    TagService,
+)
 
 from fastapi_kit.crud import FOR_UPDATE, CRUDService, RowLock
 from fastapi_kit.db import Database, unit_of_work

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column
 from tests.crud.kinds import opened
-from tests.models import Shelf, ShelfService, Tag, TagService
+from tests.tables.library import Shelf, ShelfService, Tag, TagService
 
 from fastapi_kit.crud import ReadService
 from fastapi_kit.db import Database

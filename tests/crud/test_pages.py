@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import joinedload
-from tests.models import Author, AuthorRead, AuthorService, Book, BookService, Tag, TagService
+from tests.tables.library import Author, AuthorRead, AuthorService, Book, BookService, Tag, TagService
 
 from fastapi_kit.crud import ReadService
 from fastapi_kit.db import Database

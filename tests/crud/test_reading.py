@@ -12,7 +12,7 @@ from sqlalchemy import ForeignKey, Select, TextClause, func, insert, select, tex
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, joinedload, mapped_column, relationship, selectinload
 from tests.crud.kinds import opened
-from tests.models import Author, AuthorService, Book, BookService, LibraryBase, Shelf, ShelfService, Tag, TagService
+from tests.tables.library import Author, AuthorService, Book, BookService, LibraryBase, Shelf, ShelfService, Tag, TagService
 
 from fastapi_kit.crud import FOR_UPDATE, CRUDService, ReadService, RowLock
 from fastapi_kit.db import Database, unit_of_work

@@ -3,7 +3,7 @@
 from sqlalchemy import inspect
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
-from tests.models import Author, AuthorService, Book, BookService
+from tests.tables.library import Author, AuthorService, Book, BookService
 
 
 async def test_a_loaded_collection_stays_loaded(session: AsyncSession) -> None:

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncSession
 from tests.crud.kinds import opened
-from tests.models import Author, AuthorCreate, AuthorRead, AuthorService, AuthorUpdate, LibraryBase, TagService
+from tests.tables.library import Author, AuthorCreate, AuthorRead, AuthorService, AuthorUpdate, LibraryBase, TagService
 from tests.wire import Wire, counted
 
 from fastapi_kit.db import Database, unit_of_work

@@ -24,7 +24,7 @@ from sqlalchemy.orm import (
 from sqlalchemy.util import await_only
 from tests.crud.kinds import HeroService, KindsBase, PointService, SignService, opened
 from tests.missing import MISSING
-from tests.models import (
+from tests.tables.library import (
     Author,
     AuthorService,
     AuthorUpdate,

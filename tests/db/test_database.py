@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import event, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.pool import NullPool
-from tests.models import Author, AuthorCreate, AuthorService, BookService, LibraryBase, Tag, TagService
+from tests.tables.library import Author, AuthorCreate, AuthorService, BookService, LibraryBase, Tag, TagService
 from tests.thorough import FULL
 
 from fastapi_kit.db import Database, DatabaseOptions, typed_errors
@@ -159,7 +159,7 @@ async def test_processes_create_tables_at_once(database: Database) -> None:
     program = (
         "import asyncio, sys\n"
         "from fastapi_kit.db import Database\n"
-        "from tests.models import LibraryBase\n"
+        "from tests.tables.library import LibraryBase\n"
         "database = Database(sys.argv[1])\n"
         "asyncio.run(database.create_tables(LibraryBase.metadata))\n"
     )

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
-from tests.models import Loan, Tag, TagService
+from tests.tables.library import Loan, Tag, TagService
 
 from fastapi_kit.db import Database, on_commit, unit_of_work
 from fastapi_kit.db.hooks import has_uncommitted_writes, on_rollback

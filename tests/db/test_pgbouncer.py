@@ -15,9 +15,9 @@ import pytest
 from sqlalchemy import URL, func, insert, select, text
 from tests.databases import KeptConnections
 from tests.db.test_urls import make_certificate
-from tests.models import AuthorCreate, AuthorService, LibraryBase, Tag, TagCreate, TagService, TagUpdate
 from tests.reliability.aside import eventually
 from tests.reliability.servers import closed_port
+from tests.tables.library import AuthorCreate, AuthorService, LibraryBase, Tag, TagCreate, TagService, TagUpdate
 from tests.thorough import FULL
 
 from fastapi_kit.db import Database, DatabaseOptions, typed_errors, unit_of_work

@@ -14,7 +14,7 @@ from sqlalchemy import Integer, delete, func, insert, inspect, select, text, uni
 from sqlalchemy.exc import IntegrityError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.types import Message, Receive, Scope, Send
-from tests.models import Author, AuthorCreate, AuthorService, BookService, Loan, LoanCreate, LoanService, Tag, TagService
+from tests.tables.library import Author, AuthorCreate, AuthorService, BookService, Loan, LoanCreate, LoanService, Tag, TagService
 
 from fastapi_kit.crud import FOR_UPDATE
 from fastapi_kit.db import Database, DatabaseOptions, on_commit, unit_of_work

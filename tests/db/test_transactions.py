@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import selectinload
 from sqlalchemy.orm.session import JoinTransactionMode
-from tests.models import (
+from tests.tables.library import (
     Author,
     AuthorCreate,
     AuthorService,

@@ -15,7 +15,7 @@ from cryptography.x509.oid import NameOID
 from sqlalchemy import URL, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
-from tests.models import LibraryBase
+from tests.tables.library import LibraryBase
 
 from fastapi_kit.db import Database, DatabaseOptions
 from fastapi_kit.db.engines.urls import async_url

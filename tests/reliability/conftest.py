@@ -7,9 +7,9 @@ import pytest
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import create_async_engine
 from tests.databases import new_database
-from tests.models import LibraryBase
 from tests.reliability.aside import PASSWORD, Aside, telling_words
 from tests.reliability.proxy import Proxy, proxied
+from tests.tables.library import LibraryBase
 
 from fastapi_kit.db import Database
 
@@ -18,7 +18,7 @@ pytest.register_assert_rewrite("tests.reliability.sites")
 
 @pytest.fixture(scope="session")
 async def tables(postgres_url: URL) -> AsyncIterator[Database]:
-    """A PostgreSQL database of these tests' own, with the tables of ``tests.models``: they are made once."""
+    """A PostgreSQL database of these tests' own, with the tables of ``tests.tables.library``: they are made once."""
     async with new_database(f"{postgres_url.database}_failures") as url:
         database = Database(create_async_engine(url, connect_args={"server_settings": {"application_name": "aside"}}))
         await database.create_tables(LibraryBase.metadata)

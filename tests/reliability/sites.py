@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy import URL, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from starlette.types import ASGIApp, Receive, Scope, Send
-from tests.models import Loan, LoanCreate, LoanService, Tag, TagCreate, TagService, TagUpdate
 from tests.reliability.aside import telling_words
+from tests.tables.library import Loan, LoanCreate, LoanService, Tag, TagCreate, TagService, TagUpdate
 
 from fastapi_kit import KitSettings, create_app, crud_router
 from fastapi_kit.db import Database, DatabaseOptions

@@ -8,9 +8,9 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
-from tests.models import Tag
 from tests.reliability.aside import Aside
 from tests.reliability.sites import KINDS, assert_discreet, assert_rejected, open_site
+from tests.tables.library import Tag
 
 JSON = {"content-type": "application/json"}
 

@@ -11,8 +11,8 @@ from typing import Any
 import aiosqlite
 import pytest
 from sqlalchemy import event, insert, select, text
-from tests.models import Tag, TagCreate, TagService
 from tests.reliability.aside import Aside, eventually, execute
+from tests.tables.library import Tag, TagCreate, TagService
 
 from fastapi_kit.db import Database, DatabaseOptions
 

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 import pytest
 from sqlalchemy import inspect
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
-from tests.models import LibraryBase, TagService
+from tests.tables.library import LibraryBase, TagService
 
 from fastapi_kit.db import Database, on_commit, unit_of_work
 from fastapi_kit.errors import ConfigurationError, ConflictError

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from functools import partial
+from functools import cached_property, partial
 from math import isfinite
 from typing import Any, Final, Generic, TypeAlias, TypeVar, cast
 
@@ -34,7 +34,7 @@ from fastapi_kit._text import is_items
 from fastapi_kit.crud._base_query import BaseQuery
 from fastapi_kit.crud.attributes import mapper_of
 from fastapi_kit.crud.filters.operators import OPERATORS, Operator, stores_moments, stores_text
-from fastapi_kit.db.checks.column_types import value_check
+from fastapi_kit.db.checks.column_types import Check, value_check
 from fastapi_kit.errors import FIELD_MESSAGES
 from fastapi_kit.schemas import NO_NUL
 
@@ -191,9 +191,14 @@ class ColumnCheck:
             return "out_of_range"  # SQLite has no NaN.
         if stores_text(self.type_) and not isinstance(value, str):
             return None
-        check = value_check(Numeric() if isinstance(self.type_, Numeric) and not isinstance(self.type_, Float) else self.type_)
-        reason = None if check is None else check(value)
+        reason = None if self.check is None else self.check(value)
         return None if reason == "too_long" else reason
+
+    @cached_property
+    def check(self) -> Check | None:
+        """The check of values that are stored in the column. Those that are compared with it need not have its precision."""
+        is_exact = isinstance(self.type_, Numeric) and not isinstance(self.type_, Float)
+        return value_check(Numeric() if is_exact else self.type_)
 
     def narrow(self, document: JsonSchemaValue) -> None:
         """Add the bounds to the parts of *document* that are integers or text."""

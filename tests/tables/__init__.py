@@ -1,0 +1,1 @@
+"""The mappings that the tests share. ``tests/README.md`` says what is in which module."""
