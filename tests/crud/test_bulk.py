@@ -8,10 +8,9 @@ from uuid import UUID
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import JSON, ForeignKey, Integer, String, event, func, inspect, select, update
+from sqlalchemy import JSON, ForeignKey, String, event, func, inspect, select, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
@@ -21,7 +20,6 @@ from sqlalchemy.orm import (
     mapped_column,
     relationship,
     synonym,
-    validates,
 )
 from sqlalchemy.sql.functions import FunctionElement
 from tests.crud.kinds import HeroService, KindsBase, Named, TicketService, opened
@@ -38,6 +36,8 @@ from tests.tables.library import (
     TagCreate,
     TagService,
 )
+from tests.tables.names import Constructed, ListenedInit, ListenedInsert, ListenedSet, NamesBase, Person, Validated
+from tests.tables.zoo import Cat, ZooBase
 from tests.thorough import FULL
 
 from fastapi_kit.crud import CRUDService
@@ -100,74 +100,6 @@ class Note(StoreBase):
 Note.shout = column_property(func.upper(Note.__table__.c.name))
 
 
-class Person(StoreBase):
-    """Has a hybrid that is plain Python."""
-
-    __tablename__ = "people"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str]
-
-    @hybrid_property
-    def initial(self) -> str:
-        return self.name[0]
-
-    @hybrid_property
-    def size(self) -> int:
-        return len(self.name)
-
-
-class Validated(StoreBase):
-    __tablename__ = "validated"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str]
-
-    @validates("name")
-    def lower(self, _key: str, name: str) -> str:
-        return name.lower()
-
-
-class Constructed(StoreBase):
-    __tablename__ = "constructed"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str]
-
-    def __init__(self, name: str) -> None:
-        self.name = name.lower()
-
-
-class ListenedSet(StoreBase):
-    __tablename__ = "listened_set"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str]
-
-
-@event.listens_for(ListenedSet.name, "set", retval=True)
-def _lower_name(_row: object, name: str, *_: object) -> str:
-    return name.lower()
-
-
-class ListenedInit(StoreBase):
-    __tablename__ = "listened_init"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str]
-
-
-@event.listens_for(ListenedInit, "init")
-def _lower_argument(_row: object, _args: object, values: dict[str, Any]) -> None:
-    values["name"] = values["name"].lower()
-
-
-class ListenedInsert(StoreBase):
-    __tablename__ = "listened_insert"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str]
-
-
-@event.listens_for(ListenedInsert, "before_insert")
-def _lower_row(_mapper: object, _connection: object, row: ListenedInsert) -> None:
-    row.name = row.name.lower()
-
-
 class DataclassBase(MappedAsDataclass, DeclarativeBase):
     metadata = StoreBase.metadata
 
@@ -195,21 +127,6 @@ class Thing(StoreBase):
     __tablename__ = "things"
     id: Mapped[int] = mapped_column(primary_key=True)
     box_id: Mapped[int] = mapped_column(ForeignKey("boxes.id"))
-
-
-class Animal(StoreBase):
-    __tablename__ = "animals"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str]
-    kind: Mapped[str] = mapped_column(String(10))
-    __mapper_args__: ClassVar[dict[str, Any]] = {"polymorphic_on": "kind", "polymorphic_identity": "animal"}
-
-
-class Cat(Animal):
-    __tablename__ = "cats"
-    id: Mapped[int] = mapped_column(Integer, ForeignKey("animals.id"), primary_key=True)
-    lives: Mapped[int] = mapped_column(default=9)
-    __mapper_args__: ClassVar[dict[str, Any]] = {"polymorphic_identity": "cat"}
 
 
 class ItemService(CRUDService[Item, Named, Named]): ...
@@ -254,8 +171,8 @@ AnyService = CRUDService[Any, Any, Any]
 @pytest.fixture
 async def store(database: Database) -> AsyncIterator[AsyncSession]:
     """A request's session on the tables above."""
-    await database.create_tables(StoreBase.metadata)
-    await database.create_tables(KindsBase.metadata)
+    for metadata in (StoreBase.metadata, KindsBase.metadata, NamesBase.metadata, ZooBase.metadata):
+        await database.create_tables(metadata)
     async with opened(database) as session:
         yield session
 

@@ -1,10 +1,10 @@
 """Deleting one row: by one statement where the mapping needs no more, and otherwise by a flush."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
-from sqlalchemy import Column, ForeignKey, Integer, String, Table, delete, event, func, inspect, select, update
+from sqlalchemy import Column, ForeignKey, String, Table, delete, event, func, inspect, select, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, WriteOnlyMapped, mapped_column, relationship, selectinload
 from sqlalchemy.util import await_only
@@ -22,6 +22,8 @@ from tests.tables.library import (
     Tag,
     TagService,
 )
+from tests.tables.names import ListenedDelete, NamesBase, deleted_names
+from tests.tables.zoo import Animal, Cat, Dog, ZooBase
 
 from fastapi_kit.crud import CRUDService
 from fastapi_kit.db import Database, DatabaseOptions, unit_of_work
@@ -146,41 +148,6 @@ class RoomKey(OfficeBase):
     id: Mapped[int] = mapped_column(primary_key=True)
 
 
-class Worker(OfficeBase):
-    """The base of joined tables and of single-table inheritance."""
-
-    __tablename__ = "workers"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str]
-    kind: Mapped[str] = mapped_column(String(10))
-    __mapper_args__: ClassVar[dict[str, Any]] = {"polymorphic_on": "kind", "polymorphic_identity": "worker"}
-
-
-class Engineer(Worker):
-    __tablename__ = "engineers"
-    id: Mapped[int] = mapped_column(Integer, ForeignKey("workers.id"), primary_key=True)
-    tool: Mapped[str | None]
-    __mapper_args__: ClassVar[dict[str, Any]] = {"polymorphic_identity": "engineer"}
-
-
-class Clerk(Worker):
-    __mapper_args__: ClassVar[dict[str, Any]] = {"polymorphic_identity": "clerk"}
-
-
-class Listened(OfficeBase):
-    __tablename__ = "listened"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str]
-
-
-deleted_names: list[str] = []
-
-
-@event.listens_for(Listened, "before_delete")
-def _note_name(_mapper: object, _connection: object, row: Listened) -> None:
-    deleted_names.append(row.name)
-
-
 class UserService(CRUDService[User, Named, Named]): ...
 
 
@@ -202,22 +169,23 @@ class LetterService(CRUDService[Letter, Named, Named]): ...
 class RoomService(CRUDService[Room, Named, Named]): ...
 
 
-class WorkerService(CRUDService[Worker, Named, Named]): ...
+class AnimalService(CRUDService[Animal, Named, Named]): ...
 
 
-class EngineerService(CRUDService[Engineer, Named, Named]): ...
+class CatService(CRUDService[Cat, Named, Named]): ...
 
 
-class ClerkService(CRUDService[Clerk, Named, Named]): ...
+class DogService(CRUDService[Dog, Named, Named]): ...
 
 
-class ListenedService(CRUDService[Listened, Named, Named]): ...
+class ListenedDeleteService(CRUDService[ListenedDelete, Named, Named]): ...
 
 
 @pytest.fixture
 async def office(database: Database) -> AsyncIterator[AsyncSession]:
     """A session on the tables above."""
-    await database.create_tables(OfficeBase.metadata)
+    for metadata in (OfficeBase.metadata, NamesBase.metadata, ZooBase.metadata):
+        await database.create_tables(metadata)
     async with opened(database) as session:
         yield session
 
@@ -415,34 +383,34 @@ async def test_children_that_the_session_has_loaded(office: AsyncSession) -> Non
 
 async def test_a_row_of_two_tables(office: AsyncSession) -> None:
     """With joined tables both rows are deleted, by the subclass or its parent."""
-    await add(office, Engineer(id=1, name="a"), Engineer(id=2, name="b"), Engineer(id=3, name="c"))
+    await add(office, Cat(ident=1, name="a"), Cat(ident=2, name="b"), Cat(ident=3, name="c"))
 
-    await EngineerService(office).delete(1)
-    await WorkerService(office).delete(2)
+    await CatService(office).delete(1)
+    await AnimalService(office).delete(2)
 
-    assert (await number(office, Engineer.__table__), await number(office, Worker.__table__)) == (1, 1)
+    assert (await number(office, Cat.__table__), await number(office, Animal.__table__)) == (1, 1)
 
 
 async def test_a_row_of_one_kind(office: AsyncSession) -> None:
     """With single-table inheritance a row of another class is not found."""
-    await add(office, Clerk(id=1, name="a"), Worker(id=2, name="b"))
+    await add(office, Dog(ident=1, name="a"), Animal(ident=2, name="b"))
 
     with pytest.raises(NotFoundError):
-        await ClerkService(office).delete(2)
-    await ClerkService(office).delete(1)
+        await DogService(office).delete(2)
+    await DogService(office).delete(1)
 
-    assert [worker.id for worker in await WorkerService(office).list()] == [2]
+    assert [animal.ident for animal in await AnimalService(office).list()] == [2]
 
 
 async def test_listeners_of_the_model_are_called(office: AsyncSession) -> None:
     """Delete listeners of the model get the row."""
-    await add(office, Listened(id=1, name="heard"))
+    await add(office, ListenedDelete(id=1, name="heard"))
     deleted_names.clear()
 
-    await ListenedService(office).delete(1)
+    await ListenedDeleteService(office).delete(1)
 
     assert deleted_names == ["heard"]
-    assert await ListenedService(office).count() == 0
+    assert await ListenedDeleteService(office).count() == 0
 
 
 def deleted_in_flush(session: Session, *_: object) -> list[str]:

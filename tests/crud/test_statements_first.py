@@ -41,8 +41,9 @@ from sqlalchemy.orm import (
     relationship,
     selectinload,
     undefer,
-    validates,
 )
+from tests.tables.names import NamesBase, Validated
+from tests.tables.zoo import Animal, Cat, Dog, ZooBase
 
 from fastapi_kit.crud import CRUDService
 from fastapi_kit.db import Database
@@ -81,9 +82,18 @@ class Measured(Base):
 class Summed(Base):
     __tablename__ = "summed"
     id: Mapped[int] = mapped_column(primary_key=True)
-    one: Mapped[int] = mapped_column()
+    value: Mapped[int] = mapped_column()
     other: Mapped[int] = mapped_column()
-    total: Mapped[int] = column_property(one + other)
+    total: Mapped[int] = column_property(value + other)
+
+
+class Doubling(Base):
+    __table__ = Summed.__table__
+    value: Mapped[int]
+    other: Mapped[int]
+
+    def __init__(self, value: int) -> None:
+        self.value, self.other = value, value * 2
 
 
 class Counted(Base):
@@ -95,11 +105,11 @@ class Counted(Base):
 
 
 class Tenfold(Base):
-    __tablename__ = "tenfold"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    value: Mapped[int]
-    version: Mapped[int] = mapped_column()
-    __mapper_args__: ClassVar = {"version_id_col": version, "version_id_generator": lambda version: (version or 0) + 10}
+    __table__ = Counted.__table__
+    __mapper_args__: ClassVar = {
+        "version_id_col": Counted.__table__.c.version,
+        "version_id_generator": lambda version: (version or 0) + 10,
+    }
 
 
 class Marked(Base):
@@ -110,51 +120,11 @@ class Marked(Base):
     __mapper_args__: ClassVar = {"version_id_col": version, "version_id_generator": lambda _: uuid.uuid4().hex}
 
 
-class Animal(Base):
-    __tablename__ = "animals"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    kind: Mapped[str]
-    name: Mapped[str | None]
-    __mapper_args__: ClassVar = {"polymorphic_on": "kind", "polymorphic_identity": "animal"}
-
-
-class Dog(Animal):
-    bark: Mapped[str | None]
-    __mapper_args__: ClassVar = {"polymorphic_identity": "dog"}
-
-
-class Cat(Animal):
-    __tablename__ = "cats"
-    id: Mapped[int] = mapped_column(ForeignKey("animals.id"), primary_key=True)
-    lives: Mapped[int]
-    __mapper_args__: ClassVar = {"polymorphic_identity": "cat"}
-
-
 class Record(MappedAsDataclass, Base):
     __tablename__ = "records"
     id: Mapped[int] = mapped_column(primary_key=True, init=False)
     value: Mapped[int]
     other: Mapped[int] = mapped_column(default=5)
-
-
-class Doubling(Base):
-    __tablename__ = "doubling"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    value: Mapped[int]
-    double: Mapped[int]
-
-    def __init__(self, value: int) -> None:
-        self.value, self.double = value, value * 2
-
-
-class Lowered(Base):
-    __tablename__ = "lowered"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    value: Mapped[str]
-
-    @validates("value")
-    def _lower(self, name: str, value: str) -> str:
-        return value.lower()
 
 
 class Coded(Base):
@@ -225,7 +195,8 @@ def _service(model: type[Any]) -> type[CRUDService[Any, BaseModel, BaseModel]]:
 
 @pytest.fixture
 async def filled(database: Database) -> Database:
-    await database.create_tables(Base.metadata)
+    for metadata in (Base.metadata, NamesBase.metadata, ZooBase.metadata):
+        await database.create_tables(metadata)
     return database
 
 
@@ -259,7 +230,7 @@ _THING = {"exact": Decimal("1.239"), "real": 0.1, "padded": "ab", "moment": _MOM
         (Measured, {**_THING, "eight": 9}, {"eight": 100}),
         (Measured, {**_THING, "late": "a"}, {"late": "b"}),
         (Measured, _THING, {"seven": text("4")}),
-        (Summed, {"one": 1, "other": 2}, {"one": 5}),
+        (Summed, {"value": 1, "other": 2}, {"value": 5}),
         (Counted, {"value": 1}, {"value": 2}),
         (Tenfold, {"value": 1}, {"value": 2}),
         (Marked, {"value": 1}, {"value": 2}),
@@ -268,7 +239,7 @@ _THING = {"exact": Decimal("1.239"), "real": 0.1, "padded": "ab", "moment": _MOM
         (Cat, {"name": "x", "lives": 7}, {"name": "y", "lives": 6}),
         (Record, {"value": 1}, {"other": 7}),
         (Doubling, {"value": 3}, {"value": 4}),
-        (Lowered, {"value": "ABC"}, {"value": "DEF"}),
+        (Validated, {"name": "ABC"}, {"name": "DEF"}),
         (Coded, {"code": "Z", "value": 1}, {"value": 2}),
         (Pair, {"left": 1, "right": "r", "value": 1}, {"value": 2}),
         (Numbered, {"value": 1}, {"value": 2}),
