@@ -48,6 +48,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, MissingGreenlet
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.orm.exc import StaleDataError
+from tests.tables.zoo import Cat, ZooBase
 
 from fastapi_kit.db import NAMING_CONVENTION, Database, UTCDateTime
 from fastapi_kit.db.errors import as_kit_error, is_retryable, watch
@@ -245,29 +246,17 @@ async def test_exclusion(postgres_database: Database) -> None:
     assert said(error) == (ConflictError, ("shape",), "rooms", "no_overlap")
 
 
-class Animal(Model):
-    __tablename__ = "animals"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    tag: Mapped[str | None] = mapped_column("tag_no", unique=True)
-
-
-class Dog(Animal):
-    __tablename__ = "dogs"
-    id: Mapped[int] = mapped_column(ForeignKey("animals.id"), primary_key=True)
-    chip: Mapped[str | None] = mapped_column("chip_no", unique=True)
-
-
-@pytest.mark.parametrize(("values", "field", "table"), [({"tag": "1"}, "tag", "animals"), ({"chip": "1"}, "chip", "dogs")])
+@pytest.mark.parametrize(("values", "field", "table"), [({"tag": "1"}, "tag", "animals"), ({"chip": "1"}, "chip", "cats")])
 async def test_joined_inheritance(database: Database, values: dict[str, Any], field: str, table: str) -> None:
     """The fields of a parent's table are attributes of the child's mapper too."""
-    await database.create_tables(Model.metadata)
+    await database.create_tables(ZooBase.metadata)
 
     async def flush() -> None:
         async with database.sessions() as session:
-            session.add_all([Dog(**values), Dog(**values)])
+            session.add_all([Cat(**values), Cat(**values)])
             await session.flush()
 
-    error = as_kit_error(await failure_of(flush()), mapper=Dog.__mapper__)
+    error = as_kit_error(await failure_of(flush()), mapper=Cat.__mapper__)
 
     assert isinstance(error, ConflictError)
     assert (error.fields, error.table) == ((field,), table)
