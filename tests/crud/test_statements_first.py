@@ -35,13 +35,14 @@ from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
-    MappedAsDataclass,
     column_property,
     mapped_column,
     relationship,
     selectinload,
     undefer,
 )
+from tests.crud.kinds import KindsBase, Point, Ticket
+from tests.tables.library import LibraryBase, Shelf
 from tests.tables.names import NamesBase, Validated
 from tests.tables.zoo import Animal, Cat, Dog, ZooBase
 
@@ -120,35 +121,15 @@ class Marked(Base):
     __mapper_args__: ClassVar = {"version_id_col": version, "version_id_generator": lambda _: uuid.uuid4().hex}
 
 
-class Record(MappedAsDataclass, Base):
-    __tablename__ = "records"
-    id: Mapped[int] = mapped_column(primary_key=True, init=False)
-    value: Mapped[int]
-    other: Mapped[int] = mapped_column(default=5)
-
-
 class Coded(Base):
     __tablename__ = "coded"
     code: Mapped[str] = mapped_column(CHAR(6), primary_key=True)
     value: Mapped[int]
 
 
-class Pair(Base):
-    __tablename__ = "pairs"
-    left: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    right: Mapped[str] = mapped_column(primary_key=True)
-    value: Mapped[int]
-
-
 class Numbered(Base):
     __tablename__ = "numbered"
     id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
-    value: Mapped[int]
-
-
-class Unique(Base):
-    __tablename__ = "uniques"
-    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
     value: Mapped[int]
 
 
@@ -195,7 +176,7 @@ def _service(model: type[Any]) -> type[CRUDService[Any, BaseModel, BaseModel]]:
 
 @pytest.fixture
 async def filled(database: Database) -> Database:
-    for metadata in (Base.metadata, NamesBase.metadata, ZooBase.metadata):
+    for metadata in (Base.metadata, KindsBase.metadata, LibraryBase.metadata, NamesBase.metadata, ZooBase.metadata):
         await database.create_tables(metadata)
     return database
 
@@ -237,13 +218,13 @@ _THING = {"exact": Decimal("1.239"), "real": 0.1, "padded": "ab", "moment": _MOM
         (Animal, {"name": "x"}, {"name": "y"}),
         (Dog, {"name": "x", "bark": "w"}, {"name": "y", "bark": "v"}),
         (Cat, {"name": "x", "lives": 7}, {"name": "y", "lives": 6}),
-        (Record, {"value": 1}, {"other": 7}),
+        (Point, {"x": 1}, {"y": 9}),
         (Doubling, {"value": 3}, {"value": 4}),
         (Validated, {"name": "ABC"}, {"name": "DEF"}),
         (Coded, {"code": "Z", "value": 1}, {"value": 2}),
-        (Pair, {"left": 1, "right": "r", "value": 1}, {"value": 2}),
+        (Shelf, {"room": 1, "number": 2, "label": "a"}, {"label": "b"}),
         (Numbered, {"value": 1}, {"value": 2}),
-        (Unique, {"value": 1}, {"value": 2}),
+        (Ticket, {"name": "a"}, {"name": "b"}),
         (Joined, {"value": 1, "other": 2}, {"value": 3, "other": 4}),
         (Triggered, {"value": "a"}, {"value": "b"}),
     ],
