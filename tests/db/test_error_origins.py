@@ -17,28 +17,18 @@ import pytest
 from sqlalchemy import Column, Enum, Executable, Integer, MetaData, String, Table, TypeDecorator, Uuid, event, insert, select, text
 from sqlalchemy.exc import StatementError
 from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import UserDefinedType
 from sqlalchemy.util import await_only
+from tests.tables.names import Name, NamesBase
 
 from fastapi_kit.db import Database
 from fastapi_kit.db.errors import as_kit_error
 from fastapi_kit.errors import InvalidDataError, UnavailableError
 
 
-class Base(DeclarativeBase):
-    pass
-
-
-class Note(Base):
-    __tablename__ = "notes"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    text: Mapped[str | None]
-
-
 @pytest.fixture
-async def notes(database: Database) -> Database:
-    await database.create_tables(Base.metadata)
+async def names(database: Database) -> Database:
+    await database.create_tables(NamesBase.metadata)
     return database
 
 
@@ -77,7 +67,7 @@ def listening(target: Any, name: str, listener: Callable[..., object]) -> Iterat
 
 async def flush(database: Database) -> None:
     async with database.sessions() as session, session.begin():
-        session.add(Note(text="a"))
+        session.add(Name(name="a"))
 
 
 def raising(error: BaseException) -> Callable[..., None]:
@@ -107,14 +97,14 @@ ERRORS = [
 @pytest.mark.thorough
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("name", ["before_insert", "after_insert", "before_flush", "after_begin", "do_orm_execute"])
-async def test_listener_of_the_orm(notes: Database, name: str, error: Exception) -> None:
+async def test_listener_of_the_orm(names: Database, name: str, error: Exception) -> None:
     """An error in a listener of a mapper or session is raised unchanged."""
-    target = Note if "insert" in name else notes.sessions.kw["sync_session_class"]
+    target = Name if "insert" in name else names.sessions.kw["sync_session_class"]
 
     async def work() -> None:
-        await flush(notes)
-        async with notes.sessions() as session:
-            await session.execute(select(Note))
+        await flush(names)
+        async with names.sessions() as session:
+            await session.execute(select(Name))
 
     with listening(target, name, raising(error)):
         failure = await failure_of(work())
@@ -126,15 +116,15 @@ async def test_listener_of_the_orm(notes: Database, name: str, error: Exception)
 @pytest.mark.thorough
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("name", ["before_execute", "before_cursor_execute", "after_cursor_execute", "begin", "commit"])
-async def test_listener_of_the_engine(notes: Database, name: str, error: Exception) -> None:
+async def test_listener_of_the_engine(names: Database, name: str, error: Exception) -> None:
     """An error in a listener of the engine is raised unchanged."""
-    with listening(notes.engine.sync_engine, name, raising(error)):
-        failure = await failure_of(flush(notes))
+    with listening(names.engine.sync_engine, name, raising(error)):
+        failure = await failure_of(flush(names))
 
     assert as_kit_error(failure) is None
 
 
-async def test_requests_of_a_listener(notes: Database, dead_port: int, silent_port: int) -> None:
+async def test_requests_of_a_listener(names: Database, dead_port: int, silent_port: int) -> None:
     """Errors of the standard library, other packages and awaited calls in a listener are raised unchanged."""
 
     def by_standard_library(*_: object) -> None:
@@ -153,11 +143,11 @@ async def test_requests_of_a_listener(notes: Database, dead_port: int, silent_po
         await_only(asyncio.open_connection("127.0.0.1", dead_port))
 
     for listener in (by_standard_library, by_timeout, by_package, by_awaiting):
-        with listening(Note, "before_insert", listener):
-            assert as_kit_error(await failure_of(flush(notes))) is None
+        with listening(Name, "before_insert", listener):
+            assert as_kit_error(await failure_of(flush(names))) is None
 
 
-async def test_functions_inside_run_sync(notes: Database, dead_port: int) -> None:
+async def test_functions_inside_run_sync(names: Database, dead_port: int) -> None:
     """A missing file or a failed request inside run_sync() is raised unchanged."""
 
     def read(_: object) -> str:
@@ -166,7 +156,7 @@ async def test_functions_inside_run_sync(notes: Database, dead_port: int) -> Non
     def connect(_: object) -> object:
         return socket.create_connection(("127.0.0.1", dead_port))
 
-    async with notes.sessions() as session:
+    async with names.sessions() as session:
         for work in (read, connect, lambda _: json.loads("{")):
             assert as_kit_error(await failure_of(session.run_sync(work))) is None
 
