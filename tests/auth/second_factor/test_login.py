@@ -174,14 +174,16 @@ async def test_a_deleted_user(ann: Person, site: Site) -> None:
 
 
 async def test_another_users_code(ann: Person, site: Site) -> None:
-    """A challenge takes the codes of its own user only."""
+    """A challenge takes the codes of its own user only, and who enrols changes no other user."""
     challenge = await ann.challenge()
-    bob = await store_user(site.database, "bob@example.com")
+    bob, eve = [await store_user(site.database, email) for email in ("bob@example.com", "eve@example.com")]
     async with site.database.sessions() as session:
         made = await begin_second_factor(site.flow, session, bob, current_password=PASSWORD)
         codes = await confirm_second_factor(site.flow, session, bob, code=site.code(made.secret))
 
     assert [(await ann.send_code(challenge, code)).status_code for code in (codes[0], site.code(made.secret, later=1))] == [401, 401]
+    async with site.database.sessions() as session:
+        assert (await Users(session).get_one(eve.id)).totp_secret is None
 
 
 async def test_an_outdated_hash(site: Site) -> None:
