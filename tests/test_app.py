@@ -15,11 +15,11 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from pydantic import BaseModel, SecretStr
 from sqlalchemy import Column, Integer, MetaData, Table, inspect
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.types import ASGIApp, Receive, Scope, Send
+from tests.tables.zoo import ZooBase
 from tests.versions import needs_telemetry
 
 from fastapi_kit.app import Lifespan, create_app
@@ -109,19 +109,13 @@ def test_tables_need_a_database() -> None:
         create_app(settings(), database=Database("sqlite://"), metadata=MetaData())
 
 
-class OwnBase(DeclarativeBase):
-    """The declarative base of an application."""
+BY_HAND = MetaData()
+Table("made_by_hand", BY_HAND, Column("id", Integer, primary_key=True))
 
 
-class Ticket(OwnBase):
-    __tablename__ = "tickets"
-    id: Mapped[int] = mapped_column(primary_key=True)
-
-
-@pytest.mark.parametrize("metadata", [OwnBase.metadata, MetaData()])
+@pytest.mark.parametrize("metadata", [ZooBase.metadata, BY_HAND])
 async def test_tables_of_an_own_base_are_created(database: Database, metadata: MetaData) -> None:
-    """metadata= creates the tables of any declarative base. If it has none, the app does not start and says what to do."""
-    Table("made_by_hand", metadata, Column("id", Integer, primary_key=True), extend_existing=True)
+    """metadata= creates the tables of any declarative base, and those made by hand."""
     async with app_client(create_app(settings(), database=database, create_tables=True, metadata=metadata)), database.begin() as session:
         names = await session.run_sync(lambda each: inspect(each.connection()).get_table_names())
     assert set(names) == set(metadata.tables)

@@ -7,6 +7,7 @@ from fastapi import FastAPI, Request, Response
 from httpx import AsyncClient
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from tests.tables.library import Leaflet, Tag
 
 from fastapi_kit.db import VersionMixin
 from fastapi_kit.errors import ConfigurationError
@@ -23,16 +24,6 @@ class Page(VersionMixin, Base):
     id: Mapped[int] = mapped_column(primary_key=True)
 
 
-class Leaf(VersionMixin, Base):
-    __tablename__ = "leaves"
-    id: Mapped[int] = mapped_column(primary_key=True)
-
-
-class Plain(Base):
-    __tablename__ = "plain"
-    id: Mapped[int] = mapped_column(primary_key=True)
-
-
 class Title(BaseModel):
     text: str = Field(serialization_alias="title")
 
@@ -44,7 +35,7 @@ class EmptyTitle(Title):
 
 def test_a_tag_is_of_table_key_and_version() -> None:
     """Rows of other tables, keys and versions have other tags; the same row has the same in every process."""
-    rows: list[Any] = [Page(id=1, version=1), Page(id=1, version=2), Page(id=2, version=1), Leaf(id=1, version=1)]
+    rows: list[Any] = [Page(id=1, version=1), Page(id=1, version=2), Page(id=2, version=1), Leaflet(id=1, version=1)]
 
     assert len({etag_of(row) for row in rows}) == len(rows)
     assert etag_of(rows[0]) == etag_of(Page(id=1, version=1)) == '"1-399a1584d8bdf913"'
@@ -62,7 +53,7 @@ def test_a_tag_of_a_response_is_of_its_bytes() -> None:
 def test_a_row_without_a_version_has_no_tag() -> None:
     """A row whose model counts no versions is a mistake, and the text names the cure."""
     with pytest.raises(ConfigurationError, match="VersionMixin"):
-        etag_of(Plain(id=1))
+        etag_of(Tag(id=1))
 
 
 def app_of(*, handlers: bool) -> FastAPI:

@@ -36,10 +36,9 @@ from pydantic import (
     model_validator,
 )
 from pydantic.alias_generators import to_camel
-from sqlalchemy import String
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlmodel import Field as SQLField
 from sqlmodel import SQLModel
+from tests.tables.accounts import AccountsBase, Member
 
 from fastapi_kit import schemas
 from fastapi_kit.crud import CRUDService
@@ -1019,18 +1018,6 @@ def test_attributes_of_an_object_are_read() -> None:
 # --- Partial models, to the row ---
 
 
-class HostBase(DeclarativeBase): ...
-
-
-class Member(HostBase):
-    __tablename__ = "schema_members"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    email: Mapped[str] = mapped_column(String(254), unique=True)
-    name: Mapped[str]
-    nickname: Mapped[str | None]
-    points: Mapped[int]
-
-
 class MemberCreate(BaseModel):
     email: Email
     name: Annotated[NonBlank, Field(max_length=50)]
@@ -1049,7 +1036,7 @@ class MemberService(CRUDService[Member, MemberCreate, MemberCreate]):
 @pytest.fixture
 async def members(database: Database) -> AsyncIterator[AsyncClient]:
     """Routes over members, and one member."""
-    await database.create_tables(HostBase.metadata)
+    await database.create_tables(AccountsBase.metadata)
     app = FastAPI()
     register_exception_handlers(app)
     app.include_router(crud_router(MemberService, read=MemberRead, session=database.session), prefix="/members")

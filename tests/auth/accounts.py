@@ -5,10 +5,9 @@ from datetime import timedelta
 
 from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import MetaData, String
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from tests.auth.people import SECRET
+from tests.tables.accounts import User
 
 from fastapi_kit.auth import BearerTransport, JWTService, TokenClaims, get_current_user_factory
 from fastapi_kit.auth.logins import LoginInfo, LoginStore, StatelessLogins, StoredLogins
@@ -18,26 +17,14 @@ from fastapi_kit.auth.users import (
     LoginThrottle,
     MailFlow,
     UserAccounts,
-    UserMixin,
     UserRegister,
     auth_router,
 )
-from fastapi_kit.db import NAMING_CONVENTION, Database
+from fastapi_kit.db import Database
 from fastapi_kit.handlers import register_exception_handlers
 from fastapi_kit.testing import FrozenClock, cheap_hasher
 
 PASSWORD = "correct horse battery"
-
-
-class UsersBase(DeclarativeBase):
-    metadata = MetaData(naming_convention=NAMING_CONVENTION)
-
-
-class User(UserMixin, UsersBase):
-    __tablename__ = "users"
-    __table_args__ = ({"sqlite_autoincrement": True},)
-    id: Mapped[int] = mapped_column(primary_key=True)
-    full_name: Mapped[str] = mapped_column(String(100), default="")
 
 
 class Registration(UserRegister):

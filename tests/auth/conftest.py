@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 from httpx import AsyncClient
-from tests.auth.accounts import Site, UsersBase
+from tests.auth.accounts import Site
+from tests.tables.accounts import AccountsBase
 
 from fastapi_kit.db import Database
 from fastapi_kit.testing import app_client
@@ -13,7 +14,7 @@ from fastapi_kit.testing import app_client
 @pytest.fixture
 async def users(database: Database) -> Database:
     """A database with an empty table of users."""
-    await database.create_tables(UsersBase.metadata)
+    await database.create_tables(AccountsBase.metadata)
     return database
 
 

@@ -10,16 +10,15 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import Depends, FastAPI, Request, WebSocket
 from httpx import AsyncClient
-from sqlalchemy import MetaData
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from starlette.authentication import AuthCredentials, AuthenticationBackend, AuthenticationError, SimpleUser
 from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.requests import HTTPConnection
 from tests.auth.accounts import PASSWORD
 from tests.auth.people import SECRET
+from tests.auth.second_factor.site import Users, load_user
 from tests.auth.tokens.test_hostile_tokens import pem
 from tests.middleware.asgi import ask, websocket_scope
+from tests.tables.accounts import AccountsBase, FactorUser, Login
 
 from fastapi_kit.auth import (
     APIKeyTransport,
@@ -38,14 +37,14 @@ from fastapi_kit.auth import (
 )
 from fastapi_kit.auth.api_keys import APIKeys, MemoryAPIKeyStore
 from fastapi_kit.auth.logins import StoredLogins
-from fastapi_kit.auth.logins.sql import LoginMixin, SQLLoginStore
+from fastapi_kit.auth.logins.sql import SQLLoginStore
 from fastapi_kit.auth.second_factor import TOTP, SecondFactor
-from fastapi_kit.auth.second_factor.sql import SQLFactorStore, TOTPMixin
+from fastapi_kit.auth.second_factor.sql import SQLFactorStore
 from fastapi_kit.auth.second_factor.totp import hotp, read_secret
 from fastapi_kit.auth.tokens.claims import TOKEN_TYPES, TokenType
 from fastapi_kit.auth.tokens.remote import RemoteIssuer
-from fastapi_kit.auth.users import AuthEndpoint, AuthFlow, MailFlow, UserAccounts, UserMixin, UserProfile, UserRegister, auth_router
-from fastapi_kit.db import NAMING_CONVENTION, Database
+from fastapi_kit.auth.users import AuthEndpoint, AuthFlow, MailFlow, UserProfile, UserRegister, auth_router
+from fastapi_kit.db import Database
 from fastapi_kit.errors import InvalidTokenError
 from fastapi_kit.handlers import problem_response, register_exception_handlers
 from fastapi_kit.testing import app_client, captured_mails, cheap_hasher
@@ -54,27 +53,6 @@ ANN, ROOT = "1", "2"
 EMAIL = "ann@example.com"
 AUDIENCE, ISSUER = "https://api.example.org", "https://accounts.example.org"
 FOREIGN_KEY = Ed25519PrivateKey.generate()
-
-
-class MatrixBase(DeclarativeBase):
-    metadata = MetaData(naming_convention=NAMING_CONVENTION)
-
-
-class User(TOTPMixin, UserMixin, MatrixBase):
-    __tablename__ = "matrix_users"
-    __table_args__ = ({"sqlite_autoincrement": True},)
-    id: Mapped[int] = mapped_column(primary_key=True)
-
-
-class Login(LoginMixin, MatrixBase):
-    __tablename__ = "matrix_logins"
-
-
-class Users(UserAccounts[User, UserRegister]): ...
-
-
-async def load_user(session: AsyncSession, claims: TokenClaims) -> User | None:
-    return await Users(session).get_account(claims.sub)
 
 
 async def send(*args: object) -> None: ...
@@ -91,11 +69,11 @@ class Everything:
         self.database = database
         self.tokens = service()
         self.logins = StoredLogins(self.tokens, SQLLoginStore(database.sessions, Login), check_access=True)
-        self.factor: SecondFactor[User] = SecondFactor(self.tokens, TOTP(issuer="Zenith"), SQLFactorStore(), cipher=None)
-        self.flow: AuthFlow[User, UserRegister] = AuthFlow(
+        self.factor: SecondFactor[FactorUser] = SecondFactor(self.tokens, TOTP(issuer="Zenith"), SQLFactorStore(), cipher=None)
+        self.flow: AuthFlow[FactorUser, UserRegister] = AuthFlow(
             accounts=Users, logins=self.logins, passwords=cheap_hasher(), second_factor=self.factor
         )
-        self.mail: MailFlow[User, UserRegister] = MailFlow(flow=self.flow, tokens=self.tokens, verify=send, reset=send)
+        self.mail: MailFlow[FactorUser, UserRegister] = MailFlow(flow=self.flow, tokens=self.tokens, verify=send, reset=send)
         self.keys = APIKeys(MemoryAPIKeyStore(), prefix="shop")
         self.cookie = CookieTransport(csrf_key=b"kJ8#vQ2!xW5@zR9$nL3%pC7^hF4&dS6*")
         self.foreign = service(secret_key=pem(FOREIGN_KEY), algorithm="EdDSA")
@@ -123,12 +101,12 @@ class Everything:
         else:
 
             @self.app.websocket(f"/{name}")
-            async def talk(socket: WebSocket, user: Annotated[User, Depends(user)]) -> None:
+            async def talk(socket: WebSocket, user: Annotated[FactorUser, Depends(user)]) -> None:
                 await accept_websocket(socket)
                 await socket.send_text(str(user.id))
 
         @self.app.get(f"/{name}")
-        async def me(user: Annotated[User, Depends(user)]) -> int:
+        async def me(user: Annotated[FactorUser, Depends(user)]) -> int:
             return user.id
 
     def add_claims(self, name: str, tokens: TokenVerifier) -> None:
@@ -289,7 +267,7 @@ PLACES: dict[str, tuple[Place, set[str]]] = {
 
 @pytest.fixture
 async def everything(database: Database) -> AsyncIterator[Everything]:
-    await database.create_tables(MatrixBase.metadata)
+    await database.create_tables(AccountsBase.metadata)
     hashed = await cheap_hasher().hash(PASSWORD)
     async with database.begin() as session:
         await Users(session).create({"email": EMAIL, "hashed_password": hashed})

@@ -6,10 +6,10 @@ from uuid import UUID
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Mapped, mapped_column
 from starlette.requests import HTTPConnection
+from tests.typing.models import User
 
-from fastapi_kit import Base, Database
+from fastapi_kit import Database
 from fastapi_kit.auth import (
     CurrentUserDependency,
     JWTService,
@@ -23,13 +23,8 @@ from fastapi_kit.auth import (
     require_access,
 )
 from fastapi_kit.auth.logins import Logins, StatelessLogins, TokenPair
-from fastapi_kit.auth.users import Account, AuthEndpoint, AuthFlow, UserAccounts, UserMixin, UserProfile, UserRegister, auth_router
+from fastapi_kit.auth.users import Account, AuthEndpoint, AuthFlow, UserAccounts, UserProfile, UserRegister, auth_router
 from fastapi_kit.testing import login_as
-
-
-class User(UserMixin, Base):
-    __tablename__ = "users"
-    id: Mapped[int] = mapped_column(primary_key=True)
 
 
 class Change(BaseModel): ...

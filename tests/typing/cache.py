@@ -6,10 +6,10 @@ from typing import assert_type
 
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Mapped, mapped_column
+from tests.typing.models import Note, User
 
-from fastapi_kit import Base, CRUDService
-from fastapi_kit.auth.users import UserAccounts, UserMixin
+from fastapi_kit import CRUDService
+from fastapi_kit.auth.users import UserAccounts
 from fastapi_kit.cache import Cache, cached
 from fastapi_kit.crud import ReadService
 from fastapi_kit.crud.cached import CachedReadsMixin
@@ -24,16 +24,6 @@ def rate_key(currency: str, *, rounded: bool = False) -> str:
 @cached(kept, lifetime=timedelta(hours=1), key=rate_key)
 async def exchange_rate(currency: str, *, rounded: bool = False) -> Decimal:
     return Decimal(1)
-
-
-class Note(Base):
-    __tablename__ = "notes"
-    id: Mapped[int] = mapped_column(primary_key=True)
-
-
-class User(UserMixin, Base):
-    __tablename__ = "users"
-    id: Mapped[int] = mapped_column(primary_key=True)
 
 
 class NoteIn(BaseModel):

@@ -6,26 +6,11 @@ from typing import Any, Generic, TypeVar, assert_type
 from pydantic import BaseModel
 from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship, selectinload
+from sqlalchemy.orm import selectinload
+from tests.typing.models import Base, Line, Note
 
 from fastapi_kit.crud import FOR_UPDATE, CRUDService, KeysetSpec, QuerySpec, ReadService, RowLock, SparseModel, SparseSpec
 from fastapi_kit.pagination import KeysetPage, Page, PageParams, Slice
-
-
-class Base(DeclarativeBase): ...
-
-
-class Note(Base):
-    __tablename__ = "notes"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    title: Mapped[str]
-    rank: Mapped[int | None]
-    lines: Mapped[list["Line"]] = relationship()
-
-
-class Line(Base):
-    __tablename__ = "lines"
-    id: Mapped[int] = mapped_column(primary_key=True)
 
 
 class NoteCreate(BaseModel):

@@ -7,21 +7,12 @@ from fastapi import APIRouter, Depends, FastAPI, Security
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from tests.typing.models import Base, Note
 
 from fastapi_kit.auth import require_access
 from fastapi_kit.crud import FOR_UPDATE, CRUDService, ReadService
 from fastapi_kit.db import Database
 from fastapi_kit.routing import Endpoint, RouterOptions, check_operation_ids, crud_router, get_row_factory, operation_id
-
-
-class Base(DeclarativeBase): ...
-
-
-class Note(Base):
-    __tablename__ = "notes"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    folder_id: Mapped[int | None]
 
 
 class NoteIn(BaseModel): ...

@@ -5,20 +5,12 @@ from typing import Annotated, Generic, TypeVar, assert_type
 
 from pydantic import BaseModel, Field, SecretStr, TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from tests.typing.models import User
 
 from fastapi_kit.crud import CRUDService
 from fastapi_kit.schemas import Email, Int32, Int64, NonBlank, Password, Phone, SafeText, Slug, Username, UTCDatetime, partial_model
 
 ItemT = TypeVar("ItemT")
-
-
-class Base(DeclarativeBase): ...
-
-
-class Member(Base):
-    __tablename__ = "members"
-    id: Mapped[int] = mapped_column(primary_key=True)
 
 
 class MemberCreate(BaseModel):
@@ -42,10 +34,10 @@ class Box(BaseModel, Generic[ItemT]):
 class MemberUpdate(MemberCreate): ...
 
 
-class MemberService(CRUDService[Member, MemberCreate, MemberUpdate]): ...
+class MemberService(CRUDService[User, MemberCreate, MemberUpdate]): ...
 
 
-class ShortMemberService(CRUDService[Member, MemberCreate, MemberCreate]):
+class ShortMemberService(CRUDService[User, MemberCreate, MemberCreate]):
     update_schema = partial_model(MemberCreate, name="ShortMemberUpdate")
 
 
@@ -72,5 +64,5 @@ def a_partial_form_has_the_type_of_its_schema() -> None:
 
 
 async def a_service_takes_it(session: AsyncSession, changes: MemberUpdate) -> None:
-    assert_type(await MemberService(session).update(1, changes), Member)
+    assert_type(await MemberService(session).update(1, changes), User)
     assert_type(ShortMemberService(session).update_schema, type[MemberCreate])

@@ -6,12 +6,11 @@ from enum import StrEnum, auto
 from typing import assert_type
 
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Mapped, mapped_column
+from tests.typing.models import User
 
 from fastapi_kit.auth import JWTService, Roles, TokenClaims
 from fastapi_kit.auth.logins import ClientInfo
-from fastapi_kit.auth.users import AuthFlow, Impersonation, ImpersonationToken, LoginThrottle, UserAccounts, UserMixin, UserRegister
-from fastapi_kit.db import Base
+from fastapi_kit.auth.users import AuthFlow, Impersonation, ImpersonationToken, LoginThrottle, UserAccounts, UserRegister
 from fastapi_kit.ratelimit import AttemptCounter, MemoryCounter, RateLimiter
 
 
@@ -36,11 +35,6 @@ limiter = RateLimiter()
 counters: list[AttemptCounter] = [limiter, MemoryCounter()]
 throttle = LoginThrottle(counter=limiter, window=timedelta(minutes=5))
 assert_type(limiter.limit("1/minute"), Callable[..., Awaitable[None]])
-
-
-class User(UserMixin, Base):
-    __tablename__ = "users"
-    id: Mapped[int] = mapped_column(primary_key=True)
 
 
 class Users(UserAccounts[User, UserRegister]): ...

@@ -12,29 +12,21 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import MetaData, select
-from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy import select
 from tests.auth.people import tokens
 from tests.auth.tokens.hostile_tokens import hostile_tokens
 from tests.redis_server import PATIENT, URL, RedisServer, shared_prefix
 from tests.reliability.servers import closed_port
+from tests.tables.accounts import AccountsBase, APIKey
 
 from fastapi_kit.auth.api_keys import APIKeyInfo, APIKeyRecord, APIKeys, APIKeyStore, MemoryAPIKeyStore
 from fastapi_kit.auth.api_keys.redis import RedisAPIKeyStore
-from fastapi_kit.auth.api_keys.sql import APIKeyMixin, SQLAPIKeyStore
+from fastapi_kit.auth.api_keys.sql import SQLAPIKeyStore
 from fastapi_kit.auth.logins import StoredLogins
 from fastapi_kit.auth.logins.redis import RedisLoginStore
-from fastapi_kit.db import NAMING_CONVENTION, Database
+from fastapi_kit.db import Database
 from fastapi_kit.errors import ConfigurationError, InvalidTokenError, NotFoundError, UnavailableError, UserInputError
 from fastapi_kit.testing import FrozenClock, assert_max_queries
-
-
-class KeysBase(DeclarativeBase):
-    metadata = MetaData(naming_convention=NAMING_CONVENTION)
-
-
-class APIKey(APIKeyMixin, KeysBase):
-    __tablename__ = "api_keys"
 
 
 @pytest.fixture
@@ -44,13 +36,13 @@ def clock() -> FrozenClock:
 
 @pytest.fixture
 async def on_sqlite(sqlite_database: Database) -> APIKeyStore:
-    await sqlite_database.create_tables(KeysBase.metadata)
+    await sqlite_database.create_tables(AccountsBase.metadata)
     return SQLAPIKeyStore(sqlite_database.sessions, APIKey)
 
 
 @pytest.fixture
 async def on_postgresql(postgres_database: Database) -> APIKeyStore:
-    await postgres_database.create_tables(KeysBase.metadata)
+    await postgres_database.create_tables(AccountsBase.metadata)
     return SQLAPIKeyStore(postgres_database.sessions, APIKey)
 
 
@@ -346,7 +338,7 @@ async def test_all_and_a_new_one(keys: APIKeys) -> None:
 
 async def test_the_statements(database: Database, clock: FrozenClock) -> None:
     """R45: a request costs one read, and once per minute one UPDATE."""
-    await database.create_tables(KeysBase.metadata)
+    await database.create_tables(AccountsBase.metadata)
     keys = APIKeys(SQLAPIKeyStore(database.sessions, APIKey), prefix="shop", clock=clock)
     new = await keys.create("7", name="Key")
     with assert_max_queries(database, 2):
@@ -359,7 +351,7 @@ async def test_the_statements(database: Database, clock: FrozenClock) -> None:
 
 async def test_a_transaction_of_the_application(database: Database, clock: FrozenClock) -> None:
     """R45: the store commits in sessions of its own: what the application rolls back is rolled back, and the key stays."""
-    await database.create_tables(KeysBase.metadata)
+    await database.create_tables(AccountsBase.metadata)
     keys = APIKeys(SQLAPIKeyStore(database.sessions, APIKey), prefix="shop", clock=clock)
     async with database.sessions() as session:
         await session.execute(select(APIKey.id))

@@ -11,10 +11,9 @@ import pytest
 from fastapi import APIRouter, Depends, Security
 from httpx import AsyncClient, Response
 from pydantic import BaseModel, SecretStr
-from tests.auth.accounts import PASSWORD, Registration, Site, User, UserRead, Users, load_user, store_user
-from tests.auth.api_keys.test_keys import APIKey, KeysBase
-from tests.auth.logins.stores import Login, LoginsBase
+from tests.auth.accounts import PASSWORD, Registration, Site, UserRead, Users, load_user, store_user
 from tests.reliability.servers import closed_port
+from tests.tables.accounts import APIKey, Login, User
 
 from fastapi_kit.auth import APIKeyTransport, BearerTransport, TokenClaims, Transport, get_current_user_factory, require
 from fastapi_kit.auth.api_keys import APIKeys, MemoryAPIKeyStore
@@ -66,9 +65,7 @@ class KeySite(Site):
 
 
 @pytest.fixture
-async def site(users: Database) -> KeySite:
-    await users.create_tables(LoginsBase.metadata)
-    await users.create_tables(KeysBase.metadata)
+def site(users: Database) -> KeySite:
     store = SQLLoginStore(users.sessions, Login)
     return KeySite(users, endpoints=AuthEndpoint.ALL | AuthEndpoint.LOGINS | AuthEndpoint.ACCOUNT, store=store, scopes=SCOPES)
 

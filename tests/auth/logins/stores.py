@@ -4,24 +4,12 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
-from sqlalchemy import MetaData
-from sqlalchemy.orm import DeclarativeBase
 from tests.auth.people import SECRET
 from tests.redis_server import PATIENT, URL, shared_prefix
 
 from fastapi_kit.auth import JWTService, TokenPolicy
 from fastapi_kit.auth.logins.redis import RedisLoginStore
-from fastapi_kit.auth.logins.sql import LoginMixin
-from fastapi_kit.db import NAMING_CONVENTION
 from fastapi_kit.testing import FrozenClock
-
-
-class LoginsBase(DeclarativeBase):
-    metadata = MetaData(naming_convention=NAMING_CONVENTION)
-
-
-class Login(LoginMixin, LoginsBase):
-    __tablename__ = "logins"
 
 
 def service(clock: FrozenClock) -> JWTService:

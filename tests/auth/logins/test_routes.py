@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from httpx import AsyncClient, Response
 from pydantic import BaseModel, SecretStr
-from tests.auth.accounts import PASSWORD, Site, User, Users, load_user, store_user
-from tests.auth.logins.stores import Login, LoginsBase
+from tests.auth.accounts import PASSWORD, Site, Users, load_user, store_user
+from tests.tables.accounts import Login, User
 
 from fastapi_kit.auth import get_current_user_factory
 from fastapi_kit.auth.logins import StoredLogins
@@ -26,9 +26,8 @@ NEW = "another horse battery"
 
 
 @pytest.fixture
-async def site(users: Database) -> Site:
+def site(users: Database) -> Site:
     """The app, with logins in SQL, whose access tokens end with their logins."""
-    await users.create_tables(LoginsBase.metadata)
     return Site(users, endpoints=ALL, store=SQLLoginStore(users.sessions, Login), check_access=True)
 
 

@@ -8,7 +8,8 @@ from dataclasses import fields, replace
 from datetime import timedelta
 
 import pytest
-from tests.auth.logins.stores import Login, LoginsBase, redis_store, service
+from tests.auth.logins.stores import redis_store, service
+from tests.tables.accounts import AccountsBase, Login
 
 from fastapi_kit.auth import TokenClaims
 from fastapi_kit.auth.logins import (
@@ -42,13 +43,13 @@ async def on_redis() -> AsyncIterator[LoginStore]:
 
 @pytest.fixture
 async def on_sqlite(sqlite_database: Database) -> LoginStore:
-    await sqlite_database.create_tables(LoginsBase.metadata)
+    await sqlite_database.create_tables(AccountsBase.metadata)
     return SQLLoginStore(sqlite_database.sessions, Login)
 
 
 @pytest.fixture
 async def on_postgresql(postgres_database: Database) -> LoginStore:
-    await postgres_database.create_tables(LoginsBase.metadata)
+    await postgres_database.create_tables(AccountsBase.metadata)
     return SQLLoginStore(postgres_database.sessions, Login)
 
 

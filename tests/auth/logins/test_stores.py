@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import async_sessionmaker
-from tests.auth.logins.stores import Login, LoginsBase, redis_store, service
+from tests.auth.logins.stores import redis_store, service
 from tests.redis_server import RedisServer
 from tests.reliability.servers import closed_port
+from tests.tables.accounts import AccountsBase, Login
 
 from fastapi_kit.auth.logins import LoginInfo, LoginRecord, MemoryLoginStore, StoredLogins, TokenPair
 from fastapi_kit.auth.logins.redis import RedisLoginStore
@@ -21,7 +22,7 @@ from fastapi_kit.testing import FrozenClock, assert_max_queries, isolated
 
 @pytest.fixture
 async def stored(database: Database) -> StoredLogins:
-    await database.create_tables(LoginsBase.metadata)
+    await database.create_tables(AccountsBase.metadata)
     return StoredLogins(service(FrozenClock()), SQLLoginStore(database.sessions, Login), grace=timedelta(seconds=10))
 
 

@@ -9,10 +9,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from fastapi import Depends, FastAPI
 from httpx import AsyncClient
-from tests.auth.accounts import PASSWORD, Registration, User, UserRead, Users, load_user, store_user
+from tests.auth.accounts import PASSWORD, Registration, UserRead, Users, load_user, store_user
 from tests.auth.people import SECRET
 from tests.auth.tokens.test_hostile_tokens import P256, pem
 from tests.auth.tokens.test_keys import public_pem
+from tests.tables.accounts import User
 
 from fastapi_kit import create_app
 from fastapi_kit.auth import JWTService, Key, Keyring, get_current_user_factory, jwks_router

@@ -3,7 +3,8 @@
 from collections.abc import AsyncIterator
 
 import pytest
-from tests.auth.second_factor.site import FactorBase, Person, Site, store_user
+from tests.auth.second_factor.site import Person, Site, store_user
+from tests.tables.accounts import AccountsBase
 
 from fastapi_kit.db import Database
 from fastapi_kit.testing import app_client
@@ -12,7 +13,7 @@ from fastapi_kit.testing import app_client
 @pytest.fixture
 async def users(database: Database) -> Database:
     """A database with an empty table of users."""
-    await database.create_tables(FactorBase.metadata)
+    await database.create_tables(AccountsBase.metadata)
     return database
 
 

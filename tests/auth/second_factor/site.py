@@ -7,41 +7,26 @@ from typing import Any
 from cryptography.fernet import Fernet
 from fastapi import FastAPI
 from httpx import AsyncClient, Response
-from sqlalchemy import MetaData
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from tests.auth.accounts import PASSWORD
 from tests.auth.people import SECRET
+from tests.tables.accounts import FactorUser, Login
 
 from fastapi_kit.auth import JWTService, TokenClaims, get_current_user_factory
 from fastapi_kit.auth.logins import StoredLogins
-from fastapi_kit.auth.logins.sql import LoginMixin, SQLLoginStore
+from fastapi_kit.auth.logins.sql import SQLLoginStore
 from fastapi_kit.auth.second_factor import TOTP, FactorState, SecondFactor
 from fastapi_kit.auth.second_factor.sql import SQLFactorStore, TOTPMixin
 from fastapi_kit.auth.second_factor.totp import hotp, read_secret
-from fastapi_kit.auth.users import AuthEndpoint, AuthFlow, UserAccounts, UserMixin, UserProfile, UserRegister, auth_router
-from fastapi_kit.db import NAMING_CONVENTION, Database
+from fastapi_kit.auth.users import AuthEndpoint, AuthFlow, UserAccounts, UserProfile, UserRegister, auth_router
+from fastapi_kit.db import Database
 from fastapi_kit.handlers import register_exception_handlers
 from fastapi_kit.testing import FrozenClock, cheap_hasher
 
 EMAIL = "ann@example.com"
 
 
-class FactorBase(DeclarativeBase):
-    metadata = MetaData(naming_convention=NAMING_CONVENTION)
-
-
-class User(TOTPMixin, UserMixin, FactorBase):
-    __tablename__ = "factor_users"
-    __table_args__ = ({"sqlite_autoincrement": True},)
-    id: Mapped[int] = mapped_column(primary_key=True)
-
-
-class Login(LoginMixin, FactorBase):
-    __tablename__ = "factor_logins"
-
-
-class Users(UserAccounts[User, UserRegister]): ...
+class Users(UserAccounts[FactorUser, UserRegister]): ...
 
 
 class Site:
@@ -54,10 +39,10 @@ class Site:
         self.logins = StoredLogins(self.tokens, SQLLoginStore(database.sessions, Login))
         self.cipher = Fernet(Fernet.generate_key())
         self.scopes = scopes
-        self.factor: SecondFactor[User] = SecondFactor(
+        self.factor: SecondFactor[FactorUser] = SecondFactor(
             self.tokens, TOTP(issuer="Zenith", clock=self.clock), SQLFactorStore(), **{"cipher": self.cipher, **options}
         )
-        self.flow: AuthFlow[User, UserRegister] = AuthFlow(
+        self.flow: AuthFlow[FactorUser, UserRegister] = AuthFlow(
             accounts=Users, logins=self.logins, passwords=cheap_hasher(), scopes=lambda user: self.scopes, second_factor=self.factor
         )
         self.get_user = get_current_user_factory(self.logins, load_user, session=database.session)
@@ -65,7 +50,7 @@ class Site:
         register_exception_handlers(self.app)
         self.add_routes(self.app, self.flow)
 
-    def add_routes(self, app: FastAPI, flow: AuthFlow[User, UserRegister]) -> None:
+    def add_routes(self, app: FastAPI, flow: AuthFlow[FactorUser, UserRegister]) -> None:
         endpoints = (AuthEndpoint.ALL & ~AuthEndpoint.REGISTER) | AuthEndpoint.SECOND_FACTOR
         router = auth_router(flow, session=self.database.session, current_user=self.get_user, read=UserProfile, endpoints=endpoints)
         app.include_router(router, prefix="/auth")
@@ -77,11 +62,11 @@ class Site:
         return hotp(key, int(self.clock().timestamp()) // 30 + later)
 
 
-async def load_user(session: AsyncSession, claims: TokenClaims) -> User | None:
+async def load_user(session: AsyncSession, claims: TokenClaims) -> FactorUser | None:
     return await Users(session).get_account(claims.sub)
 
 
-async def store_user(database: Database, email: str = EMAIL, **values: Any) -> User:
+async def store_user(database: Database, email: str = EMAIL, **values: Any) -> FactorUser:
     given = {"email": email, "hashed_password": await cheap_hasher().hash(PASSWORD), **values}
     async with database.begin() as session:
         return await Users(session).create(given)

@@ -11,7 +11,8 @@ from pydantic import BaseModel, SecretStr
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 from tests.auth.accounts import PASSWORD
-from tests.auth.second_factor.site import EMAIL, FactorBase, Person, Site, User, Users, store_user
+from tests.auth.second_factor.site import EMAIL, Person, Site, Users, store_user
+from tests.tables.accounts import AccountsBase, FactorUser
 
 from fastapi_kit.auth.api_keys import APIKeys, MemoryAPIKeyStore
 from fastapi_kit.auth.api_keys.router import api_keys_router
@@ -38,10 +39,10 @@ class ChangeSite(Site):
         self.told = list[tuple[str, str]]()
         # In place: the routes of the factor have this flow.
         object.__setattr__(self.flow, "notify", self.notify)
-        self.mail: MailFlow[User, UserRegister] = MailFlow(flow=self.flow, tokens=self.tokens, verify=no_mail, reset=no_mail)
+        self.mail: MailFlow[FactorUser, UserRegister] = MailFlow(flow=self.flow, tokens=self.tokens, verify=no_mail, reset=no_mail)
         self.include(self.mail, "/auth")
 
-    def include(self, mail: MailFlow[User, UserRegister], prefix: str) -> None:
+    def include(self, mail: MailFlow[FactorUser, UserRegister], prefix: str) -> None:
         endpoints = AuthEndpoint.ACCOUNT | AuthEndpoint.MAIL
         session, user = self.database.session, self.get_user
         router = auth_router(mail.flow, session=session, current_user=user, read=UserProfile, endpoints=endpoints, mail=mail)
@@ -50,14 +51,14 @@ class ChangeSite(Site):
     async def notify(self, change: AccountChange) -> None:
         self.told.append((change.kind, change.to))
 
-    async def user(self) -> User | None:
+    async def user(self) -> FactorUser | None:
         async with self.database.sessions() as session:
             return await Users(session).get(1)
 
 
 @pytest.fixture
 async def site(database: Database) -> ChangeSite:
-    await database.create_tables(FactorBase.metadata)
+    await database.create_tables(AccountsBase.metadata)
     await store_user(database)
     return ChangeSite(database)
 
@@ -281,7 +282,7 @@ async def test_an_api_key(ann: Person, site: ChangeSite) -> None:
 
 async def set_password(site: Site) -> None:
     async with site.database.begin() as session:
-        await session.execute(update(User).values(hashed_password=await cheap_hasher().hash(NEW)))
+        await session.execute(update(FactorUser).values(hashed_password=await cheap_hasher().hash(NEW)))
 
 
 class Changing(SQLFactorStore):

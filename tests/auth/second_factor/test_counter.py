@@ -8,16 +8,17 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from tests.auth.second_factor.site import Person, Site, User
+from tests.auth.second_factor.site import Person, Site
 from tests.redis_server import PATIENT, URL, RedisServer, shared_prefix
 from tests.reliability.servers import closed_port
+from tests.tables.accounts import FactorUser
 
 from fastapi_kit.auth.logins import TokenPair
 from fastapi_kit.auth.users import AuthFlow, UserRegister, login_with_code
 from fastapi_kit.errors import InvalidCredentialsError, InvalidTokenError, UnavailableError
 from fastapi_kit.ratelimit import AttemptCounter, MemoryCounter, RateLimiter
 
-Flow = AuthFlow[User, UserRegister]
+Flow = AuthFlow[FactorUser, UserRegister]
 
 
 def counting_in(site: Site, counter: AttemptCounter) -> Flow:

@@ -13,7 +13,8 @@ from fastapi import FastAPI
 from sqlalchemy import text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from tests.auth.accounts import PASSWORD
-from tests.auth.second_factor.site import EMAIL, AllRead, Person, Site, User, Users, load_user, store_user
+from tests.auth.second_factor.site import EMAIL, AllRead, Person, Site, Users, load_user, store_user
+from tests.tables.accounts import FactorUser
 
 from fastapi_kit.auth import CookieTransport, get_current_user_factory
 from fastapi_kit.auth.logins import ClientInfo, StatelessLogins, StoredLogins, TokenPair
@@ -156,7 +157,7 @@ async def test_a_challenge_of_another_time(ann: Person, site: Site, change: str)
     """R46: a challenge is over when the password or the factor changes, or the user may not log in any more."""
     challenge = await ann.challenge()
     async with site.database.begin() as session:
-        await session.execute(update(User).values(CHANGES[change]))
+        await session.execute(update(FactorUser).values(CHANGES[change]))
 
     answer = await ann.send_code(challenge, ann.recovery_codes[0])
 
@@ -173,14 +174,16 @@ async def test_a_deleted_user(ann: Person, site: Site) -> None:
 
 
 async def test_another_users_code(ann: Person, site: Site) -> None:
-    """A challenge takes the codes of its own user only."""
+    """A challenge takes the codes of its own user only, and who enrols changes no other user."""
     challenge = await ann.challenge()
-    bob = await store_user(site.database, "bob@example.com")
+    bob, eve = [await store_user(site.database, email) for email in ("bob@example.com", "eve@example.com")]
     async with site.database.sessions() as session:
         made = await begin_second_factor(site.flow, session, bob, current_password=PASSWORD)
         codes = await confirm_second_factor(site.flow, session, bob, code=site.code(made.secret))
 
     assert [(await ann.send_code(challenge, code)).status_code for code in (codes[0], site.code(made.secret, later=1))] == [401, 401]
+    async with site.database.sessions() as session:
+        assert (await Users(session).get_one(eve.id)).totp_secret is None
 
 
 async def test_an_outdated_hash(site: Site) -> None:
@@ -190,7 +193,7 @@ async def test_an_outdated_hash(site: Site) -> None:
         ann = Person(site, client)
         await ann.enrol()
         async with site.database.begin() as session:
-            await session.execute(update(User).values(hashed_password=bcrypt_context(rounds=5).hash(PASSWORD)))
+            await session.execute(update(FactorUser).values(hashed_password=bcrypt_context(rounds=5).hash(PASSWORD)))
 
         assert (await ann.send_code(await ann.challenge(), ann.recovery_codes[0])).status_code == 200
 
@@ -202,7 +205,7 @@ async def test_a_password_that_changes_meanwhile(ann: Person, site: Site) -> Non
         async def start(self, subject: str, *, scopes: Any = (), client: ClientInfo | None = None) -> TokenPair:
             pair = await super().start(subject, scopes=scopes, client=client)
             async with site.database.begin() as session:
-                await session.execute(update(User).values(CHANGES["another password"]))
+                await session.execute(update(FactorUser).values(CHANGES["another password"]))
             return pair
 
     challenge = await ann.challenge()
@@ -219,7 +222,7 @@ async def test_a_password_that_changes_meanwhile(ann: Person, site: Site) -> Non
 async def test_identify_and_stateless_logins(ann: Person, site: Site) -> None:
     """The factor works with a login by a user name, and with logins that are stored nowhere."""
 
-    async def identify(session: AsyncSession, name: str) -> User | None:
+    async def identify(session: AsyncSession, name: str) -> FactorUser | None:
         return await Users(session).get_account_by_email(f"{name}@example.com")
 
     flow = replace(site.flow, identify=identify, logins=StatelessLogins(site.tokens))
@@ -546,10 +549,10 @@ async def test_a_store_of_ones_own(site: Site) -> None:
     states: dict[int, FactorState] = {}
 
     class Store:
-        async def read(self, session: AsyncSession, user: User, /) -> FactorState:
+        async def read(self, session: AsyncSession, user: FactorUser, /) -> FactorState:
             return states.get(user.id, FactorState())
 
-        async def replace(self, session: AsyncSession, user: User, new: FactorState, /, *, old: FactorState) -> bool:
+        async def replace(self, session: AsyncSession, user: FactorUser, new: FactorState, /, *, old: FactorState) -> bool:
             if states.get(user.id, FactorState()) != old:
                 return False
             states[user.id] = new

@@ -13,8 +13,9 @@ from httpx import Response
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 from tests.auth.accounts import PASSWORD
-from tests.auth.second_factor.site import AllRead, Person, Site, User, Users, load_user, store_user
+from tests.auth.second_factor.site import AllRead, Person, Site, Users, load_user, store_user
 from tests.auth.users.test_leaving import send
+from tests.tables.accounts import FactorUser
 
 from fastapi_kit.auth import APIKeyTransport, BearerTransport, get_current_user_factory
 from fastapi_kit.auth.api_keys import APIKeys, MemoryAPIKeyStore
@@ -313,14 +314,14 @@ async def stored_hashes(site: Site) -> str | None:
 async def test_a_user_without_a_password(bare: Person, site: Site) -> None:
     """R46: no login of such a user asks for a code, so the factor cannot be enabled, until the user has a password."""
     async with site.database.begin() as session:
-        await session.execute(update(User).values(hashed_password=None))
+        await session.execute(update(FactorUser).values(hashed_password=None))
     bare.pair = vars(await site.logins.start("1"))
     for password in (PASSWORD, "x"):
         answer = await bare("POST", "/second-factor", json={"current_password": password})
         assert (answer.status_code, answer.json()["errors"][0]["code"]) == (422, "wrong_password")
 
     async with site.database.begin() as session:
-        await session.execute(update(User).values(hashed_password=await cheap_hasher().hash(PASSWORD)))
+        await session.execute(update(FactorUser).values(hashed_password=await cheap_hasher().hash(PASSWORD)))
 
     await bare.enrol()
     assert (await bare.log_in()).json()["code"] == "second_factor_required"

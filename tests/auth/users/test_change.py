@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel, ConfigDict, SecretStr, model_validator
-from tests.auth.accounts import PASSWORD, Registration, Site, User, Users, store_user
+from tests.auth.accounts import PASSWORD, Registration, Site, Users, store_user
+from tests.tables.accounts import User
 
 from fastapi_kit.auth.users import AuthFlow, UserAccounts
 from fastapi_kit.db import Database

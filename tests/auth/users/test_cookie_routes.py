@@ -12,7 +12,7 @@ from httpx import AsyncClient
 from httpx import Response as Answer
 from starlette.responses import Response
 from tests.auth.accounts import PASSWORD, Registration, Site, UserRead, Users, load_user, store_user
-from tests.auth.logins.stores import Login, LoginsBase
+from tests.tables.accounts import Login
 
 from fastapi_kit.auth import BearerTransport, CookieTransport, get_current_user_factory
 from fastapi_kit.auth.logins.sql import SQLLoginStore
@@ -45,8 +45,7 @@ class BrowserSite(Site):
 
 
 @pytest.fixture
-async def site(users: Database) -> Site:
-    await users.create_tables(LoginsBase.metadata)
+def site(users: Database) -> Site:
     store = SQLLoginStore(users.sessions, Login)
     return BrowserSite(users, endpoints=AuthEndpoint.ALL | AuthEndpoint.LOGINS, store=store, check_access=True)
 

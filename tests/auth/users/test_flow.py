@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import pytest
 from sqlalchemy.ext.asyncio import async_sessionmaker
-from tests.auth.accounts import PASSWORD, Registration, Site, User, Users, store_user
+from tests.auth.accounts import PASSWORD, Registration, Site, Users, store_user
+from tests.tables.accounts import User
 
 from fastapi_kit.auth.logins import ClientInfo, MemoryLoginStore, StoredLogins, TokenPair
 from fastapi_kit.auth.passwords import HashContext, PasswordHasher, PasswordPolicy

@@ -10,9 +10,9 @@ from fastapi import Depends, FastAPI
 from httpx import AsyncClient
 from pydantic import BaseModel, SecretStr
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from tests.auth.accounts import PASSWORD, Registration, Site, User, UserRead, Users, load_user, store_user
+from tests.auth.accounts import PASSWORD, Registration, Site, UserRead, Users, load_user, store_user
 from tests.auth.people import tokens
+from tests.tables.accounts import AccountsBase, Subscriber, User
 
 from fastapi_kit.auth import TokenClaims, get_current_user_factory
 from fastapi_kit.auth.logins import StatelessLogins, TokenPair
@@ -24,97 +24,84 @@ from fastapi_kit.handlers import register_exception_handlers
 from fastapi_kit.testing import app_client, cheap_hasher
 
 
-class OwnBase(DeclarativeBase): ...
-
-
-class Member(OwnBase):
-    """A user without an e-mail address."""
-
-    __tablename__ = "members"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    username: Mapped[str] = mapped_column(unique=True)
-    phone: Mapped[str | None] = mapped_column(unique=True)
-    secret: Mapped[str | None]
-
-
-class MemberIn(BaseModel):
+class SubscriberIn(BaseModel):
     username: str
     phone: str | None = None
     password: SecretStr
 
 
-class Members(CRUDService[Member, MemberIn, MemberIn]):
+class Subscribers(CRUDService[Subscriber, SubscriberIn, SubscriberIn]):
     """A service of the application that fits ``Accounts``."""
 
-    def describe(self, user: Member, /) -> Account:
+    def describe(self, user: Subscriber, /) -> Account:
         return Account(subject=str(user.id), hashed_password=user.secret)
 
-    async def get_account(self, subject: str, /) -> Member | None:
+    async def get_account(self, subject: str, /) -> Subscriber | None:
         return await self.get(int(subject))
 
-    async def get_account_by_email(self, email: str, /) -> Member | None:
+    async def get_account_by_email(self, email: str, /) -> Subscriber | None:
         raise NotImplementedError
 
-    async def register(self, data: MemberIn, /, *, hashed_password: str) -> Member:
+    async def register(self, data: SubscriberIn, /, *, hashed_password: str) -> Subscriber:
         return await self.create({"username": data.username, "phone": data.phone, "secret": hashed_password})
 
-    async def set_password(self, user: Member, /, *, hashed_password: str, replacing: str | None = None) -> bool:
+    async def set_password(self, user: Subscriber, /, *, hashed_password: str, replacing: str | None = None) -> bool:
         await self.update(user.id, {"secret": hashed_password})
         return True
 
     async def change(
-        self, user: Member, data: BaseModel, /, *, hashed_password: str | None = None, replacing: str | None = None
-    ) -> Member | None:
+        self, user: Subscriber, data: BaseModel, /, *, hashed_password: str | None = None, replacing: str | None = None
+    ) -> Subscriber | None:
         raise NotImplementedError
 
 
-async def identify(session: AsyncSession, name: str) -> Member | None:
-    """Find a member by the user name or the phone number."""
-    return await Members(session).get_by(**({"phone": name} if name.startswith("+") else {"username": name.lower()}))
+async def identify(session: AsyncSession, name: str) -> Subscriber | None:
+    """Find a subscriber by the user name or the phone number."""
+    return await Subscribers(session).get_by(**({"phone": name} if name.startswith("+") else {"username": name.lower()}))
 
 
-class MemberRead(BaseModel):
+class SubscriberRead(BaseModel):
     id: int
     username: str
 
 
-async def load_member(session: AsyncSession, claims: TokenClaims) -> Member | None:
-    return await Members(session).get(claims.subject(int))
+async def load_subscriber(session: AsyncSession, claims: TokenClaims) -> Subscriber | None:
+    return await Subscribers(session).get(claims.subject(int))
 
 
 @pytest.fixture
-async def members(database: Database) -> AsyncIterator[AsyncClient]:
-    """A client of an app whose members log in with a user name or a phone number."""
-    await database.create_tables(OwnBase.metadata)
+async def subscribers(database: Database) -> AsyncIterator[AsyncClient]:
+    """A client of an app whose subscribers log in with a user name or a phone number."""
+    await database.create_tables(AccountsBase.metadata)
     logins = StatelessLogins(tokens)
-    flow = AuthFlow[Member, MemberIn](accounts=Members, logins=logins, passwords=cheap_hasher(), identify=identify)
-    get_member = get_current_user_factory(logins, load_member, session=database.session)
+    flow = AuthFlow[Subscriber, SubscriberIn](accounts=Subscribers, logins=logins, passwords=cheap_hasher(), identify=identify)
+    get_subscriber = get_current_user_factory(logins, load_subscriber, session=database.session)
     app = FastAPI()
     register_exception_handlers(app)
-    app.include_router(auth_router(flow, session=database.session, current_user=get_member, read=MemberRead, register=MemberIn))
+    app.include_router(auth_router(flow, session=database.session, current_user=get_subscriber, read=SubscriberRead, register=SubscriberIn))
     assert "user name" in app.openapi()["paths"]["/login"]["post"]["description"]
     async with app_client(app) as client:
         yield client
 
 
 @pytest.mark.parametrize("name", ["ada", "ADA", "+4930901820"])
-async def test_a_login_by_another_name(members: AsyncClient, name: str) -> None:
+async def test_a_login_by_another_name(subscribers: AsyncClient, name: str) -> None:
     """``identify=`` decides what users log in with: a user name, a phone number, or either. No address is needed."""
     ada = {"username": "ada", "phone": "+4930901820", "password": PASSWORD}
-    assert (await members.post("/register", json=ada)).json() == {"id": 1, "username": "ada"}
+    assert (await subscribers.post("/register", json=ada)).json() == {"id": 1, "username": "ada"}
 
-    login = await members.post("/login", data={"username": name, "password": PASSWORD})
-    me = await members.get("/me", headers={"Authorization": f"Bearer {login.json()['access_token']}"})
+    login = await subscribers.post("/login", data={"username": name, "password": PASSWORD})
+    me = await subscribers.get("/me", headers={"Authorization": f"Bearer {login.json()['access_token']}"})
     assert me.json() == {"id": 1, "username": "ada"}
 
 
 @pytest.mark.parametrize("name", ["eve", "+1", "ada@example.org", "é", "%", "a" * 300])
-async def test_a_failed_login_by_another_name(members: AsyncClient, name: str) -> None:
+async def test_a_failed_login_by_another_name(subscribers: AsyncClient, name: str) -> None:
     """R32: an unknown name and a wrong password have one answer."""
-    await members.post("/register", json={"username": "ada", "password": PASSWORD})
+    await subscribers.post("/register", json={"username": "ada", "password": PASSWORD})
 
     answers = [
-        await members.post("/login", data={"username": user, "password": password})
+        await subscribers.post("/login", data={"username": user, "password": password})
         for user, password in ((name, PASSWORD), ("ada", "wrong"))
     ]
     assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(401, "invalid_credentials")] * 2
@@ -242,6 +229,6 @@ def test_a_registration_by_name_needs_a_password() -> None:
     class NameOnly(BaseModel):
         username: str
 
-    flow = AuthFlow[Member, Any](accounts=Members, logins=StatelessLogins(tokens), identify=identify)
+    flow = AuthFlow[Subscriber, Any](accounts=Subscribers, logins=StatelessLogins(tokens), identify=identify)
     with pytest.raises(ConfigurationError, match="password"):
-        auth_router(flow, session=Database("sqlite://").session, current_user=load_member, read=MemberRead, register=NameOnly)
+        auth_router(flow, session=Database("sqlite://").session, current_user=load_subscriber, read=SubscriberRead, register=NameOnly)

@@ -11,7 +11,8 @@ from fastapi import Depends
 from httpx import AsyncClient
 from pydantic import BaseModel, SecretStr
 from sqlalchemy.ext.asyncio import AsyncSession
-from tests.auth.accounts import PASSWORD, Registration, Site, User, Users, store_user
+from tests.auth.accounts import PASSWORD, Registration, Site, Users, store_user
+from tests.tables.accounts import User
 
 from fastapi_kit.auth import TokenClaims, require
 from fastapi_kit.auth.logins import MemoryLoginStore

@@ -12,10 +12,11 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
-from tests.auth.accounts import Registration, Site, User, Users, store_user
+from tests.auth.accounts import Registration, Site, Users, store_user
 from tests.ratelimit.counters import redis_limiter
 from tests.redis_server import RedisServer
 from tests.reliability.servers import closed_port
+from tests.tables.accounts import User
 
 from fastapi_kit.auth.users import AuthEndpoint, MailFlow
 from fastapi_kit.db import Database, run_transaction, unit_of_work

@@ -11,13 +11,11 @@ import pytest
 from fastapi import FastAPI, Request
 from httpx import ASGITransport, AsyncClient, Response
 from pydantic import BaseModel, SecretStr
-from sqlalchemy import String
-from sqlalchemy.orm import Mapped, mapped_column
-from tests.auth.accounts import PASSWORD, Registration, Site, User, Users, UsersBase, store_user
-from tests.auth.logins.stores import Login, LoginsBase
+from tests.auth.accounts import PASSWORD, Registration, Site, Users, store_user
+from tests.tables.accounts import Login, Member, User
 
 from fastapi_kit.auth.logins.sql import SQLLoginStore
-from fastapi_kit.auth.users import Account, AuthEndpoint, AuthFlow, LoginThrottle, MailFlow, UserAccounts, UserMixin, UserRegister
+from fastapi_kit.auth.users import Account, AuthEndpoint, AuthFlow, LoginThrottle, MailFlow, UserAccounts, UserRegister
 from fastapi_kit.db import Database
 from fastapi_kit.errors import ConfigurationError, ConflictError, UserInputError
 from fastapi_kit.handlers import register_exception_handlers
@@ -52,19 +50,13 @@ class MailSite(Site):
 
 
 @pytest.fixture
-async def stored(users: Database) -> Database:
-    await users.create_tables(LoginsBase.metadata)
-    return users
+def site(users: Database) -> MailSite:
+    return MailSite(users)
 
 
 @pytest.fixture
-def site(stored: Database) -> MailSite:
-    return MailSite(stored)
-
-
-@pytest.fixture
-def hidden(stored: Database) -> MailSite:
-    return MailSite(stored, hidden=True)
+def hidden(users: Database) -> MailSite:
+    return MailSite(users, hidden=True)
 
 
 @pytest.fixture
@@ -436,14 +428,6 @@ async def test_another_unique_field(hidden: MailSite) -> None:
     async with hidden.database.sessions() as session:
         with pytest.raises(ConflictError):
             await mail.register(session, Registration(email=ANN, password=SecretStr(NEW)), password=NEW)
-
-
-class Member(UserMixin, UsersBase):
-    """A user with another unique field."""
-
-    __tablename__ = "members"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(String(50), unique=True)
 
 
 class MemberRegister(UserRegister):

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 from httpx import AsyncClient, Response
 from pydantic import BaseModel, SecretStr
-from tests.auth.accounts import PASSWORD, Registration, Site, User, Users, store_user
-from tests.auth.api_keys.test_keys import APIKey, KeysBase
-from tests.auth.logins.stores import Login, LoginsBase
+from tests.auth.accounts import PASSWORD, Registration, Site, Users, store_user
+from tests.tables.accounts import APIKey, Login, User
 
 from fastapi_kit.auth.api_keys import APIKeys, NewAPIKey
 from fastapi_kit.auth.api_keys.router import api_keys_router
@@ -80,9 +79,7 @@ class NoticeSite(Site):
 
 
 @pytest.fixture
-async def site(users: Database) -> NoticeSite:
-    await users.create_tables(LoginsBase.metadata)
-    await users.create_tables(KeysBase.metadata)
+def site(users: Database) -> NoticeSite:
     return NoticeSite(users)
 
 

@@ -8,7 +8,8 @@ from fastapi import Depends
 from httpx import AsyncClient
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncSession
-from tests.auth.accounts import PASSWORD, Site, Users, UsersBase, store_user
+from tests.auth.accounts import PASSWORD, Site, Users, store_user
+from tests.tables.accounts import AccountsBase
 from tests.wire import Wire, counted
 
 from fastapi_kit.auth import require
@@ -57,7 +58,7 @@ async def test_a_rejected_request_costs_no_statement(users: Database, headers: d
 @pytest.fixture
 async def wired(postgres_url: URL, postgres_database: Database) -> AsyncIterator[tuple[Wire, AsyncClient, Site]]:
     """The app behind a counting proxy, with open connections."""
-    await postgres_database.create_tables(UsersBase.metadata)
+    await postgres_database.create_tables(AccountsBase.metadata)
     await store_user(postgres_database)
     async with counted(postgres_url) as wire:
         database = Database(wire.url)

@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, create_model
 from sqlalchemy import MetaData, inspect, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, declarative_base, mapped_column, registry
 from sqlmodel import Field, SQLModel
-from tests.auth.accounts import PASSWORD, Registration, User, UserChange, Users, store_user
+from tests.auth.accounts import PASSWORD, Registration, UserChange, Users, store_user
+from tests.tables.accounts import User
 
 from fastapi_kit.auth.users import NoChanges, UserAccounts, UserMixin, UserProfile, UserRegister
 from fastapi_kit.db import Base, Database
@@ -172,45 +173,36 @@ def test_the_profile_shows_no_hash() -> None:
 # --- Keys and bases ---
 
 
-class Own(DeclarativeBase): ...
+def user_on(base: type[Any], table: str = "users", key: type[Any] = int, **options: Any) -> Any:
+    """Return a model with this base and a key of this type."""
+
+    class OwnUser(UserMixin, base):
+        __tablename__ = table
+        id: Mapped[key] = mapped_column(primary_key=True, **options)  # type: ignore[valid-type]
+
+    return OwnUser
 
 
-class OtherUser(UserMixin, Own):
-    __tablename__ = "other_users"
-    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
-
-
-class OtherUsers(UserAccounts[OtherUser, UserRegister]): ...
-
-
-class NamedUser(UserMixin, Own):
-    __tablename__ = "named_users"
-    id: Mapped[str] = mapped_column(primary_key=True)
-
-
-class NamedUsers(UserAccounts[NamedUser, UserRegister]): ...
-
-
-class OddUser(UserMixin, Own):
-    __tablename__ = "odd_users"
-    id: Mapped[float] = mapped_column(primary_key=True)
-
-
-class OddUsers(UserAccounts[OddUser, UserRegister]): ...
+def accounts_of(model: type[Any]) -> Any:
+    return type("Accounts", (UserAccounts,), {"model": model})
 
 
 async def test_keys_of_other_types(database: Database) -> None:
     """R14: a UUID or a str key can be a subject; a key of another type raises ConfigurationError."""
-    await database.create_tables(Own.metadata)
+    users_by_uuid = accounts_of(user_on(declarative_base(), "users_by_uuid", UUID, default=uuid4))
+    users_by_name = accounts_of(user_on(declarative_base(), "users_by_name", str))
+    odd_users = accounts_of(user_on(declarative_base(), "odd_users", float))
+    for users in (users_by_uuid, users_by_name, odd_users):
+        await database.create_tables(users.model.metadata)
     async with database.begin() as session:
-        by_uuid = await OtherUsers(session).create({"email": "ann@example.com"})
-        by_name = await NamedUsers(session).create({"email": "ann@example.com", "id": "ann"})
-        subject = OtherUsers(session).describe(by_uuid).subject
-        assert await OtherUsers(session).get_account(subject) is by_uuid
-        assert await OtherUsers(session).get_account(subject.upper().replace("-", "")) is None
-        assert await NamedUsers(session).get_account("ann") is by_name
+        by_uuid = await users_by_uuid(session).create({"email": "ann@example.com"})
+        by_name = await users_by_name(session).create({"email": "ann@example.com", "id": "ann"})
+        subject = users_by_uuid(session).describe(by_uuid).subject
+        assert await users_by_uuid(session).get_account(subject) is by_uuid
+        assert await users_by_uuid(session).get_account(subject.upper().replace("-", "")) is None
+        assert await users_by_name(session).get_account("ann") is by_name
         with pytest.raises(ConfigurationError, match="float"):
-            await OddUsers(session).get_account("1.5")
+            await odd_users(session).get_account("1.5")
 
 
 class OfTheKit(Base):
@@ -218,25 +210,7 @@ class OfTheKit(Base):
     metadata = MetaData()
 
 
-class KitUser(UserMixin, OfTheKit):
-    __tablename__ = "users"
-    id: Mapped[int] = mapped_column(primary_key=True)
-
-
-made_base: Any = declarative_base()
-
-
-class MadeUser(UserMixin, made_base):
-    __tablename__ = "users"
-    id: Mapped[int] = mapped_column(primary_key=True)
-
-
 class DataclassBase(MappedAsDataclass, DeclarativeBase): ...
-
-
-class DataclassUser(UserMixin, DataclassBase):
-    __tablename__ = "users"
-    id: Mapped[int] = mapped_column(primary_key=True, init=False)
 
 
 class SQLModelBase(SQLModel, registry=registry()):
@@ -248,17 +222,21 @@ class SQLModelUser(UserMixin, SQLModelBase, table=True):
     id: int | None = Field(default=None, primary_key=True)
 
 
-@registry().mapped
-class DecoratedUser(UserMixin):
-    __tablename__ = "users"
-    id: Mapped[int] = mapped_column(primary_key=True)
+MODELS = {
+    "the library's": user_on(OfTheKit),
+    "declarative_base()": user_on(declarative_base()),
+    "dataclass": user_on(DataclassBase, init=False),
+    "SQLModel": SQLModelUser,
+    "decorated": registry().mapped(user_on(object)),
+}
 
 
-@pytest.mark.parametrize("model", [KitUser, MadeUser, DataclassUser, SQLModelUser, DecoratedUser])
-async def test_the_columns_on_every_base(database: Database, model: type[Any]) -> None:
+@pytest.mark.parametrize("base", MODELS)
+async def test_the_columns_on_every_base(database: Database, base: str) -> None:
     """The columns are the same on five kinds of base, and a user can be registered and found."""
+    model = MODELS[base]
     await database.create_tables(model.__table__.metadata)
-    service_class: Any = type("Accounts", (UserAccounts,), {"model": model})
+    service_class = accounts_of(model)
 
     async with database.begin() as session:
         user = await service_class(session).register(

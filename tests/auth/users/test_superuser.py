@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from sqlalchemy import URL, make_url
-from tests.auth.accounts import PASSWORD, Registration, User, Users, UsersBase
+from tests.auth.accounts import PASSWORD, Registration, Users
+from tests.tables.accounts import AccountsBase, User
 
 from fastapi_kit.auth.users import Account, AuthFlow, superuser_command
 from fastapi_kit.db import Database
@@ -37,7 +38,7 @@ def type_in(monkeypatch: pytest.MonkeyPatch) -> Any:
 def run(url: URL, *arguments: str, flow: AuthFlow[User, Registration] = FLOW) -> int:
     """Run the command as a process would: on a database and an event loop of its own."""
     db = Database(url)
-    return superuser_command(db, flow, Registration, prepare=lambda: db.create_tables(UsersBase.metadata), arguments=arguments)
+    return superuser_command(db, flow, Registration, prepare=lambda: db.create_tables(AccountsBase.metadata), arguments=arguments)
 
 
 def stored(url: URL) -> list[tuple[str, str, bool, bool, bool]]:

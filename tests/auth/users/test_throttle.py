@@ -13,10 +13,11 @@ from httpx import ASGITransport, AsyncClient
 from pydantic import BaseModel, SecretStr
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.types import ASGIApp
-from tests.auth.accounts import PASSWORD, Site, User, Users, store_user
+from tests.auth.accounts import PASSWORD, Site, Users, store_user
 from tests.ratelimit.counters import Seconds, limiter_on
 from tests.redis_server import RedisServer
 from tests.reliability.servers import closed_port
+from tests.tables.accounts import User
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from fastapi_kit.auth.logins import ClientInfo
