@@ -1,4 +1,4 @@
-"""Articles with columns of several kinds, an author, tags and comments, and read schemas of which a client may ask for some fields."""
+"""Schemas of articles of which a client may ask for some fields, their services, and six articles."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -7,59 +7,12 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, EmailStr, Field, PlainSerializer, field_validator
 from pydantic.alias_generators import to_camel
-from sqlalchemy import ForeignKey, Numeric, Select, Text, insert, select
+from sqlalchemy import Select, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.ext.hybrid import hybrid_property
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from tests.tables.press import Article, Label, Page, Writer
+from tests.tables.press import PressBase as PressBase
 
 from fastapi_kit.crud import CRUDService, KeysetSpec, QuerySpec, SparseModel, SparseSpec
-from fastapi_kit.db import UTCDateTime, VersionMixin
-
-
-class PressBase(DeclarativeBase): ...
-
-
-class Writer(PressBase):
-    __tablename__ = "writers"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str]
-    password: Mapped[str] = mapped_column(default="hidden")
-
-
-class Label(PressBase):
-    __tablename__ = "labels"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    article_id: Mapped[int] = mapped_column(ForeignKey("articles.id"))
-    name: Mapped[str]
-    secret: Mapped[bool] = mapped_column(default=False)
-
-
-class Article(PressBase):
-    __tablename__ = "articles"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    title: Mapped[str]
-    body: Mapped[str] = mapped_column(Text)
-    email: Mapped[str]
-    price: Mapped[Decimal] = mapped_column(Numeric(10, 2))
-    written_at: Mapped[datetime] = mapped_column(UTCDateTime())
-    data: Mapped[str | None]
-    password: Mapped[str] = mapped_column(default="hidden")
-    writer_id: Mapped[int | None] = mapped_column(ForeignKey("writers.id"))
-    writer: Mapped[Writer | None] = relationship()
-    labels: Mapped[list[Label]] = relationship(order_by=Label.id)
-
-    @hybrid_property
-    def heading(self) -> str:
-        return f"{self.title}: {self.price}"
-
-
-class Page(VersionMixin, PressBase):
-    """Has a version, and so ETags."""
-
-    __tablename__ = "pages"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    title: Mapped[str]
-    body: Mapped[str]
 
 
 class WriterRead(BaseModel):
@@ -141,10 +94,10 @@ class PageService(CRUDService[Page, PageWrite, PageWrite]): ...
 
 
 class DiscreetService(ArticleService):
-    """Hides labels that are secret."""
+    """Hides labels that are not public."""
 
     def related_query(self, model: type[Any]) -> Select[Any] | None:
-        return select(Label).where(Label.secret.is_(False)) if model is Label else super().related_query(model)
+        return select(Label).where(Label.public) if model is Label else super().related_query(model)
 
 
 PLAIN: Sequence[str] = ["id", "title", "body", "email", "price", "written_at", "data", "note", "heading"]
@@ -152,9 +105,9 @@ INCLUDED: Sequence[str] = ["writer", "labels"]
 
 
 async def fill(session: AsyncSession, number: int = 6) -> None:
-    """Insert articles by two writers, each with two labels, the second of them secret."""
+    """Insert articles by two writers, each with two labels, the second of them not public."""
     when = datetime(2026, 1, 1, 12, tzinfo=UTC)
-    await session.execute(insert(Writer), [{"id": 1, "name": "Ann"}, {"id": 2, "name": "Bob"}])
+    await session.execute(insert(Writer.__table__), [{"id": 1, "name": "Ann"}, {"id": 2, "name": "Bob"}])
     rows = [
         {
             "id": at,
@@ -167,7 +120,7 @@ async def fill(session: AsyncSession, number: int = 6) -> None:
         for at in range(1, number + 1)
     ]
     await session.execute(insert(Article), rows)
-    labels = [{"article_id": at, "name": name, "secret": name == "inside"} for at in range(1, number + 1) for name in ("news", "inside")]
+    labels = [{"article_id": at, "name": name, "public": name != "inside"} for at in range(1, number + 1) for name in ("news", "inside")]
     await session.execute(insert(Label), labels)
     session.add(Page(title="Start", body="Text"))
     await session.commit()

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from sqlalchemy import ColumnElement, String, case, cast, event, insert, literal, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import ORMExecuteState, with_loader_criteria
-from tests.crud.filters.models import Item, ItemRead, ItemService, Owner, ShopBase
+from tests.tables.shop import Item, ItemRead, ItemService, Owner, ShopBase
 
 from fastapi_kit.crud import QuerySpec
 from fastapi_kit.db import Database

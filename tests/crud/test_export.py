@@ -19,8 +19,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, EmailStr, Field, Pla
 from sqlalchemy import Numeric, QueuePool, Select, delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from tests.crud.filters.models import Colour, Item, ItemFeed, ItemFilters, ItemRead, ItemService, ItemWithTags, Owner, ShopBase, Tag
 from tests.crud.filters.test_keyset import SORTS, random_item
+from tests.tables.shop import Colour, Item, ItemFeed, ItemFilters, ItemRead, ItemService, ItemWithTags, Owner, ShopBase, Tag
 
 from fastapi_kit.crud import FilterSpec, ReadService
 from fastapi_kit.crud.export import csv_columns, csv_lines, harmless, ndjson_lines

@@ -3,7 +3,7 @@
 import random
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from pydantic import (
@@ -19,25 +19,23 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
-from sqlalchemy import ForeignKey, event, exists, select
+from sqlalchemy import event, exists, select
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import DeclarativeBase, Mapped, ORMExecuteState, aliased, mapped_column, relationship, with_loader_criteria
+from sqlalchemy.orm import ORMExecuteState, aliased, with_loader_criteria
 from tests.crud.sparse import (
     INCLUDED,
     PLAIN,
-    Article,
     ArticleFeed,
     ArticleQuery,
     ArticleRead,
     ArticleService,
     CamelRead,
     DiscreetService,
-    Label,
     PageRead,
-    PressBase,
     WriterRead,
     fill,
 )
+from tests.tables.press import Article, Label, Leaf, Node, PressBase
 
 from fastapi_kit.cache import Cache
 from fastapi_kit.crud import ReadService, SparseModel, SparseSpec
@@ -274,7 +272,7 @@ async def test_a_related_query_may_ask_other_tables(press: AsyncSession) -> None
         def related_query(self, model: type[Any]) -> Any:
             if model is not Label:
                 return super().related_query(model)
-            return select(Label).where(exists().where(Article.id == Label.article_id, Article.title == "Title 2"), Label.secret.is_(False))
+            return select(Label).where(exists().where(Article.id == Label.article_id, Article.title == "Title 2"), Label.public)
 
     rows = await Asking(press).list_as(ArticleParts(include="labels"), limit=3)
     assert [[label.name for label in row.labels] for row in rows] == [[], ["news"], []]
@@ -285,7 +283,7 @@ async def test_criteria_of_the_session_hold(press: AsyncSession) -> None:
 
     def hide(state: ORMExecuteState) -> None:
         if state.is_select:
-            state.statement = state.statement.options(with_loader_criteria(Label, Label.secret.is_(False)))
+            state.statement = state.statement.options(with_loader_criteria(Label, Label.public))
 
     event.listen(press.sync_session, "do_orm_execute", hide)
     rows = await ArticleService(press).list_as(ArticleParts(fields="id", include="labels"))
@@ -386,25 +384,6 @@ def test_the_schema_of_the_answer_is_documented() -> None:
 # --- Trees and hierarchies ---
 
 
-class TreeBase(DeclarativeBase): ...
-
-
-class Node(TreeBase):
-    __tablename__ = "nodes"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    kind: Mapped[str]
-    name: Mapped[str]
-    parent_id: Mapped[int | None] = mapped_column(ForeignKey("nodes.id"))
-    parent: Mapped["Node | None"] = relationship(remote_side=[id])
-    children: Mapped[list["Node"]] = relationship(back_populates="parent", overlaps="parent")
-    __mapper_args__: ClassVar[Any] = {"polymorphic_on": "kind", "polymorphic_identity": "node"}
-
-
-class Leaf(Node):
-    colour: Mapped[str | None] = mapped_column(use_existing_column=True)
-    __mapper_args__: ClassVar[Any] = {"polymorphic_identity": "leaf"}
-
-
 class Branch(BaseModel):
     name: str
     children: list["Branch"]
@@ -421,7 +400,7 @@ class NodeRead(SparseModel):
 
 async def test_trees_and_hierarchies(database: Database) -> None:
     """A tree is shown to its full depth, and rows of subclasses show their columns."""
-    await database.create_tables(TreeBase.metadata)
+    await database.create_tables(PressBase.metadata)
 
     class NodeService(ReadService[Node]): ...
 
@@ -438,7 +417,7 @@ async def test_trees_and_hierarchies(database: Database) -> None:
 
 async def test_base_query_hides_rows_of_the_same_model(database: Database) -> None:
     """What base_query hides is in no include that leads back to the model: no child, and no parent."""
-    await database.create_tables(TreeBase.metadata)
+    await database.create_tables(PressBase.metadata)
 
     class Simple(ReadService[Node]):
         def base_query(self) -> Any:

@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, with_loader_criteria
 from sqlalchemy.types import Text
-from tests.crud.filters.models import NAMESPACE, Colour, Item, ItemFilters, ItemQuery, ItemRead, ItemService, Owner, ShopBase, Tag, moment
+from tests.tables.shop import NAMESPACE, Colour, Item, ItemFilters, ItemQuery, ItemRead, ItemService, Owner, ShopBase, Tag, moment
 
 from fastapi_kit.crud import FilterSpec, QuerySpec, ReadService, any_of
 from fastapi_kit.db import Database

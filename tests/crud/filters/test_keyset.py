@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Select, delete, event, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import contains_eager
-from tests.crud.filters.models import (
+from tests.tables.shop import (
     Colour,
     Item,
     ItemFeed,
