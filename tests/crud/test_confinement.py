@@ -8,14 +8,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import (
-    Column,
     Delete,
-    ForeignKey,
     Insert,
-    Integer,
-    MetaData,
     Select,
-    Table,
     Update,
     event,
     exists,
@@ -27,19 +22,16 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import (
-    DeclarativeBase,
-    Mapped,
     ORMExecuteState,
     Session,
     aliased,
     contains_eager,
     joinedload,
     load_only,
-    mapped_column,
-    relationship,
     selectinload,
     with_loader_criteria,
 )
+from tests.tables.press import Label, Post, PressBase, Tag, Writer, article_tags
 from tests.thorough import few
 from tests.versions import distinct_on
 
@@ -49,56 +41,16 @@ from fastapi_kit.errors import NotFoundError
 from fastapi_kit.pagination import PageParams
 
 
-class Base(DeclarativeBase):
-    metadata = MetaData()
-
-
-tagged = Table(
-    "tagged",
-    Base.metadata,
-    Column("post_id", Integer, ForeignKey("posts.id", ondelete="CASCADE"), primary_key=True),
-    Column("tag_id", Integer, primary_key=True),
-)
-
-
-class Writer(Base):
-    __tablename__ = "writers"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str]
-
-
-class Remark(Base):
-    __tablename__ = "remarks"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    post_id: Mapped[int] = mapped_column(ForeignKey("posts.id", ondelete="CASCADE"))
-    good: Mapped[bool]
-    rank: Mapped[int]
-
-
-class Post(Base):
-    """Of six posts, 1 to 3 are Ann's, answer to 1 and have two good remarks each; 4 has bad ones."""
-
-    __tablename__ = "posts"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str]
-    group: Mapped[int]
-    answers_id: Mapped[int | None] = mapped_column(ForeignKey("posts.id"))
-    writer_id: Mapped[int | None] = mapped_column(ForeignKey("writers.id"))
-    answers: Mapped["Post | None"] = relationship(remote_side=id)
-    writer: Mapped[Writer | None] = relationship()
-    remarks: Mapped[list[Remark]] = relationship(cascade="all, delete", passive_deletes=True, order_by=Remark.id)
-
-
 class PostRead(BaseModel):
     model_config = ConfigDict(from_attributes=True)
     id: int
 
 
-class RemarkRead(PostRead): ...
+class LabelRead(PostRead): ...
 
 
-class PostWithRemarks(PostRead):
-    remarks: list[RemarkRead]
+class PostWithLabels(PostRead):
+    labels: list[LabelRead]
 
 
 class PostService(CRUDService[Post, BaseModel, BaseModel]): ...
@@ -109,13 +61,13 @@ Query = Callable[[], Select[Post]]
 
 
 def _through_cte() -> Select[Post]:
-    good = select(Remark.post_id).where(Remark.good).cte("good")
-    return select(Post).join(good, good.c.post_id == Post.id)
+    good = select(Label.article_id).where(Label.public).cte("good")
+    return select(Post).join(good, good.c.article_id == Post.id)
 
 
 def _through_subquery() -> Select[Post]:
-    counted = select(Remark.post_id, func.count().label("n")).where(Remark.good).group_by(Remark.post_id).subquery()
-    return select(Post).join(counted, counted.c.post_id == Post.id)
+    counted = select(Label.article_id, func.count().label("n")).where(Label.public).group_by(Label.article_id).subquery()
+    return select(Post).join(counted, counted.c.article_id == Post.id)
 
 
 def _through_window() -> Select[Post]:
@@ -124,48 +76,48 @@ def _through_window() -> Select[Post]:
 
 
 def _through_lateral() -> Select[Post]:
-    one = select(Remark.id).where(Remark.post_id == Post.id, Remark.good).limit(1).lateral()
+    one = select(Label.id).where(Label.article_id == Post.id, Label.public).limit(1).lateral()
     return select(Post).join(one, true())
 
 
-def _remarked() -> Select[Post]:
-    return select(Post).join(Post.remarks).where(Remark.good)
+def _labelled() -> Select[Post]:
+    return select(Post).join(Post.labels).where(Label.public)
 
 
 QUERIES: dict[str, Query] = {
     "where": lambda: select(Post).where(Post.id <= 3),
-    "to many": _remarked,
+    "to many": _labelled,
     "to one": lambda: select(Post).join(Post.writer).where(Writer.name == "ann"),
-    "outer": lambda: select(Post).outerjoin(Post.remarks).where(Remark.good),
+    "outer": lambda: select(Post).outerjoin(Post.labels).where(Label.public),
     "self join": lambda: select(Post).join(First, Post.answers),
-    "aliased": lambda: select(Post).join(Post.answers.of_type(First)).where(First.name == "a"),
-    "secondary": lambda: select(Post).join(tagged, tagged.c.post_id == Post.id),
-    "distinct": lambda: _remarked().distinct(),
-    "group by": lambda: _remarked().group_by(Post.id),
-    "having": lambda: _remarked().group_by(Post.id).having(func.count(Remark.id) == 2),
+    "aliased": lambda: select(Post).join(Post.answers.of_type(First)).where(First.title == "a"),
+    "secondary": lambda: select(Post).join(article_tags, article_tags.c.article_id == Post.id),
+    "distinct": lambda: _labelled().distinct(),
+    "group by": lambda: _labelled().group_by(Post.id),
+    "having": lambda: _labelled().group_by(Post.id).having(func.count(Label.id) == 2),
     "limit": lambda: select(Post).order_by(Post.id).limit(3),
-    "limited join": lambda: _remarked().distinct().limit(3),
+    "limited join": lambda: _labelled().distinct().limit(3),
     "cte": _through_cte,
     "subquery": _through_subquery,
     "window": _through_window,
-    "other table": lambda: select(Post).where(Post.id == Remark.post_id, Remark.good),
-    "exists": lambda: select(Post).where(Post.remarks.any(Remark.good)),
-    "select from": lambda: select(Post).select_from(Remark).join(Post, Remark.post_id == Post.id).where(Remark.good),
+    "other table": lambda: select(Post).where(Post.id == Label.article_id, Label.public),
+    "exists": lambda: select(Post).where(Post.labels.any(Label.public)),
+    "select from": lambda: select(Post).select_from(Label).join(Post, Label.article_id == Post.id).where(Label.public),
     "ordered by one": lambda: select(Post).join(Post.writer).order_by(Writer.name),
-    "ordered by many": lambda: _remarked().order_by(Remark.rank.desc()),
-    "ordered by a group": lambda: _remarked().group_by(Post.id).order_by(func.count(Remark.id)),
+    "ordered by many": lambda: _labelled().order_by(Label.rank.desc()),
+    "ordered by a group": lambda: _labelled().group_by(Post.id).order_by(func.count(Label.id)),
     "eager to one": lambda: select(Post).join(Post.writer).where(Writer.name == "ann").options(contains_eager(Post.writer)),
-    "eager to many": lambda: _remarked().options(contains_eager(Post.remarks)),
-    "selectinload": lambda: _remarked().options(selectinload(Post.remarks)),
-    "joinedload": lambda: _remarked().options(joinedload(Post.remarks)),
-    "load only": lambda: select(Post).where(Post.id <= 3).options(load_only(Post.name)),
+    "eager to many": lambda: _labelled().options(contains_eager(Post.labels)),
+    "selectinload": lambda: _labelled().options(selectinload(Post.labels)),
+    "joinedload": lambda: _labelled().options(joinedload(Post.labels)),
+    "load only": lambda: select(Post).where(Post.id <= 3).options(load_only(Post.title)),
     "criteria": lambda: select(Post).options(with_loader_criteria(Post, Post.id <= 3)),
-    "criteria of a join": lambda: select(Post).join(Post.remarks).options(with_loader_criteria(Remark, Remark.good)),
+    "criteria of a join": lambda: select(Post).join(Post.labels).options(with_loader_criteria(Label, Label.public)),
     "for update": lambda: select(Post).where(Post.id <= 3).with_for_update(),
 }
 POSTGRES_QUERIES: dict[str, Query] = {
     "lateral": _through_lateral,
-    "distinct on": lambda: distinct_on(_remarked(), Post.id).order_by(Post.id, Remark.rank),
+    "distinct on": lambda: distinct_on(_labelled(), Post.id).order_by(Post.id, Label.rank),
     "distinct on alone": lambda: distinct_on(select(Post), Post.answers_id, Post.id).where(Post.id <= 3),
 }
 CASES = [
@@ -187,17 +139,19 @@ def place(request: pytest.FixtureRequest) -> Database:
 
 @pytest.fixture
 async def posts(place: Database) -> Database:
+    """Six posts. 1 to 3 are Ann's, answer to 1, have two public labels each and two tags; 4 has labels that are not public."""
     database = place
     rows: dict[Any, Sequence[dict[str, Any]]] = {
         Writer.__table__: [{"id": 1, "name": "ann"}, {"id": 2, "name": "bob"}],
         Post.__table__: [
-            {"id": n, "name": "abcdef"[n - 1], "group": 1, "answers_id": 1 if n <= 3 else None, "writer_id": 1 if n <= 3 else None}
+            {"id": n, "title": "abcdef"[n - 1], "group": 1, "answers_id": 1 if n <= 3 else None, "writer_id": 1 if n <= 3 else None}
             for n in range(1, 7)
         ],
-        Remark.__table__: [{"id": 10 * n + m, "post_id": n, "good": n <= 3, "rank": 10 * m - n} for n in range(1, 5) for m in (1, 2)],
-        tagged: [{"post_id": n, "tag_id": m} for n in (1, 2, 3) for m in (1, 2)],
+        Label.__table__: [{"id": 10 * n + m, "article_id": n, "public": n <= 3, "rank": 10 * m - n} for n in range(1, 5) for m in (1, 2)],
+        Tag.__table__: [{"name": "x"}, {"name": "y"}],
+        article_tags: [{"article_id": n, "tag_name": name} for n in (1, 2, 3) for name in "xy"],
     }
-    await database.create_tables(Base.metadata)
+    await database.create_tables(PressBase.metadata)
     async with database.engine.begin() as connection:
         for table, values in rows.items():
             await connection.execute(insert(table), values)
@@ -229,22 +183,22 @@ async def test_each_row_is_read_once(posts: Database, query: Query) -> None:
         service = _confined(query)(session)
         assert sorted(_ids(await service.list())) == [1, 2, 3]
         assert sorted(_ids([*await service.list(limit=2), *await service.list(skip=2, limit=2)])) == [1, 2, 3]
-        assert _ids(await service.list(Post.name == "b")) == [2]
-        first = await service.first(Post.name == "b")
+        assert _ids(await service.list(Post.title == "b")) == [2]
+        first = await service.first(Post.title == "b")
         assert first is not None
         assert first.id == 2
         assert await service.get(1) is not None
         assert await service.get(5) is None
-        assert await service.get_by(name="c") is not None
-        assert await service.get_by(name="e") is None
+        assert await service.get_by(title="c") is not None
+        assert await service.get_by(title="e") is None
         assert _ids(await service.get_many([3, 5, 1, 3])) == [3, 1]
-        assert (await service.count(), await service.count(Post.name == "a"), await service.count(Post.name == "e")) == (3, 1, 0)
-        assert (await service.exists(Post.name == "a"), await service.exists(Post.name == "e")) == (True, False)
+        assert (await service.count(), await service.count(Post.title == "a"), await service.count(Post.title == "e")) == (3, 1, 0)
+        assert (await service.exists(Post.title == "a"), await service.exists(Post.title == "e")) == (True, False)
 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize(("place", "query"), CASES, indirect=["place"])
-@pytest.mark.parametrize("schema", [PostRead, PostWithRemarks])
+@pytest.mark.parametrize("schema", [PostRead, PostWithLabels])
 async def test_each_row_is_shown_once(posts: Database, query: Query, schema: type[PostRead]) -> None:
     async with _session(posts) as session:
         service = _confined(query)(session)
@@ -253,8 +207,8 @@ async def test_each_row_is_shown_once(posts: Database, query: Query, schema: typ
         assert [page.total for page in pages] == [3, 3]
         assert sorted(row.id for page in pages for row in page.items) == [1, 2, 3]
         shown = await service.get_as(schema, 2)
-        if isinstance(shown, PostWithRemarks):
-            assert sorted(remark.id for remark in shown.remarks) == [21, 22]
+        if isinstance(shown, PostWithLabels):
+            assert sorted(label.id for label in shown.labels) == [21, 22]
 
 
 @pytest.mark.thorough
@@ -269,8 +223,8 @@ async def test_each_row_is_locked_and_written_alone(posts: Database, query: Quer
     async with _session(posts) as session:
         service = _confined(query)(session)
         changed = await service.update(2, {"group": 8})
-        assert [remark.id for remark in vars(changed).get("remarks", []) if remark.post_id != 2] == []
-        for change in ({"group": 9}, {"remarks": []}, {}):
+        assert [label.id for label in vars(changed).get("labels", []) if label.article_id != 2] == []
+        for change in ({"group": 9}, {"labels": []}, {}):
             with pytest.raises(NotFoundError):
                 await service.update(5, change)
         with pytest.raises(NotFoundError):
@@ -290,10 +244,10 @@ async def test_streams_yield_each_row_once(posts: Database) -> None:
 async def test_a_row_stands_where_it_comes_first(posts: Database) -> None:
     async with _session(posts) as session:
         service = _confined(QUERIES["to many"])(session)
-        assert _ids(await service.list(order_by=Remark.rank)) == [3, 2, 1]
-        assert _ids(await service.list(order_by=Remark.rank.desc())) == [1, 2, 3]
-        assert _ids(await service.list(order_by=[Remark.good.desc().nulls_last(), Post.name.desc()])) == [3, 2, 1]
-        assert _ids(await service.list(order_by=Remark.rank, skip=1, limit=1)) == [2]
+        assert _ids(await service.list(order_by=Label.rank)) == [3, 2, 1]
+        assert _ids(await service.list(order_by=Label.rank.desc())) == [1, 2, 3]
+        assert _ids(await service.list(order_by=[Label.public.desc().nulls_last(), Post.title.desc()])) == [3, 2, 1]
+        assert _ids(await service.list(order_by=Label.rank, skip=1, limit=1)) == [2]
 
 
 async def test_a_delete_through_a_cte_that_finds_nothing_says_so(posts: Database) -> None:
@@ -307,7 +261,7 @@ async def test_what_a_limit_leaves_out_is_no_row(posts: Database) -> None:
         service = _confined(QUERIES["limit"])(session)
         assert await service.list(Post.id > 3) == []
         with pytest.raises(NotFoundError):
-            await service.update(4, {"name": "new"})
+            await service.update(4, {"title": "new"})
 
 
 @pytest.mark.parametrize("name", ["where", "to one", "exists", "selectinload", "criteria", "eager to one"])
@@ -315,7 +269,7 @@ async def test_what_a_limit_leaves_out_is_no_row(posts: Database) -> None:
 async def test_a_row_may_be_moved_out(posts: Database, name: str, flushes: bool) -> None:
     query: Query = {
         "where": lambda: select(Post).where(Post.group == 1),
-        "selectinload": lambda: select(Post).where(Post.group == 1).options(selectinload(Post.remarks)),
+        "selectinload": lambda: select(Post).where(Post.group == 1).options(selectinload(Post.labels)),
         "criteria": lambda: select(Post).options(with_loader_criteria(Post, Post.group == 1)),
         "exists": lambda: select(Post).where(exists().where(Writer.id == Post.writer_id, Writer.name == "ann")),
     }.get(name, QUERIES[name])
@@ -326,7 +280,7 @@ async def test_a_row_may_be_moved_out(posts: Database, name: str, flushes: bool)
         moved = await service.update(2, {"group": 5, "writer_id": 2})
         assert (moved.group, moved.writer_id) == (5, 2)
         if name == "selectinload":
-            assert [remark.id for remark in moved.remarks] == [21, 22]
+            assert [label.id for label in moved.labels] == [21, 22]
         assert await service.get(2) is None
 
 
@@ -346,14 +300,14 @@ async def test_a_row_that_leaves_meanwhile_is_not_written(posts: Database, name:
         service = _confined(query)(session)
         await service.get_one(2)
         await other.execute(update(Post).where(Post.id == 2).values(group=9, writer_id=2))
-        write = asyncio.ensure_future(service.update(2, {"name": "new"}) if verb == "update" else service.delete(2))
+        write = asyncio.ensure_future(service.update(2, {"title": "new"}) if verb == "update" else service.delete(2))
         done, _ = await asyncio.wait([write], timeout=0.2)
         assert not done
         await other.commit()
         with pytest.raises(NotFoundError):
             await write
     async with _session(posts) as session:
-        assert (await PostService(session).get_one(2)).name == "b"
+        assert (await PostService(session).get_one(2)).title == "b"
 
 
 def _selects_only(state: ORMExecuteState) -> None:
@@ -374,10 +328,10 @@ async def test_criteria_of_the_session_confine_too(posts: Database, listener: An
         service = _confined(query)(session)
         assert (await service.count(), await service.exists(Post.id == 5), await service.get(5)) == (3, False, None)
         with pytest.raises(NotFoundError):
-            await service.update(5, {"name": "new"})
+            await service.update(5, {"title": "new"})
         with pytest.raises(NotFoundError):
             await service.delete(5)
-        assert (await service.update(2, {"name": "new"})).name == "new"
+        assert (await service.update(2, {"title": "new"})).title == "new"
 
 
 @pytest.mark.parametrize(
@@ -392,7 +346,7 @@ async def test_execution_options_reach_every_statement(posts: Database, query: Q
         event.listen(session.sync_session, "do_orm_execute", _all_but_inserts)
         service = _confined(query)(session)
         assert (await service.count(), await service.exists(Post.id == 5)) == (6, True)
-        assert (await service.update(5, {"name": "new"})).name == "new"
+        assert (await service.update(5, {"title": "new"})).title == "new"
         assert len(await service.get_many([4, 5])) == 2
 
 
@@ -408,8 +362,8 @@ async def test_a_session_that_reads_elsewhere_is_not_in_its_own_way(posts: Datab
 
     async with async_sessionmaker(posts.engine, sync_session_class=Routing, expire_on_commit=False)() as session:
         service = _confined(QUERIES["to one"])(session)
-        assert (await service.update(2, {"name": "new"})).name == "new"
-        assert (await service.update(2, {"writer": await session.get_one(Writer, 1), "name": "newer"})).name == "newer"
+        assert (await service.update(2, {"title": "new"})).title == "new"
+        assert (await service.update(2, {"writer": await session.get_one(Writer, 1), "title": "newer"})).title == "newer"
         await service.delete(3)
     async with _session(posts) as session:
         assert _ids(await PostService(session).list()) == [1, 2, 4, 5, 6]

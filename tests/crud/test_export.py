@@ -216,8 +216,9 @@ class KindBase(DeclarativeBase):
 class Thing(KindBase):
     __tablename__ = "things"
     id: Mapped[int] = mapped_column(primary_key=True)
-    kind: Mapped[Kind]
-    lasts: Mapped[timedelta]
+    kind: Mapped[Kind] = mapped_column(default=Kind.A)
+    lasts: Mapped[timedelta] = mapped_column(default=timedelta(0))
+    weight: Mapped[Decimal] = mapped_column(Numeric, default=Decimal(0))
 
 
 class ThingRead(BaseModel):
@@ -245,27 +246,18 @@ async def test_members_that_are_strings(database: Database, sort: str) -> None:
         assert [row.id async for row in Things(session).stream_as(ThingRead, query, batch_size=2)] == wanted
 
 
-class Grain(KindBase):
-    __tablename__ = "grains"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    weight: Mapped[Decimal] = mapped_column(Numeric)
-
-
-class GrainFilters(FilterSpec[Grain]):
-    sort_fields: ClassVar[Any] = (Grain.weight,)
+class WeightFilters(FilterSpec[Thing]):
+    sort_fields: ClassVar[Any] = (Thing.weight,)
     sort: str = "weight"
-
-
-class Grains(ReadService[Grain]): ...
 
 
 async def test_values_that_are_rounded(sqlite_database: Database) -> None:
     """Where a value is not read as it is stored, a stream that would never end raises ConfigurationError."""
     await sqlite_database.create_tables(KindBase.metadata)
     async with sqlite_database.begin() as session:
-        await session.execute(insert(Grain), [{"weight": Decimal("1e-20")} for _ in range(6)])
-        with pytest.raises(ConfigurationError, match="Grain is sorted by values that the database rounds"):
-            _ = [row async for row in Grains(session).stream_as(ThingRead, GrainFilters(), batch_size=2)]
+        await session.execute(insert(Thing), [{"weight": Decimal("1e-20")} for _ in range(6)])
+        with pytest.raises(ConfigurationError, match="Thing is sorted by values that the database rounds"):
+            _ = [row async for row in Things(session).stream_as(ThingRead, WeightFilters(), batch_size=2)]
 
 
 async def test_another_session_pool(database: Database) -> None:

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
-from sqlalchemy import ForeignKey, Select, false, select
+from sqlalchemy import Select, false, select
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Mapped, mapped_column, selectinload
+from sqlalchemy.orm import selectinload
+from tests.tables import press
 from tests.tables.library import (
     Author,
     AuthorRead,
     AuthorService,
     BookService,
-    LibraryBase,
     Loan,
     LoanService,
     ShelfService,
@@ -36,15 +36,7 @@ from fastapi_kit.errors import (
 from fastapi_kit.testing.queries import assert_max_queries
 
 
-class Follow(LibraryBase):
-    """Who follows whom: the key is all there is."""
-
-    __tablename__ = "follows"
-    follower_id: Mapped[int] = mapped_column(ForeignKey("authors.id"), primary_key=True)
-    followed_id: Mapped[int] = mapped_column(ForeignKey("authors.id"), primary_key=True)
-
-
-class FollowService(CRUDService[Follow, Any, Any]): ...
+class TaggingService(CRUDService[press.Tagging, Any, Any]): ...
 
 
 class BookTitles(BaseModel):
@@ -234,19 +226,21 @@ async def test_a_loaded_row_that_is_discarded_leaves_the_session(session: AsyncS
 # A table of two foreign keys
 
 
-async def test_a_table_of_two_keys_needs_no_schemas(library: Database, authors: AuthorService) -> None:
+async def test_a_table_of_two_keys_needs_no_schemas(database: Database) -> None:
     """Any stands for the schemas: rows are created from mappings, found and discarded by the pair of keys."""
-    await library.create_tables(LibraryBase.metadata)
-    ada, bob = [author.id for author in await authors.list()]
-    follows = FollowService(authors.session)
+    await database.create_tables(press.PressBase.metadata)
+    async with database.begin() as session:
+        session.add_all([press.Article(id=1, title="one"), press.Article(id=2, title="two"), press.Tag(name="new")])
+    async with database.sessions() as session:
+        taggings = TaggingService(session)
 
-    created = await follows.create({"follower_id": ada, "followed_id": bob})
-    with pytest.raises(ConflictError):
-        await follows.create({"follower_id": ada, "followed_id": bob})
-    with pytest.raises(UnknownReferenceError):
-        await follows.create({}, follower_id=ada, followed_id=99)
+        created = await taggings.create({"article_id": 1, "tag_name": "new"})
+        with pytest.raises(ConflictError):
+            await taggings.create({"article_id": 1, "tag_name": "new"})
+        with pytest.raises(UnknownReferenceError):
+            await taggings.create({}, article_id=1, tag_name="unknown")
 
-    assert (created.follower_id, created.followed_id) == (ada, bob)
-    assert await follows.exists(Follow.follower_id == ada, Follow.followed_id == bob)
-    assert await follows.get_by(follower_id=bob) is None
-    assert [await follows.discard((ada, bob)), await follows.discard((ada, bob))] == [True, False]
+        assert (created.article_id, created.tag_name) == (1, "new")
+        assert await taggings.exists(press.Tagging.article_id == 1, press.Tagging.tag_name == "new")
+        assert await taggings.get_by(article_id=2) is None
+        assert [await taggings.discard((1, "new")), await taggings.discard((1, "new"))] == [True, False]

@@ -5,11 +5,12 @@ from itertools import product
 from typing import Any, ClassVar
 
 import pytest
-from sqlalchemy import ForeignKey, Integer, String, asc, case, desc, func, nulls_first, nulls_last
+from sqlalchemy import asc, case, desc, func, nulls_first, nulls_last
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.ext.hybrid import hybrid_property
-from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, column_property
 from tests.crud.kinds import opened
+from tests.tables import zoo
 from tests.tables.library import Shelf, ShelfService, Tag, TagService
 
 from fastapi_kit.crud import ReadService
@@ -123,17 +124,17 @@ async def test_pages_of_a_tied_order_neither_lose_nor_repeat(session: AsyncSessi
     assert len(set(walked)) == 30
 
 
-class ZooBase(DeclarativeBase): ...
+class Base(DeclarativeBase): ...
 
 
-class Animal(ZooBase):
-    """The base of joined tables, with an expression and a renamed key."""
+class Animal(Base):
+    """The base of joined tables, with expressions and a renamed key."""
 
-    __tablename__ = "animals"
-    ident: Mapped[int] = mapped_column("id", Integer, primary_key=True)
-    name: Mapped[str] = mapped_column("animal_name", String(20))
-    kind: Mapped[str] = mapped_column(String(20))
+    __table__ = zoo.Animal.__table__
+    ident: Mapped[int] = __table__.c.id
+    name: Mapped[str | None] = __table__.c.animal_name
     age: Mapped[int | None]
+    initial: Mapped[str] = column_property(func.substr(__table__.c.animal_name, 1, 1))
     __mapper_args__: ClassVar[dict[str, Any]] = {"polymorphic_on": "kind", "polymorphic_identity": "animal"}
 
     @hybrid_property
@@ -146,13 +147,10 @@ class Animal(ZooBase):
         return -func.coalesce(cls.age, 0)
 
 
-Animal.initial = column_property(func.substr(Animal.__table__.c.animal_name, 1, 1))
-
-
 class Cat(Animal):
-    __tablename__ = "cats"
-    ident: Mapped[int] = mapped_column("id", ForeignKey("animals.id"), primary_key=True)
-    lives: Mapped[int | None]
+    __table__ = zoo.Cat.__table__
+    ident: Mapped[int] = __table__.c.id
+    chip: Mapped[str | None] = __table__.c.chip_no
     __mapper_args__: ClassVar[dict[str, Any]] = {"polymorphic_identity": "cat"}
 
 
@@ -163,14 +161,14 @@ class CatService(ReadService[Cat]): ...
 
 
 @pytest.fixture
-async def zoo(database: Database) -> AsyncIterator[AsyncSession]:
+async def animals(database: Database) -> AsyncIterator[AsyncSession]:
     """Three cats and an animal."""
-    await database.create_tables(ZooBase.metadata)
+    await database.create_tables(zoo.ZooBase.metadata)
     async with database.begin() as session:
-        session.add(Cat(ident=3, name="Tom", age=1, lives=9))
+        session.add(Cat(ident=3, name="Tom", age=1, chip="9"))
         session.add(Cat(ident=1, name="Kit", age=5))
         session.add(Animal(ident=4, name="Rex"))
-        session.add(Cat(ident=2, name="Mog", age=1, lives=7))
+        session.add(Cat(ident=2, name="Mog", age=1, chip="7"))
     async with opened(database) as session:
         yield session
 
@@ -183,8 +181,8 @@ ANIMAL_ORDERS: list[tuple[type[ReadService[Any]], Any, Sequence[int]]] = [
     (AnimalService, Animal.seniority, [1, 2, 3, 4]),
     (AnimalService, Animal.initial.desc(), [3, 4, 2, 1]),
     (CatService, (), [1, 2, 3]),
-    (CatService, Cat.lives, [2, 3, 1]),
-    (CatService, Cat.lives.desc(), [1, 3, 2]),
+    (CatService, Cat.chip, [2, 3, 1]),
+    (CatService, Cat.chip.desc(), [1, 3, 2]),
     (CatService, [Cat.age, Cat.ident.desc()], [3, 2, 1]),
     (CatService, [Animal.age, Animal.ident.desc()], [3, 2, 1]),
 ]
@@ -192,16 +190,16 @@ ANIMAL_ORDERS: list[tuple[type[ReadService[Any]], Any, Sequence[int]]] = [
 
 @pytest.mark.parametrize(("service", "order_by", "expected"), ANIMAL_ORDERS, ids=[str(number) for number in range(len(ANIMAL_ORDERS))])
 async def test_mapped_expressions_and_inherited_columns_order_too(
-    zoo: AsyncSession, service: type[ReadService[Any]], order_by: Any, expected: Sequence[int]
+    animals: AsyncSession, service: type[ReadService[Any]], order_by: Any, expected: Sequence[int]
 ) -> None:
     """Hybrids, column properties, renamed keys and columns of both tables can be ordered by."""
-    assert [animal.ident for animal in await service(zoo).list(order_by=order_by)] == expected
+    assert [animal.ident for animal in await service(animals).list(order_by=order_by)] == expected
 
 
-async def test_an_inherited_key_that_is_named_is_not_repeated(zoo: AsyncSession, database: Database) -> None:
+async def test_an_inherited_key_that_is_named_is_not_repeated(animals: AsyncSession, database: Database) -> None:
     """The keys of the two joined tables count as one key."""
     with assert_max_queries(database, 1) as log:
-        await CatService(zoo).list(order_by=Cat.ident)
+        await CatService(animals).list(order_by=Cat.ident)
 
     assert log.statements[0].partition("ORDER BY")[2].count(".id") == 1
 

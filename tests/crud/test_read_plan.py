@@ -41,6 +41,7 @@ from sqlalchemy.orm import (
 )
 from sqlmodel import Field as SQLField
 from sqlmodel import SQLModel
+from tests.tables import names
 from tests.versions import needs_own_validators
 
 from fastapi_kit.crud.read_plan.plan import ReadPlan, read_plan
@@ -311,13 +312,12 @@ def test_code_that_runs_at_loading_needs_objects() -> None:
     class Own(DeclarativeBase): ...
 
     class Letter(Own):
-        __tablename__ = "letters"
-        id: Mapped[int] = mapped_column(primary_key=True)
-        text: Mapped[str]
+        __table__ = names.Name.__table__
+        name: Mapped[str]
 
     class Built(Own):
-        __tablename__ = "built"
-        id: Mapped[int] = mapped_column(primary_key=True)
+        __table__ = names.Name.__table__
+        name: Mapped[str]
 
         @reconstructor
         def build(self) -> None:
@@ -378,8 +378,8 @@ def test_a_plan_lives_as_long_as_the_mapped_class() -> None:
         class Own(DeclarativeBase): ...
 
         class Thing(Own):
-            __tablename__ = "things"
-            id: Mapped[int] = mapped_column(primary_key=True)
+            __table__ = names.Name.__table__
+            name: Mapped[str]
 
         assert plan_of(Read, Thing).from_rows([(1,)]) == [Read(id=1)]
         return weakref.ref(Thing)

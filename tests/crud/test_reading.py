@@ -8,11 +8,12 @@ from uuid import UUID
 
 import pytest
 from pydantic import BaseModel
-from sqlalchemy import ForeignKey, Select, TextClause, func, insert, select, text, update
+from sqlalchemy import Select, TextClause, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
-from sqlalchemy.orm import DeclarativeBase, Mapped, joinedload, mapped_column, relationship, selectinload
+from sqlalchemy.orm import joinedload, selectinload
 from tests.crud.kinds import opened
 from tests.tables.library import Author, AuthorService, Book, BookService, LibraryBase, Shelf, ShelfService, Tag, TagService
+from tests.tables.press import Article, Label, LabelledArticle, PressBase
 
 from fastapi_kit.crud import FOR_UPDATE, CRUDService, ReadService, RowLock
 from fastapi_kit.db import Database, unit_of_work
@@ -556,88 +557,55 @@ async def test_a_lock_on_sqlite_keeps_writers_out(sqlite_database: Database) -> 
 # Confined by base_query()
 
 
-class ClubBase(DeclarativeBase): ...
+class ArticleCreate(BaseModel):
+    title: str
 
 
-class Club(ClubBase):
-    __tablename__ = "clubs"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(unique=True)
-    city: Mapped[str | None]
-    players: Mapped[list["Player"]] = relationship(cascade="all, delete-orphan", order_by="Player.id")
+class ArticleUpdate(BaseModel):
+    data: str | None = None
 
 
-class Player(ClubBase):
-    __tablename__ = "players"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str]
-    club_id: Mapped[int] = mapped_column(ForeignKey("clubs.id"))
+class ArticleService(CRUDService[Article, ArticleCreate, ArticleUpdate]): ...
 
 
-class EagerClub(ClubBase):
-    """Every select joins its players."""
-
-    __tablename__ = "eager_clubs"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str]
-    players: Mapped[list["EagerPlayer"]] = relationship(lazy="joined", cascade="all, delete-orphan", order_by="EagerPlayer.id")
+class ByCondition(ArticleService):
+    def base_query(self) -> Select[Article]:
+        return super().base_query().where(Article.title == "big")
 
 
-class EagerPlayer(ClubBase):
-    __tablename__ = "eager_players"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    club_id: Mapped[int] = mapped_column(ForeignKey("eager_clubs.id"))
+class ByJoin(ArticleService):
+    def base_query(self) -> Select[Article]:
+        return select(Article).join(Article.labels).where(Label.name == "Cyd")
 
 
-class ClubCreate(BaseModel):
-    name: str
+class ByDistinct(ArticleService):
+    def base_query(self) -> Select[Article]:
+        return select(Article).join(Article.labels).where(Label.name != "Zoe").distinct()
 
 
-class ClubUpdate(BaseModel):
-    city: str | None = None
-
-
-class ClubService(CRUDService[Club, ClubCreate, ClubUpdate]): ...
-
-
-class ByCondition(ClubService):
-    def base_query(self) -> Select[Club]:
-        return super().base_query().where(Club.name == "big")
-
-
-class ByJoin(ClubService):
-    def base_query(self) -> Select[Club]:
-        return select(Club).join(Club.players).where(Player.name == "Cyd")
-
-
-class ByDistinct(ClubService):
-    def base_query(self) -> Select[Club]:
-        return select(Club).join(Club.players).where(Player.name != "Zoe").distinct()
-
-
-class ByGroup(ClubService):
-    def base_query(self) -> Select[Club]:
-        return select(Club).join(Club.players).group_by(Club.id).having(func.count(Player.id) > 1)
+class ByGroup(ArticleService):
+    def base_query(self) -> Select[Article]:
+        return select(Article).join(Article.labels).group_by(Article.id).having(func.count(Label.id) > 1)
 
 
 class BySelectInLoad(ByCondition):
-    def base_query(self) -> Select[Club]:
-        return super().base_query().options(selectinload(Club.players))
+    def base_query(self) -> Select[Article]:
+        return super().base_query().options(selectinload(Article.labels))
 
 
 class ByJoinedLoad(ByCondition):
-    def base_query(self) -> Select[Club]:
-        return super().base_query().options(joinedload(Club.players))
+    def base_query(self) -> Select[Article]:
+        return super().base_query().options(joinedload(Article.labels))
 
 
-class BySubquery(ClubService):
-    def base_query(self) -> Select[Club]:
-        return select(Club).where(Club.id.in_(select(Player.club_id).group_by(Player.club_id).having(func.count() > 1)))
+class BySubquery(ArticleService):
+    def base_query(self) -> Select[Article]:
+        return select(Article).where(Article.id.in_(select(Label.article_id).group_by(Label.article_id).having(func.count() > 1)))
 
 
 class ByOrder(ByCondition):
-    def base_query(self) -> Select[Club]:
-        return super().base_query().order_by(Club.name)
+    def base_query(self) -> Select[Article]:
+        return super().base_query().order_by(Article.title)
 
 
 CONFINED = [ByCondition, ByJoin, ByDistinct, ByGroup, BySelectInLoad, ByJoinedLoad, BySubquery, ByOrder]
@@ -645,72 +613,72 @@ confined = pytest.mark.parametrize("service", CONFINED, ids=lambda service: serv
 
 
 @pytest.fixture
-async def clubs(database: Database) -> AsyncIterator[AsyncSession]:
-    """A session on three clubs. Every restricted service sees only the big one, number 2."""
-    await database.create_tables(ClubBase.metadata)
+async def articles(database: Database) -> AsyncIterator[AsyncSession]:
+    """A session on three articles. Every restricted service sees only the big one, number 2."""
+    await database.create_tables(PressBase.metadata)
     async with database.begin() as session:
-        session.add(Club(id=1, name="small", players=[Player(name="Zoe")]))
-        session.add(Club(id=2, name="big", players=[Player(name="Ada"), Player(name="Bob"), Player(name="Cyd")]))
-        session.add(Club(id=3, name="empty"))
+        session.add(Article(id=1, title="small", labels=[Label(name="Zoe")]))
+        session.add(Article(id=2, title="big", labels=[Label(name="Ada"), Label(name="Bob"), Label(name="Cyd")]))
+        session.add(Article(id=3, title="empty"))
     async with opened(database) as session:
         yield session
 
 
 @confined
-async def test_base_query_confines_the_row_reads(clubs: AsyncSession, service: type[ClubService]) -> None:
+async def test_base_query_confines_the_row_reads(articles: AsyncSession, service: type[ArticleService]) -> None:
     """get(), get_one() and get_by() return only rows of base_query(), with joins and grouping too."""
-    inside = service(clubs)
+    inside = service(articles)
 
-    assert (await inside.get_one(2)).name == "big"
+    assert (await inside.get_one(2)).title == "big"
     assert await inside.get(1) is None
-    found = await inside.get_by(name="big")
+    found = await inside.get_by(title="big")
     assert found is not None
     assert found.id == 2
-    assert await inside.get_by(name="small") is None
+    assert await inside.get_by(title="small") is None
 
 
 @confined
-async def test_base_query_confines_lists(clubs: AsyncSession, service: type[ClubService]) -> None:
+async def test_base_query_confines_lists(articles: AsyncSession, service: type[ArticleService]) -> None:
     """list(), first() and get_many() return only rows of base_query(), each once."""
-    inside = service(clubs)
+    inside = service(articles)
 
-    assert [club.id for club in await inside.list()] == [2]
-    assert [club.id for club in await inside.list(order_by=Club.name.desc(), limit=1)] == [2]
-    assert await inside.list(Club.name == "small") == []
+    assert [article.id for article in await inside.list()] == [2]
+    assert [article.id for article in await inside.list(order_by=Article.title.desc(), limit=1)] == [2]
+    assert await inside.list(Article.title == "small") == []
     first = await inside.first()
     assert first is not None
     assert first.id == 2
-    assert [club.id for club in await inside.get_many([3, 2, 1])] == [2]
+    assert [article.id for article in await inside.get_many([3, 2, 1])] == [2]
 
 
 @pytest.mark.parametrize("service", [service for service in CONFINED if service is not ByJoinedLoad], ids=lambda service: service.__name__)
-async def test_base_query_confines_streams(clubs: AsyncSession, service: type[ClubService]) -> None:
+async def test_base_query_confines_streams(articles: AsyncSession, service: type[ArticleService]) -> None:
     """stream() yields only rows of base_query(), in order and each once."""
-    assert [club.id async for club in service(clubs).stream()] == [2]
+    assert [article.id async for article in service(articles).stream()] == [2]
 
 
-async def test_a_joined_collection_cannot_be_streamed(clubs: AsyncSession) -> None:
+async def test_a_joined_collection_cannot_be_streamed(articles: AsyncSession) -> None:
     """A joinedload() of a collection in base_query() makes stream() raise ConfigurationError; the session still works."""
     with pytest.raises(ConfigurationError, match="selectinload"):
-        _ = [club async for club in ByJoinedLoad(clubs).stream()]
+        _ = [article async for article in ByJoinedLoad(articles).stream()]
 
-    assert not clubs.in_transaction()
-    assert await ByJoinedLoad(clubs).count() == 1
+    assert not articles.in_transaction()
+    assert await ByJoinedLoad(articles).count() == 1
 
 
-class ByToMany(ClubService):
-    def base_query(self) -> Select[Club]:
-        return select(Club).join(Club.players)
+class ByToMany(ArticleService):
+    def base_query(self) -> Select[Article]:
+        return select(Article).join(Article.labels)
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 4])
-async def test_a_join_that_repeats_rows_loses_none(clubs: AsyncSession, limit: int) -> None:
+async def test_a_join_that_repeats_rows_loses_none(articles: AsyncSession, limit: int) -> None:
     """Pages of a base_query() whose join repeats rows show as many rows as count() says."""
-    service = ByToMany(clubs)
+    service = ByToMany(articles)
     met: list[int] = []
     skip = 0
     while found := await service.list(skip=skip, limit=limit):
-        met += [club.id for club in found]
+        met += [article.id for article in found]
         skip += limit
 
     assert set(met) == {1, 2}
@@ -718,89 +686,91 @@ async def test_a_join_that_repeats_rows_loses_none(clubs: AsyncSession, limit: i
 
 
 @confined
-async def test_base_query_confines_count_and_exists(clubs: AsyncSession, service: type[ClubService]) -> None:
+async def test_base_query_confines_count_and_exists(articles: AsyncSession, service: type[ArticleService]) -> None:
     """count() and exists() agree with the list."""
-    inside = service(clubs)
+    inside = service(articles)
 
-    assert (await inside.count(), await inside.count(Club.name == "small")) == (1, 0)
-    assert (await inside.exists(), await inside.exists(Club.name == "small")) == (True, False)
+    assert (await inside.count(), await inside.count(Article.title == "small")) == (1, 0)
+    assert (await inside.exists(), await inside.exists(Article.title == "small")) == (True, False)
 
 
 @confined
-async def test_base_query_confines_update(clubs: AsyncSession, service: type[ClubService]) -> None:
+async def test_base_query_confines_update(articles: AsyncSession, service: type[ArticleService]) -> None:
     """A row outside base_query() raises NotFoundError and is not changed."""
-    inside = service(clubs)
+    inside = service(articles)
 
-    assert (await inside.update(2, ClubUpdate(city="Rome"))).city == "Rome"
+    assert (await inside.update(2, ArticleUpdate(data="new"))).data == "new"
     with pytest.raises(NotFoundError):
-        await inside.update(1, ClubUpdate(city="Rome"))
-    assert await ClubService(clubs).count(Club.city == "Rome") == 1
+        await inside.update(1, ArticleUpdate(data="new"))
+    assert await ArticleService(articles).count(Article.data == "new") == 1
 
 
 @confined
-async def test_base_query_confines_delete(clubs: AsyncSession, service: type[ClubService]) -> None:
+async def test_base_query_confines_delete(articles: AsyncSession, service: type[ArticleService]) -> None:
     """A row outside base_query() raises NotFoundError and is not deleted."""
-    inside = service(clubs)
+    inside = service(articles)
 
     with pytest.raises(NotFoundError):
         await inside.delete(1)
     await inside.delete(2)
-    assert [club.id for club in await ClubService(clubs).list()] == [1, 3]
+    assert [article.id for article in await ArticleService(articles).list()] == [1, 3]
 
 
-class PlayersOfBigClubs(ReadService[Player]):
-    def base_query(self) -> Select[Player]:
-        return select(Player).join(Club, Player.club_id == Club.id).where(Club.name == "big")
+class LabelsOfBigArticles(ReadService[Label]):
+    def base_query(self) -> Select[Label]:
+        return select(Label).join(Article, Label.article_id == Article.id).where(Article.title == "big")
 
 
-async def test_conditions_may_name_what_base_query_joins(clubs: AsyncSession) -> None:
+async def test_conditions_may_name_what_base_query_joins(articles: AsyncSession) -> None:
     """Conditions of every read can refer to tables that base_query() joins."""
-    players = PlayersOfBigClubs(clubs)
-    condition = Club.name == "big"
+    labels = LabelsOfBigArticles(articles)
+    condition = Article.title == "big"
 
-    assert await players.count(condition) == 3
-    assert await players.exists(condition)
-    assert [player.name for player in await players.list(condition, order_by=Club.city)] == ["Ada", "Bob", "Cyd"]
+    assert await labels.count(condition) == 3
+    assert await labels.exists(condition)
+    assert [label.name for label in await labels.list(condition, order_by=Article.data)] == ["Ada", "Bob", "Cyd"]
 
 
 @pytest.mark.parametrize("service", [BySelectInLoad, ByJoinedLoad])
-async def test_base_query_decides_what_is_loaded(clubs: AsyncSession, service: type[ClubService]) -> None:
+async def test_base_query_decides_what_is_loaded(articles: AsyncSession, service: type[ArticleService]) -> None:
     """Loader options of base_query() apply to every read and to the row that update() returns."""
-    inside = service(clubs)
+    inside = service(articles)
 
-    reads: list[Callable[[], Awaitable[Club | None]]] = [
+    reads: list[Callable[[], Awaitable[Article | None]]] = [
         lambda: inside.get_one(2),
-        lambda: inside.get_by(name="big"),
+        lambda: inside.get_by(title="big"),
         lambda: inside.first(),
-        lambda: inside.update(2, {"city": "Rome"}),
+        lambda: inside.update(2, {"data": "new"}),
     ]
     for read in reads:
-        clubs.expunge_all()
-        club = await read()
-        assert club is not None
-        assert [player.name for player in club.players] == ["Ada", "Bob", "Cyd"]
+        articles.expunge_all()
+        article = await read()
+        assert article is not None
+        assert [label.name for label in article.labels] == ["Ada", "Bob", "Cyd"]
 
 
-class EagerService(CRUDService[EagerClub, ClubCreate, ClubUpdate]): ...
+class EagerService(CRUDService[LabelledArticle, ArticleCreate, ArticleUpdate]): ...
 
 
 @pytest.fixture
-async def eager(clubs: AsyncSession) -> EagerService:
-    """Two clubs with two players each."""
-    clubs.add_all([EagerClub(name=name, players=[EagerPlayer(), EagerPlayer()]) for name in "ab"])
-    await clubs.commit()
-    return EagerService(clubs)
+async def eager(database: Database) -> AsyncIterator[EagerService]:
+    """Two articles with two labels each."""
+    await database.create_tables(PressBase.metadata)
+    async with database.begin() as session:
+        session.add_all([LabelledArticle(title=title, labels=[Label(), Label()]) for title in "ab"])
+    async with opened(database) as session:
+        yield EagerService(session)
 
 
 async def test_a_model_that_joins_a_collection_reads_each_row_once(eager: EagerService) -> None:
     """With lazy="joined" each row comes once."""
     eager.session.expunge_all()
 
-    assert [[player.id for player in club.players] for club in await eager.list()] == [[1, 2], [3, 4]]
-    assert [club.id for club in await eager.list(skip=1, limit=1)] == [2]
-    assert [club.id for club in await eager.get_many([2, 1])] == [2, 1]
-    assert (await eager.get_one(1)).name == "a"
-    found = await eager.get_by(name="b")
+    assert [[label.id for label in article.labels] for article in await eager.list()] == [[1, 2], [3, 4]]
+    assert [article.id for article in await eager.list(skip=1, limit=1)] == [2]
+    assert [article.id for article in await eager.get_many([2, 1])] == [2, 1]
+    assert (await eager.get_one(1)).title == "a"
+    found = await eager.get_by(title="b")
     assert found is not None
     assert found.id == 2
     assert await eager.count() == 2
@@ -811,7 +781,7 @@ async def test_a_model_that_joins_a_collection_can_be_streamed(eager: EagerServi
     """With lazy="joined" rows are streamed with their collections, each once."""
     eager.session.expunge_all()
 
-    streamed = [(club.id, len(club.players)) async for club in eager.stream(batch_size=1)]
+    streamed = [(article.id, len(article.labels)) async for article in eager.stream(batch_size=1)]
 
     assert streamed == [(1, 2), (2, 2)]
 
