@@ -13,12 +13,13 @@ from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import Select, event, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, with_loader_criteria
+from sqlalchemy.orm import with_loader_criteria
 from tests.redis_server import RedisServer, answers, shared_redis
 from tests.reliability.aside import eventually
+from tests.tables.accounts import AccountsBase, User
 from tests.tables.press import Post, PressBase, Publisher, Tag, Writer
 
-from fastapi_kit.auth.users import NoChanges, UserAccounts, UserMixin
+from fastapi_kit.auth.users import NoChanges, UserAccounts
 from fastapi_kit.cache import Cache
 from fastapi_kit.crud import CRUDService, ReadService
 from fastapi_kit.crud.cached import CachedReadsMixin
@@ -31,15 +32,6 @@ from fastapi_kit.testing import app_client, isolated
 from fastapi_kit.testing.queries import assert_max_queries
 
 MINUTE = timedelta(minutes=1)
-
-
-class LoginBase(DeclarativeBase): ...
-
-
-class Login(UserMixin, LoginBase):
-    __tablename__ = "logins"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    changes: Mapped[int] = mapped_column(default=0, onupdate=1)
 
 
 class Shown(BaseModel):
@@ -81,8 +73,8 @@ class AnythingShown(Shown):
     since: Any
 
 
-class LoginShown(Shown):
-    changes: int
+class UserShown(Shown):
+    hashed_password: str | None
 
 
 class PostIn(BaseModel):
@@ -411,16 +403,16 @@ async def test_a_service_can_drop_what_shows_its_rows(db: Database, cache: Cache
 async def test_a_new_password_drops_the_user(db: Database, cache: Cache) -> None:
     """``set_password`` of a user service is one statement of its own, and drops the entry as any write does."""
 
-    class Logins(CachedReadsMixin[Login], UserAccounts[Login, BaseModel, NoChanges]):
+    class Users(CachedReadsMixin[User], UserAccounts[User, BaseModel, NoChanges]):
         cache = Posts.cache
         cache_lifetime = MINUTE
 
-    await db.create_tables(LoginBase.metadata)
+    await db.create_tables(AccountsBase.metadata)
     async with opened(db) as session:
-        login = await Logins(session).create({"email": "ada@example.org"})
-        assert (await show(db, login.id, Logins, LoginShown)).changes == 0
-        await Logins(session).set_password(login, hashed_password="x")
-    assert (await show(db, login.id, Logins, LoginShown)).changes == 1
+        user = await Users(session).create({"email": "ada@example.org"})
+        assert (await show(db, user.id, Users, UserShown)).hashed_password is None
+        await Users(session).set_password(user, hashed_password="x")
+    assert (await show(db, user.id, Users, UserShown)).hashed_password == "x"
 
 
 async def test_processes_drop_each_others_entries(db: Database) -> None:
