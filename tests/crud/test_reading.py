@@ -614,12 +614,13 @@ confined = pytest.mark.parametrize("service", CONFINED, ids=lambda service: serv
 
 @pytest.fixture
 async def articles(database: Database) -> AsyncIterator[AsyncSession]:
-    """A session on three articles. Every restricted service sees only the big one, number 2."""
+    """A session on three articles and a reply. Every restricted service sees only the big one, number 2."""
     await database.create_tables(PressBase.metadata)
     async with database.begin() as session:
         session.add(Article(id=1, title="small", labels=[Label(name="Zoe")]))
         session.add(Article(id=2, title="big", labels=[Label(name="Ada"), Label(name="Bob"), Label(name="Cyd")]))
         session.add(Article(id=3, title="empty"))
+        session.add(Article(id=4, title="reply", answers_id=2))
     async with opened(database) as session:
         yield session
 
@@ -707,7 +708,7 @@ async def test_base_query_confines_update(articles: AsyncSession, service: type[
 
 @confined
 async def test_base_query_confines_delete(articles: AsyncSession, service: type[ArticleService]) -> None:
-    """A row outside base_query() raises NotFoundError and is not deleted."""
+    """A row outside base_query() raises NotFoundError and is not deleted. One inside is, with its replies."""
     inside = service(articles)
 
     with pytest.raises(NotFoundError):

@@ -122,7 +122,7 @@ class Label(PressBase):
 
 
 class Article(PressBase):
-    """Is deleted by a flush, because of its collections. The reference to its writer is checked at COMMIT."""
+    """Is deleted by a flush, with its labels and its replies. The reference to its writer is checked at COMMIT."""
 
     __tablename__ = "articles"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -141,6 +141,7 @@ class Article(PressBase):
     printer: Mapped[Publisher | None] = relationship()
     labels: Mapped[list[Label]] = relationship(cascade="all, delete", order_by=Label.id)
     tags: Mapped[list[Tag]] = relationship(secondary=article_tags, order_by=Tag.name)
+    replies: Mapped[list["Article"]] = relationship(cascade="all, delete", order_by=id)
     printer_name: AssociationProxy[str] = association_proxy("printer", "name")
 
     @hybrid_property
@@ -157,7 +158,7 @@ class Post(PressBase):
     group: Mapped[int]
     answers_id: Mapped[int | None]
     writer_id: Mapped[int | None]
-    answers: Mapped["Post | None"] = relationship(remote_side=[__table__.c.id])
+    answers: Mapped["Post | None"] = relationship(remote_side=[__table__.c.id], overlaps="replies")
     writer: Mapped[Writer | None] = relationship(overlaps="articles,writer")
     labels: Mapped[list[Label]] = relationship(cascade="all, delete", passive_deletes=True, order_by=Label.id, overlaps="labels")
 
