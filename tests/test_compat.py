@@ -13,27 +13,23 @@ import pytest
 from asyncpg import DivisionByZeroError
 from fastapi import Depends, FastAPI
 from pydantic import BaseModel, TypeAdapter
-from sqlalchemy import JSON, URL, Enum, ForeignKey, Integer, Uuid, create_engine, event, func, insert, literal_column, select, text
+from sqlalchemy import URL, Enum, Integer, Uuid, create_engine, event, func, insert, literal_column, select, text
 from sqlalchemy import inspect as orm_inspect
 from sqlalchemy.dialects.postgresql import INET
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.ext.mutable import MutableDict
 from sqlalchemy.orm import (
-    DeclarativeBase,
-    Mapped,
     Session,
-    WriteOnlyMapped,
     contains_eager,
     joinedload,
-    mapped_column,
-    relationship,
     selectinload,
     with_loader_criteria,
 )
 from sqlalchemy.pool import StaticPool
 from sqlalchemy.types import NullType, TypeEngine
 from sqlalchemy.util import await_only, greenlet_spawn
+from tests.tables.house import Guest, House, HouseBase, Room
 from tests.versions import distinct_on
 
 from fastapi_kit import _compat, _compat_web
@@ -72,38 +68,12 @@ from fastapi_kit._compat_web import new_app
 from fastapi_kit.testing import app_client
 
 
-class Base(DeclarativeBase): ...
-
-
-class Owner(Base):
-    __tablename__ = "owners"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str]
-    data: Mapped[dict[str, int]] = mapped_column(MutableDict.as_mutable(JSON), default=dict)
-    pets: Mapped[list["Pet"]] = relationship(back_populates="owner", cascade="all, delete-orphan", order_by="Pet.id")
-    notes: WriteOnlyMapped["Note"] = relationship()
-
-
-class Pet(Base):
-    __tablename__ = "pets"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str]
-    owner_id: Mapped[int | None] = mapped_column(ForeignKey("owners.id"))
-    owner: Mapped[Owner | None] = relationship(back_populates="pets")
-
-
-class Note(Base):
-    __tablename__ = "notes"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    owner_id: Mapped[int | None] = mapped_column(ForeignKey("owners.id"))
-
-
 @pytest.fixture
 def session() -> Iterator[Session]:
     engine = create_engine("sqlite://", poolclass=StaticPool)
-    Base.metadata.create_all(engine)
+    HouseBase.metadata.create_all(engine)
     with Session(engine, expire_on_commit=False) as session:
-        session.add_all([Owner(id=1, name="one", data={"n": 1}, pets=[Pet(name="a"), Pet(name="b")]), Owner(id=2, name="two")])
+        session.add_all([House(id=1, name="one", data={"n": 1}, rooms=[Room(name="a"), Room(name="b")]), House(id=2, name="two")])
         session.commit()
         session.expunge_all()
         yield session
@@ -112,115 +82,115 @@ def session() -> Iterator[Session]:
 
 def test_every_name_is_tried() -> None:
     """A new one needs a test here."""
-    source = python_inspect.getsource(python_inspect.getmodule(test_every_name_is_tried) or Base)
+    source = python_inspect.getsource(python_inspect.getmodule(test_every_name_is_tried) or HouseBase)
     assert [name for name in _compat.__all__ + _compat_web.__all__ if source.count(name) < 2] == []
 
 
 def test_binds_of(session: Session) -> None:
     other = create_engine("sqlite://")
     assert binds_of(session) == [session.bind]
-    assert set(binds_of(Session(binds={Owner: other}))) == {other}
-    assert set(binds_of(Session(session.bind, binds={Pet: other}))) == {session.bind, other}
+    assert set(binds_of(Session(binds={House: other}))) == {other}
+    assert set(binds_of(Session(session.bind, binds={Room: other}))) == {session.bind, other}
     assert binds_of(Session()) == []
 
 
 def test_has_sent_sql(session: Session) -> None:
     with session.begin() as transaction:
         assert not has_sent_sql(transaction)
-        session.add(Owner(name="new"))
+        session.add(House(name="new"))
         assert not has_sent_sql(transaction)
         session.flush()
         assert has_sent_sql(transaction)
 
 
 def test_is_clean(session: Session) -> None:
-    owner = session.get_one(Owner, 1)
+    house = session.get_one(House, 1)
     assert is_clean(session)
-    owner.name = "changed"
+    house.name = "changed"
     assert not is_clean(session)
     session.rollback()
-    session.add(Owner(name="new"))
+    session.add(House(name="new"))
     assert not is_clean(session)
     session.rollback()
-    session.delete(session.get_one(Owner, 2))
+    session.delete(session.get_one(House, 2))
     assert not is_clean(session)
 
 
-def loaded(session: Session) -> Owner:
-    return session.scalars(select(Owner).where(Owner.id == 1).options(selectinload(Owner.pets))).one()
+def loaded(session: Session) -> House:
+    return session.scalars(select(House).where(House.id == 1).options(selectinload(House.rooms))).one()
 
 
 def test_discard_and_put_back_in_a_rollback(session: Session) -> None:
     """What was not touched is not expired; what was written is."""
-    owner, other = loaded(session), session.get_one(Owner, 2)
+    house, other = loaded(session), session.get_one(House, 2)
     other.name = "changed"
     session.flush()
     event.listen(session, "after_rollback", lambda _: kept.extend(discard_clean(session)))
     kept: list[object] = []
     session.rollback()
-    assert owner not in session.identity_map.values()
+    assert house not in session.identity_map.values()
     put_back(session, kept)
 
-    assert session.get(Owner, 1) is owner
-    assert {"name", "pets", "data"} <= vars(owner).keys()
+    assert session.get(House, 1) is house
+    assert {"name", "rooms", "data"} <= vars(house).keys()
     assert "name" not in vars(other)
     assert other.name == "two"
-    owner.name = "later"
+    house.name = "later"
     session.commit()
-    assert session.scalar(select(Owner.name).where(Owner.id == 1)) == "later"
+    assert session.scalar(select(House.name).where(House.id == 1)) == "later"
 
 
 @pytest.mark.parametrize("is_nested", [True, False])
 def test_discard_gives_back_what_was_loaded(session: Session, is_nested: bool) -> None:
     """References, collections in their order, write-only ones; a value whose old one is unknown is expired; deletions are taken back."""
-    owner, other = loaded(session), session.get_one(Owner, 2)
-    first, second = collection = owner.pets
+    house, other = loaded(session), session.get_one(House, 2)
+    first, second = collection = house.rooms
     transaction = session.begin_nested() if is_nested else session.get_transaction()
     assert transaction is not None
     with session.no_autoflush:
-        owner.name = "undone"
-        owner.data["n"] = 2
-        owner.pets.remove(first)
-        owner.pets.append(Pet(name="undone"))
-        owner.notes.add(Note())
-        second.owner = other
+        house.name = "undone"
+        house.data["n"] = 2
+        house.rooms.remove(first)
+        house.rooms.append(Room(name="undone"))
+        house.guests.add(Guest(name="undone"))
+        second.house = other
         session.delete(other)
     kept = discard_clean(session)
     transaction.rollback()
     put_back(session, kept)
 
-    assert (owner.name, list(owner.pets)) == ("one", [first, second])
-    assert owner.pets is collection
-    assert (first.owner, second.owner) == (owner, owner)
-    assert "data" not in vars(owner)
-    assert owner.data == {"n": 1}
+    assert (house.name, list(house.rooms)) == ("one", [first, second])
+    assert house.rooms is collection
+    assert (first.house, second.house) == (house, house)
+    assert "data" not in vars(house)
+    assert house.data == {"n": 1}
     assert (list(session.dirty), list(session.new), list(session.deleted)) == ([], [], [])
-    owner.data["n"], first.name = 3, "kept"
+    house.data["n"], first.name = 3, "kept"
     session.commit()
     session.expunge_all()
     again = loaded(session)
-    assert (again.data, [pet.name for pet in again.pets]) == ({"n": 3}, ["kept", "b"])
-    assert session.scalar(select(func.count()).select_from(Note)) == 0
-    assert session.get(Owner, 2) is not None
+    assert (again.data, [room.name for room in again.rooms]) == ({"n": 3}, ["kept", "b"])
+    assert session.scalar(select(func.count()).select_from(Guest)) == 0
+    assert session.get(House, 2) is not None
 
 
 def test_put_back_leaves_what_is_not_the_sessions(session: Session) -> None:
-    owner, other = loaded(session), session.get_one(Owner, 2)
+    house, other = loaded(session), session.get_one(House, 2)
     kept = discard_clean(session)
-    again = session.get_one(Owner, 2)
+    again = session.get_one(House, 2)
     session.expunge(again)
     put_back(session, kept)
 
-    assert session.get(Owner, 1) is owner
-    assert session.get(Owner, 2) in {other, again}
-    del kept, owner
+    assert session.get(House, 1) is house
+    assert session.get(House, 2) in {other, again}
+    del kept, house
     gc.collect()
-    assert session.identity_map.get(orm_inspect(Owner).identity_key_from_primary_key((1,))) is None
+    assert session.identity_map.get(orm_inspect(House).identity_key_from_primary_key((1,))) is None
 
 
 def test_mark_inserted(session: Session) -> None:
     """A rollback makes it transient."""
-    row = session.scalars(insert(Owner).values(name="new", data={}).returning(Owner)).one()
+    row = session.scalars(insert(House).values(name="new", data={}).returning(House)).one()
     mark_inserted(session, [row])
     session.rollback()
     assert orm_inspect(row).transient
@@ -228,35 +198,35 @@ def test_mark_inserted(session: Session) -> None:
 
 def test_mark_updated(session: Session) -> None:
     """Also a savepoint's rollback expires it."""
-    owner = loaded(session)
+    house = loaded(session)
     with session.begin_nested() as savepoint:
-        refresh_row(owner, {"name": "changed"})
-        mark_updated(session, owner)
+        refresh_row(house, {"name": "changed"})
+        mark_updated(session, house)
         savepoint.rollback()
-    assert "name" not in vars(owner)
+    assert "name" not in vars(house)
 
 
 def test_mark_deleted(session: Session) -> None:
     """It is in the session again after a rollback, and leaves it with the commit."""
-    pet = session.get_one(Pet, 1)
-    mark_deleted(session, pet)
-    assert orm_inspect(pet).deleted
+    room = session.get_one(Room, 1)
+    mark_deleted(session, room)
+    assert orm_inspect(room).deleted
     session.rollback()
-    assert orm_inspect(pet).persistent
+    assert orm_inspect(room).persistent
     session.begin()
-    mark_deleted(session, pet)
+    mark_deleted(session, room)
     session.expire_on_commit = True
     session.commit()
-    assert orm_inspect(pet).detached
+    assert orm_inspect(room).detached
 
 
 def test_refresh_row(session: Session) -> None:
     """Nothing is dirty, and a mutable value tells its row of a change."""
-    owner = loaded(session)
-    refresh_row(owner, {"name": "new", "data": MutableDict({"n": 5})})
-    assert (owner.name, owner.data, list(session.dirty)) == ("new", {"n": 5}, [])
-    owner.data["n"] = 6
-    assert owner in session.dirty
+    house = loaded(session)
+    refresh_row(house, {"name": "new", "data": MutableDict({"n": 5})})
+    assert (house.name, house.data, list(session.dirty)) == ("new", {"n": 5}, [])
+    house.data["n"] = 6
+    assert house in session.dirty
 
 
 def test_has_begin_listener() -> None:
@@ -274,72 +244,72 @@ def test_own_isolation_level() -> None:
 
 
 def test_options_of_a_statement() -> None:
-    load, criteria = selectinload(Owner.pets), with_loader_criteria(Owner, Owner.id > 0)
-    statement = select(Owner).options(load, criteria)
+    load, criteria = selectinload(House.rooms), with_loader_criteria(House, House.id > 0)
+    statement = select(House).options(load, criteria)
     assert list(options_of(statement)) == [load, criteria]
     assert list(criteria_options(statement)) == [criteria]
 
 
 def test_loads_from_joins() -> None:
-    assert loads_from_joins([contains_eager(Pet.owner)])
-    assert loads_from_joins([joinedload(Owner.pets), contains_eager(Owner.pets).joinedload(Pet.owner)])
-    assert not loads_from_joins([joinedload(Owner.pets), selectinload(Owner.pets).joinedload(Pet.owner)])
-    assert not loads_from_joins([with_loader_criteria(Owner, Owner.id > 0)])
+    assert loads_from_joins([contains_eager(Room.house)])
+    assert loads_from_joins([joinedload(House.rooms), contains_eager(House.rooms).joinedload(Room.house)])
+    assert not loads_from_joins([joinedload(House.rooms), selectinload(House.rooms).joinedload(Room.house)])
+    assert not loads_from_joins([with_loader_criteria(House, House.id > 0)])
 
 
 def test_order_of() -> None:
-    assert [str(each) for each in order_of(select(Owner).order_by(Owner.name, Owner.id.desc()))] == ["owners.name", "owners.id DESC"]
-    assert not order_of(select(Owner).order_by(Owner.name).order_by(None))
+    assert [str(each) for each in order_of(select(House).order_by(House.name, House.id.desc()))] == ["houses.name", "houses.id DESC"]
+    assert not order_of(select(House).order_by(House.name).order_by(None))
 
 
 def test_froms_of() -> None:
-    assert list(froms_of(Owner.name)) == [Owner.__table__]
-    assert set(froms_of(Owner.id == Pet.owner_id)) == {Owner.__table__, Pet.__table__}
+    assert list(froms_of(House.name)) == [House.__table__]
+    assert set(froms_of(House.id == Room.house_id)) == {House.__table__, Room.__table__}
     assert not froms_of(literal_column("1"))
 
 
 def test_is_ungrouped() -> None:
-    plain = select(Owner).where(Owner.id > 0).order_by(Owner.id).limit(1)
+    plain = select(House).where(House.id > 0).order_by(House.id).limit(1)
     assert is_ungrouped(plain)
-    for grouped in (plain.distinct(), distinct_on(plain, Owner.id), plain.group_by(Owner.id), plain.having(Owner.id > 0)):
+    for grouped in (plain.distinct(), distinct_on(plain, House.id), plain.group_by(House.id), plain.having(House.id > 0)):
         assert not is_ungrouped(grouped)
 
 
 def test_plain_criteria() -> None:
-    mapper = orm_inspect(Owner)
-    where = Owner.id > 0
-    found = plain_criteria(select(Owner).where(where).order_by(Owner.id).options(selectinload(Owner.pets)), mapper)
+    mapper = orm_inspect(House)
+    where = House.id > 0
+    found = plain_criteria(select(House).where(where).order_by(House.id).options(selectinload(House.rooms)), mapper)
     assert found is not None
     assert [str(each) for each in found] == [str(where)]
-    assert plain_criteria(select(Owner), mapper) == ()
-    plain = select(Owner)
+    assert plain_criteria(select(House), mapper) == ()
+    plain = select(House)
     for more in (
-        *(plain.join(Owner.pets), plain.select_from(Pet), plain.group_by(Owner.id), plain.having(Owner.id > 0), plain.distinct()),
-        *(plain.prefix_with("ALL"), plain.limit(1), plain.offset(1), plain.with_for_update(), plain.add_columns(Pet.id)),
-        *(plain.where(Pet.id > 0), plain.add_cte(select(Pet.id).cte()), distinct_on(plain, Owner.id)),
+        *(plain.join(House.rooms), plain.select_from(Room), plain.group_by(House.id), plain.having(House.id > 0), plain.distinct()),
+        *(plain.prefix_with("ALL"), plain.limit(1), plain.offset(1), plain.with_for_update(), plain.add_columns(Room.id)),
+        *(plain.where(Room.id > 0), plain.add_cte(select(Room.id).cte()), distinct_on(plain, House.id)),
     ):
         assert plain_criteria(more, mapper) is None
 
 
 def test_limits_rows() -> None:
-    every = select(Owner).where(Owner.id > 1).order_by(Owner.id)
+    every = select(House).where(House.id > 1).order_by(House.id)
     assert not limits_rows(every)
     assert not limits_rows(every.distinct())
-    for some in (every.limit(1), every.offset(1), every.fetch(1), distinct_on(every, Owner.id)):
+    for some in (every.limit(1), every.offset(1), every.fetch(1), distinct_on(every, House.id)):
         assert limits_rows(some)
 
 
 def test_demands_unique(session: Session) -> None:
-    assert demands_unique(session.execute(select(Owner).options(joinedload(Owner.pets))))
-    assert not demands_unique(session.execute(select(Owner).options(selectinload(Owner.pets))))
-    assert not demands_unique(session.execute(select(Owner.id)))
+    assert demands_unique(session.execute(select(House).options(joinedload(House.rooms))))
+    assert not demands_unique(session.execute(select(House).options(selectinload(House.rooms))))
+    assert not demands_unique(session.execute(select(House.id)))
 
 
 def test_by_place(session: Session) -> None:
     """The rows are the same. A statement from the cache keeps the names of the first one, so it need not make its own."""
     connection = session.connection()
     plain, by_place = (
-        [connection.execute(select(Owner.id, Owner.name), execution_options=options) for _ in "ab"] for options in ({}, BY_PLACE)
+        [connection.execute(select(House.id, House.name), execution_options=options) for _ in "ab"] for options in ({}, BY_PLACE)
     )
     assert by_place[1].all() == plain[1].all()
     assert by_place[1]._metadata is by_place[0]._metadata

@@ -1,151 +1,27 @@
 """What a rejected or undone write leaves in memory: everything that was loaded stays, and nothing that was undone."""
 
 import asyncio
-import dataclasses
 import gc
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, ClassVar, get_args
+from typing import Any, get_args
 
 import pytest
 from pydantic import BaseModel
-from sqlalchemy import JSON, ForeignKey, String, event, func, inspect, select
+from sqlalchemy import event, func, inspect, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
-from sqlalchemy.ext.mutable import MutableComposite, MutableDict, MutableList
-from sqlalchemy.ext.orderinglist import ordering_list
 from sqlalchemy.orm import (
-    DeclarativeBase,
-    DynamicMapped,
-    Mapped,
-    WriteOnlyMapped,
-    attribute_keyed_dict,
-    composite,
-    mapped_column,
-    relationship,
     selectinload,
-    validates,
 )
 from sqlalchemy.orm.session import JoinTransactionMode
+from tests.tables.house import City, Door, Floor, Guest, House, HouseBase, Key, Lease, Letter, Nest, Plant, Point, Room, Tree
 from tests.thorough import FULL, few
 
 from fastapi_kit.crud import CRUDService
 from fastapi_kit.db import Database, unit_of_work
 from fastapi_kit.db.transactions import typed_errors
 from fastapi_kit.errors import ConflictError, StillReferencedError, UnavailableError, UnknownReferenceError
-
-
-class Base(DeclarativeBase): ...
-
-
-@dataclasses.dataclass
-class Point(MutableComposite):
-    x: int
-    y: int
-
-    def __setattr__(self, name: str, value: object) -> None:
-        object.__setattr__(self, name, value)
-        self.changed()
-
-
-class City(Base):
-    """Is written by single statements."""
-
-    __tablename__ = "cities"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(String(20), unique=True)
-
-
-class House(Base):
-    """Has a collection of every kind, and mutable columns of every kind."""
-
-    __tablename__ = "houses"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(String(20), unique=True)
-    note: Mapped[str | None]
-    city_id: Mapped[int | None] = mapped_column(ForeignKey("cities.id"))
-    parent_id: Mapped[int | None] = mapped_column(ForeignKey("houses.id"))
-    data: Mapped[dict[str, int]] = mapped_column(MutableDict.as_mutable(JSON), default=dict)
-    tags: Mapped[list[str]] = mapped_column(MutableList.as_mutable(JSON), default=list)
-    at: Mapped[Point] = composite(mapped_column("x", default=0), mapped_column("y", default=0))
-    parent: Mapped["House | None"] = relationship(remote_side=[id], back_populates="annexes")
-    annexes: Mapped[list["House"]] = relationship(back_populates="parent")
-    rooms: Mapped[list["Room"]] = relationship(back_populates="house", order_by="Room.id", cascade="all, delete-orphan")
-    seen_rooms: Mapped[list["Room"]] = relationship(viewonly=True, order_by="Room.id")
-    doors: Mapped[set["Door"]] = relationship(cascade="all, delete-orphan")
-    keys: Mapped[dict[str, "Key"]] = relationship(collection_class=attribute_keyed_dict("name"))
-    floors: Mapped[list["Floor"]] = relationship(order_by="Floor.position", collection_class=ordering_list("position"))
-    guests: WriteOnlyMapped["Guest"] = relationship()
-    letters: DynamicMapped["Letter"] = relationship()
-
-
-class Part:
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str]
-    house_id: Mapped[int | None] = mapped_column(ForeignKey("houses.id"))
-
-
-class Room(Part, Base):
-    __tablename__ = "rooms"
-    house: Mapped[House | None] = relationship(back_populates="rooms")
-
-
-class Door(Part, Base):
-    __tablename__ = "doors"
-
-
-class Key(Part, Base):
-    __tablename__ = "keys"
-
-
-class Floor(Part, Base):
-    __tablename__ = "floors"
-    position: Mapped[int]
-
-
-class Guest(Part, Base):
-    __tablename__ = "guests"
-
-
-class Letter(Part, Base):
-    __tablename__ = "letters"
-
-
-class Plant(Base):
-    """Is written by flushes: it has a validator and is the base of joined tables."""
-
-    __tablename__ = "plants"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    kind: Mapped[str]
-    name: Mapped[str] = mapped_column(String(20), unique=True)
-    __mapper_args__: ClassVar = {"polymorphic_on": "kind", "polymorphic_identity": "plant"}
-
-    @validates("name")
-    def _same(self, _name: str, value: str) -> str:
-        return value
-
-
-class Tree(Plant):
-    __tablename__ = "trees"
-    id: Mapped[int] = mapped_column(ForeignKey("plants.id"), primary_key=True)
-    height: Mapped[int] = mapped_column(default=1)
-    __mapper_args__: ClassVar = {"polymorphic_identity": "tree"}
-
-
-class Nest(Base):
-    """Prevents the deletion of its tree, which is done by a flush."""
-
-    __tablename__ = "nests"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    tree_id: Mapped[int] = mapped_column(ForeignKey("trees.id"))
-
-
-class Lease(Base):
-    """Its foreign key is checked at COMMIT."""
-
-    __tablename__ = "leases"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    house_id: Mapped[int] = mapped_column(ForeignKey("houses.id", deferrable=True, initially="DEFERRED"))
 
 
 class Anything(BaseModel): ...
@@ -172,7 +48,7 @@ def quick_collections() -> None:
 @pytest.fixture
 async def street(database: Database) -> Database:
     """Two houses, one with everything, and two trees."""
-    await database.create_tables(Base.metadata)
+    await database.create_tables(HouseBase.metadata)
     async with database.begin() as session:
         full = House(name="full", note="old", data={"n": 1}, tags=["a"], at=Point(1, 2))
         full.rooms = [Room(name="r1"), Room(name="r2"), Room(name="r3")]
@@ -599,7 +475,7 @@ async def test_a_session_of_two_engines(street: Database) -> None:
     if street.engine.dialect.name == "sqlite":
         pytest.skip("SQLite has one writer at a time")
     other = create_async_engine(street.engine.url)
-    async with AsyncSession(binds={Base: street.engine, Plant: other, Tree: other}, expire_on_commit=False) as session:
+    async with AsyncSession(binds={HouseBase: street.engine, Plant: other, Tree: other}, expire_on_commit=False) as session:
         held = await Held.load(session)
         for undone in (insert_by_statement, insert_by_flush, unit_that_fails):
             await undone(session)

@@ -8,8 +8,8 @@ from fastapi import FastAPI
 from httpx import AsyncClient
 from httpx import Response as ClientResponse
 from pydantic import BaseModel
-from sqlalchemy import MetaData, String, insert, text
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy import insert, text
+from tests.tables.library import Author
 
 from fastapi_kit.db import Database
 from fastapi_kit.errors import KitError
@@ -19,12 +19,10 @@ from fastapi_kit.testing.client import app_client
 __all__ = [
     "JSON",
     "SECRET",
-    "AppBase",
     "AppError",
     "ErrorList",
     "Named",
     "OutOfStockError",
-    "Person",
     "RealWorldError",
     "answer_to",
     "client_of",
@@ -94,23 +92,13 @@ def realworld(problem: Problem) -> RealWorldError:
     return RealWorldError(errors=ErrorList(body=lines or [problem.detail]))
 
 
-class AppBase(DeclarativeBase):
-    metadata = MetaData()
-
-
-class Person(AppBase):
-    __tablename__ = "persons"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    email: Mapped[str] = mapped_column(String(20), unique=True)
-
-
 def writing_app(database: Database) -> FastAPI:
     app = FastAPI()
 
     @app.post("/{email}")
     async def create(email: str) -> None:
         async with database.engine.begin() as connection:
-            await connection.execute(insert(Person).values(email=None if email == "null" else email.replace("NUL", "\0")))
+            await connection.execute(insert(Author).values(email=None if email == "null" else email.replace("NUL", "\0")))
 
     return app
 

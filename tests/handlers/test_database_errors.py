@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI
 from sqlalchemy import text
-from tests.handlers.apps import AppBase, answer_to, client_of, reading_app, writing_app
+from tests.handlers.apps import answer_to, client_of, reading_app, writing_app
+from tests.tables.library import LibraryBase
 
 from fastapi_kit.db import Database, DatabaseOptions
 from fastapi_kit.errors import UnavailableError
@@ -17,7 +18,7 @@ from fastapi_kit.testing.client import app_client
 @pytest.mark.parametrize("register", [register_exception_handlers, register_integrity_error_handler])
 async def test_a_rejected_write_of_the_application_is_a_4xx(database: Database, register: Callable[[FastAPI], None]) -> None:
     """A violated unique constraint is a 409 and a null a 422; the field is named and the SQL is not shown."""
-    await database.create_tables(AppBase.metadata)
+    await database.create_tables(LibraryBase.metadata)
     app = writing_app(database)
     register(app)
 
@@ -32,10 +33,10 @@ async def test_a_rejected_write_of_the_application_is_a_4xx(database: Database, 
 
 async def test_values_that_postgresql_rejects_are_a_422(postgres_database: Database) -> None:
     """Too long text and NUL are a 422, although PostgreSQL raises no IntegrityError for them."""
-    await postgres_database.create_tables(AppBase.metadata)
+    await postgres_database.create_tables(LibraryBase.metadata)
 
     async with client_of(writing_app(postgres_database)) as client:
-        answers = [await client.post(f"/{email}") for email in ("x" * 21, "NUL")]
+        answers = [await client.post(f"/{email}") for email in ("x" * 51, "NUL")]
 
     assert [answer.status_code for answer in answers] == [422, 422]
 

@@ -7,7 +7,6 @@ from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 from tests.handlers.apps import (
     SECRET,
-    AppBase,
     Named,
     OutOfStockError,
     answer_to,
@@ -17,6 +16,7 @@ from tests.handlers.apps import (
     realworld,
     writing_app,
 )
+from tests.tables.library import LibraryBase
 
 from fastapi_kit.db import Database
 from fastapi_kit.errors import ConfigurationError, KitError, NotFoundError, UserInputError
@@ -86,7 +86,7 @@ async def test_the_validation_registrar_takes_the_422() -> None:
 
 async def test_two_database_registrars_work_together(database: Database) -> None:
     """The registrars for integrity errors and lost databases work in either order, although both handle SQLAlchemyError."""
-    await database.create_tables(AppBase.metadata)
+    await database.create_tables(LibraryBase.metadata)
     lost = Database("postgresql+asyncpg://127.0.0.1:1/db")
     for registrars in (
         [register_integrity_error_handler, register_unavailable_error_handler],

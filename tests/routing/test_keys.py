@@ -62,6 +62,19 @@ def test_a_composite_key_is_documented() -> None:
     assert operation["parameters"][1]["schema"]["format"] == "date"
 
 
+def thing_with(column_type: Any) -> Any:
+    """Return a model whose key has *column_type*."""
+
+    class Base(DeclarativeBase):
+        metadata = MetaData()
+
+    class Thing(Base):
+        __tablename__ = "things"
+        id: Mapped[Any] = mapped_column(column_type, primary_key=True, autoincrement=False)
+
+    return Thing
+
+
 class Wrapped(TypeDecorator[int]):
     impl = SmallInteger
     cache_ok = True
@@ -90,14 +103,9 @@ def whole(bits: int) -> dict[str, object]:
 def test_a_key_has_its_columns_type_and_range(column_type: Any, schema: dict[str, object]) -> None:
     """The document shows the type of the column and the range of an integer."""
 
-    class Base(DeclarativeBase):
-        metadata = MetaData()
+    thing = thing_with(column_type)
 
-    class Thing(Base):
-        __tablename__ = "things"
-        id: Mapped[Any] = mapped_column(column_type, primary_key=True, autoincrement=False)
-
-    class ThingService(CRUDService[Thing, NoteTitle, NoteTitle]): ...
+    class ThingService(CRUDService[thing, NoteTitle, NoteTitle]): ...
 
     operation = operations_of(crud_router(ThingService, read=NoteTitle, session=get_session))["/{id}", "get"]
 
@@ -135,12 +143,7 @@ class Colour(enum.Enum):
 async def test_a_key_has_one_form(database: Database, column_type: Any, right: list[str], wrong: list[str]) -> None:
     """A key of any type is accepted only in the form that Location has; a UUID may be in upper case."""
 
-    class Base(DeclarativeBase):
-        metadata = MetaData()
-
-    class Thing(Base):
-        __tablename__ = "things"
-        id: Mapped[Any] = mapped_column(column_type, primary_key=True, autoincrement=False)
+    thing = thing_with(column_type)
 
     class ThingIn(BaseModel):
         id: Any
@@ -151,9 +154,9 @@ async def test_a_key_has_one_form(database: Database, column_type: Any, right: l
             kind = column_type.python_type
             return TypeAdapter(kind).validate_python(value)
 
-    class ThingService(CRUDService[Thing, ThingIn, ThingIn]): ...
+    class ThingService(CRUDService[thing, ThingIn, ThingIn]): ...
 
-    await database.create_tables(Base.metadata)
+    await database.create_tables(thing.metadata)
     async with client_of(crud_router(ThingService, read=ThingIn, session=database.session), prefix="/things") as client:
         location = (await client.post("/things", json={"id": right[0]})).headers["location"]
         found = [(await client.get(f"/things/{quote(key, safe='%')}")).status_code for key in right]
@@ -175,14 +178,9 @@ async def test_a_text_key_that_fits_no_row(notes: Database) -> None:
 def test_a_key_that_cannot_be_part_of_a_path_raises(column_type: Any) -> None:
     """A key of bytes or lists raises ConfigurationError; a list alone needs no key."""
 
-    class Base(DeclarativeBase):
-        metadata = MetaData()
+    thing = thing_with(column_type)
 
-    class Thing(Base):
-        __tablename__ = "things"
-        id: Mapped[Any] = mapped_column(column_type, primary_key=True, autoincrement=False)
-
-    class ThingService(CRUDService[Thing, NoteTitle, NoteTitle]): ...
+    class ThingService(CRUDService[thing, NoteTitle, NoteTitle]): ...
 
     crud_router(ThingService, read=NoteTitle, session=get_session, endpoints=Endpoint.LIST)
     for endpoint in (Endpoint.GET, Endpoint.CREATE):
@@ -193,19 +191,14 @@ def test_a_key_that_cannot_be_part_of_a_path_raises(column_type: Any) -> None:
 async def test_a_uuid_key_works(database: Database) -> None:
     """A UUID that the client makes is a key."""
 
-    class Base(DeclarativeBase):
-        metadata = MetaData()
-
-    class Thing(Base):
-        __tablename__ = "things"
-        id: Mapped[UUID] = mapped_column(primary_key=True)
+    thing = thing_with(Uuid())
 
     class ThingIn(BaseModel):
         id: UUID
 
-    class ThingService(CRUDService[Thing, ThingIn, ThingIn]): ...
+    class ThingService(CRUDService[thing, ThingIn, ThingIn]): ...
 
-    await database.create_tables(Base.metadata)
+    await database.create_tables(thing.metadata)
     key = str(uuid4())
     async with client_of(crud_router(ThingService, read=ThingIn, session=database.session), prefix="/things") as client:
         assert (await client.post("/things", json={"id": key})).headers["location"] == f"/things/{key}"
