@@ -15,7 +15,7 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import insert
 from tests.conformance.drive import serving
-from tests.crud.filters.models import Colour, Item, ItemFeed, ItemQuery, ItemRead, ItemService, ShopBase
+from tests.tables.shop import Colour, Item, ItemFeed, ItemQuery, ItemRead, ItemService, ShopBase
 
 from fastapi_kit import Database
 from fastapi_kit.handlers import register_exception_handlers

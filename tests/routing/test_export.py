@@ -17,8 +17,8 @@ from httpx import AsyncClient
 from sqlalchemy import QueuePool, Select, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.types import Message
-from tests.crud.filters.models import Item, ItemFeed, ItemQuery, ItemRead, ItemService, ItemWithTags, Owner, ShopBase, Tag
 from tests.routing.models import ANY_DATABASE, NoteRead, NoteService, WordIn, WordService, client_of, client_on, forbid, get_session
+from tests.tables.shop import Item, ItemFeed, ItemQuery, ItemRead, ItemService, ItemWithTags, Owner, ShopBase, Tag
 
 from fastapi_kit.crud import ReadService
 from fastapi_kit.db import Database

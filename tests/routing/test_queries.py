@@ -11,7 +11,7 @@ from httpx import AsyncClient
 from pydantic import ConfigDict
 from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncSession
-from tests.crud.filters.models import Colour, Item, ItemFeed, ItemQuery, ItemRead, ItemService, Owner, ShopBase, Tag
+from tests.tables.shop import Colour, Item, ItemFeed, ItemQuery, ItemRead, ItemService, Owner, ShopBase, Tag
 
 from fastapi_kit.crud import KeysetSpec, QuerySpec
 from fastapi_kit.db import Database
