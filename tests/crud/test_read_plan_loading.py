@@ -38,9 +38,10 @@ from sqlalchemy.orm import (
     with_loader_criteria,
 )
 from tests.tables.names import Name, NamesBase
-from tests.tables.press import Article, Knot, PressBase, Publisher, Tag, Writer, article_tags
+from tests.tables.press import KNOTS, Article, Knot, PressBase, Publisher, Tag, Writer, article_tags
 from typing_extensions import TypeAliasType
 
+from fastapi_kit.crud import ReadService
 from fastapi_kit.crud.read_plan.plan import ReadPlan, read_plan
 from fastapi_kit.db import Database
 from fastapi_kit.errors import ConfigurationError, NotLoadedError
@@ -525,6 +526,26 @@ async def test_a_tree_of_two_kinds_of_children_is_loaded_level_by_level(chain: A
     assert plan.satisfied_by(rows[0])
     assert depth(plan.from_objects(rows)[0].model_dump(), "left", "right") == 7
     assert list(plan.loads(rows)) == []
+
+
+class EagerKnot(PressBase):
+    """Every select joins its children."""
+
+    __table__ = Knot.__table__
+    name: Mapped[str]
+    children: Mapped[list["EagerKnot"]] = relationship(lazy="joined", foreign_keys=[KNOTS.parent_id], viewonly=True)
+    left: Mapped["EagerKnot | None"] = relationship(remote_side=[KNOTS.id], foreign_keys=[KNOTS.left_id], viewonly=True)
+    right: Mapped["EagerKnot | None"] = relationship(remote_side=[KNOTS.id], foreign_keys=[KNOTS.right_id], viewonly=True)
+
+
+class EagerKnotService(ReadService[EagerKnot]): ...
+
+
+async def test_a_tree_whose_objects_come_in_several_rows(chain: AsyncSession) -> None:
+    """Each level of a tree is loaded also if the model joins a collection to every select."""
+    (root,) = await EagerKnotService(chain).list_as(Branches, EagerKnot.name == "0")
+
+    assert depth(root.model_dump(), "left", "right") == 7
 
 
 class Circular(BaseModel):
