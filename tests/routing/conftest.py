@@ -6,7 +6,7 @@ from functools import cache
 import pytest
 from fastapi import FastAPI
 from httpx import AsyncClient
-from tests.routing.models import ANY_DATABASE, AppBase, NoteRead, NoteService, app_of, client_on
+from tests.routing.models import ANY_DATABASE, BlogBase, NoteRead, NoteService, app_of, client_on
 
 from fastapi_kit.db import Database
 from fastapi_kit.routing import crud_router
@@ -15,7 +15,7 @@ from fastapi_kit.routing import crud_router
 @pytest.fixture
 async def notes(database: Database) -> Database:
     """A database with the tables of the models."""
-    await database.create_tables(AppBase.metadata)
+    await database.create_tables(BlogBase.metadata)
     return database
 
 

@@ -1,4 +1,4 @@
-"""Notes, folders, seat plans and words: models, schemas and services for the tests of routers."""
+"""Notes, folders, seat plans and words of ``tests/tables/blog.py``: schemas and services for the tests of routers."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,9 +9,8 @@ from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 from httpx import AsyncClient
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import ForeignKey, MetaData, String
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from tests.tables.blog import BlogBase, Folder, Note, SeatPlan, Usage, Word
 
 from fastapi_kit.crud import CRUDService
 from fastapi_kit.db import Database
@@ -22,7 +21,7 @@ from fastapi_kit.testing.client import app_client
 __all__ = [
     "ALL",
     "ANY_DATABASE",
-    "AppBase",
+    "BlogBase",
     "Folder",
     "FolderCreate",
     "FolderRead",
@@ -35,11 +34,11 @@ __all__ = [
     "NoteService",
     "NoteTitle",
     "NoteUpdate",
-    "Pin",
     "SeatPlan",
     "SeatPlanIn",
     "SeatPlanService",
     "SeatPlanUpdate",
+    "Usage",
     "Word",
     "WordIn",
     "WordService",
@@ -53,43 +52,6 @@ __all__ = [
     "get_session",
     "operations_of",
 ]
-
-
-class AppBase(DeclarativeBase):
-    metadata = MetaData()
-
-
-class Note(AppBase):
-    __tablename__ = "notes"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    title: Mapped[str] = mapped_column(String(50), unique=True)
-    folder_id: Mapped[int | None] = mapped_column(ForeignKey("folders.id"))
-
-
-class Pin(AppBase):
-    """Its foreign key keeps a note from being deleted."""
-
-    __tablename__ = "pins"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    note_id: Mapped[int] = mapped_column(ForeignKey("notes.id"))
-
-
-class Folder(AppBase):
-    __tablename__ = "folders"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    notes: Mapped[list[Note]] = relationship(lazy="selectin")
-
-
-class SeatPlan(AppBase):
-    __tablename__ = "seat_plans"
-    hall: Mapped[str] = mapped_column("hall_name", String(20), primary_key=True)
-    day: Mapped[date] = mapped_column(primary_key=True)
-    seats: Mapped[int]
-
-
-class Word(AppBase):
-    __tablename__ = "words"
-    text: Mapped[str] = mapped_column(String(20), primary_key=True)
 
 
 class NoteCreate(BaseModel):

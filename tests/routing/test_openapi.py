@@ -10,7 +10,7 @@ from tests.routing.models import (
     Note,
     NoteRead,
     NoteService,
-    Pin,
+    Usage,
     SeatPlanIn,
     SeatPlanService,
     client_of,
@@ -73,7 +73,7 @@ async def test_the_documented_errors_happen(notes: Database) -> None:
     async with notes.begin() as session:
         session.add_all([Note(id=1, title="a"), Note(id=2, title="b")])
         await session.flush()
-        session.add(Pin(note_id=1))
+        session.add(Usage(note_id=1))
 
     caused: dict[tuple[str, str], set[int]] = {}
     async with client_of(router, prefix="/notes") as client:
