@@ -11,10 +11,11 @@ import pytest
 from fastapi import APIRouter, FastAPI
 from httpx import AsyncClient
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import ForeignKey, ForeignKeyConstraint, MetaData, String, UniqueConstraint, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from tests.routing.models import ANY_DATABASE, app_of, client_on
+from tests.tables.blog import Article, BlogBase, Comment, Folder, LateFootnote, Line, Usage, Word
+from tests.tables.zoo import Animal, Dog, ZooBase
 
 from fastapi_kit.crud import CRUDService
 from fastapi_kit.db import Database
@@ -22,78 +23,6 @@ from fastapi_kit.errors import ConfigurationError, NotFoundError, PermissionDeni
 from fastapi_kit.routing import Endpoint, RouterOptions, crud_router
 from fastapi_kit.testing.client import app_client
 from fastapi_kit.testing.queries import assert_max_queries
-
-
-class BlogBase(DeclarativeBase):
-    metadata = MetaData()
-
-
-class Author(BlogBase):
-    __tablename__ = "authors"
-    id: Mapped[int] = mapped_column(primary_key=True)
-
-
-class Article(BlogBase):
-    __tablename__ = "articles"
-    id: Mapped[int] = mapped_column(primary_key=True)
-
-
-class Comment(BlogBase):
-    __tablename__ = "comments"
-    __table_args__ = (UniqueConstraint("text"),)
-    id: Mapped[int] = mapped_column(primary_key=True)
-    article_id: Mapped[int] = mapped_column("article", ForeignKey("articles.id"))
-    author_id: Mapped[int | None] = mapped_column(ForeignKey("authors.id"))
-    text: Mapped[str] = mapped_column(String(20))
-
-
-class LateComment(BlogBase):
-    """Its foreign key is checked at COMMIT, and the column is deferred."""
-
-    __tablename__ = "late_comments"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    article_id: Mapped[int] = mapped_column(ForeignKey("articles.id", deferrable=True, initially="DEFERRED"), deferred=True)
-    text: Mapped[str]
-
-
-class Label(BlogBase):
-    __tablename__ = "labels"
-    name: Mapped[str] = mapped_column(String(20), primary_key=True)
-
-
-class Usage(BlogBase):
-    __tablename__ = "usages"
-    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
-    label_name: Mapped[str | None] = mapped_column(ForeignKey("labels.name"))
-
-
-class Mark(BlogBase):
-    __tablename__ = "marks"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    usage_id: Mapped[UUID] = mapped_column(ForeignKey("usages.id"))
-
-
-class Order(BlogBase):
-    __tablename__ = "orders"
-    id: Mapped[int] = mapped_column(primary_key=True)
-
-
-class Line(BlogBase):
-    """Its parent is part of its key."""
-
-    __tablename__ = "order_lines"
-    order_id: Mapped[int] = mapped_column(ForeignKey("orders.id"), primary_key=True)
-    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    text: Mapped[str]
-    splits: Mapped[list["Split"]] = relationship()
-
-
-class Split(BlogBase):
-    __tablename__ = "splits"
-    __table_args__ = (ForeignKeyConstraint(["order_id", "line_number"], ["order_lines.order_id", "order_lines.number"]),)
-    id: Mapped[int] = mapped_column(primary_key=True)
-    order_id: Mapped[int]
-    line_number: Mapped[int]
 
 
 class CommentIn(BaseModel):
@@ -105,13 +34,13 @@ class CommentRead(CommentIn):
 
 
 class OpenComment(BaseModel):
-    """A schema with fields for the parent and the author."""
+    """A schema with fields for the parent and the folder."""
 
     model_config = ConfigDict(extra="allow")
 
     text: str = "-"
     article_id: int | None = None
-    author_id: int | None = None
+    folder_id: int | None = None
 
 
 class CommentService(CRUDService[Comment, CommentIn, CommentIn]): ...
@@ -120,30 +49,26 @@ class CommentService(CRUDService[Comment, CommentIn, CommentIn]): ...
 class OpenCommentService(CRUDService[Comment, OpenComment, OpenComment]): ...
 
 
-class LateCommentService(CRUDService[LateComment, CommentIn, CommentIn]): ...
+class NumberedIn(CommentIn):
+    number: int = 1
+
+
+class LateFootnoteService(CRUDService[LateFootnote, NumberedIn, CommentIn]): ...
 
 
 class Empty(BaseModel): ...
 
 
 class UsageRead(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
     id: UUID
 
 
 class UsageService(CRUDService[Usage, Empty, Empty]): ...
 
 
-class MarkRead(BaseModel):
-    id: int
-    usage_id: UUID
-
-
-class MarkService(CRUDService[Mark, Empty, Empty]): ...
-
-
-class SplitRead(BaseModel):
-    model_config = ConfigDict(from_attributes=True)
-    id: int
+class PartRead(UsageRead):
+    part_of: UUID
 
 
 class LineIn(BaseModel):
@@ -152,7 +77,7 @@ class LineIn(BaseModel):
 
 
 class LineRead(LineIn):
-    splits: list[SplitRead]
+    usages: list[UsageRead]
 
 
 class LineService(CRUDService[Line, LineIn, CommentIn]): ...
@@ -180,14 +105,18 @@ async def client_of(
         yield client
 
 
+def article(number: int) -> Article:
+    return Article(id=number, slug=f"article-{number}", title="-")
+
+
 @pytest.fixture
 async def blog(database: Database) -> Database:
-    """Articles 1 and 2 of author 1, with the comments 1 and 2."""
+    """Articles 1 and 2, with the comments 1 and 2, which are in folder 1."""
     await database.create_tables(BlogBase.metadata)
     async with database.begin() as session:
-        session.add_all([Article(id=1), Article(id=2), Author(id=1)])
+        session.add_all([article(1), article(2), Folder(id=1)])
     async with database.begin() as session:
-        await CommentService(session).create_many([{"article_id": id, "text": f"of {id}", "author_id": 1} for id in (1, 2)])
+        await CommentService(session).create_many([{"article_id": id, "text": f"of {id}", "folder_id": 1} for id in (1, 2)])
     return database
 
 
@@ -259,7 +188,7 @@ async def test_nothing_is_created_under_an_unknown_parent(client: AsyncClient, b
 
 async def test_a_parent_that_is_checked_at_commit(blog: Database) -> None:
     """A deferred constraint and a deferred column also give a 404."""
-    async with client_of(blog, LateCommentService, LateComment.article_id) as client:
+    async with client_of(blog, LateFootnoteService, LateFootnote.article_id) as client:
         unknown = await client.post("/articles/9/comments", json={"text": "x"})
         created = await client.post("/articles/1/comments", json={"text": "x"})
         path = created.headers["location"]
@@ -270,9 +199,9 @@ async def test_a_parent_that_is_checked_at_commit(blog: Database) -> None:
 
 
 async def test_another_unknown_reference_stays_a_422(blog: Database) -> None:
-    """An unknown author under a known parent is a 422."""
+    """An unknown folder under a known parent is a 422."""
     async with client_of(blog, OpenCommentService, Comment.article_id) as client:
-        response = await client.post("/articles/1/comments", json={"author_id": 9})
+        response = await client.post("/articles/1/comments", json={"folder_id": 9})
 
     assert (response.status_code, response.json()["code"]) == (422, "unknown_reference")
 
@@ -356,26 +285,26 @@ async def test_an_invalid_parent_is_a_422(client: AsyncClient) -> None:
 async def test_a_string_is_a_parent(blog: Database) -> None:
     """A string parent is escaped in Location; an unknown one is a 404 and an invalid one a 422."""
     async with blog.begin() as session:
-        session.add(Label(name="ä b?"))
+        session.add(Word(text="ä b?"))
 
-    async with client_of(blog, UsageService, Usage.label_name, read=UsageRead, prefix="/labels/{label_name}/usages") as client:
-        created = await client.post("/labels/ä b%3F/usages", json={})
+    async with client_of(blog, UsageService, Usage.word, read=UsageRead, prefix="/words/{word}/usages") as client:
+        created = await client.post("/words/ä b%3F/usages", json={})
         path = created.headers["location"]
         found, other = await client.get(path), await client.get(path.replace("%C3%A4%20b%3F", "a"))
-        unknown, impossible = await client.post("/labels/a/usages", json={}), await client.get("/labels/%00/usages")
+        unknown, impossible = await client.post("/words/a/usages", json={}), await client.get("/words/%00/usages")
 
-    assert path == f"/labels/%C3%A4%20b%3F/usages/{created.json()['id']}"
+    assert path == f"/words/%C3%A4%20b%3F/usages/{created.json()['id']}"
     assert [answer.status_code for answer in (found, other, unknown, impossible)] == [200, 404, 404, 422]
 
 
 async def test_a_row_without_a_parent_is_a_404(blog: Database) -> None:
     """A row whose parent is null is under no parent, not even one called null."""
     async with blog.begin() as session:
-        session.add(Label(name="null"))
-        orphan = await UsageService(session).create({"label_name": None})
+        session.add(Word(text="null"))
+        orphan = await UsageService(session).create({"word": None})
 
-    async with client_of(blog, UsageService, Usage.label_name, read=UsageRead, prefix="/labels/{label_name}/usages") as client:
-        answers = [await client.request(method, f"/labels/null/usages/{orphan.id}") for method in ("GET", "DELETE")]
+    async with client_of(blog, UsageService, Usage.word, read=UsageRead, prefix="/words/{word}/usages") as client:
+        answers = [await client.request(method, f"/words/null/usages/{orphan.id}") for method in ("GET", "DELETE")]
 
     assert [answer.status_code for answer in answers] == [404, 404]
 
@@ -383,34 +312,31 @@ async def test_a_row_without_a_parent_is_a_404(blog: Database) -> None:
 async def test_a_uuid_is_a_parent(blog: Database) -> None:
     """The parent in the path has the type of its column."""
     async with blog.begin() as session:
-        session.add(Label(name="a"))
+        session.add(Word(text="a"))
         await session.flush()
-        usage = await UsageService(session).create({"label_name": "a"})
+        usage = await UsageService(session).create({"word": "a"})
 
-    async with client_of(blog, MarkService, Mark.usage_id, read=MarkRead, prefix="/usages/{usage_id}/marks") as client:
-        created = await client.post(f"/usages/{usage.id}/marks", json={})
+    async with client_of(blog, UsageService, Usage.part_of, read=PartRead, prefix="/usages/{part_of}/usages") as client:
+        created = await client.post(f"/usages/{usage.id}/usages", json={})
         found = await client.get(created.headers["location"])
-        unknown, impossible = await client.post(f"/usages/{uuid4()}/marks", json={}), await client.get("/usages/1/marks")
+        unknown, impossible = await client.post(f"/usages/{uuid4()}/usages", json={}), await client.get("/usages/1/usages")
 
-    assert found.json() == {"id": 1, "usage_id": str(usage.id)}
+    assert found.json() == {"id": created.json()["id"], "part_of": str(usage.id)}
     assert (unknown.status_code, impossible.status_code) == (404, 422)
 
 
 async def test_a_parent_may_be_part_of_the_key(blog: Database) -> None:
     """The prefix has the parent, and the path of a row has the rest of the key."""
-    async with blog.begin() as session:
-        session.add_all([Order(id=1), Order(id=2)])
-
-    async with client_of(blog, LineService, Line.order_id, read=LineRead, prefix="/orders/{order_id}/lines") as client:
-        created = await client.post("/orders/1/lines", json={"number": 7, "text": "a"})
-        twin = await client.post("/orders/2/lines", json={"number": 7, "text": "b"})
-        many = await client.post("/orders/2/lines/batch", json=[{"number": 9, "text": "d"}, {"number": 8, "text": "c"}])
+    async with client_of(blog, LineService, Line.article_id, read=LineRead, prefix="/articles/{article_id}/lines") as client:
+        created = await client.post("/articles/1/lines", json={"number": 7, "text": "a"})
+        twin = await client.post("/articles/2/lines", json={"number": 7, "text": "b"})
+        many = await client.post("/articles/2/lines/batch", json=[{"number": 9, "text": "d"}, {"number": 8, "text": "c"}])
         path = created.headers["location"]
         found, changed = await client.get(path), await client.patch(path, json={"text": "c"})
-        listed, deleted = await client.get("/orders/1/lines"), await client.delete(path)
+        listed, deleted = await client.get("/articles/1/lines"), await client.delete(path)
         left = await client.get(twin.headers["location"])
 
-    assert (path, created.json()) == ("/orders/1/lines/7", {"number": 7, "text": "a", "splits": []})
+    assert (path, created.json()) == ("/articles/1/lines/7", {"number": 7, "text": "a", "usages": []})
     assert (found.json()["text"], changed.json()["text"], listed.json()["total"], deleted.status_code) == ("a", "c", 1, 204)
     assert [row["number"] for row in many.json()] == [9, 8]
     assert left.json()["text"] == "b"
@@ -419,19 +345,17 @@ async def test_a_parent_may_be_part_of_the_key(blog: Database) -> None:
 async def test_a_parent_of_several_columns(blog: Database) -> None:
     """If one column of a composite foreign key is in the path, a failed reference is a 404."""
 
-    class SplitIn(BaseModel):
+    class PlaceIn(BaseModel):
         line_number: int
 
-    class SplitService(CRUDService[Split, SplitIn, SplitIn]): ...
+    class PlaceService(CRUDService[Usage, PlaceIn, PlaceIn]): ...
 
     async with blog.begin() as session:
-        session.add(Order(id=1))
-        await session.flush()
-        await LineService(session).create({"order_id": 1, "number": 7, "text": "a"})
+        await LineService(session).create({"article_id": 1, "number": 7, "text": "a"})
 
-    async with client_of(blog, SplitService, Split.order_id, read=SplitRead, prefix="/orders/{order_id}/splits") as client:
-        created = await client.post("/orders/1/splits", json={"line_number": 7})
-        unknown = await client.post("/orders/9/splits", json={"line_number": 7})
+    async with client_of(blog, PlaceService, Usage.article_id, read=UsageRead, prefix="/articles/{article_id}/usages") as client:
+        created = await client.post("/articles/1/usages", json={"line_number": 7})
+        unknown = await client.post("/articles/9/usages", json={"line_number": 7})
 
     assert (created.status_code, unknown.status_code) == (201, 404)
 
@@ -482,7 +406,7 @@ async def test_a_row_that_is_being_moved_is_waited_for(postgres_database: Databa
     """The row is locked before its parent is checked."""
     await postgres_database.create_tables(BlogBase.metadata)
     async with postgres_database.begin() as session:
-        session.add_all([Article(id=1), Article(id=2)])
+        session.add_all([article(1), article(2)])
         await session.flush()
         session.add(Comment(id=1, article_id=1, text="a"))
 
@@ -597,7 +521,7 @@ async def test_own_routes_need_no_parent(blog: Database) -> None:
         assert (await client.get("/v2/1/comments/1")).status_code == 200
 
 
-@pytest.mark.parametrize("parent", [Article.id, "article_id", Line.splits, Comment.id])
+@pytest.mark.parametrize("parent", [Article.id, "article_id", Line.usages, Comment.id])
 def test_an_invalid_parent_option_raises(parent: Any) -> None:
     """A column of another model, a name, a relationship and the whole key raise ConfigurationError."""
     with pytest.raises(ConfigurationError, match="parent="):
@@ -607,25 +531,15 @@ def test_an_invalid_parent_option_raises(parent: Any) -> None:
 async def test_a_parent_of_the_base_class(blog: Database) -> None:
     """An inherited column can be the parent."""
 
-    class Base(DeclarativeBase):
-        metadata = MetaData()
+    class DogRead(BaseModel):
+        ident: int
 
-    class Animal(Base):
-        __tablename__ = "animals"
-        id: Mapped[int] = mapped_column(primary_key=True)
-        kind: Mapped[str] = mapped_column(String(9))
-        farm_id: Mapped[int]
-        __mapper_args__ = {"polymorphic_on": "kind"}  # noqa: RUF012
+    class DogService(CRUDService[Dog, Empty, Empty]): ...
 
-    class Cow(Animal):
-        __mapper_args__ = {"polymorphic_identity": "cow"}  # noqa: RUF012
-
-    class CowService(CRUDService[Cow, Empty, Empty]): ...
-
-    await blog.create_tables(Base.metadata)
-    for parent in (Animal.farm_id, Cow.farm_id):
-        async with client_of(blog, CowService, parent, read=SplitRead, prefix="/farms/{farm_id}/cows") as client:
-            path = (await client.post("/farms/3/cows", json={})).headers["location"]
+    await blog.create_tables(ZooBase.metadata)
+    for parent in (Animal.age, Dog.age):
+        async with client_of(blog, DogService, parent, read=DogRead, prefix="/ages/{age}/dogs") as client:
+            path = (await client.post("/ages/3/dogs", json={})).headers["location"]
             assert (await client.get(path)).status_code == 200
             assert (await client.get(path.replace("3", "4", 1))).status_code == 404
 
