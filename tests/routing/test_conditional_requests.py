@@ -3,55 +3,36 @@
 import asyncio
 from collections.abc import AsyncIterator
 from functools import cache
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 import pytest
 from fastapi import FastAPI, Request, Response
 from httpx import AsyncClient
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import ForeignKey, MetaData, update
+from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
-from tests.routing.models import ANY_DATABASE, NoteRead, NoteService, client_of, client_on, get_session, operations_of
+from tests.routing.models import (
+    ANY_DATABASE,
+    NestedNote,
+    NoteCreate,
+    NoteRead,
+    NoteService,
+    client_of,
+    client_on,
+    get_session,
+    operations_of,
+)
+from tests.tables.blog import BlogBase, Document, Draft, Note
 from tests.thorough import FULL
 
 from fastapi_kit.crud import CRUDService
-from fastapi_kit.db import Database, VersionMixin, unit_of_work
+from fastapi_kit.db import Database, unit_of_work
 from fastapi_kit.errors import ConfigurationError
 from fastapi_kit.etags import IfMatch, RequiredIfMatch, answer_with_etag
 from fastapi_kit.handlers import register_exception_handlers
 from fastapi_kit.routing import Endpoint, RouterOptions, crud_router
 
 WRITERS = 20 if FULL else 8
-
-
-class DocumentBase(DeclarativeBase):
-    metadata = MetaData()
-
-
-class Document(VersionMixin, DocumentBase):
-    __tablename__ = "documents"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    text: Mapped[str]
-    shelf: Mapped[int] = mapped_column(default=1)
-    lines: Mapped[list["Line"]] = relationship(order_by="Line.id")
-
-
-class Line(DocumentBase):
-    __tablename__ = "lines"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    document_id: Mapped[int] = mapped_column(ForeignKey("documents.id"))
-    text: Mapped[str]
-
-
-class Draft(DocumentBase):
-    """Its counter has another name than the mixin's, and its options are its own."""
-
-    __tablename__ = "drafts"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    text: Mapped[str]
-    edition: Mapped[int] = mapped_column()
-    __mapper_args__: ClassVar[dict[str, Any]] = {"version_id_col": edition, "eager_defaults": True}
 
 
 class TextIn(BaseModel):
@@ -63,19 +44,11 @@ class TextRead(TextIn):
     id: int
 
 
-class LineRead(BaseModel):
-    model_config = ConfigDict(from_attributes=True)
-    text: str
-
-
-class DocumentWithLines(TextRead):
-    lines: list[LineRead]
+class DocumentWithNotes(TextRead):
+    notes: list[NestedNote]
 
 
 class DocumentService(CRUDService[Document, TextIn, TextIn]): ...
-
-
-class LineService(CRUDService[Line, TextIn, TextIn]): ...
 
 
 class DraftService(CRUDService[Draft, TextIn, TextIn]): ...
@@ -83,11 +56,11 @@ class DraftService(CRUDService[Draft, TextIn, TextIn]): ...
 
 @pytest.fixture
 async def documents(database: Database) -> Database:
-    """A database with one document of two lines, and one draft."""
-    await database.create_tables(DocumentBase.metadata)
+    """A database with one document of a note, and one draft."""
+    await database.create_tables(BlogBase.metadata)
     async with database.begin() as session:
         await DocumentService(session).create(TextIn(text="one"))
-        await LineService(session).create(TextIn(text="first"), document_id=1)
+        await NoteService(session).create(NoteCreate(title="first"), document_id=1)
         await DraftService(session).create(TextIn(text="one"))
     return database
 
@@ -99,12 +72,12 @@ def app_of(db: Database) -> FastAPI:
     register_exception_handlers(app)
     required = RouterOptions(require_if_match=True)
     app.include_router(crud_router(DocumentService, read=TextRead, session=db.session), prefix="/documents")
-    app.include_router(crud_router(DocumentService, read=DocumentWithLines, session=db.session), prefix="/nested")
+    app.include_router(crud_router(DocumentService, read=DocumentWithNotes, session=db.session), prefix="/nested")
     app.include_router(crud_router(DocumentService, read=TextRead, session=db.session, options=required), prefix="/required")
     parent = RouterOptions(parent=Document.shelf)
     app.include_router(crud_router(DocumentService, read=TextRead, session=db.session, options=parent), prefix="/shelves/{shelf}/documents")
     app.include_router(crud_router(DraftService, read=TextRead, session=db.session), prefix="/drafts")
-    app.include_router(crud_router(LineService, read=LineRead, session=db.session), prefix="/lines")
+    app.include_router(crud_router(NoteService, read=NoteRead, session=db.session), prefix="/notes")
 
     @app.get("/by-hand/{key}", response_model=TextRead)
     async def read(key: int, session: Annotated[AsyncSession, db.session], request: Request, response: Response) -> Document:
@@ -129,8 +102,8 @@ def app_of(db: Database) -> FastAPI:
     @app.delete("/by-hand/{key}", status_code=204)
     async def delete(key: int, session: Annotated[AsyncSession, db.session], version: IfMatch) -> None:
         async with unit_of_work(session):
-            for line in await LineService(session).list(Line.document_id == key):
-                await LineService(session).delete(line.id)
+            for note in await NoteService(session).list(Note.document_id == key):
+                await NoteService(session).delete(note.id)
             await DocumentService(session).delete(key, expected_version=version)
 
     return app
@@ -225,20 +198,20 @@ async def test_if_match_holds_for_reads_and_creates(client: AsyncClient) -> None
 
 async def test_a_row_without_a_version_matches_no_etag(client: AsyncClient) -> None:
     """Rows of a model without a version have no ETag; If-Match with one is a 412, never ignored, and * holds."""
-    assert "etag" not in (await client.get("/lines/1")).headers
+    assert "etag" not in (await client.get("/notes/1")).headers
 
     for method in ("PATCH", "DELETE", "GET"):
-        body = {"text": "lost"} if method == "PATCH" else None
-        assert (await client.request(method, "/lines/1", json=body, headers={"If-Match": '"1"'})).status_code == 412
-    assert (await client.patch("/lines/1", json={"text": "two"}, headers={"If-Match": "*"})).status_code == 200
+        body = {"title": "lost"} if method == "PATCH" else None
+        assert (await client.request(method, "/notes/1", json=body, headers={"If-Match": '"1"'})).status_code == 412
+    assert (await client.patch("/notes/1", json={"title": "two"}, headers={"If-Match": "*"})).status_code == 200
 
 
 async def test_a_nested_answer_changes_with_its_parts(client: AsyncClient) -> None:
-    """A row whose shown line has changed has another ETag for a read that shows lines, and the same for one that does not."""
+    """A row whose shown note has changed has another ETag for a read that shows notes, and the same for one that does not."""
     flat, nested = [(await client.get(path)).headers["etag"] for path in ("/documents/1", "/nested/1")]
-    await client.patch("/lines/1", json={"text": "changed"})
+    await client.patch("/notes/1", json={"title": "changed"})
 
-    assert (await client.get("/nested/1", headers={"If-None-Match": nested})).json()["lines"] == [{"text": "changed"}]
+    assert (await client.get("/nested/1", headers={"If-None-Match": nested})).json()["notes"] == [{"title": "changed"}]
     assert (await client.patch("/nested/1", json={"text": "lost"}, headers={"If-Match": nested})).status_code == 412
     assert (await client.get("/documents/1", headers={"If-None-Match": flat})).status_code == 304
 
@@ -305,7 +278,7 @@ async def test_a_bulk_update_changes_the_etag(client: AsyncClient, documents: Da
     assert (await client.patch("/by-hand/1", json={"text": "lost"}, headers={"If-Match": tag})).status_code == 412
 
 
-@pytest.mark.parametrize("path", ["/documents", "/documents/1", "/lines/1", "/shelves/1/documents/1"])
+@pytest.mark.parametrize("path", ["/documents", "/documents/1", "/notes/1", "/shelves/1/documents/1"])
 async def test_head_answers_as_get(client: AsyncClient, path: str) -> None:
     """HEAD has the status and the headers of GET, preconditions included; 405 names it."""
     read, head = await client.get(path), await client.head(path)
@@ -362,21 +335,13 @@ async def test_a_batch_has_no_etag(documents: Database) -> None:
 async def test_put_and_other_keys_have_preconditions(database: Database) -> None:
     """PUT checks If-Match as PATCH does, also where the row is found by another column."""
 
-    class Base(DeclarativeBase): ...
-
-    class Text(VersionMixin, Base):
-        __tablename__ = "texts"
-        id: Mapped[int] = mapped_column(primary_key=True)
-        name: Mapped[str] = mapped_column(unique=True)
-        text: Mapped[str]
-
     class NamedText(TextIn):
         name: str = "a"
 
-    class Texts(CRUDService[Text, NamedText, NamedText]): ...
+    class Texts(CRUDService[Document, NamedText, NamedText]): ...
 
-    await database.create_tables(Base.metadata)
-    every, options = Endpoint.CRUD | Endpoint.REPLACE, RouterOptions(key=Text.name, require_if_match=True)
+    await database.create_tables(BlogBase.metadata)
+    every, options = Endpoint.CRUD | Endpoint.REPLACE, RouterOptions(key=Document.name, require_if_match=True)
     async with client_of(
         crud_router(Texts, read=NamedText, session=database.session, endpoints=every, options=options), prefix="/t"
     ) as client:

@@ -1,4 +1,4 @@
-"""Rows and parents that are found by another unique column than the primary key: ``/articles/{slug}/comments/{number}``."""
+"""Rows and parents that are found by another unique column than the primary key: ``/articles/{slug}/footnotes/{number}``."""
 
 from collections.abc import AsyncIterator
 from functools import cache
@@ -8,9 +8,10 @@ import pytest
 from fastapi import APIRouter, FastAPI
 from httpx import AsyncClient
 from pydantic import BaseModel
-from sqlalchemy import ForeignKey, Index, MetaData, Select, String, UniqueConstraint
+from sqlalchemy import Index, Select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, with_loader_criteria
 from tests.routing.models import ANY_DATABASE, app_of, client_of, client_on, get_session, operations_of
+from tests.tables.blog import Article, BlogBase, Footnote, Line
 
 from fastapi_kit.crud import CRUDService, ReadService
 from fastapi_kit.db import Database
@@ -18,40 +19,6 @@ from fastapi_kit.errors import ConfigurationError
 from fastapi_kit.routing import Endpoint, RouterOptions, crud_router
 from fastapi_kit.schemas import slugify
 from fastapi_kit.testing.queries import assert_max_queries
-
-
-class PressBase(DeclarativeBase):
-    metadata = MetaData()
-
-
-class Article(PressBase):
-    __tablename__ = "articles"
-    __table_args__ = (Index("one_draft", "draft_of", unique=True, sqlite_where=None), Index("titles", "title"))
-    id: Mapped[int] = mapped_column(primary_key=True)
-    slug: Mapped[str] = mapped_column("article_slug", String(80), unique=True)
-    title: Mapped[str] = mapped_column(String(100))
-    draft_of: Mapped[int | None]
-    hidden: Mapped[bool] = mapped_column(default=False)
-
-
-class Comment(PressBase):
-    """Numbered in each article."""
-
-    __tablename__ = "comments"
-    __table_args__ = (UniqueConstraint("article_id", "number"),)
-    id: Mapped[int] = mapped_column(primary_key=True)
-    article_id: Mapped[int] = mapped_column(ForeignKey("articles.id"))
-    number: Mapped[int]
-    text: Mapped[str]
-
-
-class Line(PressBase):
-    """Its parent is part of its key."""
-
-    __tablename__ = "lines"
-    article_id: Mapped[int] = mapped_column(ForeignKey("articles.id"), primary_key=True)
-    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    text: Mapped[str]
 
 
 class ArticleIn(BaseModel):
@@ -68,12 +35,12 @@ class ArticleRead(BaseModel):
     title: str
 
 
-class CommentIn(BaseModel):
+class NumberedIn(BaseModel):
     number: int
     text: str = ""
 
 
-class CommentChange(BaseModel):
+class NumberedChange(BaseModel):
     text: str | None = None
     article_id: int | None = None
 
@@ -86,10 +53,10 @@ class ArticleService(CRUDService[Article, ArticleIn, ArticleChange]):
         return {**await super().create_values(data), "slug": slugify(data.title)}
 
 
-class CommentService(CRUDService[Comment, CommentIn, CommentChange]): ...
+class FootnoteService(CRUDService[Footnote, NumberedIn, NumberedChange]): ...
 
 
-class LineService(CRUDService[Line, CommentIn, CommentChange]): ...
+class LineService(CRUDService[Line, NumberedIn, NumberedChange]): ...
 
 
 ALL = Endpoint.CRUD | Endpoint.CREATE_MANY | Endpoint.REPLACE
@@ -99,10 +66,10 @@ def routers(session: Any) -> list[APIRouter]:
     articles = crud_router(
         ArticleService, read=ArticleRead, session=session, endpoints=ALL & ~Endpoint.REPLACE, options=RouterOptions(key=Article.slug)
     )
-    for service, column, number in ((CommentService, Comment.article_id, Comment.number), (LineService, Line.article_id, Line.number)):
+    for service, column, number in ((FootnoteService, Footnote.article_id, Footnote.number), (LineService, Line.article_id, Line.number)):
         options = RouterOptions(key=number, parent=column, parent_key=Article.slug)
         name = service.__name__.removesuffix("Service").lower()
-        children: APIRouter = crud_router(service, read=CommentIn, session=session, endpoints=ALL, options=options)
+        children: APIRouter = crud_router(service, read=NumberedIn, session=session, endpoints=ALL, options=options)
         articles.include_router(children, prefix=f"/{{slug}}/{name}s")
     return [articles]
 
@@ -115,7 +82,7 @@ def app_of_articles() -> FastAPI:
 @pytest.fixture
 async def press(database: Database) -> Database:
     """Two articles, and a hidden one."""
-    await database.create_tables(PressBase.metadata)
+    await database.create_tables(BlogBase.metadata)
     async with database.begin() as session:
         await ArticleService(session).create_many([ArticleIn(title="One Two"), ArticleIn(title="Three")])
         await ArticleService(session).create(ArticleIn(title="Secret"), hidden=True)
@@ -166,7 +133,7 @@ async def test_what_a_slug_costs(client: AsyncClient, press: Database) -> None:
         assert (await client.patch("/articles/three", json={"title": "Four"})).status_code == 200
 
 
-@pytest.mark.parametrize("kind", ["comments", "lines"])
+@pytest.mark.parametrize("kind", ["footnotes", "lines"])
 async def test_children_are_found_below_a_slug(client: AsyncClient, kind: str) -> None:
     """The parent is found by its slug, the child by a number that is unique in its parent."""
     for slug in ("one-two", "three"):
@@ -187,7 +154,7 @@ async def test_children_are_found_below_a_slug(client: AsyncClient, kind: str) -
 
 async def test_nothing_is_below_an_unknown_slug(client: AsyncClient) -> None:
     """Each endpoint answers 404, the list too."""
-    path = "/articles/nothing/comments"
+    path = "/articles/nothing/footnotes"
     answers = [
         await client.get(path),
         await client.post(path, json={"number": 1}),
@@ -219,38 +186,38 @@ async def test_a_criteria_of_the_session_hides_a_parent(press: Database) -> None
             yield session
 
     async with client_of(*routers(get_db), prefix="/articles") as client:
-        assert (await client.get("/articles/one-two/comments")).status_code == 200
-        assert (await client.get("/articles/three/comments")).status_code == 404
+        assert (await client.get("/articles/one-two/footnotes")).status_code == 200
+        assert (await client.get("/articles/three/footnotes")).status_code == 404
 
 
 def test_the_document_shows_the_names_and_the_errors() -> None:
     """The parameters are the slug and the number; a list below a slug may be a 404."""
     operations = operations_of(routers(get_session)[0])
 
-    assert {parameter["name"] for parameter in operations["/{slug}/comments/{number}", "get"]["parameters"]} == {"slug", "number"}
+    assert {parameter["name"] for parameter in operations["/{slug}/footnotes/{number}", "get"]["parameters"]} == {"slug", "number"}
     assert operations["/{slug}", "get"]["parameters"][0]["description"] == "Slug of the article"
-    assert operations["/{slug}/comments", "get"]["parameters"][0]["description"] == "Slug of the article"
-    assert "404" in operations["/{slug}/comments", "get"]["responses"]
+    assert operations["/{slug}/footnotes", "get"]["parameters"][0]["description"] == "Slug of the article"
+    assert "404" in operations["/{slug}/footnotes", "get"]["responses"]
     assert "404" not in operations["", "get"]["responses"]
 
 
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        (RouterOptions(key=Comment.number), "number is not unique"),
-        (RouterOptions(key=Comment.text), "text is not unique"),
-        (RouterOptions(key=Article.slug), "key= is not a column of Comment"),
-        (RouterOptions(parent=Comment.article_id, parent_key=Article.title), "title is not unique"),
-        (RouterOptions(parent=Comment.article_id, parent_key=Comment.text), "parent_key= is not a column of Article"),
-        (RouterOptions(parent=Comment.number, parent_key=Article.slug), "needs a foreign key"),
+        (RouterOptions(key=Footnote.number), "number is not unique"),
+        (RouterOptions(key=Footnote.text), "text is not unique"),
+        (RouterOptions(key=Article.slug), "key= is not a column of Footnote"),
+        (RouterOptions(parent=Footnote.article_id, parent_key=Article.title), "title is not unique"),
+        (RouterOptions(parent=Footnote.article_id, parent_key=Footnote.text), "parent_key= is not a column of Article"),
+        (RouterOptions(parent=Footnote.number, parent_key=Article.slug), "needs a foreign key"),
         (RouterOptions(parent_key=Article.slug), "parent_key= needs parent="),
-        (RouterOptions(parent=Comment.article_id, parent_key=Article.id), "id would be two parameters"),
+        (RouterOptions(parent=Footnote.article_id, parent_key=Article.id), "id would be two parameters"),
     ],
 )
 def test_columns_that_find_no_single_row_are_rejected(options: RouterOptions, match: str) -> None:
     """ConfigurationError names the column."""
     with pytest.raises(ConfigurationError, match=match):
-        crud_router(CommentService, read=CommentIn, session=get_session, options=options)
+        crud_router(FootnoteService, read=NumberedIn, session=get_session, options=options)
 
 
 def test_a_key_must_not_be_null_or_partly_unique() -> None:
@@ -276,7 +243,7 @@ def test_a_parent_in_the_key_needs_another_key() -> None:
     """The primary key would need the parent's id, which is not in the path."""
     with pytest.raises(ConfigurationError, match="needs key="):
         crud_router(
-            LineService, read=CommentIn, session=get_session, options=RouterOptions(parent=Line.article_id, parent_key=Article.slug)
+            LineService, read=NumberedIn, session=get_session, options=RouterOptions(parent=Line.article_id, parent_key=Article.slug)
         )
 
 

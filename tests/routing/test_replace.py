@@ -9,36 +9,14 @@ from fastapi import APIRouter, Depends
 from fastapi.routing import APIRoute
 from httpx import AsyncClient
 from pydantic import BaseModel
-from sqlalchemy import ForeignKey, MetaData, String
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from tests.routing.models import client_of, endpoints_of, forbid, get_session, operations_of
+from tests.tables.blog import BlogBase, Folder, Item
 
 from fastapi_kit.crud import CRUDService, ReadService
-from fastapi_kit.db import Database, TimestampMixin
+from fastapi_kit.db import Database
 from fastapi_kit.errors import ConfigurationError
 from fastapi_kit.routing import Endpoint, RouterOptions, crud_router
-
-
-class ShopBase(DeclarativeBase):
-    metadata = MetaData()
-
-
-class Shop(ShopBase):
-    __tablename__ = "shops"
-    id: Mapped[int] = mapped_column(primary_key=True)
-
-
-class Item(TimestampMixin, ShopBase):
-    """The client chooses the key."""
-
-    __tablename__ = "items"
-    code: Mapped[str] = mapped_column(String(20), primary_key=True)
-    name: Mapped[str] = mapped_column(String(20), unique=True)
-    note: Mapped[str | None] = mapped_column(default="by default")
-    stock: Mapped[int] = mapped_column(default=7)
-    shop_id: Mapped[int | None] = mapped_column(ForeignKey("shops.id"))
-    maker: Mapped[str] = mapped_column(server_default="nobody")
 
 
 class ItemIn(BaseModel):
@@ -46,7 +24,7 @@ class ItemIn(BaseModel):
     name: str
     note: str | None = None
     stock: int = 1
-    shop_id: int | None = None
+    folder_id: int | None = None
 
 
 class ItemChange(BaseModel):
@@ -59,7 +37,7 @@ class ItemRead(BaseModel):
     note: str | None
     stock: int
     maker: str
-    shop_id: int | None
+    folder_id: int | None
 
 
 class ItemService(CRUDService[Item, ItemIn, ItemChange]):
@@ -72,28 +50,28 @@ WITH_PUT = Endpoint.CRUD | Endpoint.REPLACE
 
 
 @pytest.fixture
-async def shop(database: Database) -> Database:
-    """Two items, one of them in a shop."""
-    await database.create_tables(ShopBase.metadata)
+async def items(database: Database) -> Database:
+    """Two items, one of them in a folder."""
+    await database.create_tables(BlogBase.metadata)
     async with database.begin() as session:
-        session.add_all([Shop(id=1), Shop(id=2)])
+        session.add_all([Folder(id=1), Folder(id=2)])
         await session.flush()
         await ItemService(session).create(ItemIn(code="a", name="A", note="note", stock=5), maker="me")
-        await ItemService(session).create(ItemIn(code="b", name="B", shop_id=1))
+        await ItemService(session).create(ItemIn(code="b", name="B", folder_id=1))
     return database
 
 
 @pytest.fixture
-async def client(shop: Database) -> AsyncIterator[AsyncClient]:
-    """A client of items, also below their shop."""
+async def client(items: Database) -> AsyncIterator[AsyncClient]:
+    """A client of items, also below their folder."""
     app = APIRouter()
-    parent = RouterOptions(parent=Item.shop_id)
+    parent = RouterOptions(parent=Item.folder_id)
     for prefix, endpoints, options in (
         ("/items", WITH_PUT, RouterOptions()),
-        ("/shops/{shop_id}/items", WITH_PUT, parent),
+        ("/folders/{folder_id}/items", WITH_PUT, parent),
         ("/only", Endpoint.REPLACE, RouterOptions()),
     ):
-        router = crud_router(ItemService, read=ItemRead, session=shop.session, endpoints=endpoints, options=options)
+        router = crud_router(ItemService, read=ItemRead, session=items.session, endpoints=endpoints, options=options)
         app.include_router(router, prefix=prefix)
     async with client_of(app) as client:
         yield client
@@ -105,7 +83,7 @@ async def test_put_changes_every_field(client: AsyncClient) -> None:
 
     assert (answer.status_code, answer.json()) == (
         200,
-        {"code": "a", "name": "New", "note": None, "stock": 1, "maker": "me", "shop_id": None},
+        {"code": "a", "name": "New", "note": None, "stock": 1, "maker": "me", "folder_id": None},
     )
     assert (await client.get("/items/a")).json() == answer.json()
     assert (await client.put("/items/a", json={"name": "New"})).json() == answer.json()
@@ -140,10 +118,10 @@ async def test_put_creates_nothing(client: AsyncClient) -> None:
 
 async def test_put_below_a_parent(client: AsyncClient) -> None:
     """The row stays with its parent, whether the body names the parent or not. Rows of others are missing."""
-    assert (await client.put("/shops/1/items/b", json={"name": "B2"})).json()["shop_id"] == 1
-    assert (await client.put("/shops/1/items/b", json={"name": "B3", "shop_id": 1})).json()["shop_id"] == 1
-    assert (await client.put("/shops/1/items/b", json={"name": "B4", "shop_id": 2})).status_code == 422
-    assert (await client.put("/shops/2/items/b", json={"name": "B5"})).status_code == 404
+    assert (await client.put("/folders/1/items/b", json={"name": "B2"})).json()["folder_id"] == 1
+    assert (await client.put("/folders/1/items/b", json={"name": "B3", "folder_id": 1})).json()["folder_id"] == 1
+    assert (await client.put("/folders/1/items/b", json={"name": "B4", "folder_id": 2})).status_code == 422
+    assert (await client.put("/folders/2/items/b", json={"name": "B5"})).status_code == 404
     assert (await client.get("/items/b")).json()["name"] == "B3"
 
 
@@ -186,7 +164,7 @@ def test_what_guards_changes_guards_put(key: Endpoint, guarded: set[str]) -> Non
     assert {route.name for route in router.routes if isinstance(route, APIRoute) and route.dependencies} == guarded
 
 
-async def test_another_schema_for_put(shop: Database) -> None:
+async def test_another_schema_for_put(items: Database) -> None:
     """A schema with a column that no update may change raises ConfigurationError; RouterOptions.replace is another one."""
 
     class Fixed(ItemService):
@@ -200,7 +178,7 @@ async def test_another_schema_for_put(shop: Database) -> None:
         name: str
 
     def router(**options: Any) -> Any:
-        return crud_router(Fixed, read=ItemRead, session=shop.session, endpoints=WITH_PUT, options=RouterOptions(**options))
+        return crud_router(Fixed, read=ItemRead, session=items.session, endpoints=WITH_PUT, options=RouterOptions(**options))
 
     with pytest.raises(ConfigurationError, match="PUT cannot change stock"):
         router()
@@ -217,13 +195,13 @@ async def test_another_schema_for_put(shop: Database) -> None:
 class ItemReports(ReadService[Item]): ...
 
 
-async def test_a_read_service_has_a_router(shop: Database) -> None:
+async def test_a_read_service_has_a_router(items: Database) -> None:
     """Its rows can be listed and read, also from a dependency that makes the service."""
 
-    async def get_reports(session: AsyncSession = Depends(shop.get_session)) -> ItemReports:
+    async def get_reports(session: AsyncSession = Depends(items.get_session)) -> ItemReports:
         return ItemReports(session)
 
-    for given in ({"session": shop.session}, {"service": get_reports}):
+    for given in ({"session": items.session}, {"service": get_reports}):
         router = crud_router(ItemReports, read=ItemRead, endpoints=Endpoint.READ, **given)  # type: ignore[arg-type]
         async with client_of(router, prefix="/items") as client:
             assert (await client.get("/items")).json()["total"] == 2

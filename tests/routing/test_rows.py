@@ -2,16 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import date
 from typing import Annotated
 
 import pytest
 from fastapi import Depends, FastAPI, Header
 from fastapi.security import HTTPBearer
 from httpx import AsyncClient
-from sqlalchemy import MetaData, Select, String
+from sqlalchemy import Select
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from tests.routing.models import NoteRead, SeatPlan, SeatPlanService, get_session
+from tests.tables.blog import Article, BlogBase
 
 from fastapi_kit.auth import require_access
 from fastapi_kit.crud import FOR_UPDATE, CRUDService, ReadService
@@ -24,28 +25,7 @@ from fastapi_kit.testing.client import app_client
 REQUESTS = 20
 
 
-class ArticleBase(DeclarativeBase):
-    metadata = MetaData()
-
-
-class Article(ArticleBase):
-    __tablename__ = "articles"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    slug: Mapped[str] = mapped_column(String(20))
-    owner: Mapped[str]
-    likes: Mapped[int] = mapped_column(default=0)
-
-
-class Seat(ArticleBase):
-    __tablename__ = "seats"
-    row: Mapped[str] = mapped_column(String(2), primary_key=True)
-    number: Mapped[int] = mapped_column(primary_key=True)
-
-
 class ArticleService(CRUDService[Article, NoteRead, NoteRead]): ...
-
-
-class SeatService(ReadService[Seat]): ...
 
 
 class OwnArticles(ReadService[Article]):
@@ -69,9 +49,10 @@ async def get_user(credentials: Annotated[object, Depends(scheme)], user: Annota
 def app_of(db: Database) -> FastAPI:
     get_article = get_row_factory(ArticleService, session=db.session, name="article_id")
     get_by_slug = get_row_factory(ArticleService, session=db.session, key=Article.slug)
+    get_by_title = get_row_factory(ArticleService, session=db.session, key=Article.title)
     get_locked = get_row_factory(ArticleService, session=db.transaction, lock=FOR_UPDATE)
     get_locked_of_session = get_row_factory(ArticleService, session=db.session, lock=FOR_UPDATE)
-    get_seat = get_row_factory(SeatService, session=db.session)
+    get_plan = get_row_factory(SeatPlanService, session=db.session)
     get_permitted = require_access(get_user, get_article, check=lambda user, article: article.owner == user)
 
     async def get_own_articles(session: Annotated[AsyncSession, db.session], user: Annotated[str, Depends(get_user)]) -> OwnArticles:
@@ -93,13 +74,17 @@ def app_of(db: Database) -> FastAPI:
     async def read_by_slug(article: Annotated[Article, Depends(get_by_slug)]) -> int:
         return article.id
 
+    @app.get("/by-title/{title}")
+    async def read_by_title(article: Annotated[Article, Depends(get_by_title)]) -> int:
+        return article.id
+
     @app.get("/own/{id}")
     async def read_own(article: Annotated[Article, Depends(get_own)]) -> str:
         return article.slug
 
-    @app.get("/seats/{row}/{number}")
-    async def read_seat(seat: Annotated[Seat, Depends(get_seat)]) -> str:
-        return f"{seat.row}{seat.number}"
+    @app.get("/plans/{hall}/{day}")
+    async def read_plan(plan: Annotated[SeatPlan, Depends(get_plan)]) -> str:
+        return f"{plan.hall}, {plan.day}"
 
     @app.post("/articles/{id}/like")
     async def like(article: Annotated[Article, Depends(get_locked)]) -> int:
@@ -123,10 +108,11 @@ def app_of(db: Database) -> FastAPI:
 
 @pytest.fixture
 async def client(database: Database) -> AsyncIterator[AsyncClient]:
-    """A client of an app with two articles of Ada and Bob, and one seat."""
-    await database.create_tables(ArticleBase.metadata)
+    """A client of an app with two articles of Ada and Bob, and one seat plan."""
+    await database.create_tables(BlogBase.metadata)
     async with database.begin() as session:
-        session.add_all([Article(slug="a", owner="ada"), Article(slug="b", owner="bob"), Seat(row="A", number=1)])
+        session.add_all([Article(slug="a", title="A", owner="ada"), Article(slug="b", title="B", owner="bob")])
+        session.add(SeatPlan(hall="A", day=date(2026, 1, 1), seats=9))
     async with app_client(app_of(database)) as client:
         yield client
 
@@ -149,15 +135,16 @@ async def test_a_row_is_found_by_another_unique_column(client: AsyncClient) -> N
 async def test_a_column_that_is_not_unique_never_picks_a_row(client: AsyncClient, database: Database) -> None:
     """Two rows with the value in the path are a 409."""
     async with database.begin() as session:
-        session.add(Article(slug="a", owner="eve"))
+        session.add(Article(slug="c", title="A", owner="eve"))
 
-    assert (await client.get("/by-slug/a")).json()["code"] == "multiple_matches"
+    assert (await client.get("/by-title/B")).json() == 2
+    assert (await client.get("/by-title/A")).json()["code"] == "multiple_matches"
 
 
 async def test_a_composite_key_has_a_segment_for_each_column(client: AsyncClient) -> None:
     """The parameters are named as the attributes of the key."""
-    assert (await client.get("/seats/A/1")).json() == "A1"
-    assert (await client.get("/seats/A/2")).status_code == 404
+    assert (await client.get("/plans/A/2026-01-01")).json() == "A, 2026-01-01"
+    assert (await client.get("/plans/A/2026-01-02")).status_code == 404
 
 
 async def test_access_is_checked_after_the_user_is_known(client: AsyncClient) -> None:
