@@ -56,12 +56,11 @@ class DraftService(CRUDService[Draft, TextIn, TextIn]): ...
 
 @pytest.fixture
 async def documents(database: Database) -> Database:
-    """A database with one document of a note, and one draft."""
+    """A database with one document of a note. It is a draft, too."""
     await database.create_tables(BlogBase.metadata)
     async with database.begin() as session:
         await DocumentService(session).create(TextIn(text="one"))
         await NoteService(session).create(NoteCreate(title="first"), document_id=1)
-        await DraftService(session).create(TextIn(text="one"))
     return database
 
 

@@ -4,8 +4,8 @@ from datetime import date
 from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
-from sqlalchemy import ForeignKey, ForeignKeyConstraint, Index, MetaData, String, UniqueConstraint
-from sqlalchemy.orm import DeclarativeBase, Mapped, deferred, mapped_column, relationship
+from sqlalchemy import ForeignKey, ForeignKeyConstraint, Index, MetaData, String, UniqueConstraint, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, deferred, mapped_column, relationship
 
 from fastapi_kit.db import TimestampMixin, VersionMixin
 
@@ -44,13 +44,12 @@ class Document(VersionMixin, BlogBase):
 
 
 class Draft(BlogBase):
-    """Its counter has another name than the mixin's, and its options are its own."""
+    """A document whose counter has another name than the mixin's, and whose options are its own."""
 
-    __tablename__ = "drafts"
-    id: Mapped[int] = mapped_column(primary_key=True)
+    __table__ = Document.__table__
     text: Mapped[str]
-    edition: Mapped[int] = mapped_column()
-    __mapper_args__: ClassVar[dict[str, Any]] = {"version_id_col": edition, "eager_defaults": True}
+    edition: Mapped[int] = column_property(Document.__table__.c.version)
+    __mapper_args__: ClassVar[dict[str, Any]] = {"version_id_col": Document.__table__.c.version, "eager_defaults": True}
 
 
 class SeatPlan(BlogBase):
@@ -82,13 +81,18 @@ class Item(TimestampMixin, BlogBase):
 
 
 class Article(BlogBase):
-    """Can be found by its slug, which has another name in the database."""
+    """Has a slug with another name in the database, an alias that is unique or null, and a column that is unique among some rows."""
 
     __tablename__ = "articles"
-    __table_args__ = (Index("one_draft", "draft_of", unique=True, sqlite_where=None), Index("titles", "title"))
+    __table_args__ = (
+        Index("one_draft", "draft_of", unique=True, postgresql_where=text("NOT hidden")),
+        Index("aliases", "alias", unique=True, sqlite_where=None),
+        Index("titles", "title"),
+    )
     id: Mapped[int] = mapped_column(primary_key=True)
     slug: Mapped[str] = mapped_column("article_slug", String(80), unique=True)
     title: Mapped[str] = mapped_column(String(100))
+    alias: Mapped[str | None] = mapped_column(String(80))
     draft_of: Mapped[int | None]
     hidden: Mapped[bool] = mapped_column(default=False)
     owner: Mapped[str] = mapped_column(default="nobody")
