@@ -2,21 +2,22 @@
 
 from collections.abc import AsyncIterator
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from fastapi import APIRouter, FastAPI
 from httpx import AsyncClient
 from pydantic import BaseModel
-from sqlalchemy import Select
-from sqlalchemy.orm import Session, with_loader_criteria
-from tests.routing.models import ANY_DATABASE, app_of, client_of, client_on, get_session, operations_of
-from tests.tables.blog import Article, BlogBase, Footnote, Line
+from sqlalchemy import ForeignKey, MetaData, Select, inspect
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, with_loader_criteria
+from tests.routing.models import ANY_DATABASE, NoteService, NoteTitle, app_of, client_of, client_on, get_session, operations_of
+from tests.tables.blog import Article, BlogBase, Document, Draft, Footnote, Line, Note
 
 from fastapi_kit.crud import CRUDService
 from fastapi_kit.db import Database
 from fastapi_kit.errors import ConfigurationError
 from fastapi_kit.routing import Endpoint, RouterOptions, crud_router
+from fastapi_kit.routing.resource import Parent
 from fastapi_kit.schemas import slugify
 from fastapi_kit.testing.queries import assert_max_queries
 
@@ -240,3 +241,54 @@ def test_the_primary_key_may_be_named() -> None:
     """It is the path as without the option."""
     router = crud_router(ArticleService, read=ArticleRead, session=get_session, options=RouterOptions(key=Article.id))
     assert {path for path, _ in operations_of(router)} == {"", "/{id}"}
+
+
+def hierarchy() -> tuple[type[Any], type[Any], type[Any]]:
+    """Return a class, a class of other columns of its table, and one whose rows refer to it. Three classes have the table of the first."""
+
+    class Base(DeclarativeBase):
+        metadata = MetaData()
+
+    class Animal(Base):
+        __tablename__ = "animals"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        kind: Mapped[str]
+        __mapper_args__: ClassVar[Any] = {"polymorphic_on": "kind"}
+
+    for name in ("Aardvark", "Cat", "Dog"):
+        type(name, (Animal,), {"__mapper_args__": {"polymorphic_identity": name}})
+
+    class Zebra(Base):
+        __table__ = Animal.__table__
+
+    class Toy(Base):
+        __tablename__ = "toys"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        animal_id: Mapped[int] = mapped_column(ForeignKey("animals.id"))
+        stripes_id: Mapped[int] = mapped_column(ForeignKey("animals.id"))
+        zebra: Mapped[Zebra] = relationship(foreign_keys=stripes_id)
+
+    return Animal, Zebra, Toy
+
+
+def test_the_parent_is_one_class_of_its_table() -> None:
+    """It is the class of a relationship over the column, or else the base of a hierarchy, and not by chance another class."""
+    for animal, zebra, toy in [hierarchy() for _ in range(8)]:
+        mapper = inspect(toy)
+        assert Parent.of(mapper, toy.animal_id).model is animal
+        assert Parent.of(mapper, toy.stripes_id).model is zebra
+
+
+@pytest.mark.parametrize("model", [Document, Draft])
+async def test_the_class_of_the_parent_key_is_the_parent(press: Database, model: Any) -> None:
+    """If several classes have the table of the parent, the key says which one is meant."""
+    options = RouterOptions(parent=Note.document_id, parent_key=model.name)
+    router = crud_router(NoteService, read=NoteTitle, session=press.session, options=options)
+    async with press.begin() as session:
+        session.add(Document(id=7, name="seven", text=""))
+    async with client_of(router, prefix="/documents/{name}/notes") as client:
+        created = await client.post("/documents/seven/notes", json={"title": "a"})
+        missing = await client.get("/documents/eight/notes")
+
+    assert operations_of(router)["", "get"]["parameters"][0]["description"] == f"Name of the {model.__name__.lower()}"
+    assert (created.status_code, missing.status_code) == (201, 404)

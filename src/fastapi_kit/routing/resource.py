@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
@@ -37,11 +37,15 @@ class Window(PageParams):
 
 @dataclass(frozen=True)
 class Parent:
-    """The column *name* of a model, whose value is in the path, or is found by *key*, the attribute of the parent that is."""
+    """The column *name* of a model, whose value is in the path, or is found by *key*, the attribute of the parent that is.
+
+    *chosen* is the class that the application has named with the key.
+    """
 
     mapper: Mapper[Any]
     name: str
     key: str | None = None
+    chosen: type[Any] | None = None
 
     @classmethod
     def of(cls, mapper: Mapper[Any], attribute: object, key: object = None) -> "Parent":
@@ -55,12 +59,12 @@ class Parent:
             raise ConfigurationError(f"parent= is not a column of {mapper.class_.__name__}")
         if identity_of(mapper).names == (name,):
             raise ConfigurationError(f"parent= is the whole key of {mapper.class_.__name__}: a parent would have one such row at most")
-        parent = cls(mapper, name)
+        parent = cls(mapper, name, chosen=getattr(key, "class_", None))
         if key is None:
             return parent
         if parent.model is None:
             raise ConfigurationError(f"parent_key= needs a foreign key to a model in {mapper.class_.__name__}.{name}")
-        return cls(mapper, name, unique_attribute(mapper_of(parent.model), key, option="parent_key"))
+        return replace(parent, key=unique_attribute(mapper_of(parent.model), key, option="parent_key"))
 
     @property
     def parameter(self) -> str:
@@ -90,11 +94,15 @@ class Parent:
         """The column of the table."""
         return attributes_of(self.mapper).columns[self.name]
 
-    @property
+    @cached_property
     def model(self) -> type[Any] | None:
         """The model that the column refers to, or None if it refers to none, or to a table without a model."""
         tables = {key.column.table for key in self.column.foreign_keys}
-        return next((mapper.class_ for mapper in self.mapper.registry.mappers if mapper.local_table in tables), None)
+        found = [each for each in self.mapper.registry.mappers if each.local_table in tables]
+        related = {each.mapper for each in self.mapper.relationships if each.local_columns == {self.column}}
+        # Several classes may have one table.
+        found.sort(key=lambda each: (each.class_ is not self.chosen, each.single, each not in related, each.class_.__qualname__))
+        return found[0].class_ if found else None
 
     @property
     def options(self) -> list[ORMOption]:
