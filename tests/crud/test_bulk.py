@@ -108,15 +108,8 @@ AnyService = CRUDService[Any, Any, Any]
 @pytest.fixture
 async def store(database: Database) -> AsyncIterator[AsyncSession]:
     """A request's session on the tables above."""
-    for metadata in (
-        StoreBase.metadata,
-        VoucherBase.metadata,
-        KindsBase.metadata,
-        NamesBase.metadata,
-        PressBase.metadata,
-        ZooBase.metadata,
-    ):
-        await database.create_tables(metadata)
+    for base in (StoreBase, VoucherBase, KindsBase, NamesBase, ZooBase):
+        await database.create_tables(base.metadata)
     async with opened(database) as session:
         yield session
 

@@ -31,7 +31,7 @@ from tests.tables.library import (
     TagService,
     TagUpdate,
 )
-from tests.tables.store import Owner, Step, StoreBase, Task
+from tests.tables.store import Label, Step, StoreBase, Task
 
 from fastapi_kit.crud import CRUDService
 from fastapi_kit.db import Database, unit_of_work
@@ -68,7 +68,7 @@ async def desk(database: Database) -> AsyncIterator[AsyncSession]:
     await database.create_tables(StoreBase.metadata)
     await database.create_tables(KindsBase.metadata)
     async with database.begin() as session:
-        session.add_all([Owner(id=1, name="red"), Owner(id=2, name="blue")])
+        session.add_all([Label(id=1, name="red"), Label(id=2, name="blue")])
         await session.flush()
         await TaskService(session).create({"title": "a", "points": 3, "owner": "ada", "body": "text", "team_id": 1, "details": {"a": 1}})
         session.add_all([Step(task_id=1), Step(task_id=1)])
@@ -338,7 +338,7 @@ async def test_relationships_that_are_not_loaded_stay_so(desk: AsyncSession, dat
         task = await TaskService(desk).update(1, {"points": 9})
 
     assert {"team", "steps"} <= inspect(task).unloaded
-    assert not any("steps" in statement or "owners" in statement for statement in log.statements)
+    assert not any("steps" in statement or "labels" in statement for statement in log.statements)
     assert await desk.scalar(select(func.count()).select_from(Step).where(Step.task_id == 1)) == 2
 
 
@@ -380,7 +380,7 @@ async def test_a_changed_reference_does_not_show_the_old_object(desk: AsyncSessi
 
 async def test_relationships_are_values_too(desk: AsyncSession, database: Database) -> None:
     """A relationship can be set to an object or None instead of its foreign key."""
-    blue = await desk.get_one(Owner, 2)
+    blue = await desk.get_one(Label, 2)
 
     assert (await TaskService(desk).update(1, {"team": blue})).team_id == 2
     assert (await TaskService(desk).update(1, {"team": None})).team_id is None

@@ -35,7 +35,7 @@ folder_labels = Table(
 
 
 class Owner(StoreBase):
-    """Folders refer to it; it has no relationship to them."""
+    """Only folders refer to it, and it has no relationship to them."""
 
     __tablename__ = "owners"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -212,9 +212,9 @@ class Task(TimestampMixin, StoreBase):
     owner: Mapped[str | None]
     details: Mapped[dict[str, Any] | None]
     body: Mapped[str | None] = mapped_column(deferred=True)
-    team_id: Mapped[int | None] = mapped_column(ForeignKey("owners.id"))
+    team_id: Mapped[int | None] = mapped_column(ForeignKey("labels.id"))
     revision: Mapped[int] = mapped_column()
-    team: Mapped[Owner | None] = relationship()
+    team: Mapped[Label | None] = relationship()
     steps: Mapped[list["Step"]] = relationship(back_populates="task", order_by="Step.id")
     number: Mapped[int] = synonym("ident")
     label: Mapped[str] = synonym("title")
