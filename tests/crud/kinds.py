@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pydantic import BaseModel
 from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, column_property, mapped_column, registry
+from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, column_property, mapped_column, registry, synonym
 from sqlmodel import Field, SQLModel
 
 from fastapi_kit.crud import CRUDService
@@ -16,12 +16,14 @@ class KindsBase(DeclarativeBase): ...
 
 
 class Sign(KindsBase):
-    """Has an expression that every select loads."""
+    """Has an expression that every select loads, a deferred column and a synonym."""
 
     __tablename__ = "signs"
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str]
     size: Mapped[int] = mapped_column(default=1)
+    body: Mapped[str | None] = mapped_column(deferred=True)
+    alias: Mapped[str] = synonym("name")
 
 
 Sign.shout = column_property(func.upper(Sign.__table__.c.name))

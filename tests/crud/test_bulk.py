@@ -2,27 +2,23 @@
 
 from collections.abc import AsyncIterator, Iterator
 from itertools import count
-from typing import Any, ClassVar
+from typing import Any
 from uuid import UUID
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import JSON, ForeignKey, String, event, func, inspect, select, update
+from sqlalchemy import String, event, func, inspect, select, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
-    MappedAsDataclass,
     Session,
-    column_property,
     mapped_column,
-    relationship,
-    synonym,
 )
 from sqlalchemy.sql.functions import FunctionElement
-from tests.crud.kinds import HeroService, KindsBase, Named, TicketService, opened
+from tests.crud.kinds import HeroService, KindsBase, Named, SignService, TicketService, opened
 from tests.tables.library import (
     Author,
     AuthorCreate,
@@ -36,12 +32,13 @@ from tests.tables.library import (
     TagCreate,
     TagService,
 )
-from tests.tables.names import Constructed, ListenedInit, ListenedInsert, ListenedSet, NamesBase, Person, Validated
+from tests.tables.names import Constructed, Initialised, ListenedInit, ListenedInsert, ListenedSet, NamesBase, Person, Validated
+from tests.tables.store import Line, Opened, Product, StoreBase
 from tests.tables.zoo import Cat, ZooBase
 from tests.thorough import FULL
 
 from fastapi_kit.crud import CRUDService
-from fastapi_kit.db import Database, TimestampMixin, unit_of_work
+from fastapi_kit.db import Database, unit_of_work
 from fastapi_kit.errors import ConflictError, InvalidDataError, UnknownReferenceError
 from fastapi_kit.testing.queries import assert_max_queries
 
@@ -63,79 +60,19 @@ def _random_on_postgresql(*_: object, **__: object) -> str:
     return "md5(random()::text)"
 
 
-class StoreBase(DeclarativeBase):
-    type_annotation_map: ClassVar[dict[Any, Any]] = {dict[str, Any]: JSON}
+class VoucherBase(DeclarativeBase): ...
 
 
-class Item(TimestampMixin, StoreBase):
-    """The database makes the key; every kind of default."""
-
-    __tablename__ = "items"
-    ident: Mapped[int] = mapped_column("id", primary_key=True)
-    title: Mapped[str] = mapped_column("name", String(50), unique=True)
-    rank: Mapped[int | None]
-    price: Mapped[int | None] = mapped_column(default=5)
-    code: Mapped[str | None] = mapped_column(default=lambda: "made")
-    state: Mapped[str | None] = mapped_column(server_default="new")
-    details: Mapped[dict[str, Any] | None]
-    settings: Mapped[dict[str, Any] | None] = mapped_column(default=lambda: {"a": 1})
-
-
-class Voucher(StoreBase):
+class Voucher(VoucherBase):
     __tablename__ = "vouchers"
     id: Mapped[str] = mapped_column(String(40), primary_key=True, server_default=RandomKey())
     name: Mapped[str]
 
 
-class Note(StoreBase):
-    """Has deferred columns."""
-
-    __tablename__ = "notes"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str]
-    body: Mapped[str | None] = mapped_column(deferred=True)
-    alias: Mapped[str] = synonym("name")
-
-
-Note.shout = column_property(func.upper(Note.__table__.c.name))
-
-
-class DataclassBase(MappedAsDataclass, DeclarativeBase):
-    metadata = StoreBase.metadata
-
-
-class Point(DataclassBase):
-    __tablename__ = "points"
-    id: Mapped[int] = mapped_column(primary_key=True, init=False)
-    name: Mapped[str]
-    y: Mapped[int] = mapped_column(default=7)
-
-    def __post_init__(self) -> None:
-        self.name = self.name.lower()
-
-
-class Box(StoreBase):
-    """Loads its collection with a join."""
-
-    __tablename__ = "boxes"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str]
-    things: Mapped[list["Thing"]] = relationship(lazy="joined")
-
-
-class Thing(StoreBase):
-    __tablename__ = "things"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    box_id: Mapped[int] = mapped_column(ForeignKey("boxes.id"))
-
-
-class ItemService(CRUDService[Item, Named, Named]): ...
+class ProductService(CRUDService[Product, Named, Named]): ...
 
 
 class VoucherService(CRUDService[Voucher, Named, Named]): ...
-
-
-class NoteService(CRUDService[Note, Named, Named]): ...
 
 
 class PersonService(CRUDService[Person, Named, Named]): ...
@@ -156,10 +93,10 @@ class ListenedInitService(CRUDService[ListenedInit, Named, Named]): ...
 class ListenedInsertService(CRUDService[ListenedInsert, Named, Named]): ...
 
 
-class PointService(CRUDService[Point, Named, Named]): ...
+class InitialisedService(CRUDService[Initialised, Named, Named]): ...
 
 
-class BoxService(CRUDService[Box, Named, Named]): ...
+class OpenedService(CRUDService[Opened, Named, Named]): ...
 
 
 class CatService(CRUDService[Cat, Named, Named]): ...
@@ -171,8 +108,8 @@ AnyService = CRUDService[Any, Any, Any]
 @pytest.fixture
 async def store(database: Database) -> AsyncIterator[AsyncSession]:
     """A request's session on the tables above."""
-    for metadata in (StoreBase.metadata, KindsBase.metadata, NamesBase.metadata, ZooBase.metadata):
-        await database.create_tables(metadata)
+    for base in (StoreBase, VoucherBase, KindsBase, NamesBase, ZooBase):
+        await database.create_tables(base.metadata)
     async with opened(database) as session:
         yield session
 
@@ -228,15 +165,15 @@ async def test_schemas_go_through_create_values(session: AsyncSession, library: 
 async def test_rows_that_name_different_columns(store: AsyncSession) -> None:
     """Each row gets the values that it names, with None as NULL, and defaults for the rest."""
     rows = [
-        {"title": "a", "price": 1},
+        {"title": "a", "discount": 1},
         {"title": "b", "rank": 2},
         {"title": "c", "state": "old", "code": None},
-        {"title": "d", "price": None},
+        {"title": "d", "discount": None},
     ]
 
-    items = await ItemService(store).create_many(rows)
+    products = await ProductService(store).create_many(rows)
 
-    assert [(item.title, item.price, item.rank, item.state, item.code) for item in items] == [
+    assert [(product.title, product.discount, product.rank, product.state, product.code) for product in products] == [
         ("a", 1, None, "new", "made"),
         ("b", 5, 2, "new", "made"),
         ("c", 5, None, "old", None),
@@ -262,9 +199,9 @@ async def test_relationships_are_values_too(session: AsyncSession) -> None:
 
 async def test_synonyms_are_values_too(store: AsyncSession) -> None:
     """A synonym can be set for its attribute."""
-    notes = await NoteService(store).create_many([{"alias": "a"}, {"name": "b"}])
+    signs = await SignService(store).create_many([{"alias": "a"}, {"name": "b"}])
 
-    assert [note.name for note in notes] == ["a", "b"]
+    assert [sign.name for sign in signs] == ["a", "b"]
 
 
 NULLS = [{}, {"details": None}, {"settings": None}, {"details": {"a": 1}, "settings": {"b": 2}}]
@@ -273,12 +210,14 @@ NULLS = [{}, {"details": None}, {"settings": None}, {"details": {"a": 1}, "setti
 @pytest.mark.parametrize("values", NULLS, ids=str)
 async def test_one_of_many_is_stored_as_one_alone(store: AsyncSession, values: dict[str, Any]) -> None:
     """A row in create_many() is stored as by create(), whatever columns the other rows name."""
-    service = ItemService(store)
+    service = ProductService(store)
     await service.create({"title": "alone", **values})
     await service.create_many([{"title": "full", "details": {"c": 3}, "settings": {"d": 4}}, {"title": "many", **values}])
 
-    stored = select(Item.details, Item.details.is_(None).label("sql_null"), Item.settings, Item.settings.is_(None).label("no_settings"))
-    by_title = {title: (await store.execute(stored.where(Item.title == title))).one() for title in ("alone", "many")}
+    stored = select(
+        Product.details, Product.details.is_(None).label("sql_null"), Product.settings, Product.settings.is_(None).label("no_settings")
+    )
+    by_title = {title: (await store.execute(stored.where(Product.title == title))).one() for title in ("alone", "many")}
     assert by_title["many"] == by_title["alone"]
 
 
@@ -289,7 +228,7 @@ ROW = st.fixed_dictionaries(
     {},
     optional={
         "rank": st.none() | st.integers(-3, 3),
-        "price": st.none() | st.integers(-3, 3),
+        "discount": st.none() | st.integers(-3, 3),
         "code": st.none() | st.sampled_from(["x", "y"]),
         "state": st.none() | st.sampled_from(["old", "new"]),
     },
@@ -298,28 +237,28 @@ _titles = count()
 
 
 def expected_of(row: dict[str, Any]) -> tuple[Any, ...]:
-    defaults = {"price": 5, "code": "made", "state": "new"}
+    defaults = {"discount": 5, "code": "made", "state": "new"}
     filled = {**defaults, **row}
-    return filled["title"], filled.get("rank"), filled["price"], filled["code"], filled["state"]
+    return filled["title"], filled.get("rank"), filled["discount"], filled["code"], filled["state"]
 
 
-def found_in(item: Item) -> tuple[Any, ...]:
-    return item.title, item.rank, item.price, item.code, item.state
+def found_in(product: Product) -> tuple[Any, ...]:
+    return product.title, product.rank, product.discount, product.code, product.state
 
 
 @settings(max_examples=40 if FULL else 10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(patterns=st.lists(ROW, max_size=30))
 async def test_input_order_with_server_made_keys(store: AsyncSession, patterns: list[dict[str, Any]]) -> None:
     """Rows come back in the order given and as stored, with keys made by the database."""
-    rows = [{"title": f"item {next(_titles)}", **pattern} for pattern in patterns]
+    rows = [{"title": f"product {next(_titles)}", **pattern} for pattern in patterns]
 
-    items = await ItemService(store).create_many(rows)
+    products = await ProductService(store).create_many(rows)
 
-    assert [found_in(item) for item in items] == [expected_of(row) for row in rows]
-    keys = [item.ident for item in items]
+    assert [found_in(product) for product in products] == [expected_of(row) for row in rows]
+    keys = [product.ident for product in products]
     assert len(set(keys)) == len(keys)
     store.expunge_all()
-    assert [found_in(item) for item in await ItemService(store).get_many(keys)] == [expected_of(row) for row in rows]
+    assert [found_in(product) for product in await ProductService(store).get_many(keys)] == [expected_of(row) for row in rows]
 
 
 async def test_10_000_rows(session: AsyncSession, library: Database) -> None:
@@ -335,7 +274,7 @@ async def test_10_000_rows(session: AsyncSession, library: Database) -> None:
 
 
 FEW: list[tuple[type[AnyService], list[dict[str, Any]]]] = [
-    (ItemService, [{"title": str(number), "rank": number, "price": number % 2 or None} for number in range(1000)]),
+    (ProductService, [{"title": str(number), "rank": number, "discount": number % 2 or None} for number in range(1000)]),
     (TicketService, names(1000)),
 ]
 
@@ -412,10 +351,10 @@ async def test_rows_on_a_default_session(application_sessions: async_sessionmake
 @pytest.mark.parametrize("number", [1, 3])
 async def test_deferred_columns_and_expressions_can_be_read(store: AsyncSession, number: int) -> None:
     """Deferred columns and expressions can be read on the returned rows, as after create()."""
-    notes = await NoteService(store).create_many([{"name": "a", "body": "b"}] * number)
+    signs = await SignService(store).create_many([{"name": "a", "body": "b"}] * number)
 
-    assert [inspect(note).unloaded - {"alias"} for note in notes] == [set()] * number
-    assert [(note.body, note.shout) for note in notes] == [("b", "A")] * number
+    assert [inspect(sign).unloaded - {"alias"} for sign in signs] == [set()] * number
+    assert [(sign.body, sign.shout) for sign in signs] == [("b", "A")] * number
 
 
 async def test_new_rows_are_what_the_session_has(session: AsyncSession) -> None:
@@ -459,9 +398,9 @@ async def test_a_rejected_row_rejects_all(session: AsyncSession) -> None:
 async def test_a_rejected_group_of_rows_rejects_all(store: AsyncSession) -> None:
     """None is stored if the rows take several statements and one is rejected."""
     with pytest.raises(ConflictError):
-        await ItemService(store).create_many([{"title": "a"}, {"title": "b", "price": 1}, {"title": "a", "code": "x"}])
+        await ProductService(store).create_many([{"title": "a"}, {"title": "b", "discount": 1}, {"title": "a", "code": "x"}])
 
-    assert await ItemService(store).count() == 0
+    assert await ProductService(store).count() == 0
 
 
 async def test_a_rejected_object_rejects_all(session: AsyncSession) -> None:
@@ -535,7 +474,7 @@ async def test_a_create_that_a_mixin_overrides_is_called_too(session: AsyncSessi
     assert [tag.weight for tag in await Mixed(session).create_many([{"name": "a"}, {"name": "b"}])] == [7, 7]
 
 
-HONOURED = [ValidatedService, ConstructedService, ListenedSetService, ListenedInitService, ListenedInsertService, PointService]
+HONOURED = [ValidatedService, ConstructedService, ListenedSetService, ListenedInitService, ListenedInsertService, InitialisedService]
 
 
 @pytest.mark.parametrize("service", HONOURED, ids=lambda service: service.__name__)
@@ -602,12 +541,12 @@ async def test_an_inheriting_model(store: AsyncSession) -> None:
 
 async def test_a_model_that_joins_a_collection(store: AsyncSession) -> None:
     """A model with a joined collection can be inserted."""
-    bare = await BoxService(store).create_many([{"name": "a"}, {"name": "b"}])
-    full = await BoxService(store).create_many([{"name": "c"}, {"name": "d", "things": [Thing()]}])
+    bare = await OpenedService(store).create_many([{"name": "a"}, {"name": "b"}])
+    full = await OpenedService(store).create_many([{"name": "c"}, {"name": "d", "lines": [Line()]}])
 
-    assert [box.name for box in (*bare, *full)] == ["a", "b", "c", "d"]
+    assert [folder.name for folder in (*bare, *full)] == ["a", "b", "c", "d"]
     store.expunge_all()
-    assert [len(box.things) for box in await BoxService(store).list()] == [0, 0, 0, 1]
+    assert [len(folder.lines) for folder in await OpenedService(store).list()] == [0, 0, 0, 1]
 
 
 async def test_rows_are_committed(library: Database, session: AsyncSession) -> None:

@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, ForeignKey, String, Table, delete, event, func, inspect, select, update
+from sqlalchemy import delete, event, func, inspect, select, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, WriteOnlyMapped, mapped_column, relationship, selectinload
+from sqlalchemy.orm import Session, selectinload
 from sqlalchemy.util import await_only
 from tests.crud.kinds import Named, opened
 from tests.tables.library import (
@@ -23,6 +23,20 @@ from tests.tables.library import (
     TagService,
 )
 from tests.tables.names import ListenedDelete, NamesBase, deleted_names
+from tests.tables.store import (
+    Binder,
+    Branch,
+    Folder,
+    Label,
+    Labelled,
+    Line,
+    Owner,
+    Paper,
+    Remark,
+    Slip,
+    StoreBase,
+    folder_labels,
+)
 from tests.tables.zoo import Animal, Cat, Dog, ZooBase
 
 from fastapi_kit.crud import CRUDService
@@ -39,134 +53,25 @@ from fastapi_kit.errors import (
 from fastapi_kit.testing.queries import assert_max_queries
 
 
-class OfficeBase(DeclarativeBase): ...
+class LabelledService(CRUDService[Labelled, Named, Named]): ...
 
 
-user_organizations = Table(
-    "user_organizations",
-    OfficeBase.metadata,
-    Column("user_id", ForeignKey("users.id"), primary_key=True),
-    Column("organization_id", ForeignKey("organizations.id"), primary_key=True),
-)
+class LabelService(CRUDService[Label, Named, Named]): ...
 
 
-class User(OfficeBase):
-    __tablename__ = "users"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    email: Mapped[str] = mapped_column(String(50), unique=True)
-    organizations: Mapped[list["Organization"]] = relationship(secondary=user_organizations, back_populates="users")
+class BinderService(CRUDService[Binder, Named, Named]): ...
 
 
-class Organization(OfficeBase):
-    __tablename__ = "organizations"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str]
-    users: Mapped[list[User]] = relationship(secondary=user_organizations, back_populates="organizations")
+class PaperService(CRUDService[Paper, Named, Named]): ...
 
 
-class Order(OfficeBase):
-    """Has lines that are deleted with it, remarks that stay, and receipts that prevent its deletion."""
-
-    __tablename__ = "orders"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str]
-    lines: Mapped[list["Line"]] = relationship(cascade="all, delete-orphan")
-    remarks: Mapped[list["Remark"]] = relationship(lazy="raise")
-
-
-class Line(OfficeBase):
-    __tablename__ = "lines"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    order_id: Mapped[int] = mapped_column(ForeignKey("orders.id"))
-
-
-class Remark(OfficeBase):
-    __tablename__ = "remarks"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    order_id: Mapped[int | None] = mapped_column(ForeignKey("orders.id"))
-
-
-class Receipt(OfficeBase):
-    """Refers to an order, which has no relationship to it."""
-
-    __tablename__ = "receipts"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    order_id: Mapped[int] = mapped_column(ForeignKey("orders.id"))
-
-
-class Folder(OfficeBase):
-    """The database deletes its content."""
-
-    __tablename__ = "folders"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str]
-    papers: Mapped[list["Paper"]] = relationship(cascade="all, delete-orphan", passive_deletes=True)
-    slips: WriteOnlyMapped["Slip"] = relationship(cascade="all, delete-orphan", passive_deletes=True)
-    shown: Mapped[list["Paper"]] = relationship(viewonly=True)
-
-
-class Paper(OfficeBase):
-    __tablename__ = "papers"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    folder_id: Mapped[int] = mapped_column(ForeignKey("folders.id", ondelete="CASCADE"))
-
-
-class Slip(OfficeBase):
-    __tablename__ = "slips"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    folder_id: Mapped[int] = mapped_column(ForeignKey("folders.id", ondelete="CASCADE"))
-
-
-class Stamp(OfficeBase):
-    """Referenced by a foreign key without a relationship."""
-
-    __tablename__ = "stamps"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str]
-
-
-class Letter(OfficeBase):
-    __tablename__ = "letters"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    stamp_id: Mapped[int] = mapped_column(ForeignKey("stamps.id"))
-
-
-class Room(OfficeBase):
-    """A tree, with an owner that is deleted with it."""
-
-    __tablename__ = "rooms"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str]
-    parent_id: Mapped[int | None] = mapped_column(ForeignKey("rooms.id"))
-    key_id: Mapped[int | None] = mapped_column(ForeignKey("room_keys.id"))
-    children: Mapped[list["Room"]] = relationship()
-    key: Mapped["RoomKey | None"] = relationship(cascade="all, delete-orphan", single_parent=True)
-
-
-class RoomKey(OfficeBase):
-    __tablename__ = "room_keys"
-    id: Mapped[int] = mapped_column(primary_key=True)
-
-
-class UserService(CRUDService[User, Named, Named]): ...
-
-
-class OrganizationService(CRUDService[Organization, Named, Named]): ...
-
-
-class OrderService(CRUDService[Order, Named, Named]): ...
+class OwnerService(CRUDService[Owner, Named, Named]): ...
 
 
 class FolderService(CRUDService[Folder, Named, Named]): ...
 
 
-class StampService(CRUDService[Stamp, Named, Named]): ...
-
-
-class LetterService(CRUDService[Letter, Named, Named]): ...
-
-
-class RoomService(CRUDService[Room, Named, Named]): ...
+class BranchService(CRUDService[Branch, Named, Named]): ...
 
 
 class AnimalService(CRUDService[Animal, Named, Named]): ...
@@ -183,8 +88,8 @@ class ListenedDeleteService(CRUDService[ListenedDelete, Named, Named]): ...
 
 @pytest.fixture
 async def office(database: Database) -> AsyncIterator[AsyncSession]:
-    """A session on the tables above."""
-    for metadata in (OfficeBase.metadata, NamesBase.metadata, ZooBase.metadata):
+    """A session on the tables of the store."""
+    for metadata in (StoreBase.metadata, NamesBase.metadata, ZooBase.metadata):
         await database.create_tables(metadata)
     async with opened(database) as session:
         yield session
@@ -219,9 +124,9 @@ async def test_a_deleted_row_is_gone_for_others(session: AsyncSession, library: 
 
 
 PLAIN: list[tuple[type[CRUDService[Any, Any, Any]], list[object]]] = [
-    (StampService, [Stamp(id=1, name="a")]),
-    (LetterService, [Stamp(id=1, name="a"), Letter(id=1, stamp_id=1)]),
-    (FolderService, [Folder(id=1, name="a", papers=[Paper(), Paper()]), Slip(folder_id=1)]),
+    (OwnerService, [Owner(id=1, name="a")]),
+    (PaperService, [Folder(id=1, name="a"), Paper(id=1, folder_id=1)]),
+    (FolderService, [Folder(id=1, name="a", papers=[Paper(), Paper()]), Slip(id=3, folder_id=1)]),
 ]
 
 
@@ -316,66 +221,66 @@ async def test_a_delete_on_a_default_session(application_sessions: async_session
 # What the unit of work must do
 
 
-async def test_a_user_of_organizations(office: AsyncSession) -> None:
-    """The many-to-many rows of a user are deleted with it; those of others stay, and so do the organizations."""
-    acme, zenith = Organization(id=1, name="acme"), Organization(id=2, name="zenith")
-    await add(office, User(id=1, email="a", organizations=[acme, zenith]), User(id=2, email="b", organizations=[acme]))
+async def test_a_folder_with_labels(office: AsyncSession) -> None:
+    """The many-to-many rows of a folder are deleted with it; those of others stay, and so do the labels."""
+    acme, zenith = Label(id=1, name="acme"), Label(id=2, name="zenith")
+    await add(office, Labelled(id=1, name="a", labels=[acme, zenith]), Labelled(id=2, name="b", labels=[acme]))
 
-    await UserService(office).delete(1)
+    await LabelledService(office).delete(1)
 
-    assert await UserService(office).count() == 1
-    assert await number(office, Organization) == 2
-    assert (await office.execute(select(user_organizations))).all() == [(2, 1)]
+    assert await LabelledService(office).count() == 1
+    assert await number(office, Label) == 2
+    assert (await office.execute(select(folder_labels))).all() == [(2, 1)]
 
 
-async def test_an_organization_of_users(office: AsyncSession) -> None:
+async def test_a_label_of_folders(office: AsyncSession) -> None:
     """The many-to-many rows are deleted from the other side too."""
-    acme = Organization(id=1, name="acme")
-    await add(office, User(id=1, email="a", organizations=[acme]), User(id=2, email="b", organizations=[acme]))
+    acme = Label(id=1, name="acme")
+    await add(office, Labelled(id=1, name="a", labels=[acme]), Labelled(id=2, name="b", labels=[acme]))
 
-    await OrganizationService(office).delete(1)
+    await LabelService(office).delete(1)
 
-    assert (await number(office, User), await number(office, user_organizations)) == (2, 0)
+    assert (await number(office, Labelled), await number(office, folder_labels)) == (2, 0)
 
 
 async def test_children_that_go_with_it(office: AsyncSession) -> None:
     """A delete cascade of the mapping deletes the children of the row, and no others."""
-    await add(office, Order(id=1, name="a", lines=[Line(), Line()]), Order(id=2, name="b", lines=[Line()]))
+    await add(office, Binder(id=1, name="a", lines=[Line(), Line()]), Binder(id=2, name="b", lines=[Line()]))
 
-    await OrderService(office).delete(1)
+    await BinderService(office).delete(1)
 
-    assert [order.id for order in await OrderService(office).list()] == [2]
-    assert [line.order_id for line in await office.scalars(select(Line))] == [2]
+    assert [binder.id for binder in await BinderService(office).list()] == [2]
+    assert [line.folder_id for line in await office.scalars(select(Line))] == [2]
 
 
 async def test_children_that_stay(office: AsyncSession) -> None:
     """A nullable foreign key of children is set to null, even with lazy="raise"."""
-    await add(office, Order(id=1, name="a", remarks=[Remark(), Remark()]))
+    await add(office, Binder(id=1, name="a", remarks=[Remark(), Remark()]))
 
-    await OrderService(office).delete(1)
+    await BinderService(office).delete(1)
 
-    assert [remark.order_id for remark in await office.scalars(select(Remark))] == [None, None]
+    assert [remark.folder_id for remark in await office.scalars(select(Remark))] == [None, None]
 
 
 async def test_children_of_a_tree(office: AsyncSession) -> None:
     """Children in a tree become roots; what the row owns by its own foreign key is deleted."""
-    await add(office, Room(id=1, name="a", key=RoomKey(), children=[Room(id=2, name="b", key=RoomKey())]))
+    await add(office, Branch(id=1, name="a", owner=Owner(name="a"), children=[Branch(id=2, name="b", owner=Owner(name="a"))]))
 
-    await RoomService(office).delete(1)
+    await BranchService(office).delete(1)
 
-    assert [(room.id, room.parent_id) for room in await RoomService(office).list()] == [(2, None)]
-    assert await number(office, RoomKey) == 1
+    assert [(branch.id, branch.parent_id) for branch in await BranchService(office).list()] == [(2, None)]
+    assert await number(office, Owner) == 1
 
 
 async def test_children_that_the_session_has_loaded(office: AsyncSession) -> None:
     """Children are deleted with the row, loaded or not."""
-    await add(office, Folder(id=1, name="a", papers=[Paper()]), Order(id=1, name="a", lines=[Line()]))
+    await add(office, Folder(id=1, name="a", papers=[Paper()]), Binder(id=2, name="b", lines=[Line()]))
     folder = await FolderService(office).get_one(1, options=[selectinload(Folder.papers)])
-    order = await OrderService(office).get_one(1, options=[selectinload(Order.lines)])
-    paper, line = folder.papers[0], order.lines[0]
+    binder = await BinderService(office).get_one(2, options=[selectinload(Binder.lines)])
+    paper, line = folder.papers[0], binder.lines[0]
 
     await FolderService(office).delete(1)
-    await OrderService(office).delete(1)
+    await BinderService(office).delete(2)
 
     assert await office.get(Line, line.id) is None
     assert await office.get(Paper, paper.id, populate_existing=True) is None
@@ -509,12 +414,12 @@ async def test_a_row_that_is_deleted_in_between_is_not_found(session: AsyncSessi
 
 async def test_links_that_are_deleted_in_between_are_no_hindrance(database: Database, office: AsyncSession) -> None:
     """Many-to-many rows that another session deletes meanwhile do not make the delete fail."""
-    await add(office, User(id=1, email="a", organizations=[Organization(name="acme"), Organization(name="zenith")]))
-    before_statement(office, lambda: by_another(database, delete(user_organizations)))
+    await add(office, Labelled(id=1, name="a", labels=[Label(name="acme"), Label(name="zenith")]))
+    before_statement(office, lambda: by_another(database, delete(folder_labels)))
 
-    await UserService(office).delete(1)
+    await LabelledService(office).delete(1)
 
-    assert (await UserService(office).count(), await number(office, user_organizations)) == (0, 0)
+    assert (await LabelledService(office).count(), await number(office, folder_labels)) == (0, 0)
 
 
 @pytest.fixture
@@ -579,18 +484,18 @@ async def test_a_delete_after_the_row_was_read(session: AsyncSession, impatient:
 
 async def test_a_row_that_others_point_at(office: AsyncSession) -> None:
     """A row that others refer to raises StillReferencedError; nothing changes and the session still works."""
-    await add(office, Stamp(id=1, name="a"))
-    await add(office, Letter(id=1, stamp_id=1))
-    stamp = await StampService(office).get_one(1)
+    await add(office, Owner(id=1, name="a"))
+    await add(office, Folder(id=1, name="a", owner_id=1))
+    owner = await OwnerService(office).get_one(1)
 
     with pytest.raises(StillReferencedError) as caught:
-        await StampService(office).delete(1)
+        await OwnerService(office).delete(1)
 
-    assert (caught.value.table, caught.value.fields) == ("letters", ("stamp_id",))
-    assert stamp.name == "a"
-    assert stamp in office
-    await LetterService(office).delete(1)
-    await StampService(office).delete(1)
+    assert (caught.value.table, caught.value.fields) == ("folders", ("owner_id",))
+    assert owner.name == "a"
+    assert owner in office
+    await FolderService(office).delete(1)
+    await OwnerService(office).delete(1)
 
 
 async def test_a_row_whose_children_need_it(session: AsyncSession) -> None:
@@ -608,13 +513,13 @@ async def test_a_row_whose_children_need_it(session: AsyncSession) -> None:
 @pytest.mark.parametrize("opener", ["none", "unit"])
 async def test_a_rejected_delete_changes_nothing(office: AsyncSession, opener: str) -> None:
     """A rejected delete changes no child either, and all loaded objects can still be read."""
-    await add(office, Order(id=1, name="a", lines=[Line()], remarks=[Remark()]))
-    await add(office, Receipt(order_id=1))
-    order = await OrderService(office).get_one(1, options=[selectinload(Order.lines), selectinload(Order.remarks)])
+    await add(office, Binder(id=1, name="a", lines=[Line()], remarks=[Remark()]))
+    await add(office, Folder(id=2, name="b", parent_id=1))
+    binder = await BinderService(office).get_one(1, options=[selectinload(Binder.lines), selectinload(Binder.remarks)])
 
     async def rejected() -> None:
         with pytest.raises(StillReferencedError):
-            await OrderService(office).delete(1)
+            await BinderService(office).delete(1)
 
     if opener == "unit":
         async with unit_of_work(office):
@@ -622,9 +527,9 @@ async def test_a_rejected_delete_changes_nothing(office: AsyncSession, opener: s
     else:
         await rejected()
 
-    assert (order.name, [line.order_id for line in order.lines], [remark.order_id for remark in order.remarks]) == ("a", [1], [1])
+    assert (binder.name, [line.folder_id for line in binder.lines], [remark.folder_id for remark in binder.remarks]) == ("a", [1], [1])
     assert (await number(office, Line), await number(office, Remark.__table__)) == (1, 1)
-    assert await office.scalar(select(func.count()).where(Remark.order_id == 1)) == 1
+    assert await office.scalar(select(func.count()).where(Remark.folder_id == 1)) == 1
 
 
 async def test_a_reference_that_is_checked_at_commit(session: AsyncSession) -> None:

@@ -2,24 +2,17 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
-from sqlalchemy import JSON, Computed, DateTime, ForeignKey, Select, String, delete, event, func, inspect, select, update
+from sqlalchemy import Select, delete, event, func, inspect, select, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
-from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import (
-    DeclarativeBase,
-    Mapped,
     joinedload,
-    mapped_column,
-    relationship,
     selectinload,
-    synonym,
     undefer,
-    validates,
 )
 from sqlalchemy.util import await_only
 from tests.crud.kinds import HeroService, KindsBase, PointService, SignService, opened
@@ -38,9 +31,10 @@ from tests.tables.library import (
     TagService,
     TagUpdate,
 )
+from tests.tables.store import Label, Step, StoreBase, Task
 
 from fastapi_kit.crud import CRUDService
-from fastapi_kit.db import Database, TimestampMixin, unit_of_work
+from fastapi_kit.db import Database, unit_of_work
 from fastapi_kit.errors import (
     ConfigurationError,
     ConflictError,
@@ -50,60 +44,6 @@ from fastapi_kit.errors import (
     UnknownReferenceError,
 )
 from fastapi_kit.testing.queries import assert_max_queries
-
-
-class DeskBase(DeclarativeBase):
-    type_annotation_map: ClassVar[dict[Any, Any]] = {dict[str, Any]: JSON}
-
-
-class Team(DeskBase):
-    __tablename__ = "teams"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str]
-
-
-class Task(TimestampMixin, DeskBase):
-    """Counts versions, has timestamps and attributes of every kind."""
-
-    __tablename__ = "tasks"
-    ident: Mapped[int] = mapped_column("id", primary_key=True)
-    title: Mapped[str] = mapped_column("name", String(20), unique=True)
-    points: Mapped[int] = mapped_column(default=1)
-    doubled: Mapped[int] = mapped_column(Computed("points * 2", persisted=True))
-    touched: Mapped[datetime | None] = mapped_column(DateTime(timezone=True), onupdate=func.now())
-    owner: Mapped[str | None]
-    details: Mapped[dict[str, Any] | None]
-    body: Mapped[str | None] = mapped_column(deferred=True)
-    team_id: Mapped[int | None] = mapped_column(ForeignKey("teams.id"))
-    revision: Mapped[int] = mapped_column()
-    team: Mapped[Team | None] = relationship()
-    steps: Mapped[list["Step"]] = relationship(back_populates="task", order_by="Step.id")
-    number: Mapped[int] = synonym("ident")
-    label: Mapped[str] = synonym("title")
-    __mapper_args__: ClassVar[dict[str, Any]] = {"version_id_col": revision}
-
-    @hybrid_property
-    def hours(self) -> int:
-        return self.points * 8
-
-    @hours.inplace.setter
-    def _set_hours(self, hours: int) -> None:
-        self.points = hours // 8
-
-    @hybrid_property
-    def large(self) -> bool:
-        return self.points > 10
-
-    @validates("owner")
-    def lower(self, _key: str, owner: str | None) -> str | None:
-        return owner and owner.lower()
-
-
-class Step(DeskBase):
-    __tablename__ = "steps"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    task_id: Mapped[int] = mapped_column(ForeignKey("tasks.id"))
-    task: Mapped[Task] = relationship(back_populates="steps")
 
 
 class TaskUpdate(BaseModel):
@@ -125,10 +65,10 @@ class TaskService(CRUDService[Task, TaskUpdate, TaskUpdate]): ...
 @pytest.fixture
 async def desk(database: Database) -> AsyncIterator[AsyncSession]:
     """A session with one task of a team and two steps."""
-    await database.create_tables(DeskBase.metadata)
+    await database.create_tables(StoreBase.metadata)
     await database.create_tables(KindsBase.metadata)
     async with database.begin() as session:
-        session.add_all([Team(id=1, name="red"), Team(id=2, name="blue")])
+        session.add_all([Label(id=1, name="red"), Label(id=2, name="blue")])
         await session.flush()
         await TaskService(session).create({"title": "a", "points": 3, "owner": "ada", "body": "text", "team_id": 1, "details": {"a": 1}})
         session.add_all([Step(task_id=1), Step(task_id=1)])
@@ -398,7 +338,7 @@ async def test_relationships_that_are_not_loaded_stay_so(desk: AsyncSession, dat
         task = await TaskService(desk).update(1, {"points": 9})
 
     assert {"team", "steps"} <= inspect(task).unloaded
-    assert not any("steps" in statement or "teams" in statement for statement in log.statements)
+    assert not any("steps" in statement or "labels" in statement for statement in log.statements)
     assert await desk.scalar(select(func.count()).select_from(Step).where(Step.task_id == 1)) == 2
 
 
@@ -440,7 +380,7 @@ async def test_a_changed_reference_does_not_show_the_old_object(desk: AsyncSessi
 
 async def test_relationships_are_values_too(desk: AsyncSession, database: Database) -> None:
     """A relationship can be set to an object or None instead of its foreign key."""
-    blue = await desk.get_one(Team, 2)
+    blue = await desk.get_one(Label, 2)
 
     assert (await TaskService(desk).update(1, {"team": blue})).team_id == 2
     assert (await TaskService(desk).update(1, {"team": None})).team_id is None

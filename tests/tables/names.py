@@ -1,5 +1,6 @@
 """One table, mapped by a plain class and by classes with code of the application's, which a write must call for each row."""
 
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import event
@@ -93,3 +94,17 @@ deleted_names: list[str] = []
 @event.listens_for(ListenedDelete, "before_delete")
 def note_name(_mapper: object, _connection: object, row: ListenedDelete) -> None:
     deleted_names.append(row.name)
+
+
+@dataclass
+class Initialised:
+    """A dataclass whose __post_init__ must run."""
+
+    id: int = field(init=False)
+    name: str
+
+    def __post_init__(self) -> None:
+        self.name = self.name.lower()
+
+
+NamesBase.registry.map_imperatively(Initialised, Name.__table__)
