@@ -117,6 +117,9 @@ LIMITS = {
     "imports of private names from another folder": 0,
 }
 
+MOST_TABLES = 82
+"""How many tables the tests may declare outside of ``tests/tables``. Lower it when they share more."""
+
 # What the marker properties of Database import when they are read.
 LAZY_EXCEPTIONS = {"db.database": {"fastapi.Depends", "fastapi.params.Depends"}}
 
@@ -291,6 +294,20 @@ def test_a_limit_is_kept(figure: str) -> None:
     evidence = {"import depth": longest_chain, "imports of private names from another folder": private_imports}.get(figure)
 
     assert figures_of(ROOT)[figure] <= LIMITS[figure], evidence and evidence(ROOT)
+
+
+def declares_a_table(node: ast.AST) -> bool:
+    body = node.body if isinstance(node, ast.ClassDef) else []
+    return any(isinstance(each, ast.Assign) and ast.unparse(each.targets[0]) == "__tablename__" for each in body)
+
+
+def test_the_tests_share_their_tables() -> None:
+    """A test uses the mappings of ``tests/tables`` unless it is about another one."""
+    here = Path(__file__).parent
+    files = [path for path in here.rglob("*.py") if here / "tables" not in path.parents]
+    declared = {path: sum(map(declares_a_table, ast.walk(tree_of(path)))) for path in files}
+
+    assert sum(declared.values()) <= MOST_TABLES, {str(path): number for path, number in declared.items() if number}
 
 
 @pytest.mark.parametrize(("world", "most"), [("jose", 1), ("passlib", 1), ("bcrypt", 1)])
