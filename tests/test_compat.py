@@ -29,7 +29,7 @@ from sqlalchemy.orm import (
 from sqlalchemy.pool import StaticPool
 from sqlalchemy.types import NullType, TypeEngine
 from sqlalchemy.util import await_only, greenlet_spawn
-from tests.tables.house import Guest, House, HouseBase, Room
+from tests.tables.houses import Guest, House, HouseBase, Room
 from tests.versions import distinct_on
 
 from fastapi_kit import _compat, _compat_web

@@ -280,3 +280,16 @@ def test_every_part_has_its_reference() -> None:
     documented = {name.split(".")[0] for page in DOCS.rglob("*.md") for name in REFERENCE.findall(page.read_text())}
 
     assert documented == {part for part in parts if not part.startswith("_")}
+
+
+PRIVATE_LANGUAGE = re.compile(
+    r"\b(refus(e|es|ed|ing|al)|nobody|somebody|honest(ly)?|told|made of|is not there|are not there)\b", re.IGNORECASE
+)
+
+
+def test_plain_words() -> None:
+    """Code, pages and examples use the words of the Python and FastAPI documentation: reject, not refuse."""
+    files = [*PAGES, REPOSITORY / "CHANGELOG.md", *SOURCES.rglob("*.py"), *(REPOSITORY / "examples").rglob("*.py")]
+    lines = [(path, line) for path in files for line in path.read_text().splitlines()]
+
+    assert [f"{path}: {line}" for path, line in lines if PRIVATE_LANGUAGE.search(line)] == []

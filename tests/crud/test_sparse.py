@@ -329,7 +329,7 @@ def rejected(name: str, **members: Any) -> type[Any]:
         ({"__init__": lambda self, **data: None}, "its __init__"),
         ({"_cache": PrivateAttr(default=None)}, "private attributes"),
         ({"model_config": ConfigDict(extra="allow")}, 'it has extra="allow"'),
-        ({"title": Field(default_factory=lambda data: str(data["id"]))}, "the field title has a default made of other fields"),
+        ({"title": Field(default_factory=lambda data: str(data["id"]))}, "the field title has a default that depends on other fields"),
         ({"always_fields": ("colour",)}, "always_fields must name fields of the schema that are shown: id, title"),
         ({"always_fields": "id"}, "always_fields must name fields of the schema"),
         ({"include_fields": ("colour",)}, "include_fields must name fields"),

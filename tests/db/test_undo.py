@@ -15,7 +15,7 @@ from sqlalchemy.orm import (
     selectinload,
 )
 from sqlalchemy.orm.session import JoinTransactionMode
-from tests.tables.house import City, Door, Floor, Guest, House, HouseBase, Key, Lease, Letter, Nest, Plant, Point, Room, Tree
+from tests.tables.houses import City, Door, Floor, Guest, House, HouseBase, Key, Lease, Letter, Nest, Plant, Point, Room, Tree
 from tests.thorough import FULL, few
 
 from fastapi_kit.crud import CRUDService

@@ -33,7 +33,7 @@ _logger = logging.getLogger("fastapi_kit.ratelimit")
 async def client_address(connection: HTTPConnection) -> str:
     """Return the address of the client as the server says it, or the /64 of an IPv6 address. Headers are not read.
 
-    Behind a proxy the server must be told which proxies to trust: ``uvicorn --forwarded-allow-ips``.
+    Behind a proxy, configure the server with the proxies that it trusts: ``uvicorn --forwarded-allow-ips``.
     """
     return client_key(connection.client.host if connection.client else None)
 

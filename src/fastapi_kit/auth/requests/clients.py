@@ -10,6 +10,6 @@ __all__ = ["client_of"]
 def client_of(connection: HTTPConnection) -> ClientInfo:
     """Return the address and the ``User-Agent`` of the client, for ``AuthFlow.login`` and ``MailFlow``.
 
-    The address is that of the ASGI server. Behind a proxy, the server must be told to trust the proxy's headers.
+    The address is that of the ASGI server. Behind a proxy, configure the server to trust the proxy's headers.
     """
     return ClientInfo(address=connection.client and connection.client.host, user_agent=connection.headers.get("user-agent"))

@@ -1,4 +1,4 @@
-"""What users are told after a change of what they log in with."""
+"""The notices that users get after a change of what they log in with."""
 
 import logging
 from collections.abc import Awaitable, Callable, Coroutine

@@ -31,8 +31,6 @@ class Operator:
     """Returns the SQL condition for a column and a value."""
     fits: Callable[[TypeEngine[Any]], bool] = lambda _type: True
     """Whether it exists for columns of a type."""
-    takes_many: bool = False
-    """Whether the value is a list."""
 
 
 def any_of(column: Any, values: Collection[Any]) -> ColumnElement[bool]:
@@ -139,11 +137,10 @@ OPERATORS: Mapping[str, Operator] = {
     "lte": Operator("{column} is at most this", days(lambda column, value: column <= value, lambda column, day: day.before_end(column))),
     "gt": Operator("{column} is greater than this", days(lambda column, value: column > value, lambda column, day: day.after_end(column))),
     "gte": Operator("{column} is at least this", days(lambda column, value: column >= value, lambda column, day: column >= day.start)),
-    "in": Operator("{column} is one of these", each_day(any_of, lambda _, each: or_(false(), *each)), takes_many=True),
+    "in": Operator("{column} is one of these", each_day(any_of, lambda _, each: or_(false(), *each))),
     "not_in": Operator(
         "{column} is none of these, or is null",
         each_day(none_of, lambda column, each: or_(~or_(false(), *each), column.is_(None))),
-        takes_many=True,
     ),
     "contains": Operator("{column} contains this", has_part, has_parts),
     "icontains": Operator("{column} contains this, in any case", partial(text.contains, ignore_case=True), stores_text),

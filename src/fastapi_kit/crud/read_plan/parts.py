@@ -63,6 +63,6 @@ def reasons_against_field(node: Node) -> Iterator[str]:
     if function.get("type") == "with-info" and not is_pydantics(function["function"]):
         yield "has a validator that takes info, and so the other fields. Let it take the value only"
     if node.get("default_factory_takes_data"):
-        yield "has a default made of other fields. Give it another default"
+        yield "has a default that depends on other fields. Give it another default"
     if node["type"] == "model" and hasattr(node["cls"], "include_fields"):
         yield f"contains {node['cls'].__name__}, which is answered in part itself. Give it a schema of its own"

@@ -1,6 +1,7 @@
 """Translation of an error of SQLAlchemy or a driver to the library's, by its code and the metadata of the table.
 
 ``drivers`` reads what the driver reports, ``written`` what the statement wrote, and ``constraints`` finds the constraint.
+``rejected`` turns its columns into fields.
 """
 
 import json
