@@ -188,7 +188,7 @@ async def test_tables_are_created_by_one_at_a_time(database: Database) -> None:
 
 async def test_a_server_that_does_not_answer_is_given_up(postgres_url: Any) -> None:
     """The client's limit ends a statement on a frozen server, and the pool recovers."""
-    database = Database(postgres_url, options=DatabaseOptions(command_timeout=0.2, pool_size=1, max_overflow=0))
+    database = Database(postgres_url, options=DatabaseOptions(command_timeout=1, pool_size=1, max_overflow=0))
     async with database.sessions() as session:
         with pytest.raises(UnavailableError):
             async with typed_errors(session):

@@ -198,7 +198,7 @@ async def test_connections_that_die_in_the_pool_of_the_application_cost_one_requ
 @pytest.mark.parametrize("fault", [Fault.CUT, Fault.RESET, Fault.FREEZE])
 async def test_an_idle_connection_that_is_found_dead_costs_no_request(proxy: Proxy, aside: Aside, fault: Fault) -> None:
     """The ping after idle time replaces a connection that has died or that a firewall has silently dropped; the request is served."""
-    async with open_site("kit", proxy.url, ping_after_idle=-1.0, command_timeout=0.3) as site:
+    async with open_site("kit", proxy.url, ping_after_idle=-1.0, command_timeout=1) as site:
         await site.act("list")
         proxy.arm(fault, at=1)
 

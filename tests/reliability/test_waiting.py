@@ -45,7 +45,7 @@ async def set_default(aside: Aside) -> AsyncIterator[SetDefault]:
 @pytest.mark.parametrize("kind", KINDS)
 async def test_one_connection_for_many_requests(server: URL, aside: Aside, kind: str) -> None:
     """While the only connection waits for a lock, all others are answered 503 in time; then everything works again."""
-    async with open_site(kind, server, pool_size=1, max_overflow=0, pool_timeout=0.1, command_timeout=0.5) as site:
+    async with open_site(kind, server, pool_size=1, max_overflow=0, pool_timeout=0.1, command_timeout=1.5) as site:
         async with locked(aside):
             answers = await asyncio.gather(*(site.act(action) for action in ACTIONS * 3))
         out = site.checked_out
@@ -60,7 +60,7 @@ async def test_one_connection_for_many_requests(server: URL, aside: Aside, kind:
 @pytest.mark.parametrize("kind", few(KINDS))
 async def test_two_hundred_requests_for_five_connections(server: URL, aside: Aside, kind: str) -> None:
     """None waits for ever, none is a 500, none keeps its connection."""
-    async with open_site(kind, server, pool_size=5, max_overflow=0, pool_timeout=0.2, command_timeout=0.5) as site:
+    async with open_site(kind, server, pool_size=5, max_overflow=0, pool_timeout=0.2, command_timeout=1.5) as site:
         async with locked(aside):
             answers = await asyncio.gather(*(site.act("list") for _ in range(200)))
         out = site.checked_out
