@@ -29,7 +29,7 @@ run: $(VENV)/.installed
 	@echo "==> log in as $(DEMO_EMAIL) with the password $(DEMO_PASSWORD)"
 	@exec $(BIN)/python -m uvicorn examples.zenith.main:app --host $(HOST) --port $(PORT)
 
-# The long suites are bounded; FULL=1 runs all of them. ARGS="-n 0 --pdb -k router" goes to pytest.
+# A run of all tests is bounded (tests/README.md); FULL=1 runs everything. ARGS="-n 0 --pdb -k router" goes to pytest.
 test: lint
 	@echo "==> pytest"
 	@$(PYTEST) $(ARGS)

@@ -109,6 +109,7 @@ with Client(base_url=sys.argv[1]) as client:
 """
 
 
+@pytest.mark.only_full
 @pytest.mark.network
 def test_a_generated_python_client(served: Shop) -> None:
     """openapi-python-client makes a client that filters, sorts, and follows cursors both ways."""

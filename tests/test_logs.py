@@ -23,7 +23,6 @@ from fastapi import FastAPI
 from opentelemetry import trace
 from sqlalchemy import CheckConstraint, Column, Enum, Integer, MetaData, String, Table, insert
 from sqlalchemy.ext.asyncio import create_async_engine
-from tests.thorough import few
 from uvicorn.config import LOGGING_CONFIG
 
 from fastapi_kit.db import Database
@@ -559,7 +558,8 @@ async def request(port: str, path: str) -> bytes:
             return answer
 
 
-@pytest.mark.parametrize("server", few([*COMMANDS], 2))
+@pytest.mark.only_full
+@pytest.mark.parametrize("server", [*COMMANDS])
 async def test_one_call_at_import_is_enough(server: str, tmp_path: Path) -> None:
     """Under each server all records are JSON, once, without secrets: the server's, the application's and the traceback of a bug."""
     if server in NEEDED and find_spec(NEEDED[server]) is None:

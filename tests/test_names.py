@@ -174,6 +174,7 @@ def test_importing_the_package_is_light() -> None:
     assert {"fastapi", "starlette", "pydantic", "sqlalchemy", "jose", "passlib", "bcrypt"}.isdisjoint(loaded)
 
 
+@pytest.mark.only_full
 @pytest.mark.parametrize("name", ["JWTService", "PasswordHasher", "PasswordPolicy", "TokenClaims", "Keyring"])
 def test_a_script_loads_no_framework(name: str) -> None:
     """A script that makes tokens or hashes passwords loads neither FastAPI nor SQLAlchemy."""

@@ -118,6 +118,7 @@ def test_the_documented_versions_are_those_of_the_package(metadata: Message) -> 
     assert [f"2.1.{patch}" in sqlalchemy.specifier for patch in range(7)] == [f"2.1.{patch}" >= newer_line for patch in range(7)]
 
 
+@pytest.mark.only_full
 @pytest.mark.network
 @pytest.mark.parametrize(
     "other",
@@ -139,6 +140,7 @@ def test_it_can_be_installed_beside(other: str, wheel: Path, tmp_path: Path) -> 
     run(sys.executable, "-m", "uv", "pip", "compile", "--quiet", requirements, cwd=tmp_path)
 
 
+@pytest.mark.only_full
 @pytest.mark.network
 def test_the_wheel_works_alone(wheel: Path, tmp_path: Path) -> None:
     """In an empty environment the wheel installs, and every public name can be imported without an extra."""

@@ -300,6 +300,7 @@ def test_a_given_secret_creates_no_file(environ: Any) -> None:
     assert not Path(".fastapi_kit").exists()
 
 
+@pytest.mark.only_full
 def test_processes_that_start_at_once_agree() -> None:
     """Four workers that start together use one secret."""
     program = "from fastapi_kit.settings import KitSettings; print(KitSettings().SECRET_KEY.get_secret_value())"

@@ -910,6 +910,7 @@ async def test_a_cancelled_shutdown_cancels_the_work(log: pytest.LogCaptureFixtu
     assert "endless_work (1)" in log.text
 
 
+@pytest.mark.only_full
 def test_a_hanging_function_does_not_keep_the_process() -> None:
     """A thread cannot be stopped, but the interpreter does not wait for it."""
     program = """

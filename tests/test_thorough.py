@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests import thorough
-from tests.thorough import choices, least_cover, on_another_database, sample
+from tests.thorough import choices, least_cover, leave_out, on_another_database, sample, third
 
 Sizes = tuple[int, ...]
 
@@ -50,6 +50,39 @@ def test_a_third_of_many_inputs_is_drawn(monkeypatch: pytest.MonkeyPatch, is_ful
     assert count in {0, inputs} or len({number % 3 for number in drawn}) == 3
 
 
+@pytest.mark.parametrize(("length", "count"), [(0, 0), (2, 2), (3, 3), (4, 3), (9, 3), (15, 5), (100, 33)])
+def test_a_third_of_the_rows_of_a_table_is_run(length: int, count: int) -> None:
+    """They come from the whole table: the first, one of the last four, and none twice. Short tables are run whole."""
+    kept = third(range(length))
+
+    assert len(set(kept)) == len(kept) == count
+    assert length == 0 or (kept[0] == 0 and kept[-1] >= length - 4)
+
+
+class Deselected:
+    """A stand-in for the configuration of a run in which *files* are named."""
+
+    def __init__(self, *files: str) -> None:
+        self.option = SimpleNamespace(file_or_dir=list(files))
+        self.hook = self
+        self.items: list[pytest.Item] = []
+
+    def pytest_deselected(self, items: list[pytest.Item]) -> None:
+        self.items = items
+
+
+@pytest.mark.parametrize("number", range(30))
+def test_of_named_files_every_case_is_run(request: pytest.FixtureRequest, number: int) -> None:
+    """A run of all tests has a third of the cases of this one; a run of its file has them all."""
+    everything = [item for item in request.session.items if item.name.startswith("test_of_named_files")]
+    whole, named = Deselected(), Deselected("tests/test_thorough.py")
+    for config in (whole, named):
+        leave_out(config, list(everything))  # type: ignore[arg-type]
+
+    assert named.items == []
+    assert len(everything) - len(whole.items) == len(third(everything))
+
+
 def test_a_test_without_cases_is_no_error() -> None:
     """Where nothing was collected, nothing is kept."""
     assert least_cover([]) == []
@@ -62,13 +95,14 @@ def cases_in(folder: str, **parameters: Sequence[str]) -> list[Any]:
     return [SimpleNamespace(path=Path("tests", folder, "test_a.py"), callspec=spec) for spec in specs]
 
 
-@pytest.mark.parametrize(("folder", "count"), [("auth", 3), ("auth/users", 3), ("crud", 3), ("db", 0), ("hostile", 0)])
-def test_a_test_runs_on_one_database(folder: str, count: int) -> None:
-    """Each of its cases runs on the database that is drawn for the test. In other folders all run on both."""
-    left_out = on_another_database("test_a", cases_in(folder, database=["sqlite", "postgresql"], case=["a", "b", "c"]))
+def test_a_test_runs_on_one_database() -> None:
+    """Each of its cases runs on the database that is drawn for the test, and half of the tests run on each."""
+    cases = cases_in("crud", database=["sqlite", "postgresql"], case=["a", "b", "c"])
+    others = [on_another_database(f"test_{number}", cases) for number in range(100)]
 
-    assert len(left_out) == count
-    assert len({case.callspec.params["database"] for case in left_out}) <= 1
+    assert {len(left_out) for left_out in others} == {3}
+    assert all(len({case.callspec.params["database"] for case in left_out}) == 1 for left_out in others)
+    assert 30 < sum(left_out[0].callspec.params["database"] == "sqlite" for left_out in others) < 70
 
 
 def test_every_store_is_tried() -> None:

@@ -1,7 +1,8 @@
-"""How much is tried: everything with ``FULL=1``, as ``.ci/run`` sets it, and otherwise the least that tries each behaviour.
+"""How much is tried: everything with ``FULL=1``, as ``.ci/run`` sets it, and otherwise what takes a minute or two.
 
-Where a test is parametrized several times, ``leave_out`` keeps as many combinations as try each row of each table once. Where the values of
-one parameter are variants of one behaviour, ``few`` keeps the first of them. Where hundreds of inputs are tried, ``sample`` draws a third.
+A run of all tests keeps of each test one of the two databases, as many combinations of parameters as try each row of each table once,
+and of many rows a third: ``leave_out``. A run of files that are named keeps them all. Where the values of one parameter are variants
+of one behaviour, ``few`` keeps the first of them. Where hundreds of inputs are tried, ``sample`` draws a third.
 """
 
 import os
@@ -13,16 +14,14 @@ from zlib import crc32
 
 import pytest
 
-__all__ = ["FULL", "few", "least_cover", "leave_out", "on_another_database", "sample"]
+__all__ = ["FULL", "few", "least_cover", "leave_out", "on_another_database", "sample", "third"]
 
 FULL = os.environ.get("FULL", "") not in {"", "0"}
 BOUNDED = {"conformance", "hostile", "reliability", "served"}
-"""The folders whose tests are bounded, beside those that are marked as ``thorough`` and those of many cases."""
+"""The folders whose combinations of parameters are bounded however few they are, as are those of tests that are marked as ``thorough``."""
 DATABASES = ("postgresql", "sqlite")
-ONE_DATABASE = {"auth", "crud", "examples", "routing"}
-"""The folders whose tests run on one database each, half of them on SQLite. Those of ``db`` run on both."""
-FEW_CASES = 4
-"""A test of no more cases runs them all."""
+FEW_CASES = 3
+"""A test of no more cases runs them all, and one of more cases this many at least."""
 FEW_INPUTS = 12
 """Of so many inputs all are tried."""
 
@@ -41,6 +40,12 @@ def sample(inputs: Iterable[ValueT]) -> Sequence[ValueT]:
     return [values[position] for position in sorted(Random(count).sample(range(len(values)), count))]
 
 
+def third(values: Sequence[ValueT]) -> Sequence[ValueT]:
+    """Return a third of *values*, but 3 at least, from the whole length: neighbours in a table are often alike."""
+    count = min(len(values), max(FEW_CASES, len(values) // 3))
+    return [values[position * len(values) // count] for position in range(count)]
+
+
 def least_cover(cases: Iterable[Mapping[str, Hashable]]) -> list[int]:
     """Return the positions of as few *cases* as have each value of each parameter."""
     pairs = [set(case.items()) for case in cases]
@@ -54,28 +59,33 @@ def least_cover(cases: Iterable[Mapping[str, Hashable]]) -> list[int]:
 
 
 def leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect the tests that are marked as ``only_full``, and the combinations of parameters that try no new value."""
-    combinations: dict[str, list[pytest.Function]] = {}
-    for item in sorted(items, key=lambda item: item.nodeid):
-        if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
-            combinations.setdefault(f"{item.path}::{item.originalname}", []).append(item)
+    """Deselect the tests that are marked as ``only_full``, and in a run of all tests the cases that are one too many."""
     left_out: set[pytest.Item] = {item for item in items if item.get_closest_marker("only_full")}
-    for name, group in combinations.items():
-        left_out.update(others := on_another_database(name, group))
-        group = [item for item in group if item not in others]
-        if len(group) <= FEW_CASES and not is_bounded(group[0]):
-            continue
-        kept = least_cover(map(choices, group))
-        left_out |= {item for position, item in enumerate(group) if position not in kept}
+    if not config.option.file_or_dir:
+        left_out |= cases_left_out(items)
     if left_out:
         config.hook.pytest_deselected(items=[item for item in items if item in left_out])
         items[:] = [item for item in items if item not in left_out]
 
 
+def cases_left_out(items: Iterable[pytest.Item]) -> set[pytest.Item]:
+    """Return the cases on another database, those that try no new value, and two thirds of many others."""
+    groups: dict[str, list[pytest.Function]] = {}
+    for item in sorted(items, key=lambda item: item.nodeid):
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
+            groups.setdefault(f"{item.path}::{item.originalname}", []).append(item)
+    left_out = set[pytest.Item]()
+    for name, group in groups.items():
+        left_out.update(others := on_another_database(name, group))
+        group = [item for item in group if item not in others]
+        if len(group) > FEW_CASES or is_bounded(group[0]):
+            kept = third(least_cover(map(choices, group)))
+            left_out |= {item for position, item in enumerate(group) if position not in kept}
+    return left_out
+
+
 def on_another_database(name: str, group: Sequence[pytest.Function]) -> list[pytest.Function]:
-    """Return the tests of *group* that do not run on the database that is drawn for it, if its folder is one of ``ONE_DATABASE``."""
-    if ONE_DATABASE.isdisjoint(group[0].path.parts):
-        return []
+    """Return the tests of *group* that do not run on the database that is drawn for it: half of all tests run on SQLite."""
     drawn = DATABASES[crc32(Path(name).name.encode()) % len(DATABASES)]
     values = {fixture: [item.callspec.params.get(fixture) for item in group] for fixture in group[0].callspec.params}
     chosen = [fixture for fixture, found in values.items() if all(each in DATABASES for each in found) and drawn in found]

@@ -174,6 +174,7 @@ async def test_a_passkey_of_another_user(client: AsyncClient) -> None:
     assert answer.status_code == 401
 
 
+@pytest.mark.only_full
 async def test_hostile_credentials(client: AsyncClient) -> None:
     """Malformed credentials are a 401 or a 422, never a 5xx."""
     passkey, headers = Authenticator(), await headers_of(client)

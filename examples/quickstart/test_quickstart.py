@@ -312,6 +312,7 @@ async def read_address(log: asyncio.StreamReader) -> str:
     raise AssertionError(seen.decode())
 
 
+@pytest.mark.only_full
 async def test_serve(tmp_path: Path) -> None:
     """It runs in an empty folder without settings, and the notes survive a restart."""
     async with served(tmp_path) as client:

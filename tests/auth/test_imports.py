@@ -60,6 +60,7 @@ def test_a_script_loads_no_framework(script: str) -> None:
     assert {"fastapi", "starlette", "sqlalchemy"}.isdisjoint(modules_loaded_by(*SCRIPTS[script]))
 
 
+@pytest.mark.only_full
 def test_a_model_of_users_loads_no_web_framework() -> None:
     """Models, services and the steps of a login are without FastAPI: scripts and migrations use them, too."""
     loaded = modules_loaded_by("from fastapi_kit.auth.users import Account, AuthFlow, UserAccounts, UserMixin, normalize_email")

@@ -396,6 +396,7 @@ async def test_prefixes_keep_applications_apart() -> None:
         assert await reading(theirs, Source(value="theirs"))() == "theirs"
 
 
+@pytest.mark.only_full
 async def test_memory_is_bounded() -> None:
     """Ten thousand keys keep no more than *max_entries* names, and what was used last stays."""
     cache, source = Cache(max_entries=100), Source()
@@ -512,6 +513,7 @@ def test_the_cache_needs_its_extra(package: str, url: str | None, monkeypatch: p
         Cache(url)
 
 
+@pytest.mark.only_full
 def test_importing_the_module_needs_no_extra() -> None:
     """An application without a cache can import every module."""
     code = "import sys; sys.modules['cashews'] = sys.modules['redis'] = None; import fastapi_kit.cache, fastapi_kit.crud.cached"
@@ -519,6 +521,7 @@ def test_importing_the_module_needs_no_extra() -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
 
 
+@pytest.mark.only_full
 def test_the_first_command_imports_nothing() -> None:
     """What takes long is done when the cache is made: the first request would wait, and take Redis for gone."""
     code = """

@@ -64,7 +64,6 @@ def drive_clean(
     return report
 
 
-@pytest.mark.only_full
 @pytest.mark.parametrize("database", SQLITE, indirect=True)
 def test_the_quickstart_does_what_its_document_says(tmp_path: Path, database: str) -> None:
     """On both databases, for valid and invalid requests."""
@@ -74,6 +73,7 @@ def test_the_quickstart_does_what_its_document_says(tmp_path: Path, database: st
     assert report.facts["operations"]["tested"] == 5
 
 
+@pytest.mark.only_full
 @pytest.mark.parametrize("database", POSTGRESQL, indirect=True)
 def test_every_kind_of_endpoint_does_what_its_document_says(tmp_path: Path, database: str) -> None:
     """Lists with filters in offset and keyset pages, rows, batches, nested rows, keys of several columns, guards, and rows of one owner."""

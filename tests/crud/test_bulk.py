@@ -261,6 +261,7 @@ async def test_input_order_with_server_made_keys(store: AsyncSession, patterns: 
     assert [found_in(product) for product in await ProductService(store).get_many(keys)] == [expected_of(row) for row in rows]
 
 
+@pytest.mark.only_full
 async def test_10_000_rows(session: AsyncSession, library: Database) -> None:
     """10,000 rows, more than one statement can bind, come back in the order given."""
     rows = [{"name": f"{number:05}", "weight": number if number % 3 else None} for number in range(10_000, 0, -1)]

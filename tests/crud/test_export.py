@@ -139,6 +139,7 @@ class Alive(ItemRead):
         Alive.now -= 1
 
 
+@pytest.mark.only_full
 @pytest.mark.parametrize("lines", [ndjson_lines, lambda rows: csv_lines(rows, schema=Alive)])
 async def test_memory_is_bounded(shop: AsyncSession, database: Database, lines: Any) -> None:
     """Of 20,000 rows, one batch of 500 and the last row of the one before are alive at a time, and chunks are small."""

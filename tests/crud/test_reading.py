@@ -191,6 +191,7 @@ async def test_get_many_takes_40_000_keys(library: Database, session: AsyncSessi
     assert [tag.id for tag in found] == list(range(40_000, 0, -1))
 
 
+@pytest.mark.only_full
 async def test_get_many_takes_20_000_composite_keys(library: Database, session: AsyncSession) -> None:
     """Composite keys count by their columns."""
     await session.execute(insert(Shelf), [{"room": room, "number": number} for room in (1, 2, 3) for number in (1, 2, 3)])

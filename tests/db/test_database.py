@@ -154,6 +154,7 @@ async def test_create_tables_defaults_to_base_and_repeats_harmlessly(library: Da
         assert await TagService(session).count() == 1
 
 
+@pytest.mark.only_full
 async def test_processes_create_tables_at_once(database: Database) -> None:
     """Several processes can create the tables at the same time."""
     program = (
@@ -368,6 +369,7 @@ async def test_the_file_of_a_memory_database_goes_with_its_engine() -> None:
     assert not path.parent.exists()
 
 
+@pytest.mark.only_full
 async def test_a_forked_child_takes_no_memory_database_with_it() -> None:
     """However a forked child ends, it keeps the parent's data; the end of the parent removes them."""
     program = """

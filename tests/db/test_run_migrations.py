@@ -224,6 +224,7 @@ async def test_a_migration_that_fails_leaves_nothing(database: Database, alembic
         assert [column["name"] for column in await connection.run_sync(lambda sync: inspect(sync).get_columns("notes"))] == ["id"]
 
 
+@pytest.mark.only_full
 async def test_two_upgrades_at_once(database: Database, alembic: Alembic) -> None:
     """Two processes that upgrade together wait for each other, and the tables are created once."""
     migrations = alembic(database, tables(stamp()))

@@ -185,6 +185,7 @@ def test_sqlite_stores_both_ways_in_one_format() -> None:
     assert "strftime('%Y-%m-%d %H:%M:%f000', 'now')" in str(CreateTable(events).compile(dialect=sqlite.dialect()))
 
 
+@pytest.mark.only_full
 def test_ids_strictly_increase() -> None:
     """100,000 keys increase and have the version and variant of RFC 9562."""
     ids = [uuid7() for _ in range(100_000)]

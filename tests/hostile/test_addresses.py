@@ -20,6 +20,7 @@ async def test_keys(sites: Sites) -> None:
     )
 
 
+@pytest.mark.only_full
 async def test_keys_that_are_text(sites: Sites) -> None:
     """NUL, surrogates and what is too long are no label's name, alike on both databases."""
     await sites.keep_promise(

@@ -35,11 +35,13 @@ async def test_values_that_fit_badly(sites: Sites, fields: tuple[str, ...]) -> N
     await sites.keep_promise("made", _both_of(fields))
 
 
+@pytest.mark.only_full
 async def test_values_that_fit_badly_into_a_service_called_by_hand(sites: Sites) -> None:
     """The same in a hand-written route, on an engine of the application."""
     await sites.keep_promise("written", (creations_of(field, value) for field in FIELDS for value in VALUES[field][::3]))
 
 
+@pytest.mark.only_full
 async def test_values_that_fit_badly_into_sql_by_hand(sites: Sites) -> None:
     """Where only the handlers stand between a hand-written INSERT and the client, a rejected value is not a 5xx either.
 

@@ -197,6 +197,7 @@ async def test_random_sets_of_parameters(lists: Sites, seed: int) -> None:
     await lists.keep_promise("made", requests(seed, 100 if FULL else 60))
 
 
+@pytest.mark.only_full
 async def test_each_value_in_each_filter(lists: Sites) -> None:
     """Every value alone: some pass every check and reach the database."""
     names = FIELDS if FULL else (b"moment__lte", b"price__gte", b"ratio__lt")
@@ -208,6 +209,7 @@ async def test_each_value_in_each_filter(lists: Sites) -> None:
     await lists.keep_promise("made", every)
 
 
+@pytest.mark.only_full
 async def test_the_lists_find_the_same_rows(lists: Sites) -> None:
     """Hostile text that may pass finds the same rows on both databases."""
     names = ("q", "name__contains", "text__icontains") if FULL else ("q",)

@@ -131,6 +131,7 @@ async def keep_promise_on_the_wire(sites: Sites, http: str, requests: tuple[byte
     assert not faults, "\n".join(faults)
 
 
+@pytest.mark.only_full
 @pytest.mark.parametrize("http", ["h11", "httptools"])
 async def test_bytes_on_the_wire(site: Sites, http: str) -> None:
     """Behind both of uvicorn's parsers whatever reaches the app is answered by a problem, never by a 5xx or a closed socket."""

@@ -183,6 +183,7 @@ async def test_what_is_left() -> None:
     assert seen == [(0, 1, 60), (0, 0, 55), (50, 0, 50)]
 
 
+@pytest.mark.only_full
 async def test_a_flood_of_keys() -> None:
     """Ten times as many keys as fit, some of them huge, take a bounded memory, and none when their windows are over."""
     clock = Seconds()

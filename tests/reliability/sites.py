@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from starlette.types import ASGIApp, Receive, Scope, Send
 from tests.reliability.aside import telling_words
 from tests.tables.library import Loan, LoanCreate, LoanService, Tag, TagCreate, TagService, TagUpdate
+from tests.thorough import few
 
 from fastapi_kit import KitSettings, create_app, crud_router
 from fastapi_kit.db import Database, DatabaseOptions
@@ -24,7 +25,7 @@ from fastapi_kit.testing import app_client
 
 __all__ = ["ACTIONS", "KINDS", "Site", "assert_discreet", "assert_rejected", "assert_unavailable", "open_site"]
 
-KINDS = ("kit", "mixed", "by hand")
+KINDS = few(("kit", "mixed", "by hand"))
 """``kit``: create_app, Database and crud_router. ``mixed``: crud_router on a session of the application. ``by hand``: handlers only."""
 
 ACTIONS = ("create", "list", "get", "update", "delete", "pair")

@@ -198,6 +198,7 @@ async def test_a_database_that_accepts_no_connections(server: URL, aside: Aside,
 # --- Readiness of a frozen database. ---
 
 
+@pytest.mark.only_full
 async def test_readiness_of_a_frozen_database_is_bounded(proxy: Proxy) -> None:
     """A database that freezes under the app is red when the check's two seconds are over, though a command may take longer."""
     async with open_site("kit", proxy.url, command_timeout=30, pool_timeout=30) as site:

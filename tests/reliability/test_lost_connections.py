@@ -195,6 +195,7 @@ async def test_connections_that_die_in_the_pool_of_the_application_cost_one_requ
     assert [answer.status_code for answer in others] == [200] * 3
 
 
+@pytest.mark.only_full
 @pytest.mark.parametrize("fault", [Fault.CUT, Fault.RESET, Fault.FREEZE])
 async def test_an_idle_connection_that_is_found_dead_costs_no_request(proxy: Proxy, aside: Aside, fault: Fault) -> None:
     """The ping after idle time replaces a connection that has died or that a firewall has silently dropped; the request is served."""
@@ -208,6 +209,7 @@ async def test_an_idle_connection_that_is_found_dead_costs_no_request(proxy: Pro
     assert answer.status_code == 200
 
 
+@pytest.mark.only_full
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_restart_under_load(server: URL, aside: Aside, kind: str) -> None:
     """Every request that meets the restart is a 503 or done, what is acknowledged is stored, and the first one afterwards works."""

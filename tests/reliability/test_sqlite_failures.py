@@ -118,6 +118,7 @@ async def test_a_snapshot_that_is_too_old(sqlite_aside: Aside, file: Path) -> No
     assert await sqlite_aside.column("SELECT weight FROM tags") == [5, 5]
 
 
+@pytest.mark.only_full
 @pytest.mark.parametrize("kind", KINDS)
 async def test_many_writers_at_once(sqlite_aside: Aside, file: Path, kind: str) -> None:
     """Requests that write at once are all stored: they wait for each other."""

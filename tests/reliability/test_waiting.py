@@ -10,7 +10,6 @@ from sqlalchemy import URL
 from tests.reliability.aside import Aside
 from tests.reliability.proxy import Fault, Proxy, proxied
 from tests.reliability.sites import ACTIONS, KINDS, Site, assert_unavailable, open_site
-from tests.thorough import few
 
 SetDefault = Callable[[str, str], Awaitable[None]]
 
@@ -42,6 +41,7 @@ async def set_default(aside: Aside) -> AsyncIterator[SetDefault]:
 # --- The pool. ---
 
 
+@pytest.mark.only_full
 @pytest.mark.parametrize("kind", KINDS)
 async def test_one_connection_for_many_requests(server: URL, aside: Aside, kind: str) -> None:
     """While the only connection waits for a lock, all others are answered 503 in time; then everything works again."""
@@ -57,7 +57,7 @@ async def test_one_connection_for_many_requests(server: URL, aside: Aside, kind:
     assert all(answer.is_success for answer in again)
 
 
-@pytest.mark.parametrize("kind", few(KINDS))
+@pytest.mark.parametrize("kind", KINDS)
 async def test_two_hundred_requests_for_five_connections(server: URL, aside: Aside, kind: str) -> None:
     """None waits for ever, none is a 500, none keeps its connection."""
     async with open_site(kind, server, pool_size=5, max_overflow=0, pool_timeout=0.2, command_timeout=1.5) as site:
@@ -224,7 +224,8 @@ async def test_a_read_only_database(server: URL, aside: Aside, set_default: SetD
 FREEZES = [Fault.FREEZE, Fault.FREEZE_ALL, Fault.FREEZE_ANSWER]
 
 
-@pytest.mark.parametrize("kind", few(KINDS))
+@pytest.mark.only_full
+@pytest.mark.parametrize("kind", KINDS)
 async def test_a_server_that_freezes_at_any_statement(server: URL, aside: Aside, kind: str) -> None:
     """The socket stays open and nothing answers: a 503, and the pool is whole again."""
 

@@ -346,6 +346,7 @@ class SlowClient:
         return self.messages[-1].get("more_body") is False
 
 
+@pytest.mark.only_full
 async def test_every_row_is_sent(large: Database) -> None:
     """20,000 rows come whole and in order, in many chunks, as NDJSON and as CSV."""
     client = SlowClient(app_of(items_router(large)), chunks=10**6, spec_version="2.3")
@@ -359,6 +360,7 @@ async def test_every_row_is_sent(large: Database) -> None:
     assert [row[0] for row in csv.reader(StringIO(text))] == ["id", *map(str, range(1, ROWS + 1))]
 
 
+@pytest.mark.only_full
 @pytest.mark.parametrize("chunks", [1, 5])
 @pytest.mark.parametrize("spec_version", ["2.3", "2.4"])
 async def test_a_client_that_stops_reading_and_leaves(large: Database, chunks: int, spec_version: str) -> None:

@@ -89,6 +89,7 @@ async def test_requests_in_flight_are_finished(place: Site, tmp_path: Path) -> N
         assert await place.connections(url) == 0
 
 
+@pytest.mark.only_full
 @pytest.mark.parametrize("command", few([NEW, OLD]), ids=str)
 async def test_the_wait_ends_by_itself(command: Command, tmp_path: Path) -> None:
     """The server shuts down SHUTDOWN_DRAIN_SECONDS after SIGTERM, with each event loop."""
@@ -127,6 +128,7 @@ async def test_a_late_request_is_answered_whole_or_not_at_all(command: Command, 
         assert server.alarms == []
 
 
+@pytest.mark.only_full
 async def test_ctrl_c_ends_the_wait(tmp_path: Path) -> None:
     """Ctrl-C in a terminal does not wait for SHUTDOWN_DRAIN_SECONDS."""
     async with Site(NEW).open(tmp_path, SHUTDOWN_DRAIN_SECONDS=NEVER) as (server, _), Connection.to(server) as kept:
@@ -139,6 +141,7 @@ async def test_ctrl_c_ends_the_wait(tmp_path: Path) -> None:
         assert server.alarms == []
 
 
+@pytest.mark.only_full
 @pytest.mark.parametrize("command", few([uvicorn(workers=2), gunicorn(workers=2)]), ids=str)
 async def test_ctrl_c_ends_all_processes(command: Command, tmp_path: Path) -> None:
     """At a terminal every process gets the signal, and none is left."""

@@ -82,6 +82,7 @@ async def test_a_bug_is_answered_and_logged_once(server: Server) -> None:
     assert said.count("Traceback (most recent call last)") == 1, server.output
 
 
+@pytest.mark.only_full
 async def test_a_bug_harms_no_other_request(client: AsyncClient) -> None:
     """No request is lost on a connection that a 500 has used: the 500 closes its connection."""
     for _ in range(10):
@@ -101,6 +102,7 @@ async def test_many_requests_at_once_are_all_answered(client: AsyncClient, serve
     assert sorted(titles & {note["title"] for note in page.json()["items"]}) == sorted(titles)
 
 
+@pytest.mark.only_full
 async def test_all_processes_agree_on_the_development_secret(server: Server) -> None:
     """Processes that start together in an empty folder make one secret, and keep it."""
     kept = (server.folder / ".fastapi_kit" / "secret_key").read_text()
@@ -109,6 +111,7 @@ async def test_all_processes_agree_on_the_development_secret(server: Server) -> 
     assert set(server.workers.values()) == {sha256(kept.encode()).hexdigest()}
 
 
+@pytest.mark.only_full
 @pytest.mark.parametrize("place", SEVERAL, ids=name, indirect=True)
 async def test_a_worker_that_dies_is_replaced(server: Server, client: AsyncClient) -> None:
     """While one is missing the others answer, and a new one takes its place."""

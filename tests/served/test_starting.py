@@ -19,6 +19,7 @@ def away() -> Iterator[str]:
         yield f"postgresql+asyncpg://app:hush-hush@127.0.0.1:{taken.getsockname()[1]}/shop?password=hush-hush"
 
 
+@pytest.mark.only_full
 @pytest.mark.parametrize("command", few([uvicorn(), gunicorn()]), ids=str)
 async def test_tables_cannot_be_created_without_a_database(command: Command, away: str, tmp_path: Path) -> None:
     """With create_tables the app does not start without its database; the log says so, without the password."""
@@ -31,6 +32,7 @@ async def test_tables_cannot_be_created_without_a_database(command: Command, awa
     assert "hush" not in server.output
 
 
+@pytest.mark.only_full
 async def test_an_app_starts_before_its_database(away: str, tmp_path: Path) -> None:
     """Without create_tables the app starts, says one line, is not ready, and answers 503 until the database does."""
     async with (

@@ -85,6 +85,7 @@ async def test_the_client_uses_https_by_default() -> None:
         assert (await client.get("/")).json() == "http://localhost:8000/"
 
 
+@pytest.mark.only_full
 def test_without_httpx_the_error_has_the_install_command() -> None:
     """Without httpx the import raises an error with the install command."""
     program = "import sys; sys.modules['httpx'] = None; import fastapi_kit.testing"

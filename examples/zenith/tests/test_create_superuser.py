@@ -39,6 +39,7 @@ async def users(url: str) -> list[tuple[str, str, bool, bool]]:
     return rows
 
 
+@pytest.mark.only_full
 async def test_create(environment: dict[str, str], database_url: str) -> None:
     """The command creates the tables and the superuser. It never changes an account that exists."""
     made = await create(environment, EMAIL, "--full-name", "Ada", "--password-stdin")

@@ -226,6 +226,7 @@ assert not {"fastapi", "sqlalchemy", "starlette"} & sys.modules.keys()
 """
 
 
+@pytest.mark.only_full
 def test_nothing_is_logged_or_warned_of() -> None:
     """R33: importing and using the hasher prints no warning and no log line, and loads no web framework."""
     done = subprocess.run([sys.executable, "-W", "error", "-c", QUIET], capture_output=True, text=True, check=False)

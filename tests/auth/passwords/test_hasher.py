@@ -311,6 +311,7 @@ async def test_a_context_of_your_own() -> None:
     assert await hasher.verify("nul\0inside", "garbage") is False
 
 
+@pytest.mark.only_full
 async def test_argon2_is_one_word_away() -> None:
     """R33: scheme="argon2" hashes with argon2id, and replaces bcrypt hashes when they are verified."""
     hasher = PasswordHasher(scheme="argon2")

@@ -94,6 +94,7 @@ async def test_twenty_at_once(ann: Person, site: Site) -> None:
     assert [await works(ann, new) for new in shown] == [True] * 10
 
 
+@pytest.mark.only_full
 async def test_several_codes_at_once(ann: Person, site: Site) -> None:
     """R46: if requests with different codes succeed one after the other, the codes of the last one work, and no others."""
     site.clock.advance(timedelta(minutes=5))
