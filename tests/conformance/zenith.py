@@ -3,6 +3,7 @@
 import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 from fastapi import FastAPI
@@ -14,7 +15,9 @@ __all__ = ["TOKENS", "UNGUESSED", "app"]
 _SECRET = "qT8vX2nB6mK9wR4zL7pC1hJ5gF3sD0aY"
 # Keys that the driver does not come upon by itself: it would delete the one whose token it has.
 _USERS = {"superuser": 1_500_000_001, "stranger": 1_500_000_002}
-TOKENS = {name: JWTService(secret_key=_SECRET).create_access_token(str(ident)) for name, ident in _USERS.items()}
+_TOKENS = JWTService(secret_key=_SECRET)
+# They are made when the tests are collected, and used at the end of a long run.
+TOKENS = {name: _TOKENS.create_access_token(str(ident), lifetime=timedelta(days=1)) for name, ident in _USERS.items()}
 _MEMBERS = "/api/v1/organizations/{organization_id}/members"
 UNGUESSED = frozenset(
     {

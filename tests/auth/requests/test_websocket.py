@@ -38,12 +38,13 @@ from fastapi_kit.testing import app_client, bearer
 COOKIE = CookieTransport(csrf_key=b"kJ8#vQ2!xW5@zR9$nL3%pC7^hF4&dS6*")
 FIRST = FirstMessageTransport(subprotocols=["chat"])
 BEFORE: Sequence[Transport] = (BearerTransport(), COOKIE, SubprotocolTransport())
-GOOD = tokens.create_access_token("1")
+DAY = timedelta(days=1)  # the tokens are made when the tests are collected, and used at the end of a long run
+GOOD = tokens.create_access_token("1", lifetime=DAY)
 BAD = {
     "garbage": "x.y.z",
-    "refresh": tokens.create_refresh_token("1"),
-    "unknown user": tokens.create_access_token("9"),
-    "inactive user": tokens.create_access_token("2"),
+    "refresh": tokens.create_refresh_token("1", lifetime=DAY),
+    "unknown user": tokens.create_access_token("9", lifetime=DAY),
+    "inactive user": tokens.create_access_token("2", lifetime=DAY),
     "a word": "chat",
     "long": "x" * 9_000,
 }
