@@ -25,8 +25,8 @@ settings.load_profile("tests")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """One process more than there are cores: tests wait for PostgreSQL, the disk and other processes. Its start takes six seconds."""
-    return (os.cpu_count() or 1) + 1
+    """One process for each core. In full there is one more: the long suites wait for servers, clients and time-outs."""
+    return (os.cpu_count() or 1) + FULL
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -28,6 +28,7 @@ async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage
         yield stage
 
 
+@pytest.mark.only_full
 @pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
 async def test_a_row_does_the_same_work_on_both_sides(row: Row, stage: Stage) -> None:
     """Both sides give the same answer and leave the same table, and one round can be timed."""
@@ -97,6 +98,7 @@ async def test_other_bytes_are_found(stage: Stage) -> None:
         await check(replace(row, kit=spaced), stage)
 
 
+@pytest.mark.only_full
 async def test_the_distant_database_delivers_all_in_order() -> None:
     """What goes through the proxy arrives whole, both ways, on several connections, and ends when its sender ends."""
 

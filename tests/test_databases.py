@@ -130,6 +130,7 @@ async def test_tables_of_several_metadata_are_kept(databases: Databases, shelves
     assert created == []
 
 
+@pytest.mark.only_full
 async def test_rows_between_two_metadata_stay(databases: Databases, shelves_and_boxes: tuple[MetaData, MetaData]) -> None:
     """What is written before the tables of a second metadata are created is there afterwards, also where both are kept."""
     shelves, boxes = shelves_and_boxes

@@ -381,6 +381,7 @@ def test_no_error_prints_a_value(given: dict[str, object]) -> None:
     assert SECRET not in text
 
 
+@pytest.mark.only_full
 def test_no_error_prints_what_the_environment_holds(environ: Any) -> None:
     """A traceback does not show values of the environment, those of a subclass included."""
     environ({"SECRET_KEY": SECRET, "DATABASE_URL": POSTGRES})

@@ -191,6 +191,7 @@ async def test_a_missing_reference_is_answered(client: AsyncClient, engine: Engi
         assert (answer.status_code, answer.json()["code"]) == (422, "unknown_reference")
 
 
+@pytest.mark.only_full
 async def test_many_sign_up_at_once(client: AsyncClient) -> None:
     """More passwords than there are threads for hashing are hashed one after the other, and none waits forever."""
     threads.clear()

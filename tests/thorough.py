@@ -20,7 +20,7 @@ FULL = os.environ.get("FULL", "") not in {"", "0"}
 BOUNDED = {"conformance", "hostile", "reliability", "served"}
 """The folders whose combinations of parameters are bounded however few they are, as are those of tests that are marked as ``thorough``."""
 DATABASES = ("postgresql", "sqlite")
-FEW_CASES = 3
+FEW_CASES = 2
 """A test of no more cases runs them all, and one of more cases this many at least."""
 FEW_INPUTS = 12
 """Of so many inputs all are tried."""
@@ -41,7 +41,7 @@ def sample(inputs: Iterable[ValueT]) -> Sequence[ValueT]:
 
 
 def third(values: Sequence[ValueT]) -> Sequence[ValueT]:
-    """Return a third of *values*, but 3 at least, from the whole length: neighbours in a table are often alike."""
+    """Return a third of *values*, but 2 at least, from the whole length: neighbours in a table are often alike."""
     count = min(len(values), max(FEW_CASES, len(values) // 3))
     return [values[position * len(values) // count] for position in range(count)]
 

@@ -32,7 +32,7 @@ def quickstart(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("DATABASE_URL", url)
-        module = imported(APP, name=f"quickstart_on_{request.param}")
+        module = imported(APP, name=f"{folder.name}_on_{request.param}")
     yield module
     Base.metadata.remove(module.Note.__table__)
 

@@ -64,6 +64,7 @@ def drive_clean(
     return report
 
 
+@pytest.mark.only_full
 @pytest.mark.parametrize("database", SQLITE, indirect=True)
 def test_the_quickstart_does_what_its_document_says(tmp_path: Path, database: str) -> None:
     """On both databases, for valid and invalid requests."""

@@ -259,6 +259,7 @@ async def test_readers_do_not_wait_for_a_writer(sqlite: Database) -> None:
 # Serialization failures of PostgreSQL
 
 
+@pytest.mark.only_full
 async def test_a_whole_unit_can_be_run_again(postgres_database: Database) -> None:
     """Of two units that lock two rows in opposite orders one is run again, and both succeed."""
     await postgres_database.create_tables(LibraryBase.metadata)

@@ -65,6 +65,7 @@ async def test_every_row_comes_once_in_order(shop: AsyncSession, database: Datab
             assert [item.id async for item in rows] == wanted
 
 
+@pytest.mark.only_full
 @pytest.mark.parametrize("seed", range(5))
 async def test_rows_come_and_go(shop: AsyncSession, database: Database, seed: int) -> None:
     """Rows that stay come exactly once, whatever is inserted and deleted meanwhile."""

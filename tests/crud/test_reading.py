@@ -180,6 +180,7 @@ async def test_get_many_of_nothing_sends_nothing(library: Database, session: Asy
         assert await TagService(session).get_many([10**30]) == []
 
 
+@pytest.mark.only_full
 async def test_get_many_takes_40_000_keys(library: Database, session: AsyncSession) -> None:
     """More keys than one statement can bind are read in a few statements."""
     await session.execute(tags_numbered(40_000))

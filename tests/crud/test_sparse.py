@@ -293,6 +293,7 @@ async def test_criteria_of_the_session_hold(press: AsyncSession) -> None:
 # --- Plans ---
 
 
+@pytest.mark.only_full
 def test_the_plans_of_parts_are_bounded() -> None:
     """A client that asks for all combinations does not fill the memory, and order does not make another combination."""
     wide = create_model("Wide", __base__=PageRead, **{f"extra_{at}": (str, "") for at in range(10)})

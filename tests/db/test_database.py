@@ -187,6 +187,7 @@ async def test_tables_are_created_by_one_at_a_time(database: Database) -> None:
         assert await TagService(session).count() == 0
 
 
+@pytest.mark.only_full
 async def test_a_server_that_does_not_answer_is_given_up(postgres_url: Any) -> None:
     """The client's limit ends a statement on a frozen server, and the pool recovers."""
     database = Database(postgres_url, options=DatabaseOptions(command_timeout=1, pool_size=1, max_overflow=0))
@@ -423,6 +424,7 @@ async def test_a_file_that_is_opened_for_reading_is_read(old_file: Path, query: 
     await database.dispose()
 
 
+@pytest.mark.only_full
 async def test_a_file_in_a_directory_that_is_read_only_is_read(old_file: Path) -> None:
     """A file in a read-only directory can be read."""
     program = """

@@ -118,6 +118,7 @@ async def pool(request: pytest.FixtureRequest, bouncer: Bouncer) -> AsyncIterato
     await database.dispose()
 
 
+@pytest.mark.only_full
 async def test_many_sessions_share_two_servers(pool: Database, postgres_database: Database, kept_connections: KeptConnections) -> None:
     """Many sessions share two server connections without meeting each other's prepared statements."""
     barrier = asyncio.Barrier(SESSIONS)

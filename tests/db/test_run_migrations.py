@@ -169,6 +169,7 @@ async def test_a_column_with_the_types_of_two_databases_is_imported(database: Da
     await migrations.upgrade()
 
 
+@pytest.mark.only_full
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 @pytest.mark.parametrize("pgbouncer", [False, True], ids=["direct", "pgbouncer"])
 async def test_a_migration_has_no_time_limit(

@@ -449,6 +449,7 @@ async def test_objects_without_a_reference_are_collected(street: Database) -> No
 # --- Sessions of another kind. ---
 
 
+@pytest.mark.only_full
 @pytest.mark.parametrize("mode", get_args(JoinTransactionMode))
 async def test_a_session_on_a_connection(street: Database, mode: JoinTransactionMode) -> None:
     """A rejected write does not end the transaction of the connection, in every join_transaction_mode."""

@@ -13,6 +13,7 @@ def get(path: bytes, query: bytes = b"", *headers: tuple[bytes, bytes], host: by
     return Sent(method="GET", path=path, query=query, headers=headers, host=host)
 
 
+@pytest.mark.only_full
 async def test_keys(sites: Sites) -> None:
     """Whatever stands for a whole number in the path is a 404 or a 422, alike on both databases."""
     await sites.keep_promise(

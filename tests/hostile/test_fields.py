@@ -18,6 +18,7 @@ def _both_of(fields: tuple[str, ...]) -> Iterator[Sent]:
         yield from (changes_of(field, value) for value in VALUES[field][::3])
 
 
+@pytest.mark.only_full
 @pytest.mark.parametrize("fields", [FIELDS[:9], FIELDS[9:]], ids=["first", "last"])
 async def test_every_type_of_json_into_every_field(sites: Sites, fields: tuple[str, ...]) -> None:
     """A field of the wrong type is stored or rejected, and alike on both databases."""
@@ -103,11 +104,13 @@ async def test_long_spans(sites: Sites) -> None:
     await sites.keep_promise("made", samples_of({"span": SPANS}))
 
 
+@pytest.mark.only_full
 async def test_names_in_an_open_schema(sites: Sites) -> None:
     """Names that the model has for itself are unknown fields to a client."""
     await sites.keep_promise("made", LABELS)
 
 
+@pytest.mark.only_full
 @pytest.mark.parametrize("field", ["text", "count", "flag", "day"])
 async def test_types_in_an_open_schema(sites: Sites, field: str) -> None:
     """An undeclared field reaches its column as any type of JSON, and no row is stored that cannot be read."""

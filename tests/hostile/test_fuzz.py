@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.hostile.apps import SampleCreate
@@ -42,6 +43,7 @@ def encoded(value: Any) -> bytes:
     return json.dumps(value).encode()
 
 
+@pytest.mark.only_full
 @SETTINGS
 @given(changes=SAMPLES, more=st.dictionaries(TEXTS, TREES, max_size=2))
 async def test_samples(sites: Sites, changes: dict[str, Any], more: dict[str, Any]) -> None:

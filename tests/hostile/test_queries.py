@@ -191,6 +191,7 @@ def requests(seed: int, count: int) -> Iterator[Sent]:
             yield Sent(method="GET", path=path, query=asked, headers=())
 
 
+@pytest.mark.only_full
 @pytest.mark.parametrize("seed", range(10 if FULL else 1))
 async def test_random_sets_of_parameters(lists: Sites, seed: int) -> None:
     """No list answers a set of parameters with a 5xx, repeats it, or answers otherwise on the other database."""

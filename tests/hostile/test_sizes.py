@@ -33,6 +33,7 @@ def huge_bodies() -> Iterator[bytes]:
     yield b"\xff" * HUGE
 
 
+@pytest.mark.only_full
 @pytest.mark.parametrize("app", few(["made", "written"]))
 async def test_huge_bodies(site: Sites, app: str) -> None:
     """Ten megabytes are a 4xx problem of a few bytes, with and without a limit, and nothing of them is in it."""

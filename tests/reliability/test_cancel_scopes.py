@@ -30,6 +30,7 @@ def start(work: Coroutine[Any, Any, ResultT]) -> CountingTask[ResultT]:
     return CountingTask(work, loop=asyncio.get_running_loop())
 
 
+@pytest.mark.only_full
 async def test_a_frozen_rollback_is_waited_for_without_turning(proxy: Proxy, aside: Aside) -> None:
     """The task is cancelled a few times, not in every turn of the event loop until the command's time is over."""
     database = Database(proxy.url, options=DatabaseOptions(command_timeout=0.5, pool_size=1, max_overflow=0))

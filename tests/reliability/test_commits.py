@@ -123,6 +123,7 @@ async def test_the_answer_waits_for_the_commit(server: URL, aside: Aside, at_com
     assert sorted(await aside.names()) == ["create", "pair 1", "pair 2", "update"]
 
 
+@pytest.mark.only_full
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_commit_that_takes_too_long(server: URL, aside: Aside, at_commit: AtCommit, kind: str) -> None:
     """A COMMIT that outlasts the command timeout is a 503, and is not made after all."""

@@ -106,6 +106,7 @@ async def test_the_first_request_after_the_return_works(server: URL, aside: Asid
     assert await aside.names() == ["old", "new"]
 
 
+@pytest.mark.only_full
 async def test_the_app_starts_without_its_database(server: URL, aside: Aside) -> None:
     """It starts, is alive and not ready, and is ready once the database is there."""
     async with open_site("kit", server.set(port=(port := closed_port()))) as site:

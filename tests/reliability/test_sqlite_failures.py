@@ -141,6 +141,7 @@ def limit_pages(site: Site, pages: int) -> None:
     event.listen(site.engine.sync_engine, "connect", limit)
 
 
+@pytest.mark.only_full
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_full_disk(sqlite_aside: Aside, file: Path, kind: str) -> None:
     """A file that cannot grow is a 503 that asks for patience; reads and deletes are served, and writes once there is room."""

@@ -57,6 +57,7 @@ async def test_one_connection_for_many_requests(server: URL, aside: Aside, kind:
     assert all(answer.is_success for answer in again)
 
 
+@pytest.mark.only_full
 @pytest.mark.parametrize("kind", KINDS)
 async def test_two_hundred_requests_for_five_connections(server: URL, aside: Aside, kind: str) -> None:
     """None waits for ever, none is a 500, none keeps its connection."""
@@ -281,6 +282,7 @@ async def test_a_frozen_server_is_waited_for_once(server: URL, aside: Aside) -> 
     assert [run for run, soon in zip(runs, answered, strict=True) if not soon] == []
 
 
+@pytest.mark.only_full
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_connection_that_freezes_while_it_is_made(server: URL, kind: str, proxy: Proxy) -> None:
     """A login that is not answered is given up after the pool's timeout."""

@@ -245,6 +245,7 @@ async def test_a_delete_of_the_current_version_is_done(client: AsyncClient) -> N
     assert (await client.delete("/by-hand/1", headers={"If-Match": current})).status_code == 204
 
 
+@pytest.mark.only_full
 @pytest.mark.parametrize("path", ["/documents/1", "/nested/1", "/by-hand/1"])
 async def test_parallel_writers_lose_nothing_unnoticed(client: AsyncClient, path: str) -> None:
     """Of several writers with the same ETag one is let through; writers that try again on a 412 all leave their mark."""

@@ -106,6 +106,7 @@ async def test_the_wait_ends_by_itself(command: Command, tmp_path: Path) -> None
         assert server.alarms == []
 
 
+@pytest.mark.only_full
 @pytest.mark.parametrize("command", few([gunicorn(), OLD, NEW]), ids=str)
 async def test_a_late_request_is_answered_whole_or_not_at_all(command: Command, tmp_path: Path) -> None:
     """A client that goes on asking on a kept connection after SIGTERM never gets half an answer."""

@@ -41,6 +41,7 @@ async def proxy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
         yield Proxy(client, strips)
 
 
+@pytest.mark.only_full
 async def test_a_new_row_is_found_where_location_says(proxy: Proxy) -> None:
     """Location has the prefix of the proxy."""
     created = await proxy.send("POST", "/api/notes", json={"title": "behind"})
@@ -49,6 +50,7 @@ async def test_a_new_row_is_found_where_location_says(proxy: Proxy) -> None:
     assert (await proxy.send("GET", created.headers["location"])).json() == created.json()
 
 
+@pytest.mark.only_full
 async def test_the_documentation_finds_its_schema(proxy: Proxy) -> None:
     """The page of the documentation loads the schema through the proxy, and the schema names the proxy as its server."""
     page = await proxy.send("GET", "/api/docs")
@@ -60,6 +62,7 @@ async def test_the_documentation_finds_its_schema(proxy: Proxy) -> None:
     assert "/notes/{id}" in schema.json()["paths"]
 
 
+@pytest.mark.only_full
 @pytest.mark.parametrize(
     ("method", "path"),
     [("POST", "/api/notes"), ("GET", "/api/notes"), ("GET", "/api/docs"), ("GET", "/api/api/v1/openapi.json"), ("GET", "/api/nowhere")],

@@ -21,7 +21,7 @@ def name(value: tuple[Command, str]) -> str:
     return " on ".join(map(str, value))
 
 
-@pytest.fixture(scope="module", params=[*ONE, *SEVERAL], ids=name)
+@pytest.fixture(scope="module", params=few([*SEVERAL, *ONE]), ids=name)
 def place(request: pytest.FixtureRequest) -> Site:
     return site(request, *request.param)
 

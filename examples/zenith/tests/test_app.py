@@ -233,6 +233,7 @@ async def test_no_welcome_without_a_commit(database_url: str, import_zenith: Imp
 # --- Many at once ---
 
 
+@pytest.mark.only_full
 async def test_twenty_logins_and_a_pool_of_one(database_url: str, import_zenith: ImportZenith, monkeypatch: pytest.MonkeyPatch) -> None:
     """R31: twenty logins that hash passwords hold no connection: with a pool of one, the database still answers."""
     package = import_zenith(database_url, DB_POOL_SIZE="1", DB_MAX_OVERFLOW="0")
@@ -261,6 +262,7 @@ async def test_twenty_logins_and_a_pool_of_one(database_url: str, import_zenith:
     assert [answer.status_code for answer in answers] == 20 * [200]
 
 
+@pytest.mark.only_full
 @pytest.mark.parametrize("spelling", ["eve@example.org", "EVE@example.org"])
 async def test_one_of_twenty(database_url: str, import_zenith: ImportZenith, spelling: str) -> None:
     """Of twenty registrations of one address at once, one succeeds and the others are 409, as far as the limit of its mails lets them."""
@@ -272,6 +274,7 @@ async def test_one_of_twenty(database_url: str, import_zenith: ImportZenith, spe
     assert sorted(answer.status_code for answer in answers) == [201, *19 * [409]]
 
 
+@pytest.mark.only_full
 @pytest.mark.parametrize(("method", "body"), [("DELETE", None), ("PATCH", {"role": "member"})])
 async def test_two_last_owners(database_url: str, import_zenith: ImportZenith, method: str, body: object) -> None:
     """If two owners leave at once, or give up their role, one of them has to stay."""

@@ -192,6 +192,7 @@ async def test_all_of_a_user(keys: APIKeys) -> None:
     assert [await is_valid(keys, new.key) for new in (mine, other, theirs)] == [False, False, True]
 
 
+@pytest.mark.only_full
 async def test_twenty_revocations_at_once(keys: APIKeys) -> None:
     """R45: of many revocations of one key at once, one succeeds; uses at the same time do not bring the key back."""
     new = await keys.create("7", name="Key")

@@ -223,6 +223,7 @@ async def test_a_thief_in_the_grace(logins: StoredLogins, clock: FrozenClock, re
     assert len(reports.logins) == 1
 
 
+@pytest.mark.only_full
 async def test_twenty_refreshes_at_once(logins: StoredLogins, reports: Reports) -> None:
     """R38: without grace, of twenty refreshes with one token at once, one wins. The others are rejected, and end the login once."""
     logins = strict(logins)
@@ -236,6 +237,7 @@ async def test_twenty_refreshes_at_once(logins: StoredLogins, reports: Reports) 
     assert await is_over(logins, pair)
 
 
+@pytest.mark.only_full
 async def test_twenty_refreshes_in_the_grace(logins: StoredLogins, reports: Reports) -> None:
     """R38: with grace, twenty refreshes with one token at once get one successor, and the login goes on."""
     pair = await logins.start("7")

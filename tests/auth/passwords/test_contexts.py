@@ -189,6 +189,7 @@ def test_a_random_hash_looks_like_any_other() -> None:
     assert random_bcrypt_hash(rounds=12).startswith("$2b$12$")
 
 
+@pytest.mark.only_full
 def test_argon2_takes_over_from_bcrypt() -> None:
     """R33: with argon2 new hashes are argon2id; bcrypt hashes of both formats match and are replaced."""
     argon2 = argon2_context()

@@ -304,6 +304,7 @@ BAD_ORIGINS: Sequence[dict[str, str]] = [
 ]
 
 
+@pytest.mark.only_full
 async def test_every_combination() -> None:
     """R44: an unsafe method passes with the right CSRF token from a trusted origin, and is a 403 otherwise. A safe one needs neither."""
     site, browser, other = Site(), await logged_in(), await logged_in()

@@ -95,6 +95,7 @@ async def test_a_code_works_once(ann: Person, site: Site) -> None:
     assert (await ann("GET", "/second-factor")).json() == {"enabled": True, "recovery_codes": 9}
 
 
+@pytest.mark.only_full
 @pytest.mark.parametrize("kind", ["app", "recovery"])
 async def test_twenty_logins_with_one_code(ann: Person, site: Site, kind: str) -> None:
     """R46: of twenty logins at the same time with one code, exactly one succeeds."""

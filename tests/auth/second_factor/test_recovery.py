@@ -81,6 +81,7 @@ async def test_without_a_factor(bare: Person, site: Site) -> None:
     assert (await bare("GET", "/second-factor")).json() == {"enabled": False, "recovery_codes": 0}
 
 
+@pytest.mark.only_full
 async def test_twenty_at_once(ann: Person, site: Site) -> None:
     """R46: of twenty requests at the same time one gets new codes, and only these work."""
     code = site.code(ann.secret, later=1)

@@ -136,6 +136,7 @@ def test_the_public_key_is_no_secret() -> None:
                 service.decode(forge.token())
 
 
+@pytest.mark.only_full
 def test_the_size_of_a_token() -> None:
     """R2: a token of the maximal length is decoded; one character more is rejected before it is parsed."""
     token = Forge().token(x="x" * 1000)
@@ -190,6 +191,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.only_full
 @given(
     st.dictionaries(st.sampled_from(["alg", "typ", "kid", "crit", "b64", "jwk", "x"]), JSON),
     st.dictionaries(st.sampled_from(["sub", "exp", "iat", "nbf", "jti", "type", "aud", "iss", "scope", "sid", "act", "x"]), JSON),

@@ -163,6 +163,7 @@ OPENERS: dict[str, Open] = {
 }
 
 
+@pytest.mark.only_full
 @pytest.mark.parametrize("kind", ["verify", "reset"])
 @pytest.mark.parametrize("way", OPENERS)
 async def test_one_of_twenty(users: Database, way: str, kind: str) -> None:

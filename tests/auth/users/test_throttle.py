@@ -268,6 +268,7 @@ def test_without_a_throttle(users: Database) -> None:
     assert "429" not in Site(users).app.openapi()["paths"]["/auth/login"]["post"]["responses"]
 
 
+@pytest.mark.only_full
 async def test_behind_a_proxy(in_memory: Guarded) -> None:
     """R47: behind a trusted proxy its header says who the client is. A client cannot choose its address with that header."""
     app: Any = ProxyHeadersMiddleware(in_memory.site.app, trusted_hosts="10.0.0.1")  # type: ignore[arg-type]
