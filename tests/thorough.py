@@ -1,4 +1,4 @@
-"""How much is tried: everything with ``FULL=1``, as ``.ci/run`` sets it, and otherwise what takes a minute or two.
+"""How much is tried: everything with ``FULL=1``, as ``.ci/run`` sets it, and otherwise what takes a few minutes at most.
 
 A run of all tests keeps of each test one of the two databases, as many combinations of parameters as try each row of each table once,
 and of many rows a third: ``leave_out``. A run of files that are named keeps them all. Where the values of one parameter are variants

@@ -70,7 +70,7 @@ def application(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     """The application on one database. It reads its settings at import, so each database needs its own import."""
     folder = tmp_path_factory.mktemp("passkeys")
     url = f"sqlite+aiosqlite:///{folder / 'test.db'}" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
-    name = f"passkeys_on_{request.param}"
+    name = f"{folder.name}_on_{request.param}"
     spec = spec_from_file_location(name, APP)
     assert spec is not None
     assert spec.loader is not None
