@@ -19,7 +19,6 @@ from tests.db.test_urls import make_certificate
 from tests.reliability.aside import eventually
 from tests.reliability.servers import closed_port
 from tests.tables.library import AuthorCreate, AuthorService, LibraryBase, Tag, TagCreate, TagService, TagUpdate
-from tests.thorough import FULL
 
 from fastapi_kit.db import Database, DatabaseOptions, typed_errors, unit_of_work
 from fastapi_kit.errors import ConflictError, UnavailableError
@@ -27,7 +26,7 @@ from fastapi_kit.errors import ConflictError, UnavailableError
 PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 DRIVERS = ["asyncpg", "psycopg"]
 SERVERS = 2
-SESSIONS = 50 if FULL else 10
+SESSIONS = 50
 
 
 @dataclass
